@@ -1,0 +1,38 @@
+# Two commands for a fresh Debian 12 with Rust and root: `make demo`, `make test`.
+CARGO ?= cargo
+BED = tests/testbed
+
+.PHONY: build demo test check test-v2 deps fetch
+
+# The shim for an installation: target/x86_64-unknown-linux-gnu/release/containerd-shim-shoal-v2
+build: deps
+	$(CARGO) build --release
+
+# The main job for the user's eyes, with a table of times against runc. Only this containerd is fetched.
+# One build: the demo program uses the release profile's dependencies.
+demo: deps
+	$(BED)/fetch forky
+	$(CARGO) test --release --test demo
+
+# Everything: unit, golden, contract, rooted, containerd and docker tests, then a few cases on pure cgroup v2.
+test: fetch
+	$(CARGO) test --no-fail-fast
+	tests/vm/v2 --short
+
+# The inner loop: no root, no servers.
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) test --lib --test layering --test golden --test dependencies
+
+# The core cases on pure cgroup v2 with systemd, in a VM: cgroups made by files, then by systemd.
+test-v2: deps
+	tests/vm/v2
+
+# The host's tools that are missing.
+deps:
+	$(BED)/deps
+
+# Debian's containerd, runc and docker, unpacked below target/testbed.
+fetch: deps
+	$(BED)/fetch

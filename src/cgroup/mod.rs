@@ -1,0 +1,171 @@
+//! A container's cgroup, on v1, v2 and hybrid hosts, by files or through systemd.
+//!
+//! Everything that touches a cgroup tree is behind [`Cgroup`]; nobody above asks which version it is. Mount
+//! points come in through [`Layout`], and the host's other files through [`Host`], so that tests run on a
+//! temporary tree.
+
+mod devices;
+mod dir;
+#[cfg(test)]
+mod fake;
+pub mod layout;
+pub mod oom;
+pub mod path;
+mod read;
+pub mod stats;
+mod systemd;
+mod tree;
+mod v1;
+mod v2;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use layout::Layout;
+pub use path::CgroupsPath;
+pub use stats::Stats;
+
+use self::systemd::{PlaceHolder, Scope};
+use crate::error::{Error, Kind, Result};
+use crate::spec::resources::Resources;
+
+/// How the child of a clone gets into the cgroup. Keep it until the child is in (and then drop it): with
+/// systemd it holds the scope open.
+#[derive(Debug, Default)]
+pub struct Entry {
+    /// v2 and hybrid: the directory in the unified hierarchy, for CLONE_INTO_CGROUP.
+    pub into: Option<OwnedFd>,
+    /// v1 and hybrid: a file of each hierarchy, open for writing; the child writes `0` to each, itself.
+    pub procs: Vec<OwnedFd>,
+    /// What keeps a systemd scope alive while nobody else is in it.
+    pub hold: Option<PlaceHolder>,
+}
+
+/// A container's (or a pod's) cgroup. Dropping it leaves the kernel's cgroup alone: `remove` ends it.
+pub trait Cgroup: Send + Sync {
+    /// `beside` is the container's first process, for an exec: where the container has given its controllers to
+    /// cgroups of its own, no process may be in the one above them (v2), and the entry is where `beside` is.
+    fn entry(&self, beside: Option<u32>) -> Result<Entry>;
+    /// The directory below each hierarchy's mount point: `(mount point, path below it)`; one pair on v2.
+    fn directories(&self) -> Vec<(PathBuf, PathBuf)>;
+    /// All processes in it and below, in the shim's pid namespace.
+    fn pids(&self) -> Result<Vec<u32>>;
+    fn update(&self, resources: &Resources) -> Result<()>;
+    /// Returns when the kernel says that all is frozen (or after a time limit, with an error, thawed).
+    fn freeze(&self) -> Result<()>;
+    fn thaw(&self) -> Result<()>;
+    /// SIGKILL to everything in it and below, also when frozen. Ok where it is gone.
+    fn kill(&self) -> Result<()>;
+    /// `Kind::NotFound` where it is gone.
+    fn stats(&self) -> Result<Stats>;
+    /// None where the host does not count memory.
+    fn watch_oom(&self) -> Result<Option<oom::Watch>>;
+    /// Removes it with what is below it; retries for a moment while dying processes are still in it. Ok where
+    /// it is gone.
+    fn remove(&self) -> Result<()>;
+    /// What [`open`] needs to find it again.
+    fn record(&self) -> Record;
+}
+
+/// Where the host keeps what is not in a cgroup tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// `/proc`
+    pub proc: PathBuf,
+    /// `/run`
+    pub run: PathBuf,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Host { proc: "/proc".into(), run: "/run".into() }
+    }
+}
+
+/// A cgroup's place in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub mount: PathBuf,
+    pub below: PathBuf,
+    /// v1: controllers or `name=systemd`; empty for the unified hierarchy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+}
+
+/// A cgroup on disk, for the `delete` verb, which runs without the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub v2: bool,
+    pub members: Vec<Member>,
+    /// The systemd unit that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+}
+
+/// Makes the cgroup, with its limits. What an error leaves half-made is removed again.
+pub fn create(
+    host: &Host,
+    layout: &Layout,
+    path: &CgroupsPath,
+    resources: &Resources,
+) -> Result<Box<dyn Cgroup>> {
+    match path {
+        CgroupsPath::Systemd(unit) => Ok(Box::new(Scope::create(host, layout, unit, resources)?)),
+        _ => by_files(host, layout, path, resources, false),
+    }
+}
+
+fn by_files(
+    host: &Host,
+    layout: &Layout,
+    path: &CgroupsPath,
+    resources: &Resources,
+    adopted: bool,
+) -> Result<Box<dyn Cgroup>> {
+    Ok(match layout {
+        Layout::V1(hierarchies) => Box::new(v1::V1::create(host, hierarchies, path, resources, adopted)?),
+        Layout::V2(hierarchy) => Box::new(v2::V2::create(host, hierarchy, path, resources, adopted)?),
+    })
+}
+
+/// The cgroup of a record; one that is gone is fine, and then has nothing to kill or remove.
+pub fn open(host: &Host, record: &Record) -> Result<Option<Box<dyn Cgroup>>> {
+    let files = open_files(host, record)?;
+    Ok(match &record.unit {
+        Some(unit) => Some(Box::new(Scope::open(host, unit, record.v2, files))),
+        None => files,
+    })
+}
+
+fn open_files(host: &Host, record: &Record) -> Result<Option<Box<dyn Cgroup>>> {
+    Ok(match (record.v2, record.members.first()) {
+        (true, Some(member)) => match v2::V2::open(host, member)? {
+            Some(cgroup) => Some(Box::new(cgroup)),
+            None => None,
+        },
+        (false, Some(_)) => Some(Box::new(v1::V1::open(host, &record.members)?)),
+        (_, None) => None,
+    })
+}
+
+/// `checkBeforeUpdate`: a limit that is below what is used now would only kill.
+fn refuse_below_usage(limit: u64, usage: u64) -> Result<()> {
+    if usage <= limit {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Invalid,
+        format!("memory.limit: {limit} is below the {usage} bytes that are in use"),
+    ))
+}
+
+/// False for an EINVAL that a later write may cure.
+fn accepted(result: Result<()>, later: bool) -> Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(e) if later && e.errno() == Some(libc::EINVAL) => Ok(false),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,101 @@
+//! Out-of-memory kills, as a descriptor to poll.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use super::dir::Dir;
+use super::stats::MemoryEvents;
+use crate::error::{Context, Error, Result};
+
+/// What a readable watch has to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// So many kills since the last call; 0 where the descriptor was readable for another reason.
+    Kills(u64),
+    /// The cgroup is removed: nothing will come any more.
+    Gone,
+}
+
+/// Readable when the kernel has killed in this cgroup or below.
+#[derive(Debug)]
+pub struct Watch {
+    dir: Dir,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// An eventfd on memory.oom_control (Documentation/admin-guide/cgroup-v1/memory.rst, section 10).
+    V1(EventFd),
+    /// inotify on memory.events, and its oom_kill so far.
+    V2(Inotify, u64),
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.source {
+            Source::V1(event) => event.as_fd(),
+            Source::V2(inotify, _) => inotify.as_fd(),
+        }
+    }
+}
+
+const EVENTS: &str = "memory.events";
+const CONTROL: &str = "memory.oom_control";
+
+impl Watch {
+    pub(super) fn v1(dir: &Dir) -> Result<Watch> {
+        use std::os::fd::AsRawFd;
+        let event = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .context(|| "eventfd()")?;
+        let control: OwnedFd = dir.open_file(CONTROL, OFlag::O_RDONLY)?;
+        let numbers = format!("{} {}", event.as_fd().as_raw_fd(), control.as_raw_fd());
+        dir.write("cgroup.event_control", &numbers)?;
+        Ok(Watch { dir: Dir::open(dir.path())?, source: Source::V1(event) })
+    }
+
+    pub(super) fn v2(dir: &Dir) -> Result<Watch> {
+        let path = dir.path().join(EVENTS);
+        let inotify =
+            Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context(|| "inotify_init1()")?;
+        inotify
+            .add_watch(&path, AddWatchFlags::IN_MODIFY)
+            .context(|| format!("inotify_add_watch({path:?}, IN_MODIFY)"))?;
+        let so_far = MemoryEvents::parse(&dir.read(EVENTS)?).oom_kill;
+        Ok(Watch { dir: Dir::open(dir.path())?, source: Source::V2(inotify, so_far) })
+    }
+
+    /// Call it when the descriptor is readable; never blocks.
+    pub fn take(&mut self) -> Result<Happened> {
+        match &mut self.source {
+            Source::V1(event) => {
+                let signals = match event.read() {
+                    Ok(n) => n,
+                    Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Happened::Kills(0)),
+                    Err(errno) => return Err(Error::system("read(eventfd)", errno as i32)),
+                };
+                // The kernel signals also when it removes the cgroup. It signals before it picks a victim: the
+                // file's oom_kill may not have counted yet, so the signal itself is what counts.
+                match self.dir.read_if(CONTROL)? {
+                    Some(_) => Ok(Happened::Kills(signals)),
+                    None => Ok(Happened::Gone),
+                }
+            }
+            Source::V2(inotify, so_far) => {
+                match inotify.read_events() {
+                    Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+                    Err(errno) => return Err(Error::system("read(inotify)", errno as i32)),
+                }
+                let Some(text) = self.dir.read_if(EVENTS)? else { return Ok(Happened::Gone) };
+                let now = MemoryEvents::parse(&text).oom_kill;
+                let kills = now.saturating_sub(*so_far);
+                *so_far = now;
+                Ok(Happened::Kills(kills))
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The systemd driver: the cgroup is a transient scope, so that systemd knows of it, keeps its hands off
+//! (`Delegate=yes`) and counts it to a slice. The limits are properties first and files after.
+//!
+//! A scope must be started with a process in it, and ends when it is empty, but the container's process is
+//! cloned into the cgroup and so cannot be there before it. A process of ours that only sleeps starts the scope
+//! instead; it leaves when the first [`Entry`] is dropped, which is when the container's process is in.
+
+mod bus;
+mod properties;
+mod wire;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use nix::fcntl::OFlag;
+
+use self::bus::{refused, Bus};
+use self::wire::{Property, Reader, Value, Writer};
+use super::dir::Dir;
+use super::path::Unit;
+use super::{by_files, oom, Cgroup, CgroupsPath, Entry, Host, Layout, Record, Stats};
+use crate::error::{Context, Error, Kind, Result};
+use crate::spec::resources::{Limit, Resources};
+use crate::sys::clone::Child;
+use crate::sys::{idle, wait};
+
+/// The sleeping process; it ends when this is dropped.
+#[derive(Debug)]
+pub struct PlaceHolder {
+    child: Child,
+    /// `pids.max`, which gets its value of 1 when the place is free: a clone into the cgroup counts at once.
+    only_one: Option<OwnedFd>,
+}
+
+impl PlaceHolder {
+    fn start() -> Result<PlaceHolder> {
+        let child = idle::idle().context(|| "clone3() of the scope's place-holder")?;
+        Ok(PlaceHolder { child, only_one: None })
+    }
+}
+
+impl Drop for PlaceHolder {
+    fn drop(&mut self) {
+        // It can only have ended already. The reaper sees to the rest.
+        let _ = wait::signal(self.child.pidfd.as_fd(), libc::SIGKILL);
+        if let Some(file) = &self.only_one {
+            // The kernel takes any number here, unless the cgroup is gone.
+            let _ = nix::unistd::write(file, b"1");
+        }
+    }
+}
+
+/// A scope; `files` is its cgroup, None where it is gone.
+pub(super) struct Scope {
+    host: Host,
+    unit: String,
+    v2: bool,
+    files: Option<Box<dyn Cgroup>>,
+    place_holder: Mutex<Option<PlaceHolder>>,
+}
+
+impl Scope {
+    pub(super) fn create(host: &Host, layout: &Layout, unit: &Unit, resources: &Resources) -> Result<Scope> {
+        let naming = || format!("scope {} in {}", unit.name, unit.slice);
+        let mut place_holder = PlaceHolder::start()?;
+        let mut bus = Bus::connect(&host.run)?;
+        let mut properties: Vec<Property> = vec![
+            ("Description", Value::Text(format!("container {}", unit.name))),
+            ("Slice", Value::Text(unit.slice.clone())),
+            ("PIDs", Value::Pids(vec![place_holder.child.pid])),
+            ("Delegate", Value::Flag(true)),
+            ("DefaultDependencies", Value::Flag(false)),
+            // Also a scope whose container was killed for its memory goes when it is empty.
+            ("CollectMode", Value::Text("inactive-or-failed".into())),
+            ("MemoryAccounting", Value::Flag(true)),
+            ("CPUAccounting", Value::Flag(true)),
+            (if layout.is_v2() { "IOAccounting" } else { "BlockIOAccounting" }, Value::Flag(true)),
+            ("TasksAccounting", Value::Flag(true)),
+        ];
+        properties.extend(limits(&mut bus, resources, layout.is_v2())?);
+        if !layout.is_v2() {
+            let rules = resources.devices.as_deref().unwrap_or_default();
+            properties.extend(properties::of_devices(rules, &host.proc));
+        }
+        start(&mut bus, &unit.name, &properties).context(naming)?;
+        let path = CgroupsPath::Systemd(unit.clone());
+        let files = match resources.pids {
+            Some(Limit::Value(1)) if layout.is_v2() => {
+                let for_two = Resources { pids: Some(Limit::Value(2)), ..resources.clone() };
+                by_files(host, layout, &path, &for_two, true).and_then(|files| {
+                    let directory = files.directories().into_iter().map(|(mount, below)| mount.join(below));
+                    for directory in directory {
+                        place_holder.only_one =
+                            Some(Dir::open(&directory)?.open_file("pids.max", OFlag::O_WRONLY)?);
+                    }
+                    Ok(files)
+                })
+            }
+            _ => by_files(host, layout, &path, resources, true),
+        };
+        match files {
+            Ok(files) => Ok(Scope {
+                host: host.clone(),
+                unit: unit.name.clone(),
+                v2: layout.is_v2(),
+                files: Some(files),
+                place_holder: Mutex::new(Some(place_holder)),
+            }),
+            Err(error) => {
+                drop(place_holder);
+                Err(match stop(&mut bus, &unit.name) {
+                    Ok(()) => error.context(naming()),
+                    Err(also) => error.context(format!("{} (which is left: {also})", naming())),
+                })
+            }
+        }
+    }
+
+    pub(super) fn open(host: &Host, unit: &str, v2: bool, files: Option<Box<dyn Cgroup>>) -> Scope {
+        Scope { host: host.clone(), unit: unit.to_owned(), v2, files, place_holder: Mutex::new(None) }
+    }
+
+    fn files(&self) -> Result<&dyn Cgroup> {
+        let gone = || Error::new(Kind::NotFound, format!("the cgroup of {} is gone", self.unit));
+        self.files.as_deref().ok_or_else(gone)
+    }
+}
+
+fn limits(bus: &mut Bus, resources: &Resources, v2: bool) -> Result<Vec<Property>> {
+    properties::of_limits(resources, v2, || bus.version())
+}
+
+/// Starts the scope, and waits until its process is in it.
+fn start(bus: &mut Bus, unit: &str, properties: &[Property]) -> Result<()> {
+    let mut body = Writer::default();
+    body.text(unit);
+    body.text("fail");
+    body.properties(properties);
+    body.no_units();
+    let member = "StartTransientUnit";
+    let mut answer = bus.manager(member, "ssa(sv)a(sa(sv))", &body)?;
+    if answer.as_ref().is_err_and(|refusal| refusal.is("UnitExists")) {
+        // Perhaps one that failed and was kept; one that runs is not reset by it.
+        reset(bus, unit)?;
+        answer = bus.manager(member, "ssa(sv)a(sa(sv))", &body)?;
+    }
+    let answer = answer.map_err(|refusal| refused(member, &refusal))?;
+    let result = bus.wait(Reader::new(&answer).text()?)?;
+    if result != "done" {
+        reset(bus, unit)?;
+        return Err(Error::new(Kind::System, format!("systemd's start job ended as {result:?}")));
+    }
+    Ok(())
+}
+
+/// Stops the unit, and waits until it is gone; fine where it is already.
+fn stop(bus: &mut Bus, unit: &str) -> Result<()> {
+    let mut body = Writer::default();
+    body.text(unit);
+    body.text("replace");
+    match bus.manager("StopUnit", "ss", &body)? {
+        Ok(answer) => {
+            bus.wait(Reader::new(&answer).text()?)?;
+            reset(bus, unit)
+        }
+        Err(refusal) if refusal.is("NoSuchUnit") => Ok(()),
+        Err(refusal) => Err(refused("StopUnit", &refusal)),
+    }
+}
+
+/// Frees a failed unit; that it has not failed, or is not there, is not an error.
+fn reset(bus: &mut Bus, unit: &str) -> Result<()> {
+    let mut body = Writer::default();
+    body.text(unit);
+    bus.manager("ResetFailedUnit", "s", &body).map(drop)
+}
+
+impl Cgroup for Scope {
+    fn entry(&self, beside: Option<u32>) -> Result<Entry> {
+        let mut entry = self.files()?.entry(beside)?;
+        entry.hold = self.place_holder.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(entry)
+    }
+
+    fn directories(&self) -> Vec<(PathBuf, PathBuf)> {
+        self.files.as_ref().map_or_else(Vec::new, |files| files.directories())
+    }
+
+    fn pids(&self) -> Result<Vec<u32>> {
+        let Some(files) = &self.files else { return Ok(Vec::new()) };
+        let mut pids = files.pids()?;
+        if let Some(PlaceHolder { child, .. }) =
+            &*self.place_holder.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            pids.retain(|pid| *pid != child.pid);
+        }
+        Ok(pids)
+    }
+
+    fn update(&self, resources: &Resources) -> Result<()> {
+        let mut bus = Bus::connect(&self.host.run)?;
+        let mut properties = limits(&mut bus, resources, self.v2)?;
+        if let (Some(rules), false) = (&resources.devices, self.v2) {
+            properties.extend(properties::of_devices(rules, &self.host.proc));
+        }
+        if !properties.is_empty() {
+            let mut body = Writer::default();
+            body.text(&self.unit);
+            body.boolean(true);
+            body.properties(&properties);
+            let answer = bus.manager("SetUnitProperties", "sba(sv)", &body)?;
+            answer.map_err(|refusal| refused("SetUnitProperties", &refusal)).context(|| self.unit.clone())?;
+        }
+        self.files()?.update(resources)
+    }
+
+    fn freeze(&self) -> Result<()> {
+        self.files()?.freeze()
+    }
+
+    fn thaw(&self) -> Result<()> {
+        self.files()?.thaw()
+    }
+
+    fn kill(&self) -> Result<()> {
+        self.files.as_ref().map_or(Ok(()), |files| files.kill())
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        self.files()?.stats()
+    }
+
+    fn watch_oom(&self) -> Result<Option<oom::Watch>> {
+        self.files()?.watch_oom()
+    }
+
+    /// The unit, and then what systemd left: directories of hierarchies that it does not look after.
+    fn remove(&self) -> Result<()> {
+        drop(self.place_holder.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let stopped = Bus::connect(&self.host.run).and_then(|mut bus| stop(&mut bus, &self.unit));
+        self.files.as_ref().map_or(Ok(()), |files| files.remove())?;
+        match stopped {
+            // Without its cgroup the scope ends by itself, once systemd comes to it.
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Deadline) => Ok(()),
+            stopped => stopped.context(|| self.unit.clone()),
+        }
+    }
+
+    fn record(&self) -> Record {
+        let record = self.files.as_ref().map(|files| files.record());
+        let record = record.unwrap_or(Record { v2: self.v2, members: Vec::new(), unit: None });
+        Record { unit: Some(self.unit.clone()), ..record }
+    }
+}

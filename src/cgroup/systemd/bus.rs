@@ -1,0 +1,237 @@
+//! A connection to systemd: its private socket, which root may use and which works without a D-Bus daemon, or
+//! the system bus. Blocking, with one time limit for everything that is done with it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::wire::{self, Message, Reader, Target, Writer};
+use crate::error::{Error, Kind, Result};
+
+/// As long as other runtimes wait. A loaded systemd takes seconds.
+const LIMIT: Duration = Duration::from_secs(30);
+
+const MANAGER: Target = Target {
+    destination: "org.freedesktop.systemd1",
+    path: "/org/freedesktop/systemd1",
+    interface: "org.freedesktop.systemd1.Manager",
+};
+const PROPERTIES: Target = Target { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
+const DAEMON: Target = Target {
+    destination: "org.freedesktop.DBus",
+    path: "/org/freedesktop/DBus",
+    interface: "org.freedesktop.DBus",
+};
+
+#[derive(Debug)]
+pub(super) struct Bus {
+    stream: UnixStream,
+    deadline: Instant,
+    serial: u32,
+    /// Jobs that ended before somebody asked: object path and result.
+    ended: Vec<(String, String)>,
+}
+
+/// systemd's no, with the D-Bus name of the error.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) name: String,
+    pub(super) message: String,
+}
+
+impl Refusal {
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.name.rsplit('.').next() == Some(name)
+    }
+}
+
+impl Bus {
+    /// `run` is `/run`.
+    pub(super) fn connect(run: &Path) -> Result<Bus> {
+        let private = run.join("systemd/private");
+        let system = run.join("dbus/system_bus_socket");
+        let (stream, daemon) = match UnixStream::connect(&private) {
+            Ok(stream) => (stream, false),
+            Err(first) => match UnixStream::connect(&system) {
+                Ok(stream) => (stream, true),
+                Err(second) => {
+                    return Err(Error::caused_by(
+                        Kind::Unavailable,
+                        format!(
+                            "systemd cannot be reached: connect({private:?}): {first}; connect({system:?})"
+                        ),
+                        second,
+                    ))
+                }
+            },
+        };
+        let mut bus = Bus { stream, deadline: Instant::now() + LIMIT, serial: 0, ended: Vec::new() };
+        bus.authenticate()?;
+        if daemon {
+            bus.demand(DAEMON, "Hello", "", &Writer::default())?;
+            let mut rule = Writer::default();
+            rule.text("type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'");
+            bus.demand(DAEMON, "AddMatch", "s", &rule)?;
+            bus.demand(MANAGER, "Subscribe", "", &Writer::default())?;
+        }
+        Ok(bus)
+    }
+
+    /// SASL EXTERNAL: the kernel has told the other side who we are; the name is our uid, in hexadecimal digits.
+    ///
+    /// BEGIN goes with the first line, as systemctl(1) does it. A busy systemd would otherwise find it together
+    /// with the first message, and leave that message in its buffer until something else arrives (seen with 257).
+    fn authenticate(&mut self) -> Result<()> {
+        let uid = nix::unistd::geteuid().to_string();
+        let name: String = uid.bytes().map(|b| format!("{b:02x}")).collect();
+        self.send(format!("\0AUTH EXTERNAL {name}\r\nBEGIN\r\n").as_bytes())?;
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            if line.len() > 1024 {
+                return Err(Error::new(Kind::Unavailable, "systemd's D-Bus greeting is not one"));
+            }
+            let mut byte = [0];
+            self.receive(&mut byte)?;
+            line.extend(byte);
+        }
+        if !line.starts_with(b"OK") {
+            let line = String::from_utf8_lossy(&line).trim().to_owned();
+            return Err(Error::new(Kind::Denied, format!("systemd's D-Bus socket refused us: {line}")));
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stream
+            .set_write_timeout(Some(self.left()?))
+            .and_then(|()| self.stream.write_all(bytes))
+            .map_err(failed)
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            self.stream.set_read_timeout(Some(self.left()?)).map_err(failed)?;
+            match self.stream.read(&mut bytes[filled..]) {
+                Ok(0) => return Err(Error::new(Kind::Unavailable, "systemd closed the D-Bus connection")),
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn left(&self) -> Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match left.is_zero() {
+            true => Err(too_slow()),
+            false => Ok(left),
+        }
+    }
+
+    fn next(&mut self) -> Result<Message> {
+        let mut bytes = vec![0; wire::START];
+        self.receive(&mut bytes)?;
+        let start = bytes.first_chunk().ok_or_else(too_slow)?;
+        let length = wire::rest_length(start)?;
+        bytes.resize(wire::START + length, 0);
+        self.receive(&mut bytes[wire::START..])?;
+        wire::parse(&bytes)
+    }
+
+    fn call(
+        &mut self,
+        target: Target,
+        member: &str,
+        signature: &str,
+        body: &Writer,
+    ) -> Result<Result<Vec<u8>, Refusal>> {
+        self.serial += 1;
+        let serial = self.serial;
+        self.send(&wire::call(target, member, signature, body, serial))?;
+        loop {
+            let message = self.next()?;
+            match message.kind {
+                wire::METHOD_RETURN if message.reply_to == serial => return Ok(Ok(message.body)),
+                wire::ERROR if message.reply_to == serial => {
+                    let text = Reader::new(&message.body).text().unwrap_or_default().to_owned();
+                    return Ok(Err(Refusal { name: message.error, message: text }));
+                }
+                _ => self.note(&message),
+            }
+        }
+    }
+
+    /// A call whose refusal is an error.
+    fn demand(&mut self, target: Target, member: &str, signature: &str, body: &Writer) -> Result<Vec<u8>> {
+        self.call(target, member, signature, body)?.map_err(|refusal| refused(member, &refusal))
+    }
+
+    pub(super) fn manager(
+        &mut self,
+        member: &str,
+        signature: &str,
+        body: &Writer,
+    ) -> Result<Result<Vec<u8>, Refusal>> {
+        self.call(MANAGER, member, signature, body)
+    }
+
+    /// The number in `252.39-1~deb12u1`, or `v257`.
+    pub(super) fn version(&mut self) -> Result<u32> {
+        let mut body = Writer::default();
+        body.text(MANAGER.interface);
+        body.text("Version");
+        let answer = self.demand(PROPERTIES, "Get", "ss", &body)?;
+        let mut reader = Reader::new(&answer);
+        reader.signature()?;
+        let text = reader.text()?;
+        let digits = text.trim_start_matches('v').split(|c: char| !c.is_ascii_digit()).next();
+        Ok(digits.and_then(|digits| digits.parse().ok()).unwrap_or(0))
+    }
+
+    /// Signals arrive at any time.
+    fn note(&mut self, message: &Message) {
+        if message.kind != wire::SIGNAL || message.member != "JobRemoved" {
+            return;
+        }
+        // id, job, unit, result
+        let mut reader = Reader::new(&message.body);
+        let parts = reader.u32().and_then(|_| Ok((reader.text()?, reader.text()?, reader.text()?)));
+        if let Ok((job, _, result)) = parts {
+            self.ended.push((job.to_owned(), result.to_owned()));
+        }
+    }
+
+    /// Waits for a job (its object path) to end, and says how: `done`, `failed`, `timeout`, …
+    pub(super) fn wait(&mut self, job: &str) -> Result<String> {
+        loop {
+            if let Some((_, result)) = self.ended.iter().find(|(path, _)| path == job) {
+                return Ok(result.clone());
+            }
+            let message = self.next()?;
+            self.note(&message);
+        }
+    }
+}
+
+pub(super) fn refused(member: &str, refusal: &Refusal) -> Error {
+    let kind = match () {
+        () if refusal.is("AccessDenied") || refusal.is("InteractiveAuthorizationRequired") => Kind::Denied,
+        () if refusal.is("UnitExists") => Kind::Exists,
+        () => Kind::System,
+    };
+    Error::new(kind, format!("systemd refused {member}: {} ({})", refusal.message, refusal.name))
+}
+
+fn too_slow() -> Error {
+    Error::new(Kind::Deadline, format!("systemd did not answer within {LIMIT:?}"))
+}
+
+fn failed(error: std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => too_slow(),
+        _ => Error::caused_by(Kind::Unavailable, "systemd's D-Bus socket", error),
+    }
+}

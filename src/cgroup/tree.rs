@@ -1,0 +1,164 @@
+//! A cgroup and what is below it: making, listing, signalling, removing.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+
+use super::dir::{is_absent, Dir};
+use crate::error::{Context, Error, Kind, Result};
+
+/// The directories that a create has made; dropped before `keep`, it removes them again.
+#[derive(Debug, Default)]
+pub(super) struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// The directory `below` `mount`, with its parents; true where it was not there.
+    pub(super) fn make(&mut self, mount: &Path, below: &Path) -> Result<(Dir, bool)> {
+        let path = mount.join(below);
+        // Another container's removal may take a parent away between two steps: a few rounds.
+        for _ in 0..16 {
+            let fresh = match std::fs::create_dir(&path) {
+                Ok(()) => {
+                    self.0.push(path.clone());
+                    true
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => false,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    self.parents(mount, below)?;
+                    continue;
+                }
+                Err(e) => return Err(e).context(|| format!("mkdir({path:?})")),
+            };
+            return Ok((Dir::open(&path)?, fresh));
+        }
+        Err(Error::system(format!("mkdir({path:?})"), libc::ENOENT))
+    }
+
+    fn parents(&mut self, mount: &Path, below: &Path) -> Result<()> {
+        let mut path = mount.to_owned();
+        for part in below.parent().into_iter().flatten() {
+            path.push(part);
+            match std::fs::create_dir(&path) {
+                Ok(()) => self.0.push(path.clone()),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e).context(|| format!("mkdir({path:?})")),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in self.0.drain(..).rev() {
+            // A parent may have got another child in the meantime: then it stays.
+            let _ = std::fs::remove_dir(&path);
+        }
+    }
+}
+
+/// A cgroup that was there before may be used when it is empty.
+pub(super) fn refuse_busy(dir: &Dir) -> Result<()> {
+    let processes = processes(dir)?;
+    match processes.len() {
+        0 => Ok(()),
+        n => Err(Error::new(
+            Kind::State,
+            format!("linux.cgroupsPath: the cgroup {:?} is in use: {n} processes are in it", dir.path()),
+        )),
+    }
+}
+
+/// All processes in `dir` and below, each once. Those of a foreign pid namespace (0) are left out.
+pub(super) fn processes(dir: &Dir) -> Result<Vec<u32>> {
+    let mut all = Vec::new();
+    gather(dir, &mut all)?;
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
+}
+
+fn gather(dir: &Dir, all: &mut Vec<u32>) -> Result<()> {
+    // A threaded cgroup refuses (EOPNOTSUPP): its processes are listed by the domain above it.
+    let Some(text) = dir.read_if("cgroup.procs")? else { return Ok(()) };
+    all.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &u32| *pid != 0));
+    for child in dir.children()? {
+        if let Some(child) = Dir::open_if(&child)? {
+            gather(&child, all)?;
+        }
+    }
+    Ok(())
+}
+
+/// SIGKILL; a process that is gone already is fine.
+pub(super) fn kill_all(pids: &[u32]) -> Result<()> {
+    for &pid in pids {
+        match kill(Pid::from_raw(pid as i32), Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(Error::system(format!("kill({pid}, SIGKILL)"), errno as i32)),
+        }
+    }
+    Ok(())
+}
+
+/// Removes `path` and what is below it. Dying processes keep a cgroup busy for a moment: a second in all.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    let mut wait = Duration::from_millis(1);
+    loop {
+        let error = match remove_once(path) {
+            Ok(()) => return Ok(()),
+            Err(e) => e,
+        };
+        if error.errno() != Some(libc::EBUSY) {
+            return Err(error);
+        }
+        if wait > Duration::from_millis(512) {
+            let left = Dir::open_if(path)?.map(|dir| processes(&dir)).transpose()?.unwrap_or_default();
+            return Err(error.context(format!("{} processes are still in it", left.len())));
+        }
+        std::thread::sleep(wait);
+        wait *= 2;
+    }
+}
+
+fn remove_once(path: &Path) -> Result<()> {
+    let error = match std::fs::remove_dir(path) {
+        Ok(()) => return Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => e,
+    };
+    // Busy because of cgroups below it, perhaps; they go first.
+    if error.raw_os_error() == Some(libc::EBUSY) {
+        let children = match Dir::open_if(path)? {
+            Some(dir) => dir.children()?,
+            None => return Ok(()),
+        };
+        for child in &children {
+            remove_once(child)?;
+        }
+        if !children.is_empty() {
+            return match std::fs::remove_dir(path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    Err(e).context(|| format!("rmdir({path:?})"))
+                }
+                _ => Ok(()),
+            };
+        }
+    }
+    Err(error).context(|| format!("rmdir({path:?})"))
+}
+
+/// Ok also where the file's cgroup is gone: what was to be done to its processes is done.
+pub(super) fn unless_absent(result: Result<()>) -> Result<()> {
+    match result {
+        Err(e) if is_absent(&e) => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,213 @@
+//! cgroup v1, and hybrid: one directory in every hierarchy (the kernel's Documentation/admin-guide/cgroup-v1/).
+
+mod freezer;
+mod knobs;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+
+use super::dir::Dir;
+use super::layout::Hierarchy;
+use super::path::CgroupsPath;
+use super::tree::{self, Made};
+use super::{oom, Cgroup, Entry, Host, Member, Record, Stats};
+use crate::error::{Error, Kind, Result};
+use crate::spec::resources::{DeviceRule, Resources};
+
+/// The cgroup in one hierarchy.
+#[derive(Debug)]
+struct Place {
+    at: Member,
+    dir: Dir,
+}
+
+#[derive(Debug)]
+pub(super) struct V1 {
+    host: Host,
+    places: Vec<Place>,
+    /// The exceptions in the devices controller with their default, as far as this process has set them.
+    devices: Mutex<Option<(bool, Vec<DeviceRule>)>>,
+    hugepages: OnceLock<Vec<String>>,
+}
+
+impl V1 {
+    /// `adopted`: systemd has made (a part of) it, and a process of ours is in it.
+    pub(super) fn create(
+        host: &Host,
+        hierarchies: &[Hierarchy],
+        path: &CgroupsPath,
+        resources: &Resources,
+        adopted: bool,
+    ) -> Result<V1> {
+        if !resources.unified.is_empty() {
+            return Err(Error::new(Kind::Invalid, "linux.resources.unified: the host has cgroup v1"));
+        }
+        let mut made = Made::default();
+        let mut places = Vec::with_capacity(hierarchies.len());
+        let mut all_fresh = true;
+        for hierarchy in hierarchies {
+            let below = path.below(hierarchy);
+            let (dir, fresh) = made.make(&hierarchy.mount, &below)?;
+            if !fresh && !adopted {
+                tree::refuse_busy(&dir)?;
+                if hierarchy.has("freezer") {
+                    freezer::refuse_frozen(&dir)?;
+                }
+            }
+            all_fresh &= fresh;
+            if hierarchy.has("cpuset") {
+                knobs::inherit_cpuset(&dir, &hierarchy.mount, &below)?;
+            }
+            let at = Member { mount: hierarchy.mount.clone(), below, names: hierarchy.names.clone() };
+            places.push(Place { at, dir });
+        }
+        let cgroup = V1 { host: host.clone(), places, devices: Mutex::new(None), hugepages: OnceLock::new() };
+        cgroup.apply(resources, all_fresh)?;
+        let rules = resources.devices.as_deref().unwrap_or_default();
+        cgroup.apply_devices(rules, "linux.resources.devices")?;
+        made.keep();
+        Ok(cgroup)
+    }
+
+    /// A cgroup that is there, as far as it still is.
+    pub(super) fn open(host: &Host, members: &[Member]) -> Result<V1> {
+        let mut places = Vec::with_capacity(members.len());
+        for at in members {
+            if let Some(dir) = Dir::open_if(&at.mount.join(&at.below))? {
+                places.push(Place { at: at.clone(), dir });
+            }
+        }
+        Ok(V1 { host: host.clone(), places, devices: Mutex::new(None), hugepages: OnceLock::new() })
+    }
+
+    fn dir(&self, controller: &str) -> Option<&Dir> {
+        self.places.iter().find(|p| p.at.names.iter().any(|n| n == controller)).map(|p| &p.dir)
+    }
+
+    /// For a limit that is asked for.
+    fn need(&self, controller: &str) -> Result<&Dir> {
+        self.dir(controller).ok_or_else(|| {
+            Error::new(
+                Kind::Unsupported,
+                format!("the host has no {controller} controller, which a limit needs"),
+            )
+        })
+    }
+
+    fn unified(&self) -> Option<&Dir> {
+        self.places.iter().find(|p| p.at.names.is_empty()).map(|p| &p.dir)
+    }
+
+    /// The hierarchy that tells who is in: one that no process leaves by itself.
+    fn census(&self) -> Option<&Dir> {
+        let of = |name| self.dir(name);
+        of("freezer")
+            .or_else(|| of("devices"))
+            .or_else(|| of("memory"))
+            .or(self.places.first().map(|p| &p.dir))
+    }
+}
+
+impl Cgroup for V1 {
+    fn entry(&self, _beside: Option<u32>) -> Result<Entry> {
+        let mut entry = Entry::default();
+        for place in &self.places {
+            if place.at.names.is_empty() {
+                entry.into = Some(place.dir.try_clone_fd()?);
+                continue;
+            }
+            // `tasks`, not `cgroup.procs`: for the writer itself, a single thread, the kernel then needs no
+            // system-wide lock with its grace period (kernel 5.16, "cgroup: Optimize single thread migration").
+            entry.procs.push(place.dir.open_file("tasks", OFlag::O_WRONLY)?);
+        }
+        Ok(entry)
+    }
+
+    fn directories(&self) -> Vec<(PathBuf, PathBuf)> {
+        self.places.iter().map(|p| (p.at.mount.clone(), p.at.below.clone())).collect()
+    }
+
+    fn pids(&self) -> Result<Vec<u32>> {
+        self.census().map_or(Ok(Vec::new()), tree::processes)
+    }
+
+    fn update(&self, resources: &Resources) -> Result<()> {
+        if !resources.unified.is_empty() {
+            return Err(Error::new(Kind::Invalid, "resources.unified: the host has cgroup v1"));
+        }
+        self.apply(resources, false)?;
+        match &resources.devices {
+            Some(rules) => self.apply_devices(rules, "resources.devices"),
+            None => Ok(()),
+        }
+    }
+
+    fn freeze(&self) -> Result<()> {
+        freezer::freeze(self.need("freezer")?)
+    }
+
+    fn thaw(&self) -> Result<()> {
+        freezer::thaw(self.need("freezer")?)
+    }
+
+    fn kill(&self) -> Result<()> {
+        let thaw = || tree::unless_absent(self.dir("freezer").map_or(Ok(()), freezer::thaw));
+        if let Some(unified) = self.unified() {
+            // Hybrid, kernel 5.14: the kernel does it, also for processes that are being forked.
+            if unified.write_if("cgroup.kill", "1")? {
+                // Frozen processes die once they are thawed.
+                return thaw();
+            }
+        }
+        let Some(census) = self.census() else { return Ok(()) };
+        // Frozen, nothing forks between the listing and the signals.
+        let frozen = self.dir("freezer").is_some_and(|dir| freezer::freeze(dir).is_ok());
+        let mut result = tree::processes(census).and_then(|pids| tree::kill_all(&pids));
+        thaw()?;
+        if frozen {
+            return result;
+        }
+        // Else until a look finds nobody: each round kills what the one before has missed.
+        for _ in 0..100 {
+            let pids = tree::processes(census)?;
+            if pids.is_empty() {
+                return result;
+            }
+            result = tree::kill_all(&pids);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        result
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        if !self.places.iter().any(|p| p.dir.has("cgroup.procs")) {
+            return Err(Error::new(Kind::NotFound, "the cgroup is gone"));
+        }
+        self.collect().map(|stats| Stats::V1(Box::new(stats)))
+    }
+
+    fn watch_oom(&self) -> Result<Option<oom::Watch>> {
+        self.dir("memory").map(oom::Watch::v1).transpose()
+    }
+
+    fn remove(&self) -> Result<()> {
+        let mut first_error = Ok(());
+        for place in &self.places {
+            let result = tree::remove(place.dir.path());
+            if first_error.is_ok() {
+                first_error = result;
+            }
+        }
+        first_error
+    }
+
+    fn record(&self) -> Record {
+        Record { v2: false, members: self.places.iter().map(|p| p.at.clone()).collect(), unit: None }
+    }
+}

@@ -1,0 +1,249 @@
+//! cgroup v2 (the kernel's Documentation/admin-guide/cgroup-v2.rst).
+
+mod freezer;
+mod knobs;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub(super) use knobs::{swap_alone, weight_of_shares};
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+
+use super::devices::{filter, Policy};
+use super::dir::Dir;
+use super::layout::Hierarchy;
+use super::path::CgroupsPath;
+use super::tree::{self, Made};
+use super::{oom, Cgroup, Entry, Host, Member, Record, Stats};
+use crate::error::{Context, Error, Kind, Result};
+use crate::spec::resources::{DeviceRule, Limit, Resources};
+use crate::sys::bpf;
+
+#[derive(Debug)]
+pub(super) struct V2 {
+    host: Host,
+    at: Member,
+    dir: Dir,
+    /// The device program that this process has attached.
+    program: Mutex<Option<OwnedFd>>,
+    limits: Mutex<Limits>,
+    hugepages: OnceLock<Vec<String>>,
+}
+
+/// As the spec counts; v2 has a file for swap alone, so that a change of one needs the other.
+#[derive(Clone, Copy, Debug, Default)]
+struct Limits {
+    memory: Option<Limit>,
+    /// With memory.
+    swap: Option<Limit>,
+}
+
+impl V2 {
+    /// `adopted`: systemd has made it, and a process of ours is in it.
+    pub(super) fn create(
+        host: &Host,
+        hierarchy: &Hierarchy,
+        path: &CgroupsPath,
+        resources: &Resources,
+        adopted: bool,
+    ) -> Result<V2> {
+        let below = path.below(hierarchy);
+        let mut made = Made::default();
+        let (dir, fresh) = made.make(&hierarchy.mount, &below)?;
+        if !fresh && !adopted {
+            tree::refuse_busy(&dir)?;
+            freezer::refuse_frozen(&dir)?;
+        }
+        enable_controllers(&hierarchy.mount, &below, &dir)?;
+        let at = Member { mount: hierarchy.mount.clone(), below, names: Vec::new() };
+        let cgroup = V2::at(host, at, dir);
+        cgroup.apply(resources, fresh, "linux.resources")?;
+        let rules = resources.devices.as_deref().unwrap_or_default();
+        cgroup.apply_devices(rules, "linux.resources.devices")?;
+        cgroup.apply_unified(resources, "linux.resources")?;
+        made.keep();
+        Ok(cgroup)
+    }
+
+    /// None where it is gone.
+    pub(super) fn open(host: &Host, member: &Member) -> Result<Option<V2>> {
+        let dir = Dir::open_if(&member.mount.join(&member.below))?;
+        Ok(dir.map(|dir| V2::at(host, member.clone(), dir)))
+    }
+
+    fn at(host: &Host, at: Member, dir: Dir) -> V2 {
+        V2 {
+            host: host.clone(),
+            at,
+            dir,
+            program: Mutex::new(None),
+            limits: Mutex::new(Limits::default()),
+            hugepages: OnceLock::new(),
+        }
+    }
+
+    /// Puts a new program in the place of the old one, so that there is no moment without.
+    fn apply_devices(&self, rules: &[DeviceRule], field: &str) -> Result<()> {
+        let policy = Policy::compile(rules);
+        let cgroup = self.dir.as_fd();
+        let named = |call: &str| format!("{field}: bpf({call}, {:?})", self.dir.path());
+        let mut attached = self.program.lock().unwrap_or_else(|e| e.into_inner());
+        if policy.allows_all() {
+            if let Some(old) = attached.take() {
+                bpf::detach_device_program(cgroup, old.as_fd()).context(|| named("BPF_PROG_DETACH"))?;
+            }
+            return Ok(());
+        }
+        let program =
+            bpf::load_device_program(&filter::program(&policy)).context(|| named("BPF_PROG_LOAD"))?;
+        let old = attached.as_ref().map(|old| old.as_fd());
+        bpf::attach_device_program(cgroup, program.as_fd(), old).context(|| named("BPF_PROG_ATTACH"))?;
+        *attached = Some(program);
+        Ok(())
+    }
+
+    /// The cgroup below this one that `pid` is in, if it is below.
+    fn below(&self, pid: u32) -> Option<PathBuf> {
+        let text = std::fs::read_to_string(self.host.proc.join(format!("{pid}/cgroup"))).ok()?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let rest = Path::new(path).strip_prefix(&self.at.below).ok()?;
+        (!rest.as_os_str().is_empty()).then(|| self.dir.path().join(rest))
+    }
+}
+
+/// Gives the cgroup all controllers of the root, through `cgroup.subtree_control` of each cgroup above it.
+///
+/// A cgroup above that refuses one (it has processes of its own, or is not ours to change) is not an error
+/// here: a limit that then has no file says so.
+fn enable_controllers(mount: &Path, below: &Path, leaf: &Dir) -> Result<()> {
+    let mut all = None;
+    // More than once: systemd may take a controller from the root that none of its own units needs, just
+    // before the first of ours holds on to it.
+    for _ in 0..4 {
+        let have = leaf.read("cgroup.controllers")?;
+        let all = match &all {
+            Some(all) => all,
+            None => all.insert(Dir::open(mount)?.read("cgroup.controllers")?),
+        };
+        let missing: Vec<String> = all
+            .split_ascii_whitespace()
+            .filter(|name| !have.split_ascii_whitespace().any(|h| h == *name))
+            .map(|name| format!("+{name}"))
+            .collect();
+        if missing.is_empty() {
+            return settle(mount, below, leaf, &have);
+        }
+        pass_down(mount, below, &missing)?;
+    }
+    Ok(())
+}
+
+/// A file of each controller, the last one that the kernel makes first.
+const LAST: [(&str, &str); 6] = [
+    ("misc", "misc.max"),
+    ("rdma", "rdma.max"),
+    ("pids", "pids.max"),
+    ("memory", "memory.max"),
+    ("cpu", "cpu.weight"),
+    ("cpuset", "cpuset.cpus"),
+];
+
+/// The kernel lists a controller before it has made its files: where somebody else is passing it down right now
+/// (for a sibling that is created with this one), a write of ours waits until that is done.
+fn settle(mount: &Path, below: &Path, leaf: &Dir, have: &str) -> Result<()> {
+    let has = |name: &str| have.split_ascii_whitespace().any(|h| h == name);
+    let Some((controller, _)) = LAST.iter().find(|(name, _)| has(name)).filter(|(_, file)| !leaf.has(file))
+    else {
+        return Ok(());
+    };
+    let parent = mount.join(below.parent().unwrap_or(Path::new("")));
+    Dir::open(&parent)?.write("cgroup.subtree_control", &format!("+{controller}"))
+}
+
+fn pass_down(mount: &Path, below: &Path, controllers: &[String]) -> Result<()> {
+    let file = "cgroup.subtree_control";
+    let mut path = mount.to_owned();
+    for part in below {
+        let above = Dir::open(&path)?;
+        // All or none: so one by one where one of them cannot be.
+        if above.write(file, &controllers.join(" ")).is_err() {
+            for controller in controllers {
+                let _ = above.write(file, controller);
+            }
+        }
+        path.push(part);
+    }
+    Ok(())
+}
+
+impl Cgroup for V2 {
+    fn entry(&self, beside: Option<u32>) -> Result<Entry> {
+        if let Some(pid) = beside {
+            let shared = self.dir.read_if("cgroup.subtree_control")?.is_some_and(|c| !c.trim().is_empty());
+            if let Some(path) = self.below(pid).filter(|_| shared) {
+                return Ok(Entry { into: Some(Dir::open(&path)?.try_clone_fd()?), ..Entry::default() });
+            }
+        }
+        Ok(Entry { into: Some(self.dir.try_clone_fd()?), ..Entry::default() })
+    }
+
+    fn directories(&self) -> Vec<(PathBuf, PathBuf)> {
+        vec![(self.at.mount.clone(), self.at.below.clone())]
+    }
+
+    fn pids(&self) -> Result<Vec<u32>> {
+        tree::processes(&self.dir)
+    }
+
+    fn update(&self, resources: &Resources) -> Result<()> {
+        self.apply(resources, false, "resources")?;
+        if let Some(rules) = &resources.devices {
+            self.apply_devices(rules, "resources.devices")?;
+        }
+        self.apply_unified(resources, "resources")
+    }
+
+    fn freeze(&self) -> Result<()> {
+        freezer::freeze(&self.dir)
+    }
+
+    fn thaw(&self) -> Result<()> {
+        freezer::thaw(&self.dir)
+    }
+
+    fn kill(&self) -> Result<()> {
+        // Kernel 5.14; also for what is frozen, and for processes that are being forked.
+        if self.dir.write_if("cgroup.kill", "1")? || !self.dir.has("cgroup.procs") {
+            return Ok(());
+        }
+        let _ = freezer::freeze(&self.dir);
+        let killed = tree::processes(&self.dir).and_then(|pids| tree::kill_all(&pids));
+        tree::unless_absent(freezer::thaw(&self.dir))?;
+        killed
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        if !self.dir.has("cgroup.procs") {
+            return Err(Error::new(Kind::NotFound, format!("the cgroup {:?} is gone", self.dir.path())));
+        }
+        self.collect().map(|stats| Stats::V2(Box::new(stats)))
+    }
+
+    fn watch_oom(&self) -> Result<Option<oom::Watch>> {
+        match self.dir.has("memory.events") {
+            true => oom::Watch::v2(&self.dir).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn remove(&self) -> Result<()> {
+        tree::remove(self.dir.path())
+    }
+
+    fn record(&self) -> Record {
+        Record { v2: true, members: vec![self.at.clone()], unit: None }
+    }
+}

@@ -1,0 +1,59 @@
+//! The v2 freezer: `cgroup.freeze`, and `frozen` in `cgroup.events` (kernel 5.2).
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+
+use crate::cgroup::dir::Dir;
+use crate::error::{Error, Kind, Result};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The kernel tells by POLLPRI when `cgroup.events` has changed.
+pub(super) fn freeze(dir: &Dir) -> Result<()> {
+    let events = dir.open_file("cgroup.events", OFlag::O_RDONLY)?;
+    let start = Instant::now();
+    dir.write("cgroup.freeze", "1")?;
+    loop {
+        let mut text = [0; 256];
+        let length = nix::sys::uio::pread(&events, &mut text, 0).map_err(|errno| {
+            Error::system(format!("read({:?})", dir.path().join("cgroup.events")), errno as i32)
+        })?;
+        if String::from_utf8_lossy(&text[..length]).lines().any(|line| line == "frozen 1") {
+            return Ok(());
+        }
+        let left = LIMIT.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            let error = Error::new(Kind::Deadline, format!("{:?} is not frozen after {LIMIT:?}", dir.path()));
+            return match thaw(dir) {
+                Ok(()) => Err(error),
+                Err(also) => Err(error.context(format!("it could not be thawed either ({also})"))),
+            };
+        }
+        // A second look now and then, should the kernel's word get lost.
+        let wait = left.min(Duration::from_millis(100));
+        let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::system("poll(cgroup.events)", errno as i32)),
+        }
+    }
+}
+
+pub(super) fn thaw(dir: &Dir) -> Result<()> {
+    dir.write("cgroup.freeze", "0")
+}
+
+/// A frozen cgroup would hold the container's first process for ever.
+pub(super) fn refuse_frozen(dir: &Dir) -> Result<()> {
+    match dir.read_if("cgroup.freeze")?.as_deref().map(str::trim) {
+        Some("1") => Err(Error::new(
+            Kind::State,
+            format!("linux.cgroupsPath: the cgroup {:?} was there, and is frozen", dir.path()),
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,224 @@
+//! Limits as writes to the files of a v2 cgroup: one write for each that is set.
+//!
+//! The spec counts as v1 did; the conversions are those of the other runtimes. What v2 has no file for
+//! (swappiness, the OOM killer's switch, realtime, net_cls, net_prio) is left out, as they do.
+
+use super::{Limits, V2};
+use crate::cgroup::dir::Dir;
+use crate::cgroup::{accepted, refuse_below_usage};
+use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::spec::resources::{BlockIo, Cpu, Limit, Memory, Resources, Throttle, Throttled};
+
+impl V2 {
+    pub(super) fn apply(&self, resources: &Resources, fresh: bool, field: &str) -> Result<()> {
+        let dir = &self.dir;
+        let Resources { memory, cpu, pids, block_io, hugepages, rdma, .. } = resources;
+        if let Some(pids) = pids {
+            dir.write("pids.max", &pids.to_string()).map_err(|e| explained(e, dir, "pids"))?;
+        }
+        self.apply_memory(memory, fresh, field).map_err(|e| explained(e, dir, "memory"))?;
+        apply_block_io(dir, block_io).map_err(|e| explained(e, dir, "io"))?;
+        apply_cpu(dir, cpu).map_err(|e| explained(e, dir, "cpu"))?;
+        for (file, value) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
+            if let Some(value) = value {
+                dir.write(file, value).map_err(|e| explained(e, dir, "cpuset"))?;
+            }
+        }
+        for page in hugepages {
+            let limit = page.limit.to_string();
+            let file = format!("hugetlb.{}.max", page.size);
+            dir.write(&file, &limit).map_err(|e| explained(e, dir, "hugetlb"))?;
+            // Reservations have a limit of their own since 5.7; without it mmap(2) still gets more than it may use.
+            dir.write_if(&format!("hugetlb.{}.rsvd.max", page.size), &limit)?;
+        }
+        for limits in rdma {
+            dir.write("rdma.max", &limits.to_string()).map_err(|e| explained(e, dir, "rdma"))?;
+        }
+        Ok(())
+    }
+
+    /// Last, so that they win over what was converted.
+    pub(super) fn apply_unified(&self, resources: &Resources, field: &str) -> Result<()> {
+        for (file, value) in &resources.unified {
+            self.dir.write(file, value).map_err(|error| {
+                let controller = file.split('.').next().unwrap_or(file);
+                explained(error, &self.dir, controller).context(format!("{field}.unified[{file:?}]"))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn apply_memory(&self, memory: &Memory, fresh: bool, field: &str) -> Result<()> {
+        let dir = &self.dir;
+        if let (true, Some(Limit::Value(limit))) = (memory.check_before_update, memory.limit) {
+            refuse_below_usage(limit, dir.read_number("memory.current")?)?;
+        }
+        let mut known = self.limits.lock().unwrap_or_else(|e| e.into_inner());
+        let mut next = Limits { memory: memory.limit.or(known.memory), swap: memory.swap.or(known.swap) };
+        if memory.limit.is_some() || memory.swap.is_some() {
+            if memory.swap.is_some() && next.memory.is_none() && !fresh {
+                next.memory = Some(read_limit(dir, "memory.max")?);
+            }
+            if let Some(swap) =
+                swap_alone(next.memory, next.swap).context(|| format!("{field}.memory.swap"))?
+            {
+                let written = dir.write_if("memory.swap.max", &swap.to_string())?;
+                // Without swap accounting there is no file, and no swap to be had or to be kept from.
+                if !written && !matches!(swap, Limit::Max | Limit::Value(0)) {
+                    return Err(Error::system(
+                        format!("write({:?}, \"{swap}\")", dir.path().join("memory.swap.max")),
+                        libc::ENOENT,
+                    ));
+                }
+            }
+        }
+        if let Some(limit) = memory.limit {
+            dir.write("memory.max", &limit.to_string())?;
+        }
+        if let Some(reservation) = memory.reservation {
+            dir.write("memory.low", &reservation.to_string())?;
+        }
+        *known = next;
+        Ok(())
+    }
+}
+
+/// A file that is missing is a controller that the cgroups above do not pass on, mostly.
+fn explained(error: Error, dir: &Dir, controller: &str) -> Error {
+    if error.errno() != Some(libc::ENOENT) {
+        return error;
+    }
+    match dir.read("cgroup.controllers") {
+        Ok(list) if !list.split_ascii_whitespace().any(|name| name == controller) => error
+            .with_kind(Kind::Unsupported)
+            .context(format!("the cgroup has no {controller} controller (it has: {})", list.trim())),
+        _ => error,
+    }
+}
+
+fn read_limit(dir: &Dir, file: &str) -> Result<Limit> {
+    let text = dir.read(file)?;
+    Ok(text.trim().parse().map_or(Limit::Max, Limit::Value))
+}
+
+/// memory.swap.max: the spec's sum of memory and swap, without memory.
+pub(in crate::cgroup) fn swap_alone(memory: Option<Limit>, swap: Option<Limit>) -> Result<Option<Limit>> {
+    Ok(match (memory, swap) {
+        (Some(Limit::Max), None) => Some(Limit::Max),
+        (_, None) => None,
+        (_, Some(Limit::Max)) => Some(Limit::Max),
+        (Some(Limit::Max), swap) => swap,
+        (None, _) => return Err(invalid("it is memory and swap together: it needs memory.limit")),
+        (Some(Limit::Value(memory)), Some(Limit::Value(swap))) => match swap.checked_sub(memory) {
+            Some(alone) => Some(Limit::Value(alone)),
+            None => {
+                return Err(invalid(format!(
+                    "{swap} is memory and swap together, and cannot be less than the limit {memory}"
+                )))
+            }
+        },
+    })
+}
+
+/// Shares (2 to 262144, 1024 by default) as a weight (1 to 10000, 100 by default): the curve that runc 1.3.2 and
+/// crun 1.23 have agreed on, which maps both ends and the default onto each other.
+pub(in crate::cgroup) fn weight_of_shares(shares: u64) -> u64 {
+    match shares {
+        ..=2 => 1,
+        262_144.. => 10_000,
+        shares => {
+            let l = (shares as f64).log2();
+            let exponent = (l * l + 125.0 * l) / 612.0 - 7.0 / 34.0;
+            10f64.powf(exponent).ceil() as u64
+        }
+    }
+}
+
+/// 10 to 1000 onto 1 to 10000.
+fn weight_of_block_io(weight: u16) -> u64 {
+    1 + (u64::from(weight) - 10) * 9999 / 990
+}
+
+fn apply_cpu(dir: &Dir, cpu: &Cpu) -> Result<()> {
+    if let Some(idle) = cpu.idle {
+        dir.write("cpu.idle", if idle { "1" } else { "0" })?;
+    }
+    // An idle cgroup has no weight, and the kernel refuses to give it one.
+    if let (Some(shares), false) = (cpu.shares, cpu.idle == Some(true)) {
+        dir.write("cpu.weight", &weight_of_shares(shares).to_string())?;
+    }
+    // A burst may only fit the new quota: then once more, after it.
+    let mut burst = cpu.burst.map(|burst| burst.to_string());
+    if let Some(value) = burst.take() {
+        if !accepted(dir.write("cpu.max.burst", &value), cpu.quota.is_some())? {
+            burst = Some(value);
+        }
+    }
+    match (cpu.quota, cpu.period) {
+        (None, None) => {}
+        // The kernel keeps the period.
+        (Some(quota), None) => dir.write("cpu.max", &quota.to_string())?,
+        (Some(quota), Some(period)) => dir.write("cpu.max", &format!("{quota} {period}"))?,
+        (None, Some(period)) => {
+            let current = dir.read("cpu.max")?;
+            let quota = current.split_ascii_whitespace().next().unwrap_or("max");
+            dir.write("cpu.max", &format!("{quota} {period}"))?;
+        }
+    }
+    match burst {
+        Some(value) => dir.write("cpu.max.burst", &value),
+        None => Ok(()),
+    }
+}
+
+fn apply_block_io(dir: &Dir, block_io: &BlockIo) -> Result<()> {
+    if block_io.weight.is_some() || !block_io.weight_devices.is_empty() {
+        // BFQ has a file of its own, with the range of the spec; else the weight is that of io.cost.
+        let bfq = dir.has("io.bfq.weight");
+        let file = if bfq { "io.bfq.weight" } else { "io.weight" };
+        let scaled = |weight: u16| if bfq { u64::from(weight) } else { weight_of_block_io(weight) };
+        if let Some(weight) = block_io.weight {
+            dir.write(file, &scaled(weight).to_string())?;
+        }
+        for device in &block_io.weight_devices {
+            dir.write(file, &format!("{} {}", device.device, scaled(device.weight)))?;
+        }
+    }
+    for Throttle { device, what, rate } in &block_io.throttles {
+        let key = match what {
+            Throttled::ReadBps => "rbps",
+            Throttled::WriteBps => "wbps",
+            Throttled::ReadIops => "riops",
+            Throttled::WriteIops => "wiops",
+        };
+        let limit = if *rate == 0 { Limit::Max } else { Limit::Value(*rate) };
+        dir.write("io.max", &format!("{device} {key}={limit}"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_and_weights_have_the_same_default_and_the_same_ends() {
+        let weights: Vec<u64> = [1, 2, 100, 1024, 2048, 262_144, u64::MAX].map(weight_of_shares).into();
+        assert_eq!(weights, [1, 1, 17, 100, 174, 10_000, 10_000]);
+        assert_eq!([10, 500, 1000].map(weight_of_block_io), [1, 4950, 10_000]);
+    }
+
+    #[test]
+    fn swap_is_what_the_sum_leaves() {
+        let (max, value) = (Some(Limit::Max), |v| Some(Limit::Value(v)));
+        let alone = |memory, swap| swap_alone(memory, swap).unwrap();
+        assert_eq!(alone(value(100), value(150)), value(50));
+        assert_eq!(alone(value(100), value(100)), value(0));
+        assert_eq!(alone(value(100), None), None);
+        assert_eq!(alone(value(100), max), max);
+        assert_eq!(alone(max, None), max);
+        assert_eq!(alone(max, value(7)), value(7));
+        assert!(swap_alone(None, value(7)).is_err());
+        assert!(swap_alone(value(9), value(7)).is_err());
+    }
+}

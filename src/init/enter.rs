@@ -1,0 +1,150 @@
+//! Into the new root; and the small acts around it.
+
+use super::registers::Registers;
+use crate::plan::step::SchedAttr;
+use crate::sys::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use crate::sys::limits::{self, Schedule};
+use crate::sys::walk::PathBuffer;
+use crate::sys::{exec, mount, root, Errno, Result};
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::libc;
+
+/// Writes a number below /proc/self of the host.
+pub(super) fn oom_score_adj(score: i32) -> Result<()> {
+    let mut digits = [0u8; 12];
+    let text = decimal(score, &mut digits);
+    let file = host_proc(c"self/oom_score_adj")?;
+    fd::write(file.as_fd(), text).map(drop)
+}
+
+pub(super) fn open_label(file: &CStr) -> Result<OwnedFd> {
+    let attributes = host_proc_directory(c"thread-self/attr")?;
+    root::open_plainly(attributes.as_fd(), file, libc::O_WRONLY)
+}
+
+/// A file of the procfs at /proc: only before the mount namespace is left, while that is the host's.
+fn host_proc(path: &CStr) -> Result<OwnedFd> {
+    let procfs = host_proc_directory(c".")?;
+    let file = fd::open_at(procfs.as_fd(), path, libc::O_WRONLY, 0)?;
+    if fd::filesystem(file.as_fd())? != mount::PROC_SUPER_MAGIC {
+        return Err(Errno::EXDEV);
+    }
+    Ok(file)
+}
+
+fn host_proc_directory(path: &CStr) -> Result<OwnedFd> {
+    let procfs = fd::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    let directory = fd::open_at(procfs.as_fd(), path, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    if fd::filesystem(directory.as_fd())? != mount::PROC_SUPER_MAGIC {
+        return Err(Errno::EXDEV);
+    }
+    Ok(directory)
+}
+
+/// The name of an open device, for mount(2), which takes no descriptor: /proc is still the host's.
+pub(super) fn name_of<'a>(device: BorrowedFd<'_>, room: &'a mut [u8; 64]) -> Result<&'a CStr> {
+    let mut digits = [0; 12];
+    let mut link = [0; 16];
+    for (place, digit) in link.iter_mut().zip(decimal(device.as_raw_fd(), &mut digits)) {
+        *place = *digit;
+    }
+    let link = CStr::from_bytes_until_nul(&link).map_err(|_| Errno::ENAMETOOLONG)?;
+    let directory = host_proc_directory(c"self/fd")?;
+    let length = root::read_link(directory.as_fd(), link, room)?;
+    // A name that fills the room has no end.
+    *room.get_mut(length).ok_or(Errno::ENAMETOOLONG)? = 0;
+    CStr::from_bytes_until_nul(room).map_err(|_| Errno::ENAMETOOLONG)
+}
+
+/// `number` in decimal, at the end of `room`.
+fn decimal(number: i32, room: &mut [u8; 12]) -> &[u8] {
+    let mut left = number.unsigned_abs();
+    let mut first = room.len();
+    for (at, place) in room.iter_mut().enumerate().rev() {
+        if left == 0 && first < 12 {
+            if number < 0 {
+                *place = b'-';
+                first = at;
+            }
+            break;
+        }
+        *place = b'0'.wrapping_add((left % 10) as u8);
+        left /= 10;
+        first = at;
+    }
+    room.get(first..).unwrap_or(&[])
+}
+
+/// pivot_root(2) with the old root on top of the new, from where it is detached: no directory for it is needed.
+pub(super) fn pivot(root: BorrowedFd<'_>) -> Result<()> {
+    let old = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    exec::fchdir(root)?;
+    mount::pivot_here()?;
+    // `.` is still the new root, below the old one: whose mounts would become slaves. What is unmounted below the
+    // old one must not be unmounted on the host, whatever the plan said of propagation.
+    exec::fchdir(old.as_fd())?;
+    mount::mount(None, c".", None, libc::MS_REC | libc::MS_SLAVE, None)?;
+    mount::unmount(c".", libc::MNT_DETACH)?;
+    exec::chdir(c"/")
+}
+
+/// For an initramfs, which cannot be pivoted away from: the old root stays mounted below.
+pub(super) fn move_root(root: BorrowedFd<'_>) -> Result<()> {
+    exec::fchdir(root)?;
+    mount::mount(Some(c"."), c"/", None, libc::MS_MOVE, None)?;
+    mount::chroot(c".")?;
+    exec::chdir(c"/")
+}
+
+/// Enters the working directory, and proves that it is below the root: a path such as /proc/self/fd/7 could lead
+/// out of it where a descriptor was left open (CVE-2024-21626; none is, but this costs one call).
+pub(super) fn workdir(registers: &mut Registers<'_>, path: &CStr, retry: bool) -> Result<()> {
+    if registers.in_workdir {
+        return Ok(());
+    }
+    match exec::chdir(path) {
+        Err(Errno::EACCES) if retry => return Ok(()),
+        answer => answer?,
+    }
+    let mut buffer = PathBuffer::new(b"")?;
+    if exec::cwd_starts_with(buffer.room())? != b'/' {
+        return Err(Errno::EXDEV);
+    }
+    registers.in_workdir = true;
+    Ok(())
+}
+
+pub(super) fn schedule(attributes: &SchedAttr) -> Result<()> {
+    limits::set_schedule(Schedule {
+        policy: attributes.policy,
+        flags: attributes.flags,
+        nice: attributes.nice,
+        priority: attributes.priority,
+        runtime: attributes.runtime,
+        deadline: attributes.deadline,
+        period: attributes.period,
+        ..Default::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::std::assert_eq;
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        let cases: [(i32, &[u8]); 6] = [
+            (0, b"0"),
+            (7, b"7"),
+            (-1, b"-1"),
+            (1000, b"1000"),
+            (i32::MAX, b"2147483647"),
+            (i32::MIN, b"-2147483648"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(decimal(number, &mut [0; 12]), text);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! HOME, where the spec sets none: from the container's own /etc/passwd, as runc and login(1) do.
+
+use crate::sys::fd::{self, AsFd};
+use crate::sys::Result;
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::libc;
+
+/// Longer directories are not believed.
+const ROOM: usize = 512;
+const PREFIX: &[u8] = b"HOME=";
+
+/// `HOME=…`, NUL-terminated.
+pub(super) struct Home {
+    text: [u8; ROOM],
+}
+
+impl Home {
+    fn new(directory: &[u8]) -> Self {
+        let mut text = [0u8; ROOM];
+        let all = PREFIX.iter().chain(directory);
+        // The last byte stays 0.
+        for (to, from) in text.iter_mut().take(ROOM.saturating_sub(1)).zip(all) {
+            *to = *from;
+        }
+        Home { text }
+    }
+
+    pub(super) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.text).unwrap_or(c"HOME=/")
+    }
+}
+
+/// `/` for a user that has no line, or where there is no such file.
+pub(super) fn of(uid: u32) -> Home {
+    let mut home = Home::new(b"/");
+    // The image decides what the file says, and what it is: a fifo would block.
+    let _ = scan(uid, &mut home);
+    home
+}
+
+fn scan(uid: u32, home: &mut Home) -> Result<()> {
+    let file = fd::open(c"/etc/passwd", libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0)?;
+    if fd::stat(file.as_fd())?.kind() != libc::S_IFREG {
+        return Ok(());
+    }
+    let mut line = [0u8; 1024];
+    let mut length = 0usize;
+    let mut chunk = [0u8; 4096];
+    loop {
+        let read = fd::read(file.as_fd(), &mut chunk)?;
+        let Some(bytes) = chunk.get(..read) else { return Ok(()) };
+        for byte in bytes {
+            if *byte != b'\n' {
+                // A line that is too long is cut, and has no directory then.
+                if let Some(place) = line.get_mut(length) {
+                    *place = *byte;
+                    length = length.saturating_add(1);
+                }
+                continue;
+            }
+            if let Some(directory) = line.get(..length).and_then(|line| directory_of(line, uid)) {
+                *home = Home::new(directory);
+                return Ok(());
+            }
+            length = 0;
+        }
+        if read == 0 {
+            if let Some(directory) = line.get(..length).and_then(|line| directory_of(line, uid)) {
+                *home = Home::new(directory);
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// The sixth field of a passwd(5) line whose third is `uid`.
+fn directory_of(line: &[u8], uid: u32) -> Option<&[u8]> {
+    let mut fields = line.split(|b| *b == b':');
+    let id = fields.nth(2)?;
+    let directory = fields.nth(2)?;
+    let id: u32 = ::core::str::from_utf8(id).ok()?.parse().ok()?;
+    let fits = PREFIX.len().checked_add(directory.len())? < ROOM;
+    (id == uid && directory.starts_with(b"/") && fits).then_some(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::std::assert_eq;
+
+    #[test]
+    fn the_directory_is_the_sixth_field() {
+        assert_eq!(directory_of(b"root:x:0:0:root:/root:/bin/sh", 0), Some(&b"/root"[..]));
+        assert_eq!(directory_of(b"root:x:0:0:root:/root:/bin/sh", 1), None);
+        assert_eq!(directory_of(b"a:x:7:7::home:/bin/sh", 7), None);
+        assert_eq!(directory_of(b"a:x:7:7", 7), None);
+        assert_eq!(directory_of(b"a:x:-7:7:::", 7), None);
+    }
+
+    #[test]
+    fn a_home_is_an_environment_entry() {
+        assert_eq!(Home::new(b"/root").as_c_str(), c"HOME=/root");
+    }
+}

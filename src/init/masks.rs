@@ -1,0 +1,65 @@
+//! Masked and read-only paths.
+
+use super::registers::Registers;
+use crate::plan::step::RootPath;
+use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::mount::{self, Change, Filesystem};
+use crate::sys::{root, Errno, Result};
+use ::core::prelude::rust_2021::*;
+use ::libc;
+
+/// What is not there need not be hidden.
+fn find(root: BorrowedFd<'_>, path: &RootPath) -> Result<Option<OwnedFd>> {
+    match root::open(root, path.as_c_str(), libc::O_PATH) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+pub(super) fn mask(registers: &mut Registers<'_>, path: &RootPath) -> Result<()> {
+    let Some(target) = find(registers.root()?, path)? else { return Ok(()) };
+    let directory = fd::stat(target.as_fd())?.is_directory();
+    let covers = &mut registers.covers;
+    let register = if directory { &mut covers.directory } else { &mut covers.file };
+    if let Some(first) = register {
+        let cover = mount::clone_tree_of(first.as_fd(), false)?;
+        return mount::attach(cover.as_fd(), target.as_fd());
+    }
+    // The first is attached before it is copied: a detached mount can be copied since 6.15 only.
+    let first = if directory { empty_directory()? } else { null()? };
+    mount::attach(first.as_fd(), target.as_fd())?;
+    *register = Some(first);
+    Ok(())
+}
+
+fn empty_directory() -> Result<OwnedFd> {
+    let filesystem = Filesystem::open(c"tmpfs")?;
+    filesystem.set(c"source", c"tmpfs")?;
+    filesystem.set(c"nr_blocks", c"1")?;
+    filesystem.set(c"nr_inodes", c"1")?;
+    filesystem.flag(c"ro")?;
+    filesystem.mount(mount::ATTR_RDONLY)
+}
+
+/// The host's /dev/null, by its path in our own mount namespace: masks come before the pivot. Read-only, so that it
+/// can be read and written, but the container cannot change the mode or the owner of the host's node.
+fn null() -> Result<OwnedFd> {
+    let null = fd::open(c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+    if !fd::stat(null.as_fd())?.is_character_device(1, 3) {
+        return Err(Errno::ENODEV);
+    }
+    let cover = mount::clone_tree_of(null.as_fd(), false)?;
+    let set = mount::ATTR_RDONLY | mount::ATTR_NOSUID | mount::ATTR_NOEXEC;
+    // Private: what happens to the host's /dev later is no matter of the container's.
+    let propagation = libc::MS_PRIVATE;
+    mount::change(cover.as_fd(), Change { set, propagation, ..Default::default() }, false)?;
+    Ok(cover)
+}
+
+pub(super) fn readonly(root: BorrowedFd<'_>, path: &RootPath) -> Result<()> {
+    let Some(target) = find(root, path)? else { return Ok(()) };
+    let copy = mount::clone_tree_of(target.as_fd(), true)?;
+    mount::change(copy.as_fd(), Change { set: mount::ATTR_RDONLY, ..Default::default() }, true)?;
+    mount::attach(copy.as_fd(), target.as_fd())
+}

@@ -1,0 +1,146 @@
+//! The child of a clone: it walks the plan's steps, and becomes the container's program.
+//!
+//! The clone copied the memory of a process with threads, so that any lock may be held for ever in the copy,
+//! malloc's first of all. Therefore this module does system calls only: no allocation, no lock, no log, no panic.
+//! `no_implicit_prelude` and the lints below say so to the compiler; in debug and test builds an allocator that
+//! ends the child says so at run time (`sys::tripwire`).
+//!
+//! The child speaks on one SEQPACKET socket, close-on-exec:
+//!
+//! | it sends | it means |
+//! | --- | --- |
+//! | step, 0 | it waits at this step (`Hooks` or `Gate`) for one byte |
+//! | step, 0, a descriptor | the master of the terminal that this step (`Console`) has made |
+//! | step, errno | this step failed; it has ended |
+//! | nothing, end of file | the program runs |
+//!
+//! and end of file on its own side means that the shim gave the launch up: it ends.
+#![no_implicit_prelude]
+#![deny(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+
+use crate::plan::step::{Slot, Step};
+use crate::plan::Field;
+use crate::sys;
+use crate::sys::exec::Arguments;
+use crate::sys::fd::{BorrowedFd, RawFd};
+use ::core::prelude::rust_2021::*;
+
+mod console;
+mod copy;
+mod enter;
+mod home;
+mod masks;
+mod mounts;
+mod nodes;
+mod perform;
+mod privileges;
+mod program;
+mod registers;
+
+/// A report of the child: which step, and the errno (0: it waits there).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub step: u32,
+    pub errno: i32,
+}
+
+impl Report {
+    /// Stands for what comes before the first step.
+    pub const BEFORE: u32 = u32::MAX;
+    pub const SIZE: usize = 8;
+
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let [a, b, c, d] = self.step.to_ne_bytes();
+        let [e, f, g, h] = self.errno.to_ne_bytes();
+        [a, b, c, d, e, f, g, h]
+    }
+
+    pub fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
+        let [a, b, c, d, e, f, g, h] = bytes;
+        Report { step: u32::from_ne_bytes([a, b, c, d]), errno: i32::from_ne_bytes([e, f, g, h]) }
+    }
+}
+
+/// What the shim opened for a [`Slot`].
+#[derive(Clone, Copy, Debug)]
+pub struct Opened<'a> {
+    pub fd: BorrowedFd<'a>,
+    /// A mount tree whose root is a directory.
+    pub directory: bool,
+}
+
+/// All that the child is given; prepared before the clone. Every descriptor is above 2.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    pub steps: &'a [(Step, Field)],
+    /// Every descriptor below, sorted: all others are closed.
+    pub keep: &'a [RawFd],
+    pub gate: BorrowedFd<'a>,
+    pub ends: Option<[BorrowedFd<'a>; 3]>,
+    pub opened: &'a [Opened<'a>],
+    /// `cgroup.procs` files to enter by.
+    pub cgroups: &'a [BorrowedFd<'a>],
+    pub arguments: &'a Arguments<'a>,
+}
+
+impl<'a> Lent<'a> {
+    fn slot(&self, slot: Slot) -> sys::Result<Opened<'a>> {
+        self.opened.get(usize::from(slot.0)).copied().ok_or(sys::Errno::EBADF)
+    }
+}
+
+/// The exit code of a child that did not get as far as its program.
+pub const FAILED: i32 = 1;
+
+/// Runs in the child.
+pub fn run(lent: &Lent<'_>) -> ! {
+    let mut step = Report::BEFORE;
+    let errno = match walk(lent, &mut step) {
+        Ok(()) => sys::Errno::ENOEXEC,
+        Err(errno) => errno,
+    };
+    let report = Report { step, errno: errno as i32 };
+    // Nobody is left to tell where this fails.
+    let _ = sys::fd::write(lent.gate, &report.to_bytes());
+    sys::exec::exit(FAILED)
+}
+
+/// Walks to the execve(2); `step` is where it is. A plan that ends without one is an error too.
+fn walk(lent: &Lent<'_>, step: &mut u32) -> sys::Result<()> {
+    // First of all: what the shim and its other containers have open is none of this process's business.
+    sys::fd::close_all_but(lent.keep)?;
+    // Until the execve(2), or a process that is in this pid namespace already could open our /proc/<pid>/fd and
+    // our memory, which is the shim's (CVE-2016-9962).
+    sys::identity::undumpable()?;
+    sys::signal::reset()?;
+    // Modes in the plan are exact.
+    sys::limits::set_umask(0);
+    let mut registers = registers::Registers::new();
+    for (number, (act, _)) in (0u32..).zip(lent.steps) {
+        *step = number;
+        perform::perform(act, number, lent, &mut registers)?;
+    }
+    *step = step.saturating_add(1);
+    Ok(())
+}
+
+/// Tells the shim that `step` has been reached, and waits for its go; ends the child where there is none.
+///
+/// By write(2) and read(2), which every seccomp profile allows: the gate may come after the filter.
+fn rendezvous(lent: &Lent<'_>, step: u32) -> sys::Result<()> {
+    sys::fd::write(lent.gate, &Report { step, errno: 0 }.to_bytes())?;
+    let mut go = [0u8; 1];
+    match sys::fd::read(lent.gate, &mut go) {
+        Ok(1) => Ok(()),
+        _ => sys::exec::exit(FAILED),
+    }
+}

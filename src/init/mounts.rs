@@ -1,0 +1,187 @@
+//! Filesystems, bind mounts and what is made in the root, all by descriptor: a mount is complete, attributes and
+//! all, before it is attached to a target that was opened inside of the root (CVE-2021-30465).
+
+use super::registers::Registers;
+use super::{copy, Opened};
+use crate::plan::step::{Attributes, FsOption, Propagation, RootPath};
+use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::mount::{self, Change, Filesystem};
+use crate::sys::root::{self, Missing};
+use crate::sys::{Errno, Result};
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::libc;
+
+const DIRECTORY: Missing = Missing::Directory(0o755);
+
+/// A procfs that no path leads to: what is written below it arrives (CVE-2025-52881).
+pub(super) fn private_procfs() -> Result<OwnedFd> {
+    let hardened = mount::ATTR_NOSUID | mount::ATTR_NODEV | mount::ATTR_NOEXEC;
+    let procfs = Filesystem::open(c"proc")?.mount(hardened)?;
+    if fd::filesystem(procfs.as_fd())? != mount::PROC_SUPER_MAGIC {
+        return Err(Errno::EXDEV);
+    }
+    Ok(procfs)
+}
+
+pub(super) fn sysctl(registers: &mut Registers<'_>, name: &CStr, value: &CStr) -> Result<()> {
+    let procfs = registers.procfs.as_ref().ok_or(Errno::EBADF)?;
+    let sys = root::open_plainly(procfs.as_fd(), c"sys", libc::O_PATH | libc::O_DIRECTORY)?;
+    let file = root::open_plainly(sys.as_fd(), name, libc::O_WRONLY)?;
+    fd::write(file.as_fd(), value.to_bytes()).map(drop)
+}
+
+pub(super) fn filesystem(
+    fstype: &CStr,
+    source: &CStr,
+    options: &[FsOption],
+    attributes: u64,
+) -> Result<OwnedFd> {
+    let filesystem = Filesystem::open(fstype)?;
+    if !source.is_empty() {
+        filesystem.set(c"source", source)?;
+    }
+    for option in options {
+        match option {
+            FsOption::Flag(key) => filesystem.flag(key)?,
+            FsOption::Value(key, value) => filesystem.set(key, value)?,
+        }
+    }
+    filesystem.mount(attributes)
+}
+
+/// Where masked and read-only paths expect the kernel's own filesystems.
+const MASKED: [&[u8]; 2] = [b"proc", b"sys"];
+
+/// A procfs or a sysfs goes where its path says, and not where a link of the image leads: there it would be without
+/// the masks, which are found by path (CVE-2019-19921, CVE-2023-27561).
+fn is_of_kernel(tree: BorrowedFd<'_>) -> Result<bool> {
+    Ok(matches!(fd::filesystem(tree)?, mount::PROC_SUPER_MAGIC | mount::SYSFS_MAGIC))
+}
+
+/// What becomes of the directory that a new filesystem covers.
+#[derive(Clone, Copy)]
+pub(super) struct Covers {
+    /// Its mode is that of the new filesystem's root.
+    pub(super) inherit_mode: bool,
+    /// Its contents are copied.
+    pub(super) copy_up: bool,
+}
+
+pub(super) fn attach_filesystem(
+    root: BorrowedFd<'_>,
+    tree: OwnedFd,
+    path: &RootPath,
+    propagation: Option<Propagation>,
+    covers: Covers,
+) -> Result<()> {
+    let existed =
+        if covers.inherit_mode { root::open(root, path.as_c_str(), libc::O_PATH).ok() } else { None };
+    let target = match existed {
+        Some(target) => {
+            let mode = fd::stat(target.as_fd())?.mode & 0o7777;
+            root::set_mode(tree.as_fd(), c".", mode)?;
+            target
+        }
+        None if is_of_kernel(tree.as_fd())? => root::ordinary_directory(root, path.as_c_str())?,
+        None => root::open_or_create(root, path.as_c_str(), DIRECTORY)?,
+    };
+    refuse_procfs(target.as_fd(), path)?;
+    if covers.copy_up {
+        copy::contents(target.as_fd(), tree.as_fd())?;
+    }
+    if let Some(propagation) = propagation {
+        propagate(tree.as_fd(), propagation)?;
+    }
+    mount::attach(tree.as_fd(), target.as_fd())
+}
+
+pub(super) fn attach_tree(
+    root: BorrowedFd<'_>,
+    tree: Opened<'_>,
+    path: &RootPath,
+    attributes: Attributes,
+    propagation: &[Propagation],
+) -> Result<()> {
+    apply(tree.fd, attributes)?;
+    for propagation in propagation {
+        propagate(tree.fd, *propagation)?;
+    }
+    let missing = if tree.directory { DIRECTORY } else { Missing::File(0o755) };
+    let target = if MASKED.contains(&path.as_c_str().to_bytes()) && is_of_kernel(tree.fd)? {
+        root::ordinary_directory(root, path.as_c_str())?
+    } else {
+        root::open_or_create(root, path.as_c_str(), missing)?
+    };
+    refuse_procfs(target.as_fd(), path)?;
+    mount::attach(tree.fd, target.as_fd())
+}
+
+/// The files of /proc that may be mounted over, as runc has it: lxcfs and its like do that.
+const OVER_PROC: [&[u8]; 12] = [
+    b"proc/cpuinfo",
+    b"proc/diskstats",
+    b"proc/meminfo",
+    b"proc/stat",
+    b"proc/swaps",
+    b"proc/uptime",
+    b"proc/loadavg",
+    b"proc/slabinfo",
+    b"proc/net/dev",
+    b"proc/sys/kernel/ns_last_pid",
+    b"proc/sys/crypto/fips_enabled",
+    // A second mount at the same place.
+    b"proc",
+];
+
+/// Whatever the path was as written: a mount that hides a file of /proc could redirect a later write to it, e.g. of a
+/// label (CVE-2019-16884). EPERM.
+fn refuse_procfs(target: BorrowedFd<'_>, path: &RootPath) -> Result<()> {
+    if fd::filesystem(target)? != mount::PROC_SUPER_MAGIC {
+        return Ok(());
+    }
+    if OVER_PROC.contains(&path.as_c_str().to_bytes()) {
+        Ok(())
+    } else {
+        Err(Errno::EPERM)
+    }
+}
+
+/// As containerd's Go code mounts a rootfs: the mount, its propagation, and the remount that makes a bind read-only.
+pub(super) fn rootfs(fstype: &CStr, source: &CStr, target: &CStr, flags: u64, data: &CStr) -> Result<()> {
+    const PROPAGATION: u64 = libc::MS_SHARED | libc::MS_PRIVATE | libc::MS_SLAVE | libc::MS_UNBINDABLE;
+    const READONLY_BIND: u64 = libc::MS_BIND | libc::MS_RDONLY;
+    let some = |text| Some(text).filter(|text: &&CStr| !text.is_empty());
+    let first = flags & !PROPAGATION;
+    mount::mount(some(source), target, some(fstype), first, some(data))?;
+    if flags & PROPAGATION != 0 {
+        mount::mount(None, target, None, flags & (PROPAGATION | libc::MS_REC | libc::MS_SILENT), None)?;
+    }
+    if first & READONLY_BIND == READONLY_BIND {
+        mount::mount(None, target, None, first | libc::MS_REMOUNT, None)?;
+    }
+    Ok(())
+}
+
+/// An OCI mount with `remount`: what is mounted at `target` gets other attributes. EINVAL where nothing is.
+pub(super) fn remount(root: BorrowedFd<'_>, target: &RootPath, attributes: Attributes) -> Result<()> {
+    let target = root::open(root, target.as_c_str(), libc::O_PATH)?;
+    apply(target.as_fd(), attributes)
+}
+
+fn apply(mount: BorrowedFd<'_>, attributes: Attributes) -> Result<()> {
+    let deep = Change { set: attributes.recursive_set, clear: attributes.recursive_clear, propagation: 0 };
+    if !deep.is_empty() {
+        mount::change(mount, deep, true)?;
+    }
+    let flat = Change { set: attributes.set, clear: attributes.clear, propagation: 0 };
+    if !flat.is_empty() {
+        mount::change(mount, flat, false)?;
+    }
+    Ok(())
+}
+
+fn propagate(mount: BorrowedFd<'_>, propagation: Propagation) -> Result<()> {
+    let change = Change { propagation: propagation.flag, ..Default::default() };
+    mount::change(mount, change, propagation.recursive)
+}

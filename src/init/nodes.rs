@@ -1,0 +1,51 @@
+//! Device nodes and symbolic links in the root.
+
+use super::registers::Registers;
+use crate::plan::step::RootPath;
+use crate::sys::fd::{self, AsFd, BorrowedFd};
+use crate::sys::{root, Errno, Result};
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::libc;
+
+/// What is there already stays, as with runc.
+pub(super) fn symlink<'a>(registers: &mut Registers<'a>, path: &'a RootPath, target: &CStr) -> Result<()> {
+    let (parent, name) = registers.parent(path.as_c_str())?;
+    match root::make_symlink(target, parent, name) {
+        Err(Errno::EEXIST) => Ok(()),
+        answer => answer,
+    }
+}
+
+pub(super) fn node<'a>(
+    registers: &mut Registers<'a>,
+    path: &'a RootPath,
+    mode: u32,
+    (major, minor): (u32, u32),
+    (uid, gid): (u32, u32),
+) -> Result<()> {
+    let (parent, name) = registers.parent(path.as_c_str())?;
+    match root::make_node(parent, name, mode, major, minor) {
+        Ok(()) => {}
+        Err(Errno::EEXIST) => return same_node(parent, name, mode, (major, minor)),
+        Err(errno) => return Err(errno),
+    }
+    if (uid, gid) == (0, 0) {
+        return Ok(());
+    }
+    root::give(parent, name, uid, gid)
+}
+
+/// What the image has at the place of a device must be that device, and not e.g. a link to something else.
+fn same_node(parent: BorrowedFd<'_>, name: &CStr, mode: u32, device: (u32, u32)) -> Result<()> {
+    let there = fd::open_at(parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+    let stat = fd::stat(there.as_fd())?;
+    let kind = mode & libc::S_IFMT;
+    let fits =
+        stat.kind() == kind && (kind == libc::S_IFIFO || stat.device == libc::makedev(device.0, device.1));
+    if fits {
+        Ok(())
+    } else {
+        Err(Errno::EEXIST)
+    }
+}

@@ -1,0 +1,156 @@
+//! One step, one act.
+
+use super::registers::Registers;
+use super::{console, enter, home, masks, mounts, nodes, privileges, program, Lent};
+use crate::plan::step::Step;
+use crate::sys::fd::{self, AsFd};
+use crate::sys::root::{self, Missing};
+use crate::sys::{self, Errno, Result};
+use ::core::matches;
+use ::core::prelude::rust_2021::*;
+use ::libc;
+
+pub(super) fn perform<'a>(
+    step: &'a Step,
+    number: u32,
+    lent: &Lent<'a>,
+    registers: &mut Registers<'a>,
+) -> Result<()> {
+    if !matches!(step, Step::Mknod { .. } | Step::Symlink { .. }) {
+        registers.forget_parent();
+    }
+    match step {
+        Step::EnterCgroup => {
+            for procs in lent.cgroups {
+                sys::fd::write(*procs, b"0")?;
+            }
+            Ok(())
+        }
+        Step::OomScoreAdj(score) => enter::oom_score_adj(*score),
+        Step::OpenExecLabel { file } => {
+            registers.label = Some(enter::open_label(file)?);
+            Ok(())
+        }
+        Step::SetNs { slot, flags } => sys::namespace::join(lent.slot(*slot)?.fd, *flags),
+        Step::Unshare { flags } => sys::namespace::unshare(*flags),
+        Step::LoopbackUp => sys::network::loopback_up(),
+        Step::Secede => sys::mount::mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None),
+
+        Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {
+            if let Some(directory) = chdir {
+                sys::exec::chdir(directory)?;
+            }
+            match device {
+                Some(slot) => {
+                    let mut room = [0; 64];
+                    let device = enter::name_of(lent.slot(*slot)?.fd, &mut room)?;
+                    mounts::rootfs(fstype, device, target, *flags, data)?;
+                }
+                None => mounts::rootfs(fstype, source, target, *flags, data)?,
+            }
+            if chdir.is_some() {
+                sys::exec::chdir(c"/")?;
+            }
+            Ok(())
+        }
+        Step::BindRoot { target } => {
+            sys::mount::mount(Some(target), target, None, libc::MS_BIND | libc::MS_REC, None)
+        }
+        Step::OpenRoot { target, private } => {
+            let root = fd::open(target, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+            if *private {
+                let private = sys::mount::Change { propagation: libc::MS_PRIVATE, ..Default::default() };
+                sys::mount::change(root.as_fd(), private, false)?;
+            }
+            registers.set_root(root);
+            Ok(())
+        }
+        Step::OpenProc => {
+            registers.procfs = Some(mounts::private_procfs()?);
+            Ok(())
+        }
+        Step::Sysctl { name, value } => mounts::sysctl(registers, name, value),
+        Step::MountFs { fstype, source, options, attributes, target, propagation, inherit_mode, copy_up } => {
+            let tree = mounts::filesystem(fstype, source, options, *attributes)?;
+            let covers = mounts::Covers { inherit_mode: *inherit_mode, copy_up: *copy_up };
+            mounts::attach_filesystem(registers.root()?, tree, target, *propagation, covers)
+        }
+        Step::Attach { slot, target, attributes, propagation } => {
+            let tree = lent.slot(*slot)?;
+            mounts::attach_tree(registers.root()?, tree, target, *attributes, propagation)
+        }
+        Step::Remount { target, attributes } => mounts::remount(registers.root()?, target, *attributes),
+        Step::Mkdir { path, mode } => {
+            root::open_or_create(registers.root()?, path.as_c_str(), Missing::Directory(*mode)).map(drop)
+        }
+        Step::Symlink { path, target } => nodes::symlink(registers, path, target),
+        Step::Mknod { path, mode, major, minor, uid, gid } => {
+            nodes::node(registers, path, *mode, (*major, *minor), (*uid, *gid))
+        }
+        Step::Console { rows, columns, uid, bind } => {
+            let master = console::open(registers, (*rows, *columns), *uid, *bind)?;
+            let report = super::Report { step: number, errno: 0 };
+            sys::socket::send(lent.gate, &report.to_bytes(), Some(master.as_fd()))
+        }
+        Step::Mask { path } => masks::mask(registers, path),
+        Step::ReadonlyPath { path } => masks::readonly(registers.root()?, path),
+        Step::ReadonlyRoot => {
+            let readonly = sys::mount::Change { set: sys::mount::ATTR_RDONLY, ..Default::default() };
+            sys::mount::change(registers.root()?, readonly, false)
+        }
+        Step::Hooks => super::rendezvous(lent, number),
+
+        Step::Pivot => enter::pivot(registers.root()?),
+        Step::MoveRoot => enter::move_root(registers.root()?),
+        Step::RootPropagation(propagation) => {
+            let flags = propagation.flag | if propagation.recursive { libc::MS_REC } else { 0 };
+            sys::mount::mount(None, c"/", None, flags, None)
+        }
+        Step::Hostname(name) => sys::identity::set_hostname(name.to_bytes()),
+        Step::Domainname(name) => sys::identity::set_domainname(name.to_bytes()),
+
+        Step::SetSid => sys::identity::set_sid(),
+        Step::Terminal => console::become_standard(registers),
+        Step::Stdio { uid } => console::streams(lent, *uid),
+        Step::Keyring { name } => match sys::keyring::join_session(name) {
+            // A kernel without keys has none to protect.
+            Err(Errno::ENOSYS) => Ok(()),
+            answer => answer,
+        },
+        Step::Rlimit { resource, soft, hard } => sys::limits::set_rlimit(*resource, *soft, *hard),
+        Step::Umask(mask) => {
+            sys::limits::set_umask(*mask);
+            Ok(())
+        }
+        Step::Personality(persona) => sys::limits::set_personality(*persona),
+        Step::Scheduler(attributes) => enter::schedule(attributes),
+        Step::IoPriority(value) => sys::limits::set_io_priority(*value),
+        Step::Home { uid } => {
+            registers.home = Some(home::of(*uid));
+            Ok(())
+        }
+        Step::ExecLabel { value } => {
+            let file = registers.label.as_ref().ok_or(Errno::EBADF)?;
+            fd::write(file.as_fd(), value.to_bytes()).map(drop)
+        }
+
+        Step::NoNewPrivs => sys::identity::no_new_privs(),
+        Step::SeccompEarly(filter) | Step::Seccomp(filter) => sys::seccomp::load(filter),
+        Step::BoundingSet { keep, last } => privileges::bounding_set(*keep, *last),
+        Step::SetGroups(groups) => sys::identity::set_groups(groups),
+        Step::SetIds { uid, gid } => privileges::set_ids(*uid, *gid),
+        Step::Workdir { path, retry } => enter::workdir(registers, path, *retry),
+        Step::Capabilities(sets) => privileges::capabilities(sets),
+
+        Step::FindProgram { candidates, .. } => {
+            registers.program = Some(program::find(candidates)?);
+            Ok(())
+        }
+        Step::Gate => super::rendezvous(lent, number),
+        Step::Exec { .. } => {
+            let program = registers.program.ok_or(Errno::ENOENT)?;
+            let home = registers.home.as_ref().map(|home| home.as_c_str());
+            Err(lent.arguments.execve(program, home))
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Ids and capabilities.
+
+use crate::plan::step::CapabilitySets;
+use crate::sys::{identity, Errno, Result};
+use ::core::prelude::rust_2021::*;
+
+/// Drops from the bounding set what `keep` lacks. Capabilities that this kernel lacks are not there to be dropped.
+pub(super) fn bounding_set(keep: u64, last: u8) -> Result<()> {
+    for capability in identity::capability_numbers(!keep) {
+        if capability > last {
+            break;
+        }
+        match identity::drop_from_bounding_set(capability) {
+            Err(Errno::EINVAL) => {}
+            // Without CAP_SETPCAP: fine where there is nothing to drop.
+            Err(Errno::EPERM) if identity::in_bounding_set(capability) == Ok(false) => {}
+            answer => answer?,
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn set_ids(uid: u32, gid: u32) -> Result<()> {
+    identity::keep_capabilities()?;
+    identity::set_gid(gid)?;
+    identity::set_uid(uid)?;
+    // A change of ids sets this to fs.suid_dumpable, which an administrator may have set to 1.
+    identity::undumpable()
+}
+
+/// Inheritable is what the plan says, which is nothing but what the spec asks for (CVE-2022-29162).
+pub(super) fn capabilities(sets: &CapabilitySets) -> Result<()> {
+    identity::set_capabilities(sets.effective, sets.permitted, sets.inheritable)?;
+    identity::clear_ambient()?;
+    for capability in identity::capability_numbers(sets.ambient) {
+        identity::raise_ambient(capability)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! Which file to execute.
+
+use crate::sys::{exec, Errno, Result};
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::std::ffi::CString;
+
+/// The first candidate that may be executed. Of several failures the first that says more than "not there" is
+/// told; the shim makes words of it.
+pub(super) fn find(candidates: &[CString]) -> Result<&CStr> {
+    let mut failure = Errno::ENOENT;
+    for candidate in candidates {
+        match exec::executable(candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(Errno::ENOENT | Errno::ENOTDIR) if candidates.len() > 1 => {}
+            Err(errno) if failure == Errno::ENOENT => failure = errno,
+            Err(_) => {}
+        }
+    }
+    Err(failure)
+}

@@ -1,0 +1,78 @@
+//! What one step leaves for a later one.
+
+use super::home::Home;
+use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::root::{self, Missing};
+use crate::sys::walk::PathBuffer;
+use crate::sys::{Errno, Result};
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::libc;
+
+/// What hides paths: our own objects, never something of the container's (CVE-2025-31133). Each is attached where the
+/// first path was masked, and copied for the others.
+#[derive(Default)]
+pub(super) struct Covers {
+    pub(super) file: Option<OwnedFd>,
+    pub(super) directory: Option<OwnedFd>,
+}
+
+pub(super) struct Registers<'a> {
+    root: Option<OwnedFd>,
+    /// The directory of the last node or link that was made, by its path: mostly `dev`, for a dozen of them.
+    parent: Option<(&'a [u8], OwnedFd)>,
+    pub(super) procfs: Option<OwnedFd>,
+    /// The container's side of its terminal.
+    pub(super) terminal: Option<OwnedFd>,
+    pub(super) covers: Covers,
+    pub(super) label: Option<OwnedFd>,
+    pub(super) home: Option<Home>,
+    /// The working directory has been entered.
+    pub(super) in_workdir: bool,
+    pub(super) program: Option<&'a CStr>,
+}
+
+impl<'a> Registers<'a> {
+    pub(super) fn new() -> Self {
+        Registers {
+            root: None,
+            parent: None,
+            procfs: None,
+            terminal: None,
+            covers: Covers::default(),
+            label: None,
+            home: None,
+            in_workdir: false,
+            program: None,
+        }
+    }
+
+    pub(super) fn set_root(&mut self, root: OwnedFd) {
+        self.root = Some(root);
+    }
+
+    /// The directory that `path` is in (made where it is missing), and the last component of it.
+    pub(super) fn parent(&mut self, path: &'a CStr) -> Result<(BorrowedFd<'_>, &'a CStr)> {
+        let (above, name) = root::split(path).ok_or(Errno::EINVAL)?;
+        if self.parent.as_ref().is_none_or(|(known, _)| *known != above) {
+            let buffer = PathBuffer::new(above)?;
+            let directory = Missing::Directory(0o755);
+            let directory = root::open_or_create(self.root()?, buffer.as_c_str(), directory)?;
+            self.parent = Some((above, directory));
+        }
+        self.parent.as_ref().map(|(_, directory)| (directory.as_fd(), name)).ok_or(Errno::EBADF)
+    }
+
+    /// Something else may be at that path now.
+    pub(super) fn forget_parent(&mut self) {
+        self.parent = None;
+    }
+
+    /// The container's root. An exec opens none: after joining the mount namespace, its root is `/`.
+    pub(super) fn root(&mut self) -> Result<BorrowedFd<'_>> {
+        if self.root.is_none() {
+            self.root = Some(fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?);
+        }
+        self.root.as_ref().map(|root| root.as_fd()).ok_or(Errno::EBADF)
+    }
+}

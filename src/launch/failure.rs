@@ -1,0 +1,130 @@
+//! A step's number and an errno, as a sentence again.
+//!
+//! What concerns the program and the working directory is worded as runc words it: docker and others look for
+//! "executable file not found", "no such file or directory", "permission denied" and "is a directory" to choose
+//! the exit codes 126 and 127.
+
+use crate::error::{Context, Error, Kind};
+use crate::init::Report;
+use crate::plan::{Field, Plan, Step};
+
+/// What is said when a step fails.
+#[derive(Clone, Debug)]
+pub(super) struct Sentence {
+    pub(super) step: u32,
+    words: Words,
+}
+
+#[derive(Clone, Debug)]
+enum Words {
+    /// `step 12/41: mount(...)`, and the spec's field.
+    Step {
+        call: String,
+        field: Field,
+    },
+    /// The look-up of `argv[0]`.
+    Find {
+        name: String,
+    },
+    Exec {
+        name: String,
+    },
+    Workdir {
+        path: String,
+    },
+}
+
+/// The sentences for the steps after the gate.
+pub(super) fn after_gate(plan: &Plan) -> Vec<Sentence> {
+    let gate = plan.steps.iter().position(|(step, _)| matches!(step, Step::Gate)).unwrap_or(plan.steps.len());
+    (gate + 1..plan.steps.len()).filter_map(|step| sentence(plan, step as u32)).collect()
+}
+
+/// What the child's report means.
+pub(super) fn error(plan: &Plan, report: Report) -> Error {
+    match sentence(plan, report.step) {
+        Some(sentence) => sentence.error(report.errno),
+        None if report.step == Report::BEFORE => Error::system("prepare the process", report.errno),
+        None => Error::new(Kind::Bug, "the plan has no program to execute"),
+    }
+}
+
+fn sentence(plan: &Plan, number: u32) -> Option<Sentence> {
+    let (step, field) = plan.steps.get(number as usize)?;
+    let words = match step {
+        Step::FindProgram { name, .. } => Words::Find { name: name.to_string_lossy().into() },
+        Step::Exec { .. } => Words::Exec { name: program(plan) },
+        Step::Workdir { path, .. } => Words::Workdir { path: path.to_string_lossy().into() },
+        step => Words::Step {
+            call: format!("step {}/{}: {step}", u64::from(number) + 1, plan.steps.len()),
+            field: field.clone(),
+        },
+    };
+    Some(Sentence { step: number, words })
+}
+
+fn program(plan: &Plan) -> String {
+    let name = plan.steps.iter().find_map(|(step, _)| match step {
+        Step::FindProgram { name, .. } => Some(name.to_string_lossy().into()),
+        _ => None,
+    });
+    name.unwrap_or_default()
+}
+
+impl Sentence {
+    pub(super) fn error(&self, errno: i32) -> Error {
+        match &self.words {
+            Words::Step { call, field } => {
+                let error = Error::system(call.clone(), errno);
+                if field.is_empty() {
+                    error
+                } else {
+                    error.context(field.clone())
+                }
+            }
+            Words::Find { name } => find(name, errno),
+            Words::Exec { name } => Error::system(format!("exec {name}"), errno),
+            Words::Workdir { path } if errno == libc::EXDEV => Error::new(
+                Kind::Denied,
+                format!("process.cwd {path:?}: current working directory is outside of the container's root"),
+            ),
+            Words::Workdir { path } => Error::system(format!("process.cwd: chdir({path:?})"), errno),
+        }
+    }
+}
+
+fn find(name: &str, errno: i32) -> Error {
+    let quoted = format!("exec: {name:?}");
+    match errno {
+        _ if !name.contains('/') => {
+            Error::new(Kind::System, format!("{quoted}: executable file not found in $PATH"))
+        }
+        libc::EACCES | libc::EISDIR => Error::system(quoted, errno),
+        _ => Error::system(format!("{quoted}: stat {name}"), errno),
+    }
+}
+
+/// For descriptors that could not be opened: `mounts[3].source "/x": no such file or directory (ENOENT)`.
+pub(super) fn not_opened<T>(
+    opened: Result<T, crate::sys::Errno>,
+    field: &Field,
+    path: &std::path::Path,
+) -> Result<T, Error> {
+    opened.context(|| format!("{field} {path:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_worded_as_runc_words_it() {
+        let text = |name: &str, errno| find(name, errno).to_string();
+        assert_eq!(text("foo", libc::ENOENT), "exec: \"foo\": executable file not found in $PATH");
+        assert_eq!(text("foo", libc::EACCES), "exec: \"foo\": executable file not found in $PATH");
+        let missing = "exec: \"/foo\": stat /foo: no such file or directory (ENOENT)";
+        assert_eq!(text("/foo", libc::ENOENT), missing);
+        assert_eq!(text("/foo", libc::EACCES), "exec: \"/foo\": permission denied (EACCES)");
+        assert_eq!(text("/tmp", libc::EISDIR), "exec: \"/tmp\": is a directory (EISDIR)");
+    }
+}

@@ -1,0 +1,199 @@
+//! Runs one hook of the spec: a process like any other, made from a plan of a few steps.
+//!
+//! A hook has the state on its standard input, only the environment that the spec gives it (inherited variables
+//! from an image were CVE-2025-23266), no descriptor of the shim's, and a time limit where the spec has one.
+
+use super::{ExitStatus, Launcher, Order};
+use crate::cgroup::Entry;
+use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::plan::{Open, Plan, Slot, Step};
+use crate::spec::Hook;
+use crate::stdio::Ends;
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
+use crate::sys::{memory, pipe, poll, wait};
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// So much of what a hook writes to its standard error is in the error.
+const TAIL: usize = 4096;
+
+/// How long a hook that was killed may take to be reaped.
+const REAPED: Duration = Duration::from_secs(5);
+
+/// A hook of the container's own, as a process of it.
+pub type Compile<'a> = &'a dyn Fn(&Hook) -> Result<(Plan, Entry)>;
+
+/// Where a hook runs.
+#[derive(Clone, Copy)]
+pub enum Place<'a> {
+    /// On the host: prestart, createRuntime, poststart, poststop.
+    Host,
+    /// In the container's namespaces, while its root is still the host's: createContainer.
+    Namespaces(BorrowedFd<'a>),
+    /// In the container: startContainer. The program is a file of the image, so it has no more rights than the
+    /// container's program: it is compiled as an exec is, and so are its cgroup, ids, capabilities and filter.
+    Container(BorrowedFd<'a>, Compile<'a>),
+}
+
+/// Runs `hook` to its end. `field` is where it is in the spec, e.g. `hooks.createRuntime[0]`; `state` is the JSON of
+/// the container's state (runtime.md, "State").
+pub fn run(
+    launcher: &dyn Launcher,
+    hook: &Hook,
+    field: &str,
+    state: &[u8],
+    bundle: &Path,
+    place: Place<'_>,
+) -> Result<()> {
+    attempt(launcher, hook, state, bundle, place).context(|| format!("{field} {:?}", hook.path))
+}
+
+fn attempt(
+    launcher: &dyn Launcher,
+    hook: &Hook,
+    state: &[u8],
+    bundle: &Path,
+    place: Place<'_>,
+) -> Result<()> {
+    let deadline = hook.timeout.map(|limit| Instant::now() + limit);
+    let (errors, errors_end) = pipe::pipe().context(|| "pipe")?;
+    let ends = Ends {
+        stdin: memory::file(c"state", state).context(|| "memfd_create(state)")?,
+        stdout: pipe::null().context(|| "open(\"/dev/null\")")?,
+        stderr: errors_end,
+    };
+    let (plan, entry, init) = match place {
+        Place::Host => (plan(hook, bundle, false)?, Entry::default(), None),
+        Place::Namespaces(init) => (plan(hook, bundle, true)?, Entry::default(), Some(init)),
+        Place::Container(init, compile) => {
+            let (plan, entry) = compile(hook)?;
+            (plan, entry, Some(init))
+        }
+    };
+    let (tell, told) = mpsc::channel();
+    let order = Order {
+        plan: &plan,
+        ends: Some(ends),
+        entry,
+        init,
+        hooks: &mut |_, _| Ok(()),
+        on_exit: Box::new(move |status| {
+            let _ = tell.send(status);
+        }),
+    };
+    let pidfd = launcher.launch(order)?.start()?;
+    let mut tail = Tail::default();
+    let in_time = follow(&pidfd, errors, deadline, &mut tail)?;
+    if !in_time {
+        let _ = wait::signal(pidfd.as_fd(), libc::SIGKILL);
+    }
+    let status = told.recv_timeout(REAPED).map_err(|_| Error::new(Kind::Deadline, "it does not end"))?;
+    match (in_time, status) {
+        (false, _) => Err(Error::new(
+            Kind::Deadline,
+            format!("killed after {:?}{tail}", hook.timeout.unwrap_or_default()),
+        )),
+        (true, ExitStatus { code: 0, .. }) => Ok(()),
+        (true, ExitStatus { code, .. }) => Err(Error::new(Kind::System, format!("exit status {code}{tail}"))),
+    }
+}
+
+/// A hook of the host as a plan; `inside`: in the namespaces of the container's process.
+fn plan(hook: &Hook, bundle: &Path, inside: bool) -> Result<Plan> {
+    let text = |bytes: &[u8], what: &str| {
+        CString::new(bytes)
+            .map_err(|_| invalid(format!("{what}: a NUL byte in {:?}", bytes.escape_ascii().to_string())))
+    };
+    let all = |list: &[String], what: &str| {
+        list.iter().map(|entry| text(entry.as_bytes(), what)).collect::<Result<Vec<_>>>()
+    };
+    let program = text(hook.path.as_os_str().as_bytes(), "path")?;
+    let mut argv = all(&hook.args, "args")?;
+    if argv.is_empty() {
+        argv.push(program.clone());
+    }
+    let envp = all(&hook.env, "env")?;
+    let directory = text(bundle.as_os_str().as_bytes(), "bundle")?;
+
+    let mut plan = Plan::default();
+    let mut steps = Vec::new();
+    if inside {
+        let flags = libc::CLONE_NEWNS
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWCGROUP;
+        plan.opens.push((Open::Init, "".into()));
+        plan.pid_namespace = Some(Slot(0));
+        steps.push(Step::SetNs { slot: Slot(0), flags: flags as u64 });
+    }
+    steps.extend([
+        Step::SetSid,
+        Step::Stdio { uid: 0 },
+        Step::Umask(0o22),
+        Step::Workdir { path: directory, retry: false },
+        Step::FindProgram { name: program.clone(), candidates: vec![program] },
+        Step::Gate,
+        Step::Exec { argv, envp },
+    ]);
+    plan.steps = steps.into_iter().map(|step| (step, "".into())).collect();
+    Ok(plan)
+}
+
+/// The last bytes that were written.
+#[derive(Default)]
+struct Tail(VecDeque<u8>);
+
+impl Tail {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+        let excess = self.0.len().saturating_sub(TAIL);
+        drop(self.0.drain(..excess));
+    }
+}
+
+impl std::fmt::Display for Tail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes: Vec<u8> = self.0.iter().copied().collect();
+        match String::from_utf8_lossy(&bytes).trim() {
+            "" => Ok(()),
+            text => write!(f, ", stderr: {text}"),
+        }
+    }
+}
+
+/// Collects what the hook writes until it has ended; false where the time was over before.
+fn follow(pidfd: &OwnedFd, errors: OwnedFd, deadline: Option<Instant>, tail: &mut Tail) -> Result<bool> {
+    pipe::set_nonblocking(&errors).context(|| "fcntl(F_SETFL)")?;
+    let mut errors = std::fs::File::from(errors);
+    let mut chunk = [0; 4096];
+    let mut open = true;
+    loop {
+        // Where the pipe is at its end, only the process is left to wait for.
+        let first = if open { errors.as_fd() } else { pidfd.as_fd() };
+        let [more, ended] = poll::either([first, pidfd.as_fd()], deadline).context(|| "poll(hook)")?;
+        if !more && !ended {
+            return Ok(false);
+        }
+        // A bounded share: what the hook left running may write on and on.
+        for _ in 0..16 {
+            match errors.read(&mut chunk) {
+                Ok(0) => {
+                    open = false;
+                    break;
+                }
+                Ok(length) => tail.add(chunk.get(..length).unwrap_or_default()),
+                // Nothing more for now.
+                Err(_) => break,
+            }
+        }
+        if ended {
+            return Ok(true);
+        }
+    }
+}

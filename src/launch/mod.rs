@@ -1,0 +1,56 @@
+//! The shim's side of making a process: open what the plan names, clone, listen to the child, reap it.
+//!
+//! [`Real`] makes processes, [`Reaper`] knows when they end, [`Waiting`] is one that has not been started.
+//! A launcher for tests makes a [`Waiting`] of one end of a socket pair (`sys::socket::pair`) and plays the child
+//! on the other: see [`Waiting::new`].
+
+mod failure;
+pub mod hooks;
+mod opens;
+mod real;
+mod reaper;
+mod waiting;
+
+pub use real::Real;
+pub use reaper::{Ended, Kept, Reaper, Strangers};
+pub use waiting::Waiting;
+
+mod host;
+
+use crate::cgroup::Entry;
+use crate::error::Result;
+use crate::plan::Plan;
+use crate::stdio::Ends;
+use std::os::fd::BorrowedFd;
+use std::time::SystemTime;
+
+/// How a process ended: its exit code, or 128 + the signal that killed it, and when it was reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitStatus {
+    pub code: u32,
+    pub at: SystemTime,
+}
+
+/// Called once, on the reaper's thread. Must not block.
+pub type OnExit = Box<dyn FnOnce(ExitStatus) + Send>;
+
+/// One process to be made.
+pub struct Order<'a> {
+    pub plan: &'a Plan,
+    /// None where the plan allocates a terminal.
+    pub ends: Option<Ends>,
+    pub entry: Entry,
+    /// What `Open::Init` stands for.
+    pub init: Option<BorrowedFd<'a>>,
+    /// Called with the child's pid when it has reached `Step::Hooks`; an error ends the launch.
+    pub hooks: &'a mut dyn FnMut(u32, BorrowedFd<'_>) -> Result<()>,
+    /// Called once, on the reaper's thread, when the process has ended for whatever reason after the launch
+    /// returned Ok (also where its start failed, or where the `Waiting` was dropped). Must not block.
+    pub on_exit: OnExit,
+}
+
+/// Makes processes. The real one clones; tests have one that needs no root.
+pub trait Launcher: Send + Sync {
+    /// Returns when the process waits at its gate. Where it fails, nothing is left of the process.
+    fn launch(&self, order: Order<'_>) -> Result<Waiting>;
+}

@@ -1,0 +1,91 @@
+//! What a plan lets the shim open before the clone.
+
+use super::failure::not_opened;
+use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::plan::{Field, Open};
+use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::{loop_device, mount, namespace, Errno};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A descriptor to lend.
+pub(super) struct Lending {
+    pub(super) fd: OwnedFd,
+    pub(super) directory: bool,
+}
+
+pub(super) fn all(opens: &[(Open, Field)], init: Option<BorrowedFd<'_>>) -> Result<Vec<Lending>> {
+    opens.iter().map(|(open, field)| one(open, field, init)).collect()
+}
+
+fn one(open: &Open, field: &Field, init: Option<BorrowedFd<'_>>) -> Result<Lending> {
+    let (opened, directory) = match open {
+        Open::Tree { path, recursive } => {
+            let name = c_path(path, field)?;
+            let tree = not_opened(mount::clone_tree(&name, *recursive), field, path)?;
+            let stat = not_opened(fd::stat(tree.as_fd()), field, path)?;
+            (tree, stat.is_directory())
+        }
+        Open::Namespace { path, kind, apart } => {
+            let name = c_path(path, field)?;
+            let file = not_opened(fd::open(&name, libc::O_RDONLY, 0), field, path)?;
+            check_namespace(file.as_fd(), *kind, field, path)?;
+            if *apart {
+                refuse_own(file.as_fd(), *kind, field, path)?;
+            }
+            (file, false)
+        }
+        Open::Loop { path, readonly, direct } => {
+            let name = c_path(path, field)?;
+            let options = loop_device::Options { readonly: *readonly, direct: *direct };
+            let access = if *readonly { libc::O_RDONLY } else { libc::O_RDWR };
+            let device = |number| {
+                // A number has no NUL.
+                let path = CString::new(format!("/dev/loop{number}")).unwrap_or_default();
+                fd::open(&path, access, 0)
+            };
+            (not_opened(loop_device::open(&name, options, device), field, path)?, false)
+        }
+        Open::Init => {
+            let init =
+                init.ok_or_else(|| Error::new(Kind::Bug, "the plan needs the container's first process"))?;
+            (init.try_clone_to_owned().context(|| "dup(pidfd)")?, false)
+        }
+    };
+    let fd = fd::above_standard(opened).context(|| "fcntl(F_DUPFD_CLOEXEC)")?;
+    Ok(Lending { fd, directory })
+}
+
+fn c_path(path: &Path, field: &Field) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| invalid(format!("{field} {path:?}: a NUL in a path")))
+}
+
+/// A path in a spec may lead to any file: only a namespace of the right kind is joined.
+fn check_namespace(file: BorrowedFd<'_>, kind: u64, field: &Field, path: &Path) -> Result<()> {
+    let on_nsfs = fd::filesystem(file).is_ok_and(|magic| magic == namespace::NSFS_MAGIC);
+    let found = if on_nsfs { namespace::kind(file) } else { Err(Errno::ENOTTY) };
+    match found {
+        Ok(found) if found == kind => Ok(()),
+        Ok(_) => Err(invalid(format!("{field} {path:?}: a namespace of another kind"))),
+        Err(_) => Err(invalid(format!("{field} {path:?}: not a namespace"))),
+    }
+}
+
+/// A path can lead to the shim's own namespace, which is the host's: sysctls would change that.
+fn refuse_own(file: BorrowedFd<'_>, kind: u64, field: &Field, path: &Path) -> Result<()> {
+    let own = match i32::try_from(kind) {
+        Ok(libc::CLONE_NEWNET) => c"/proc/self/ns/net",
+        Ok(libc::CLONE_NEWIPC) => c"/proc/self/ns/ipc",
+        Ok(libc::CLONE_NEWUTS) => c"/proc/self/ns/uts",
+        _ => return Err(Error::new(Kind::Bug, format!("{field}: a namespace without sysctls"))),
+    };
+    let inode = |file: BorrowedFd<'_>| fd::stat(file).map(|stat| stat.inode);
+    let own =
+        fd::open(own, libc::O_RDONLY, 0).and_then(|own| inode(own.as_fd())).context(|| format!("{own:?}"))?;
+    if inode(file).context(|| format!("fstat({path:?})"))? == own {
+        return Err(invalid(format!("{field} {path:?}: the host's, which linux.sysctl would change")));
+    }
+    Ok(())
+}

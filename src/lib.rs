@@ -1,0 +1,26 @@
+//! shoal: a containerd shim that is the container runtime. ARCHITECTURE.md is the map.
+//!
+//! Ranks, lowest first; a module imports only from lower ranks (`tests/layering.rs` enforces it):
+//! `error, sys` → `spec` → `plan, seccomp, cgroup, stdio` → `init` → `launch` → `sandbox` → `service` → `shim`.
+#![deny(unsafe_code)]
+
+pub mod error;
+#[allow(unsafe_code)]
+pub mod sys;
+
+pub mod spec;
+
+pub mod cgroup;
+pub mod plan;
+pub mod seccomp;
+pub mod stdio;
+
+pub mod init;
+
+pub mod launch;
+
+pub mod sandbox;
+
+pub mod service;
+
+pub mod shim;

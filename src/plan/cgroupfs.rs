@@ -1,0 +1,108 @@
+//! A mount of type `cgroup`: what it is depends on the host.
+
+use super::builder::{root_path, Builder};
+use super::mount::{attributes, bind, binds_follow, Place};
+use super::{Hierarchy, Input, RootPath, Step};
+use crate::error::Result;
+use crate::spec::mount::{Attributes, FsOption, Mount, Propagation};
+use crate::spec::Ns;
+use libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
+use std::ffi::{CStr, CString};
+use std::path::Path;
+
+const SAFE: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+
+/// One cgroup2, whose root is that of the cgroup namespace. In the host's namespace it is a bind: a mount there would
+/// set the options of the host's own (`nsdelegate`, `memory_recursiveprot`) to what this one says.
+pub(super) fn v2(b: &mut Builder, place: &Place<'_>, input: &Input<'_>) -> Result<()> {
+    if input.spec.namespaces.cgroup == Ns::Host {
+        return bind(b, place, Path::new("/sys/fs/cgroup"), false, binds_follow(input.spec));
+    }
+    let attributes = attributes(place.mount);
+    let step = mount(c"cgroup2", c"cgroup", Vec::new(), attributes, place.target.clone());
+    b.step(place.field.clone(), step);
+    Ok(())
+}
+
+/// A tmpfs with a directory for each hierarchy of the host, and links for the names of those mounted together.
+/// With a cgroup namespace of its own the container sees the hierarchy, which begins at its own cgroup; without
+/// one it gets a bind of its own cgroup's directory. `ro` is for these; the tmpfs itself stays writable, as in
+/// runc: a systemd in the container makes directories in it.
+pub(super) fn v1(
+    b: &mut Builder,
+    place: &Place<'_>,
+    hierarchies: &[Hierarchy],
+    input: &Input<'_>,
+) -> Result<()> {
+    let field = &place.field;
+    let readonly = attributes(place.mount) & MOUNT_ATTR_RDONLY;
+    let base = place.target.as_c_str().to_string_lossy().into_owned();
+    let below = |name: &str| root_path(field, &format!("{base}/{name}"));
+
+    let mode = FsOption::Value(c"mode".into(), c"755".into());
+    b.step(field.clone(), mount(c"tmpfs", c"tmpfs", vec![mode], SAFE, place.target.clone()));
+    for hierarchy in hierarchies {
+        let target = below(hierarchy.name())?;
+        if input.spec.namespaces.cgroup != Ns::Host {
+            b.step(
+                field.clone(),
+                mount(c"cgroup", source(hierarchy), options(hierarchy), SAFE | readonly, target),
+            );
+            continue;
+        }
+        let own = input.cgroup_dirs.iter().find(|(mountpoint, _)| *mountpoint == hierarchy.mountpoint);
+        let Some((mountpoint, path)) = own else {
+            b.warn(format!("{field}: the container has no cgroup in {:?}, left out", hierarchy.mountpoint));
+            continue;
+        };
+        let path = mountpoint.join(path.strip_prefix("/").unwrap_or(path));
+        let own = Mount { attributes: bind_attributes(place.mount), ..place.mount.clone() };
+        let place = Place { field: field.clone(), mount: &own, target };
+        bind(b, &place, &path, true, Some(Propagation { flag: libc::MS_SLAVE, recursive: true }))?;
+    }
+    for hierarchy in hierarchies.iter().filter(|hierarchy| hierarchy.name().contains(',')) {
+        for name in hierarchy.name().split(',') {
+            let target = CString::new(hierarchy.name()).unwrap_or_default();
+            b.step(field.clone(), Step::Symlink { path: below(name)?, target });
+        }
+    }
+    Ok(())
+}
+
+fn bind_attributes(mount: &Mount) -> Attributes {
+    Attributes { set: mount.attributes.set | SAFE, clear: mount.attributes.clear & !SAFE, ..mount.attributes }
+}
+
+/// What mountinfo shows: runc's names.
+fn source(hierarchy: &Hierarchy) -> &'static CStr {
+    match hierarchy.controllers.iter().any(|word| word == "name=systemd") {
+        true => c"systemd",
+        false => c"cgroup",
+    }
+}
+
+/// `cpu,cpuacct` are two flags, `name=systemd` is a value.
+fn options(hierarchy: &Hierarchy) -> Vec<FsOption> {
+    let text = |text: &str| CString::new(text).unwrap_or_default();
+    hierarchy
+        .controllers
+        .iter()
+        .map(|word| match word.split_once('=') {
+            Some((key, value)) => FsOption::Value(text(key), text(value)),
+            None => FsOption::Flag(text(word)),
+        })
+        .collect()
+}
+
+fn mount(fstype: &CStr, source: &CStr, options: Vec<FsOption>, attributes: u64, target: RootPath) -> Step {
+    Step::MountFs {
+        fstype: fstype.into(),
+        source: source.into(),
+        options,
+        attributes,
+        target,
+        propagation: None,
+        inherit_mode: false,
+        copy_up: false,
+    }
+}

@@ -1,0 +1,85 @@
+//! /dev: the default nodes, the spec's, the links, the console (config-linux.md, "Default Devices").
+
+use super::builder::{root_path, Builder};
+use super::{Host, RootPath, Step};
+use crate::error::Result;
+use crate::spec::mount::Source;
+use crate::spec::{Process, Spec};
+use std::collections::HashSet;
+
+/// Name and minor number; the major number is that of memory devices, for tty that of terminals.
+const DEFAULT: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/random", 1, 8),
+    ("/dev/full", 1, 7),
+    ("/dev/tty", 5, 0),
+    ("/dev/zero", 1, 5),
+    ("/dev/urandom", 1, 9),
+];
+
+const LINKS: [(&str, &std::ffi::CStr); 5] = [
+    ("/dev/ptmx", c"pts/ptmx"),
+    ("/dev/fd", c"/proc/self/fd"),
+    ("/dev/stdin", c"/proc/self/fd/0"),
+    ("/dev/stdout", c"/proc/self/fd/1"),
+    ("/dev/stderr", c"/proc/self/fd/2"),
+];
+
+pub(super) fn all(b: &mut Builder, spec: &Spec, host: &Host) -> Result<()> {
+    if is_given(spec)? {
+        return Ok(());
+    }
+    // Two spellings of one path are one node.
+    let mut made: HashSet<RootPath> = HashSet::new();
+    let mut own = Vec::new();
+    for (i, device) in spec.devices.iter().enumerate() {
+        let field = format!("linux.devices[{i}]");
+        let path = root_path(&field, &device.path)?;
+        // /dev/ptmx is the link to the container's own devpts.
+        if path.as_c_str() != c"dev/ptmx" && made.insert(path.clone()) {
+            let (mode, major, minor) = (device.mode, device.major, device.minor);
+            own.push((field, Step::Mknod { path, mode, major, minor, uid: device.uid, gid: device.gid }));
+        }
+    }
+    for (path, major, minor) in DEFAULT {
+        let path = root_path("linux.devices", path)?;
+        if !made.contains(&path) {
+            let mode = libc::S_IFCHR | 0o666;
+            b.step("linux.devices", Step::Mknod { path, mode, major, minor, uid: 0, gid: 0 });
+        }
+    }
+    for (field, step) in own {
+        b.step(field, step);
+    }
+    for (path, target) in LINKS {
+        b.step(
+            "linux.devices",
+            Step::Symlink { path: root_path("linux.devices", path)?, target: target.into() },
+        );
+    }
+    if host.kcore {
+        let path = root_path("linux.devices", "/dev/core")?;
+        b.step("linux.devices", Step::Symlink { path, target: c"/proc/kcore".into() });
+    }
+    Ok(())
+}
+
+/// A bind on /dev is somebody else's /dev: nothing is made in it.
+fn is_given(spec: &Spec) -> Result<bool> {
+    for (i, mount) in spec.mounts.iter().enumerate() {
+        let target = root_path(&format!("mounts[{i}].destination"), &mount.destination)?;
+        if target.as_c_str() == c"dev" && matches!(mount.source, Source::Bind { .. }) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// `bind` puts it on /dev/console: only the first process' terminal is the container's console.
+pub(super) fn console(b: &mut Builder, process: &Process, bind: bool) {
+    if process.terminal {
+        let step =
+            Step::Console { rows: process.rows, columns: process.columns, uid: process.user.uid, bind };
+        b.step("process.terminal", step);
+    }
+}

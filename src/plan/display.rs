@@ -1,0 +1,225 @@
+//! A step as a sentence: it reads like the call that it is.
+
+mod plan;
+mod word;
+
+use super::step::{FsOption, Open, RootPath, Slot, Step};
+use crate::spec::Rlimit;
+use std::ffi::CStr;
+use std::fmt::{self, Display, Formatter};
+use word::{attribute_words, namespace_words, Attr, Caps, ListOf, MountFlags};
+
+/// A C string in quotes.
+struct Q<'a>(&'a CStr);
+
+impl Display for Q<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(self.0.to_bytes()))
+    }
+}
+
+/// As the container sees it: absolute, in quotes.
+impl Display for RootPath {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.as_c_str().to_bytes() {
+            b"." => f.write_str("\"/\""),
+            path => write!(f, "{:?}", format!("/{}", String::from_utf8_lossy(path))),
+        }
+    }
+}
+
+impl Display for Slot {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "${}", self.0)
+    }
+}
+
+impl Display for FsOption {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            FsOption::Flag(key) => f.write_str(&key.to_string_lossy()),
+            FsOption::Value(key, value) => write!(f, "{}={}", key.to_string_lossy(), value.to_string_lossy()),
+        }
+    }
+}
+
+impl Display for Open {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Open::Tree { path, recursive: true } => write!(f, "open_tree({path:?}, CLONE|RECURSIVE)"),
+            Open::Tree { path, recursive: false } => write!(f, "open_tree({path:?}, CLONE)"),
+            Open::Namespace { path, kind, apart } => {
+                write!(f, "open({path:?}), a {} namespace", namespace_words(*kind))?;
+                f.write_str(if *apart { ", not the host's" } else { "" })
+            }
+            Open::Loop { path, readonly, direct } => {
+                write!(f, "loop device of {path:?}")?;
+                f.write_str(if *readonly { ", read-only" } else { "" })?;
+                f.write_str(if *direct { ", direct I/O" } else { "" })
+            }
+            Open::Init => f.write_str("pidfd of the container's first process"),
+        }
+    }
+}
+
+impl Display for Step {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::EnterCgroup => f.write_str("write(cgroup.procs, \"0\")"),
+            Step::OomScoreAdj(adj) => write!(f, "write(\"/proc/self/oom_score_adj\", \"{adj}\")"),
+            Step::OpenExecLabel { file } => {
+                write!(f, "open(\"/proc/thread-self/attr/{}\", O_WRONLY)", file.to_string_lossy())
+            }
+            Step::SetNs { slot, flags } => write!(f, "setns({slot}, {})", namespace_words(*flags)),
+            Step::Unshare { flags } => write!(f, "unshare({})", namespace_words(*flags)),
+            Step::LoopbackUp => f.write_str("ioctl(SIOCSIFFLAGS, \"lo\", IFF_UP)"),
+            Step::Secede => f.write_str("mount(\"\", \"/\", \"\", SLAVE|REC)"),
+
+            Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {
+                if let Some(chdir) = chdir {
+                    write!(f, "chdir({}), ", Q(chdir))?;
+                }
+                let flags = MountFlags(*flags);
+                match device {
+                    Some(slot) => write!(f, "mount({slot}")?,
+                    None => write!(f, "mount({}", Q(source))?,
+                }
+                write!(f, ", {}, {}, {flags}, {})", Q(target), Q(fstype), Q(data))
+            }
+            Step::BindRoot { target } => write!(f, "mount({0}, {0}, \"\", BIND|REC)", Q(target)),
+            Step::OpenRoot { target, private: true } => {
+                write!(f, "open({}) as the root, made private", Q(target))
+            }
+            Step::OpenRoot { target, private: false } => write!(f, "open({}) as the root", Q(target)),
+            Step::OpenProc => f.write_str("fsmount(\"proc\"), detached"),
+            Step::Sysctl { name, value } => {
+                write!(f, "write(\"/proc/sys/{}\", {})", name.to_string_lossy(), Q(value))
+            }
+            Step::MountFs {
+                fstype,
+                source,
+                options,
+                attributes,
+                target,
+                propagation,
+                inherit_mode,
+                copy_up,
+            } => {
+                write!(f, "mount({}, {target}, {}, {}", Q(source), Q(fstype), Attr(*attributes))?;
+                if !options.is_empty() {
+                    write!(f, ", \"{}\"", ListOf(options, ","))?;
+                }
+                f.write_str(")")?;
+                if let Some(propagation) = propagation {
+                    write!(f, ", {}", propagation.word())?;
+                }
+                f.write_str(if *inherit_mode { ", mode of the directory" } else { "" })?;
+                f.write_str(if *copy_up { ", with a copy of its files" } else { "" })
+            }
+            Step::Attach { slot, target, attributes, propagation } => {
+                write!(f, "move_mount({slot}, {target}){}", attribute_words(attributes))?;
+                propagation.iter().try_for_each(|p| write!(f, ", {}", p.word()))
+            }
+            Step::Remount { target, attributes } => {
+                write!(f, "mount_setattr({target}){}", attribute_words(attributes))
+            }
+            Step::Mkdir { path, mode } => write!(f, "mkdir({path}, 0{mode:o})"),
+            Step::Symlink { path, target } => write!(f, "symlink({}, {path})", Q(target)),
+            Step::Mknod { path, mode, major, minor, uid, gid } => {
+                let kind = match mode & libc::S_IFMT {
+                    libc::S_IFBLK => "S_IFBLK",
+                    libc::S_IFIFO => "S_IFIFO",
+                    _ => "S_IFCHR",
+                };
+                let permissions = mode & !libc::S_IFMT;
+                write!(
+                    f,
+                    "mknod({path}, {kind}|0{permissions:o}, makedev({major}, {minor})), owner {uid}:{gid}"
+                )
+            }
+            Step::Console { rows, columns, uid, bind } => {
+                write!(f, "open(\"/dev/pts/ptmx\"), {columns}x{rows}, owner {uid}")?;
+                f.write_str(if *bind { ", bound on \"/dev/console\"" } else { "" })
+            }
+            Step::Mask { path } => write!(f, "mask({path})"),
+            Step::ReadonlyPath { path } => {
+                write!(f, "mount({path}, {path}, \"\", BIND|REC), recursive RDONLY")
+            }
+            Step::ReadonlyRoot => f.write_str("mount_setattr(\"/\"), RDONLY"),
+            Step::Hooks => f.write_str("hooks"),
+
+            Step::Pivot => f.write_str("pivot_root(\".\", \".\")"),
+            Step::MoveRoot => f.write_str("mount(\".\", \"/\", \"\", MOVE), chroot(\".\")"),
+            Step::RootPropagation(propagation) => write!(f, "mount(\"\", \"/\"), {}", propagation.word()),
+            Step::Hostname(name) => write!(f, "sethostname({})", Q(name)),
+            Step::Domainname(name) => write!(f, "setdomainname({})", Q(name)),
+
+            Step::SetSid => f.write_str("setsid()"),
+            Step::Terminal => f.write_str("ioctl(TIOCSCTTY), dup2 to 0, 1, 2"),
+            Step::Stdio { uid } => write!(f, "dup2 to 0, 1, 2, owner {uid}"),
+            Step::Keyring { name } => write!(f, "keyctl(JOIN_SESSION_KEYRING, {})", Q(name)),
+            Step::Rlimit { resource, soft, hard } => {
+                write!(f, "setrlimit({}, {soft}, {hard})", Rlimit::name(*resource))
+            }
+            Step::Umask(mask) => write!(f, "umask(0{mask:o})"),
+            Step::Personality(persona) => write!(f, "personality({persona:#x})"),
+            Step::Scheduler(attr) => {
+                write!(f, "sched_setattr({}", attr.policy_name())?;
+                let (nice, priority) = (i64::from(attr.nice), i64::from(attr.priority));
+                for (name, value) in [("nice", nice), ("priority", priority)] {
+                    if value != 0 {
+                        write!(f, ", {name} {value}")?;
+                    }
+                }
+                let deadline =
+                    [("runtime", attr.runtime), ("deadline", attr.deadline), ("period", attr.period)];
+                for (name, value) in deadline {
+                    if value != 0 {
+                        write!(f, ", {name} {value}")?;
+                    }
+                }
+                if attr.flags != 0 {
+                    write!(f, ", flags {:#x}", attr.flags)?;
+                }
+                f.write_str(")")
+            }
+            Step::IoPriority(value) => {
+                write!(f, "ioprio_set(class {}, level {})", value >> 13, value & 0x1fff)
+            }
+            Step::Home { uid } => write!(f, "HOME of {uid} from \"/etc/passwd\""),
+            Step::ExecLabel { value } => write!(f, "write(attr/exec, {})", Q(value)),
+
+            Step::NoNewPrivs => f.write_str("prctl(PR_SET_NO_NEW_PRIVS)"),
+            Step::SeccompEarly(filter) | Step::Seccomp(filter) => {
+                let (length, flags) = (filter.program.len(), filter.flags);
+                write!(f, "seccomp(SET_MODE_FILTER, {flags:#x}, {length} instructions)")
+            }
+            Step::BoundingSet { keep, last } => {
+                write!(f, "prctl(PR_CAPBSET_DROP), keep {} of 0-{last}", Caps(*keep))
+            }
+            Step::SetGroups(groups) => write!(f, "setgroups([{}])", ListOf(groups, ", ")),
+            Step::SetIds { uid, gid } => write!(f, "setresgid({gid}), setresuid({uid})"),
+            Step::Workdir { path, retry } => {
+                write!(f, "chdir({}){}", Q(path), if *retry { " or again as the user" } else { "" })
+            }
+            Step::Capabilities(sets) => write!(
+                f,
+                "capset(effective {}, permitted {}, inheritable {}, ambient {})",
+                Caps(sets.effective),
+                Caps(sets.permitted),
+                Caps(sets.inheritable),
+                Caps(sets.ambient)
+            ),
+
+            Step::FindProgram { name, candidates } => {
+                let candidates: Vec<_> = candidates.iter().map(|path| Q(path)).collect();
+                write!(f, "access({}, X_OK) in [{}]", Q(name), ListOf(&candidates, ", "))
+            }
+            Step::Gate => f.write_str("wait for the start"),
+            Step::Exec { argv, envp } => {
+                let argv: Vec<_> = argv.iter().map(|arg| Q(arg)).collect();
+                write!(f, "execve([{}], {} variables)", ListOf(&argv, ", "), envp.len())
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! A whole plan as text, one step a line with the field it came from: for the log and for the golden tests.
+
+use super::word::namespace_words;
+use crate::plan::Plan;
+use std::fmt::{self, Display, Formatter};
+
+impl Display for Plan {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "clone {}", namespace_words(self.clone_flags))?;
+        if let Some(slot) = self.pid_namespace {
+            writeln!(f, "in the pid namespace of {slot}")?;
+        }
+        for (i, (open, field)) in self.opens.iter().enumerate() {
+            writeln!(f, "${i} {open}  # {field}")?;
+        }
+        for (i, (step, field)) in self.steps.iter().enumerate() {
+            writeln!(f, "{:>3} {:<10} {step}  # {field}", i + 1, format!("{:?}", step.phase()))?;
+        }
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
+    }
+}

@@ -1,0 +1,90 @@
+//! Session, terminal, streams, keyring, limits: what a process carries around, set while it is still root.
+
+use super::builder::Builder;
+use super::host::{AppArmor, Host};
+use super::{Field, Step};
+use crate::error::{invalid, Result};
+use crate::spec::Process;
+use std::ffi::CString;
+
+/// The label that a security module gives to the program.
+pub(super) struct Label {
+    pub field: Field,
+    /// Below /proc/thread-self/attr.
+    pub file: CString,
+    pub value: CString,
+}
+
+/// A label that nobody would enforce is an error, as in runc.
+pub(super) fn label(process: &Process, host: &Host) -> Result<Option<Label>> {
+    if let Some(profile) = &process.apparmor_profile {
+        let field = "process.apparmorProfile";
+        let file = match host.apparmor {
+            AppArmor::Off => return Err(invalid(format!("{field}: AppArmor is not enabled on this host"))),
+            AppArmor::Shared => c"exec",
+            AppArmor::Own => c"apparmor/exec",
+        };
+        let value = [b"exec ", profile.to_bytes()].concat();
+        let value = CString::new(value).map_err(|_| invalid(format!("{field}: a NUL byte")))?;
+        return Ok(Some(Label { field: field.into(), file: file.into(), value }));
+    }
+    if let Some(value) = &process.selinux_label {
+        let field = "process.selinuxLabel";
+        if !host.selinux {
+            return Err(invalid(format!("{field}: SELinux is not enabled on this host")));
+        }
+        return Ok(Some(Label { field: field.into(), file: c"exec".into(), value: value.clone() }));
+    }
+    Ok(None)
+}
+
+/// What of the container, not of the process, belongs to a session.
+pub(super) struct Session<'a> {
+    pub id: &'a str,
+    pub keyring: bool,
+    pub personality: Option<u64>,
+}
+
+/// The umask where the spec says none, as in runc.
+const UMASK: u32 = 0o022;
+
+pub(super) fn all(
+    b: &mut Builder,
+    process: &Process,
+    session: &Session<'_>,
+    label: Option<Label>,
+) -> Result<()> {
+    let user = &process.user;
+    b.step("process", Step::SetSid);
+    if process.terminal {
+        b.step("process.terminal", Step::Terminal);
+    } else {
+        b.step("process.terminal", Step::Stdio { uid: user.uid });
+    }
+    if session.keyring {
+        let name = CString::new(format!("_ses.{}", session.id)).map_err(|_| invalid("id: a NUL byte"))?;
+        b.step("process", Step::Keyring { name });
+    }
+    if process.variable("HOME").is_none_or(<[u8]>::is_empty) {
+        b.step("process.env", Step::Home { uid: user.uid });
+    }
+    b.step("process.user.umask", Step::Umask(user.umask.unwrap_or(UMASK)));
+    if let Some(personality) = session.personality {
+        b.step("linux.personality", Step::Personality(personality));
+    }
+    if let Some(scheduler) = process.scheduler {
+        b.step("process.scheduler", Step::Scheduler(scheduler));
+    }
+    if let Some(priority) = process.io_priority {
+        b.step("process.ioPriority", Step::IoPriority(priority));
+    }
+    if let Some(label) = label {
+        b.step(label.field, Step::ExecLabel { value: label.value });
+    }
+    // After everything that opens files, and before the privilege to raise a limit is gone.
+    for (i, limit) in process.rlimits.iter().enumerate() {
+        let step = Step::Rlimit { resource: limit.resource, soft: limit.soft, hard: limit.hard };
+        b.step(format!("process.rlimits[{i}]"), step);
+    }
+    Ok(())
+}

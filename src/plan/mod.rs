@@ -1,0 +1,213 @@
+//! Spec and host facts in, a list of steps out. Pure: no I/O, no clock, no look-ups.
+//!
+//! [`create`] and [`exec`] read like the life of the process: isolate, put the root together, enter it, dress,
+//! drop privileges, run. Each of these is a module, and its order inside is runc's wherever a container could
+//! tell the difference; why it is so is said where it is not obvious.
+
+mod builder;
+mod cgroupfs;
+mod dev;
+mod display;
+mod dress;
+mod host;
+mod isolate;
+mod mount;
+mod phase;
+mod privileges;
+mod rootfs;
+mod run;
+pub mod step;
+
+pub use host::{AppArmor, CgroupMounts, Hierarchy, Host};
+pub use step::{Open, Phase, RootPath, Slot, Step};
+
+use crate::error::{invalid, Result};
+use crate::spec::{Hook, Process, Spec};
+use crate::sys::seccomp::Filter;
+use builder::Builder;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The field of the spec that a step or a descriptor came from, e.g. `mounts[7]`.
+pub type Field = std::borrow::Cow<'static, str>;
+
+/// Everything that one clone needs to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// CLONE_NEW* flags of the clone itself.
+    pub clone_flags: u64,
+    /// The pid namespace that the launcher joins for its child: an entry of `opens`.
+    pub pid_namespace: Option<Slot>,
+    pub opens: Vec<(Open, Field)>,
+    pub steps: Vec<(Step, Field)>,
+    /// What is worth a warning in the log: an unknown capability, …
+    pub warnings: Vec<String>,
+}
+
+/// A rootfs mount of the request (`containerd.types.Mount`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootfsMount {
+    pub fstype: String,
+    pub source: String,
+    /// Below the rootfs; mostly empty.
+    pub target: String,
+    pub options: Vec<String>,
+}
+
+/// What a container's first process is compiled from.
+pub struct Input<'a> {
+    pub spec: &'a Spec,
+    pub host: &'a Host,
+    pub id: &'a str,
+    /// Absolute.
+    pub bundle: &'a Path,
+    pub rootfs: &'a [RootfsMount],
+    pub filter: Option<Filter>,
+    /// The container's own cgroup: `(mount point, path below it)` of each hierarchy.
+    pub cgroup_dirs: &'a [(PathBuf, PathBuf)],
+    pub no_pivot_root: bool,
+    pub no_new_keyring: bool,
+}
+
+/// What a further process of a container is compiled from.
+pub struct ExecInput<'a> {
+    /// The container's.
+    pub spec: &'a Spec,
+    pub process: &'a Process,
+    pub host: &'a Host,
+    /// The container's.
+    pub id: &'a str,
+    pub filter: Option<Filter>,
+    pub no_new_keyring: bool,
+}
+
+/// The plan of a container's first process.
+pub fn create(input: &Input<'_>) -> Result<Plan> {
+    let spec = input.spec;
+    let process = &spec.process;
+    let mut b = Builder::default();
+    b.plan.warnings.clone_from(&spec.warnings);
+    let label = dress::label(process, input.host)?;
+
+    isolate::host_side(&mut b, process.oom_score_adj, label.as_ref());
+    isolate::namespaces(&mut b, spec)?;
+
+    rootfs::root(&mut b, input)?;
+    mount::all(&mut b, input)?;
+    dev::all(&mut b, spec, input.host)?;
+    mount::hooks(&mut b, spec);
+    dev::console(&mut b, process, true);
+    mount::workdir(&mut b, process)?;
+    mount::sysctls(&mut b, &spec.sysctls);
+    mount::restrict(&mut b, spec)?;
+
+    rootfs::enter(&mut b, input)?;
+
+    let session =
+        dress::Session { id: input.id, keyring: !input.no_new_keyring, personality: spec.personality };
+    dress::all(&mut b, process, &session, label)?;
+    privileges::all(&mut b, process, input.host, input.filter.as_ref());
+    run::all(&mut b, process, input.filter.clone())?;
+    Ok(b.plan)
+}
+
+/// The plan of a further process: into the container's namespaces, then as its first one.
+pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
+    let process = &inherit(input.process, &input.spec.process);
+    let mut b = Builder::default();
+    b.plan.warnings.clone_from(&process.warnings);
+    let label = dress::label(process, input.host)?;
+
+    isolate::host_side(&mut b, process.oom_score_adj, label.as_ref());
+    isolate::join_container(&mut b, &input.spec.namespaces)?;
+
+    if process.terminal {
+        rootfs::look_only(&mut b);
+        dev::console(&mut b, process, false);
+    }
+
+    let personality = input.spec.personality;
+    let session = dress::Session { id: input.id, keyring: !input.no_new_keyring, personality };
+    dress::all(&mut b, process, &session, label)?;
+    privileges::all(&mut b, process, input.host, input.filter.as_ref());
+    run::all(&mut b, process, input.filter.clone())?;
+    Ok(b.plan)
+}
+
+/// What a hook inside of a container is compiled from.
+pub struct HookInput<'a> {
+    pub spec: &'a Spec,
+    pub hook: &'a Hook,
+    pub host: &'a Host,
+    pub id: &'a str,
+    pub filter: Option<Filter>,
+}
+
+/// The plan of a startContainer hook: an exec with the rights of the container's program, and with the environment that
+/// the spec gives the hook and nothing else.
+pub fn hook(input: &HookInput<'_>) -> Result<Plan> {
+    let text = |bytes: &[u8]| {
+        CString::new(bytes)
+            .map_err(|_| invalid(format!("a NUL byte in {:?}", bytes.escape_ascii().to_string())))
+    };
+    let all = |list: &[String]| list.iter().map(|word| text(word.as_bytes())).collect::<Result<Vec<_>>>();
+    let path = text(input.hook.path.as_os_str().as_bytes())?;
+    let mut args = all(&input.hook.args)?;
+    if args.is_empty() {
+        args.push(path.clone());
+    }
+    let process = Process {
+        terminal: false,
+        args,
+        env: all(&input.hook.env)?,
+        cwd: c"/".into(),
+        oom_score_adj: None,
+        warnings: Vec::new(),
+        ..input.spec.process.clone()
+    };
+    let mut plan = exec(&ExecInput {
+        spec: input.spec,
+        process: &process,
+        host: input.host,
+        id: input.id,
+        filter: input.filter.clone(),
+        // The session keyring is the program's, and it has not begun.
+        no_new_keyring: true,
+    })?;
+    plan.steps.retain(|(step, _)| !matches!(step, Step::Home { .. }));
+    for (step, _) in &mut plan.steps {
+        // args[0] is a name; what runs is `path`.
+        if let Step::FindProgram { name, candidates } = step {
+            (*name, *candidates) = (path.clone(), vec![path.clone()]);
+        }
+    }
+    Ok(plan)
+}
+
+/// What the exec's own `Process` leaves out is the container's, as in runc (which forgets the limits). Inheritable capabilities are never
+/// more than the container's first process has (CVE-2022-29162), and ambient ones cannot be without them.
+fn inherit(process: &Process, container: &Process) -> Process {
+    let mut process = process.clone();
+    process.capabilities = process.capabilities.map(|mut sets| {
+        let allowed = container.capabilities.unwrap_or_default().inheritable;
+        if sets.inheritable & !allowed != 0 {
+            process.warnings.push("capabilities.inheritable: not more than the container's".into());
+        }
+        sets.inheritable &= allowed;
+        sets.ambient &= sets.inheritable;
+        sets
+    });
+    process.capabilities = process.capabilities.or(container.capabilities);
+    if process.rlimits.is_empty() {
+        process.rlimits.clone_from(&container.rlimits);
+    }
+    process.user.umask = process.user.umask.or(container.user.umask);
+    process.oom_score_adj = process.oom_score_adj.or(container.oom_score_adj);
+    process.scheduler = process.scheduler.or(container.scheduler);
+    process.io_priority = process.io_priority.or(container.io_priority);
+    let either = |own: &Option<_>, other: &Option<_>| own.clone().or_else(|| other.clone());
+    process.apparmor_profile = either(&process.apparmor_profile, &container.apparmor_profile);
+    process.selinux_label = either(&process.selinux_label, &container.selinux_label);
+    process
+}

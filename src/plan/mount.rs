@@ -1,0 +1,236 @@
+//! The spec's mounts, in the spec's order, and what is closed off after them.
+
+use super::builder::{root_path, Builder};
+use super::{cgroupfs, CgroupMounts, Input, Open, RootPath, Step};
+use crate::error::{invalid, Result};
+use crate::spec::mount::{Attributes, FsOption, Mount, Propagation, Source};
+use crate::spec::{Process, Spec, Sysctl};
+use libc::MOUNT_ATTR_RDONLY;
+use std::path::Path;
+
+/// What may be mounted below /proc: the files that lxcfs and its like stand in for, and two that CRIU and FIPS
+/// hosts need (runc's list).
+const BELOW_PROC: [&str; 11] = [
+    "proc/cpuinfo",
+    "proc/diskstats",
+    "proc/meminfo",
+    "proc/stat",
+    "proc/swaps",
+    "proc/uptime",
+    "proc/loadavg",
+    "proc/slabinfo",
+    "proc/net/dev",
+    "proc/sys/kernel/ns_last_pid",
+    "proc/sys/crypto/fips_enabled",
+];
+
+/// One mount of the spec on its way to steps.
+pub(super) struct Place<'a> {
+    pub field: String,
+    pub mount: &'a Mount,
+    pub target: RootPath,
+}
+
+pub(super) fn all(b: &mut Builder, input: &Input<'_>) -> Result<()> {
+    for (i, mount) in input.spec.mounts.iter().enumerate() {
+        let field = format!("mounts[{i}]");
+        let target = root_path(&format!("{field}.destination"), &mount.destination)?;
+        let place = Place { field, mount, target };
+        check_target(&place)?;
+        match &mount.source {
+            Source::Bind { path, recursive } => {
+                let path = input.bundle.join(path);
+                bind(b, &place, &path, *recursive, binds_follow(input.spec))?;
+            }
+            Source::Remount => {
+                let step = Step::Remount { target: place.target, attributes: mount.attributes };
+                b.step(place.field, step);
+            }
+            Source::Filesystem { fstype, .. } if fstype.as_c_str() == c"cgroup" => {
+                match &input.host.cgroups {
+                    CgroupMounts::V1(hierarchies) => cgroupfs::v1(b, &place, hierarchies, input)?,
+                    CgroupMounts::V2 => cgroupfs::v2(b, &place, input)?,
+                }
+            }
+            Source::Filesystem { .. } => filesystem(b, &place, input.spec),
+        }
+    }
+    Ok(())
+}
+
+/// Nobody stands in for what the kernel shows in /proc: a program, and the writes of the shim, would believe it.
+fn check_target(place: &Place<'_>) -> Result<()> {
+    let path = place.target.as_c_str().to_str().unwrap_or_default();
+    let refuse = |what: String| Err(invalid(format!("{}.destination: {what}", place.field)));
+    let remount = place.mount.source == Source::Remount;
+    match path.split('/').next() {
+        Some(".") if !remount => refuse("the root itself cannot be mounted over".into()),
+        Some("proc") if path == "proc" => {
+            let procfs = match &place.mount.source {
+                Source::Filesystem { fstype, .. } => fstype.as_c_str() == c"proc",
+                Source::Bind { path, .. } => path == Path::new("/proc"),
+                Source::Remount => true,
+            };
+            if procfs {
+                return Ok(());
+            }
+            refuse("only a procfs can be mounted on /proc".into())
+        }
+        Some("proc") if !remount && !BELOW_PROC.contains(&path) => {
+            refuse(format!("/{path} is inside /proc, where nothing can be mounted"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where a bind says nothing itself: what it would be in a namespace that is a slave of the host's, or what
+/// rootfsPropagation says. runc makes its binds there; ours come from the host directly. None leaves them the
+/// host's peers.
+pub(super) fn binds_follow(spec: &Spec) -> Option<Propagation> {
+    let flag = match spec.rootfs_propagation {
+        None => libc::MS_SLAVE,
+        // The word was for `/` alone: docker says `shared` beside a volume that is to be.
+        Some(Propagation { flag: libc::MS_SHARED, recursive: false }) => return None,
+        // What is unbindable cannot be attached.
+        Some(Propagation { flag: libc::MS_UNBINDABLE, .. }) => libc::MS_PRIVATE,
+        // Here also without the `r`: runc would leave what is mounted below `/` a peer of the host's.
+        Some(Propagation { flag, .. }) => flag,
+    };
+    Some(Propagation { flag, recursive: true })
+}
+
+/// In order: first what the mount would have been in such a namespace, then its own word.
+fn propagations(default: Option<Propagation>, word: Option<Propagation>) -> Vec<Propagation> {
+    let alone = |word: Propagation| {
+        word.recursive && matches!(word.flag, libc::MS_PRIVATE | libc::MS_UNBINDABLE) || default == Some(word)
+    };
+    match word {
+        Some(word) if alone(word) => vec![word],
+        word => default.into_iter().chain(word).collect(),
+    }
+}
+
+pub(super) fn bind(
+    b: &mut Builder,
+    place: &Place<'_>,
+    path: &Path,
+    recursive: bool,
+    default: Option<Propagation>,
+) -> Result<()> {
+    let open = Open::Tree { path: path.into(), recursive };
+    let slot = b.open(format!("{}.source", place.field), open)?;
+    let step = Step::Attach {
+        slot,
+        target: place.target.clone(),
+        attributes: place.mount.attributes,
+        propagation: propagations(default, place.mount.propagation),
+    };
+    b.step(place.field.clone(), step);
+    Ok(())
+}
+
+/// Attributes for a mount that is new: there is nothing to clear.
+pub(super) fn attributes(mount: &Mount) -> u64 {
+    mount.attributes.set | mount.attributes.recursive_set
+}
+
+fn is_dev(mount: &Mount) -> bool {
+    RootPath::new(&mount.destination).is_some_and(|path| path.as_c_str() == c"dev")
+}
+
+/// A tmpfs, and /dev, become read-only when nothing has to be created in them any more.
+fn closes_late(mount: &Mount) -> bool {
+    let Source::Filesystem { fstype, .. } = &mount.source else { return false };
+    attributes(mount) & MOUNT_ATTR_RDONLY != 0 && (fstype.as_c_str() == c"tmpfs" || is_dev(mount))
+}
+
+fn filesystem(b: &mut Builder, place: &Place<'_>, spec: &Spec) {
+    let mount = place.mount;
+    let Source::Filesystem { fstype, source, options } = &mount.source else { return };
+    let mut options = options.clone();
+    let mut attributes = attributes(mount);
+    if closes_late(mount) {
+        attributes &= !MOUNT_ATTR_RDONLY;
+    }
+    // mount(2) had one flag for both: a filesystem on a device that cannot be written to must know it before it
+    // is mounted, and nobody can make the others writable by their mount alone.
+    if attributes & MOUNT_ATTR_RDONLY != 0 {
+        options.push(FsOption::Flag(c"ro".into()));
+    }
+    // SELinux cannot label these.
+    if let Some(label) =
+        spec.mount_label.as_ref().filter(|_| ![c"proc", c"sysfs"].contains(&fstype.as_c_str()))
+    {
+        options.push(FsOption::Value(c"context".into(), label.clone()));
+    }
+    let has_mode = options.iter().any(|o| matches!(o, FsOption::Value(key, _) if key.as_c_str() == c"mode"));
+    let step = Step::MountFs {
+        inherit_mode: fstype.as_c_str() == c"tmpfs" && !has_mode,
+        fstype: fstype.clone(),
+        source: source.clone(),
+        options,
+        attributes,
+        target: place.target.clone(),
+        propagation: mount.propagation,
+        copy_up: mount.copy_up,
+    };
+    b.step(place.field.clone(), step);
+}
+
+/// As in runc, hooks find all mounts and devices, and a root that can still be written.
+pub(super) fn hooks(b: &mut Builder, spec: &Spec) {
+    if spec.hooks.of_create() {
+        b.step("hooks", Step::Hooks);
+    }
+}
+
+/// Made now: the root may be read-only when it is entered.
+pub(super) fn workdir(b: &mut Builder, process: &Process) -> Result<()> {
+    let cwd = process.cwd.to_string_lossy();
+    let mkdir = |b: &mut Builder, path: &str| {
+        let path = root_path("process.cwd", path)?;
+        if path.as_c_str() != c"." {
+            b.step("process.cwd", Step::Mkdir { path, mode: 0o755 });
+        }
+        Ok(())
+    };
+    // `/a/../b` can only be entered where there is an `/a`.
+    for (at, _) in cwd.match_indices("/..") {
+        mkdir(b, &cwd[..at])?;
+    }
+    mkdir(b, &cwd)?;
+    Ok(())
+}
+
+pub(super) fn sysctls(b: &mut Builder, sysctls: &[Sysctl]) {
+    if !sysctls.is_empty() {
+        b.step("linux.sysctl", Step::OpenProc);
+    }
+    for sysctl in sysctls {
+        let step = Step::Sysctl { name: sysctl.path.clone(), value: sysctl.value.clone() };
+        b.step(format!("linux.sysctl[{:?}]", sysctl.key), step);
+    }
+}
+
+pub(super) fn restrict(b: &mut Builder, spec: &Spec) -> Result<()> {
+    for (i, path) in spec.readonly_paths.iter().enumerate() {
+        let field = format!("linux.readonlyPaths[{i}]");
+        let path = root_path(&field, path)?;
+        b.step(field, Step::ReadonlyPath { path });
+    }
+    for (i, path) in spec.masked_paths.iter().enumerate() {
+        let field = format!("linux.maskedPaths[{i}]");
+        let path = root_path(&field, path)?;
+        b.step(field, Step::Mask { path });
+    }
+    for (i, mount) in spec.mounts.iter().enumerate().filter(|(_, mount)| closes_late(mount)) {
+        let field = format!("mounts[{i}]");
+        let target = root_path(&field, &mount.destination)?;
+        let attributes = Attributes { set: MOUNT_ATTR_RDONLY, ..Attributes::default() };
+        b.step(field, Step::Remount { target, attributes });
+    }
+    if spec.root.readonly {
+        b.step("root.readonly", Step::ReadonlyRoot);
+    }
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! The phase of each step.
+
+use super::step::{Phase, Step};
+
+impl Step {
+    pub fn phase(&self) -> Phase {
+        match self {
+            Step::EnterCgroup
+            | Step::OomScoreAdj(_)
+            | Step::OpenExecLabel { .. }
+            | Step::SetNs { .. }
+            | Step::Unshare { .. }
+            | Step::LoopbackUp
+            | Step::Secede => Phase::Isolate,
+            Step::MountRootfs { .. }
+            | Step::BindRoot { .. }
+            | Step::OpenRoot { .. }
+            | Step::OpenProc
+            | Step::Sysctl { .. }
+            | Step::MountFs { .. }
+            | Step::Attach { .. }
+            | Step::Remount { .. }
+            | Step::Mkdir { .. }
+            | Step::Symlink { .. }
+            | Step::Mknod { .. }
+            | Step::Console { .. }
+            | Step::Mask { .. }
+            | Step::ReadonlyPath { .. }
+            | Step::ReadonlyRoot
+            | Step::Hooks => Phase::Root,
+            Step::Pivot
+            | Step::MoveRoot
+            | Step::RootPropagation(_)
+            | Step::Hostname(_)
+            | Step::Domainname(_) => Phase::Enter,
+            Step::SetSid
+            | Step::Terminal
+            | Step::Stdio { .. }
+            | Step::Keyring { .. }
+            | Step::Rlimit { .. }
+            | Step::Umask(_)
+            | Step::Personality(_)
+            | Step::Scheduler(_)
+            | Step::IoPriority(_)
+            | Step::Home { .. }
+            | Step::ExecLabel { .. } => Phase::Dress,
+            Step::NoNewPrivs
+            | Step::SeccompEarly(_)
+            | Step::BoundingSet { .. }
+            | Step::SetGroups(_)
+            | Step::SetIds { .. }
+            | Step::Workdir { .. }
+            | Step::Capabilities(_) => Phase::Privileges,
+            Step::FindProgram { .. } | Step::Gate | Step::Seccomp(_) | Step::Exec { .. } => Phase::Run,
+        }
+    }
+}

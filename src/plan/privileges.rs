@@ -1,0 +1,45 @@
+//! Ids and capabilities are given up, in runc's order.
+
+use super::builder::Builder;
+use super::host::Host;
+use super::Step;
+use crate::spec::{CapabilitySets, Process};
+use crate::sys::seccomp::Filter;
+
+pub(super) fn all(b: &mut Builder, process: &Process, host: &Host, filter: Option<&Filter>) {
+    let user = &process.user;
+    let sets = available(b, process.capabilities.unwrap_or_default(), host);
+    if process.no_new_privileges {
+        b.step("process.noNewPrivileges", Step::NoNewPrivs);
+    } else if let Some(filter) = filter {
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go.
+        b.step("linux.seccomp", Step::SeccompEarly(filter.clone()));
+    }
+    let workdir = |retry| Step::Workdir { path: process.cwd.clone(), retry };
+    // As root it may enter what the user may not; as the user what root may not (NFS with root_squash).
+    let retry = user.uid != 0;
+    b.step("process.cwd", workdir(retry));
+    b.step("process.capabilities.bounding", Step::BoundingSet { keep: sets.bounding, last: host.last_cap });
+    b.step("process.user.additionalGids", Step::SetGroups(user.additional_gids.clone()));
+    b.step("process.user", Step::SetIds { uid: user.uid, gid: user.gid });
+    if retry {
+        b.step("process.cwd", workdir(false));
+    }
+    b.step("process.capabilities", Step::Capabilities(sets));
+}
+
+/// What this kernel has of them; the rest is ignored with a warning, as names are that nobody knows.
+fn available(b: &mut Builder, sets: CapabilitySets, host: &Host) -> CapabilitySets {
+    let has = host.capabilities();
+    let wanted = sets.bounding | sets.effective | sets.permitted | sets.inheritable | sets.ambient;
+    for name in CapabilitySets::names(wanted & !has) {
+        b.warn(format!("process.capabilities: this kernel has no {name}, ignored"));
+    }
+    CapabilitySets {
+        bounding: sets.bounding & has,
+        effective: sets.effective & has,
+        permitted: sets.permitted & has,
+        inheritable: sets.inheritable & has,
+        ambient: sets.ambient & has,
+    }
+}

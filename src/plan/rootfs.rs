@@ -1,0 +1,100 @@
+//! The root filesystem: mounted or bound, opened, and made `/` at the end.
+
+mod option;
+
+use super::builder::{host_path, tidy, Builder};
+use super::{Input, Open, RootfsMount, Step};
+use crate::error::{invalid, Error, Kind, Result};
+use crate::spec::mount::Propagation;
+use option::{LoopDevice, MountOptions};
+use std::ffi::CString;
+use std::path::Path;
+
+/// Puts the root at a path and opens it. The mounts of the request go to `<bundle>/rootfs`, as with the Go shim;
+/// they exist in the container's mount namespace only, so that they cannot outlive it.
+pub(super) fn root(b: &mut Builder, input: &Input<'_>) -> Result<()> {
+    let spec = input.spec;
+    let mounted = tidy(&input.bundle.join("rootfs"));
+    let root = tidy(&input.bundle.join(&spec.root.path));
+    let target = host_path("root.path", &root)?;
+    for (i, mount) in input.rootfs.iter().enumerate() {
+        mount_rootfs(b, mount, i, &mounted, input.host.page_size)?;
+    }
+    if input.rootfs.is_empty() || root != mounted {
+        b.step("root.path", Step::BindRoot { target: target.clone() });
+    }
+    b.step("root.path", Step::OpenRoot { target, private: true });
+    Ok(())
+}
+
+/// For an exec: it is in the container's mount namespace by then, and changes nothing there.
+pub(super) fn look_only(b: &mut Builder) {
+    b.step("process.terminal", Step::OpenRoot { target: c"/".into(), private: false });
+}
+
+fn mount_rootfs(
+    b: &mut Builder,
+    mount: &RootfsMount,
+    i: usize,
+    target: &Path,
+    page_size: usize,
+) -> Result<()> {
+    let at = |name: &str| format!("rootfs[{i}].{name}");
+    let refuse = |name: &str, what: &str| Err(Error::new(Kind::Unsupported, format!("{}: {what}", at(name))));
+    if !matches!(mount.target.as_str(), "" | "/" | ".") {
+        return refuse("target", "a mount below the root is not supported");
+    }
+    if mount.fstype.starts_with("fuse.") || mount.fstype.starts_with("fuse3.") {
+        return refuse("type", "mount helpers of FUSE are not supported");
+    }
+    let options = MountOptions::parse(mount, i, page_size)?;
+    let text = |name: &str, text: &str| {
+        CString::new(text).map_err(|_| invalid(format!("{}: a NUL byte in {text:?}", at(name))))
+    };
+    let device = match options.loop_device {
+        Some(LoopDevice { direct }) => {
+            let readonly = options.flags & libc::MS_RDONLY != 0;
+            Some(b.open(at("source"), Open::Loop { path: mount.source.clone().into(), readonly, direct })?)
+        }
+        None => None,
+    };
+    let step = Step::MountRootfs {
+        device,
+        fstype: text("type", &mount.fstype)?,
+        source: text("source", &mount.source)?,
+        target: host_path("bundle", target)?,
+        flags: options.flags,
+        data: text("options", &options.data)?,
+        chdir: options.chdir.map(|dir| text("options", &dir)).transpose()?,
+    };
+    b.step(format!("rootfs[{i}]"), step);
+    Ok(())
+}
+
+/// The root becomes `/`.
+pub(super) fn enter(b: &mut Builder, input: &Input<'_>) -> Result<()> {
+    let spec = input.spec;
+    if input.no_pivot_root {
+        if matches!(spec.rootfs_propagation, Some(Propagation { flag: libc::MS_PRIVATE, .. })) {
+            // What the host mounts later would be hidden below the root, but still be there.
+            return Err(invalid("linux.rootfsPropagation: private is not safe without pivot_root"));
+        }
+        b.step("root.path", Step::MoveRoot);
+    } else {
+        b.step("root.path", Step::Pivot);
+    }
+    // The root has been private since it was opened, and its binds are unless they say otherwise: a word of their
+    // own is not taken back (as in runc).
+    if let Some(propagation) = spec.rootfs_propagation.filter(|p| p.flag != libc::MS_PRIVATE) {
+        b.step("linux.rootfsPropagation", Step::RootPropagation(propagation));
+    }
+    if let Some(name) = &spec.hostname {
+        b.step("hostname", Step::Hostname(name.clone()));
+    }
+    // runc writes the sysctl of the same thing after the field.
+    let overruled = spec.sysctls.iter().any(|sysctl| sysctl.path.as_c_str() == c"kernel/domainname");
+    if let Some(name) = spec.domainname.as_ref().filter(|_| !overruled) {
+        b.step("domainname", Step::Domainname(name.clone()));
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! The options of a rootfs mount, read as containerd's Go package `mount` reads them (core/mount/mount_linux.go):
+//! snapshotters write them for it.
+
+use crate::error::{invalid, Error, Kind, Result};
+use crate::plan::RootfsMount;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct MountOptions {
+    /// MS_*, with propagation bits.
+    pub flags: u64,
+    pub data: String,
+    /// The directory that the layers of `data` are relative to.
+    pub chdir: Option<String>,
+    /// `loop`: the source is a file.
+    pub loop_device: Option<LoopDevice>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LoopDevice {
+    /// `direct-io`: past the page cache.
+    pub direct: bool,
+}
+
+/// What the Go code leaves of a page for the rest of an overlay's options.
+const RESERVE: usize = 512;
+
+impl MountOptions {
+    /// `i` is the index of the mount in the request.
+    pub fn parse(mount: &RootfsMount, i: usize, page_size: usize) -> Result<Self> {
+        let at = |j: usize| format!("rootfs[{i}].options[{j}]");
+        let mut flags = 0;
+        let mut data: Vec<String> = Vec::new();
+        let mut looped = false;
+        for (j, word) in mount.options.iter().enumerate() {
+            match flag(word) {
+                Some((set, bits)) if set => flags |= bits,
+                Some((_, bits)) => flags &= !bits,
+                None if word == "loop" => looped = true,
+                None if word.starts_with("uidmap=") || word.starts_with("gidmap=") => {
+                    return Err(Error::new(
+                        Kind::Unsupported,
+                        format!("{}: {word:?} is not supported", at(j)),
+                    ));
+                }
+                // Words for containerd's own mount manager.
+                None if word.starts_with("X-containerd.") => {}
+                None => data.push(word.clone()),
+            }
+        }
+        let loop_device = looped.then(|| {
+            let all = data.len();
+            data.retain(|word| word != "direct-io");
+            LoopDevice { direct: data.len() < all }
+        });
+        let size: usize = data.iter().map(String::len).sum();
+        let mut chdir = None;
+        if mount.fstype == "overlay" && size >= page_size.saturating_sub(RESERVE) {
+            chdir = shorten(&mut data);
+        }
+        let data = data.join(",");
+        if data.len() >= page_size {
+            return Err(invalid(format!(
+                "rootfs[{i}].options: longer than a page, the kernel takes no more"
+            )));
+        }
+        Ok(MountOptions { flags, data, chdir, loop_device })
+    }
+}
+
+/// (sets, bits); the rest are words for the filesystem.
+fn flag(word: &str) -> Option<(bool, u64)> {
+    if let Some(propagation) = crate::spec::mount::Propagation::parse(word) {
+        let recursive = if propagation.recursive { libc::MS_REC } else { 0 };
+        return Some((true, propagation.flag | recursive));
+    }
+    Some(match word {
+        "async" => (false, libc::MS_SYNCHRONOUS),
+        "atime" => (false, libc::MS_NOATIME),
+        "bind" => (true, libc::MS_BIND),
+        "defaults" => (true, 0),
+        "dev" => (false, libc::MS_NODEV),
+        "diratime" => (false, libc::MS_NODIRATIME),
+        "dirsync" => (true, libc::MS_DIRSYNC),
+        "exec" => (false, libc::MS_NOEXEC),
+        "mand" => (true, libc::MS_MANDLOCK),
+        "noatime" => (true, libc::MS_NOATIME),
+        "nodev" => (true, libc::MS_NODEV),
+        "nodiratime" => (true, libc::MS_NODIRATIME),
+        "noexec" => (true, libc::MS_NOEXEC),
+        "nomand" => (false, libc::MS_MANDLOCK),
+        "norelatime" => (false, libc::MS_RELATIME),
+        "nostrictatime" => (false, libc::MS_STRICTATIME),
+        "nosuid" => (true, libc::MS_NOSUID),
+        "rbind" => (true, libc::MS_BIND | libc::MS_REC),
+        "relatime" => (true, libc::MS_RELATIME),
+        "remount" => (true, libc::MS_REMOUNT),
+        "ro" => (true, libc::MS_RDONLY),
+        "rw" => (false, libc::MS_RDONLY),
+        "strictatime" => (true, libc::MS_STRICTATIME),
+        "suid" => (false, libc::MS_NOSUID),
+        "sync" => (true, libc::MS_SYNCHRONOUS),
+        _ => return None,
+    })
+}
+
+/// Makes the lower layers relative to the directory that they have in common, and returns it.
+fn shorten(data: &mut [String]) -> Option<String> {
+    let lower = data.iter_mut().find(|word| word.starts_with("lowerdir="))?;
+    let layers: Vec<&str> = lower["lowerdir=".len()..].split(':').collect();
+    let common = layers.iter().copied().reduce(common_prefix)?;
+    // Back to a whole directory name: `…/snapshots/1` is common to 10 and 11.
+    let dir = &common[..common.rfind('/')?];
+    if dir.is_empty() || layers.len() < 2 {
+        return None;
+    }
+    let relative: Option<Vec<&str>> = layers.iter().map(|layer| layer.get(dir.len() + 1..)).collect();
+    let relative = relative?;
+    if relative.iter().any(|layer| layer.is_empty()) {
+        return None;
+    }
+    let dir = dir.to_owned();
+    *lower = format!("lowerdir={}", relative.join(":"));
+    Some(dir)
+}
+
+fn common_prefix<'a>(a: &'a str, b: &'a str) -> &'a str {
+    let end = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    // A layer's path may have letters of several bytes.
+    let end = (0..=end).rev().find(|end| a.is_char_boundary(*end)).unwrap_or(0);
+    &a[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlay(options: Vec<String>) -> RootfsMount {
+        RootfsMount { fstype: "overlay".into(), source: "overlay".into(), target: String::new(), options }
+    }
+
+    #[test]
+    fn words_of_the_filesystem_keep_their_order() {
+        let words = ["index=off", "workdir=/w", "upperdir=/u", "ro", "lowerdir=/a:/b", "X-containerd.x=1"];
+        let options = MountOptions::parse(&overlay(words.map(String::from).to_vec()), 0, 4096).unwrap();
+        assert_eq!(options.flags, libc::MS_RDONLY);
+        assert_eq!(options.data, "index=off,workdir=/w,upperdir=/u,lowerdir=/a:/b");
+        assert_eq!(options.chdir, None);
+    }
+
+    #[test]
+    fn many_layers_are_made_relative() {
+        let layers: Vec<String> =
+            (100..300).map(|n| format!("/var/lib/containerd/snapshots/{n}/fs")).collect();
+        let words = vec![format!("lowerdir={}", layers.join(":")), "upperdir=/u".into()];
+        let options = MountOptions::parse(&overlay(words), 0, 4096).unwrap();
+        assert_eq!(options.chdir.as_deref(), Some("/var/lib/containerd/snapshots"));
+        assert!(options.data.starts_with("lowerdir=100/fs:101/fs:"), "{}", options.data);
+        assert!(options.data.ends_with(":299/fs,upperdir=/u"));
+    }
+
+    #[test]
+    fn what_does_not_fit_a_page_is_refused() {
+        let layers: Vec<String> = (0..600).map(|n| format!("/{n}/a/long/name/of/a/layer")).collect();
+        let e = MountOptions::parse(&overlay(vec![format!("lowerdir={}", layers.join(":"))]), 3, 4096)
+            .unwrap_err();
+        assert!(e.to_string().starts_with("rootfs[3].options: longer than a page"), "{e}");
+    }
+
+    #[test]
+    fn a_loop_device_is_asked_for() {
+        let options = ["ro", "loop", "direct-io", "noload"].map(String::from).to_vec();
+        let mount = RootfsMount { fstype: "ext4".into(), options, ..Default::default() };
+        let options = MountOptions::parse(&mount, 0, 4096).unwrap();
+        assert_eq!(options.loop_device, Some(LoopDevice { direct: true }));
+        assert_eq!((options.flags, options.data.as_str()), (libc::MS_RDONLY, "noload"));
+    }
+}

@@ -1,0 +1,64 @@
+//! The program: where it may be, the gate, the filter, the execve(2).
+
+use super::builder::Builder;
+use super::Step;
+use crate::error::{Error, Kind, Result};
+use crate::spec::Process;
+use crate::sys::seccomp::Filter;
+use std::ffi::{CStr, CString};
+
+pub(super) fn all(b: &mut Builder, process: &Process, filter: Option<Filter>) -> Result<()> {
+    let Some(name) = process.args.first() else {
+        return Err(Error::new(Kind::Bug, "a process without arguments"));
+    };
+    let candidates = candidates(name, process.variable("PATH"));
+    b.step("process.args[0]", Step::FindProgram { name: name.clone(), candidates });
+    b.step("process", Step::Gate);
+    if let Some(filter) = filter.filter(|_| process.no_new_privileges) {
+        b.step("linux.seccomp", Step::Seccomp(filter));
+    }
+    // An empty HOME counts as none: the child adds its own.
+    let envp = process.env.iter().filter(|pair| pair.as_c_str() != c"HOME=").cloned().collect();
+    b.step("process.args", Step::Exec { argv: process.args.clone(), envp });
+    Ok(())
+}
+
+/// Where execvp(3) would look, with the program's own PATH. Without a PATH nothing is found, as with runc.
+fn candidates(name: &CStr, path: Option<&[u8]>) -> Vec<CString> {
+    let name = name.to_bytes();
+    if name.is_empty() {
+        return Vec::new();
+    }
+    if name.contains(&b'/') {
+        return CString::new(name).into_iter().collect();
+    }
+    let Some(path) = path.filter(|path| !path.is_empty()) else { return Vec::new() };
+    path.split(|byte| *byte == b':')
+        .filter_map(|dir| {
+            let dir = if dir.is_empty() { b"." } else { dir };
+            CString::new([dir, b"/", name].concat()).ok()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::candidates;
+    use std::ffi::CStr;
+
+    fn found(name: &CStr, path: Option<&[u8]>) -> Vec<String> {
+        candidates(name, path).iter().map(|path| path.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn a_name_is_looked_up_in_path_only() {
+        assert_eq!(found(c"sh", Some(b"/bin::/usr/bin")), ["/bin/sh", "./sh", "/usr/bin/sh"]);
+        assert!(found(c"sh", None).is_empty());
+        assert!(found(c"", Some(b"/bin")).is_empty());
+    }
+
+    #[test]
+    fn a_name_with_a_slash_is_a_path() {
+        assert_eq!(found(c"bin/sh", Some(b"/usr")), ["bin/sh"]);
+    }
+}

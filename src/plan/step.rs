@@ -1,0 +1,290 @@
+//! What a container's first process does between its clone and its `execve`, as data.
+//!
+//! A [`Plan`](super::Plan) is compiled in the shim, where allocation, JSON and look-ups are allowed; the child
+//! only walks its steps (`init`), which are system calls and nothing else. A step can say what it is
+//! (`Display`), so the child's report of eight bytes (step number, errno) becomes a sentence again in the shim.
+//!
+//! Descriptors that a step needs from outside the container (bind sources, namespaces) are opened by the shim
+//! before the clone: they are the plan's [`Open`]s, and a step names one by its [`Slot`]. Paths inside the
+//! container are [`RootPath`]s, resolved by the child below the root's descriptor.
+
+use std::ffi::{CStr, CString};
+use std::path::PathBuf;
+
+pub use crate::spec::mount::{Attributes, FsOption, Propagation};
+pub use crate::spec::{CapabilitySets, SchedAttr};
+use crate::sys::seccomp::Filter;
+
+/// Index into `Plan::opens`; the launcher hands the child one descriptor for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub u16);
+
+/// A path inside the container's root: normalised, relative (`.` is the root itself), no `..`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RootPath(CString);
+
+impl RootPath {
+    /// Takes a path as a spec writes it; `..` stops at the root. `None` where there is a NUL inside.
+    pub fn new(path: &str) -> Option<Self> {
+        let mut parts: Vec<&str> = Vec::new();
+        for part in path.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => {
+                    parts.pop();
+                }
+                part => parts.push(part),
+            }
+        }
+        let joined = if parts.is_empty() { ".".into() } else { parts.join("/") };
+        CString::new(joined).ok().map(RootPath)
+    }
+
+    pub fn as_c_str(&self) -> &CStr {
+        &self.0
+    }
+}
+
+/// Something that the shim opens before the clone and lends to the child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// A detached copy of a mount tree: open_tree(2) with OPEN_TREE_CLONE. The launcher records whether it is
+    /// a directory, so that the child creates the right kind of target.
+    Tree { path: PathBuf, recursive: bool },
+    /// A namespace file, e.g. `/proc/1/ns/net`; checked to be on nsfs and of type `kind` (a CLONE_NEW* flag).
+    /// With `apart` it must not be the host's (the shim's) own: the spec has sysctls for it.
+    Namespace { path: PathBuf, kind: u64, apart: bool },
+    /// A loop device with this file behind it, which goes with the mount.
+    Loop { path: PathBuf, readonly: bool, direct: bool },
+    /// The pidfd of the container's first process, for an exec.
+    Init,
+}
+
+/// The order of the phases is the order of the steps in every plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Into the cgroup and the namespaces.
+    Isolate,
+    /// The root filesystem is put together.
+    Root,
+    /// The root becomes `/`.
+    Enter,
+    /// Session, terminal, stdio, limits.
+    Dress,
+    /// Ids and capabilities are given up.
+    Privileges,
+    /// The program is looked up, the gate is passed, the program runs.
+    Run,
+}
+
+/// One act of the child. Steps share registers: the root, a private procfs, the console, HOME (see `init`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    // Isolate
+    /// Writes `0` to every `cgroup.procs` that the launcher prepared (none where CLONE_INTO_CGROUP did it).
+    EnterCgroup,
+    /// Own oom_score_adj, through the host's procfs, before any namespace is left.
+    OomScoreAdj(i32),
+    /// /proc/thread-self/attr/`file` (`apparmor/exec`, `exec`) is opened now, on the host's procfs, and
+    /// written by `ExecLabel` before the execve.
+    OpenExecLabel {
+        file: CString,
+    },
+    /// setns(2) to the namespace file in `slot`, or to several namespaces of the process behind its pidfd.
+    SetNs {
+        slot: Slot,
+        flags: u64,
+    },
+    /// unshare(2): the cgroup namespace, whose root is the cgroup that the child has entered.
+    Unshare {
+        flags: u64,
+    },
+    /// Brings up `lo` in a new network namespace.
+    LoopbackUp,
+    /// `/` becomes a slave, recursively: no mount of ours reaches the host.
+    Secede,
+
+    // Root
+    /// mount(2) of a rootfs mount of the request, at `target`: a path of the host that only the shim can write
+    /// (below the bundle), in the child's own mount namespace. `chdir` is entered first (the common prefix of
+    /// an overlay's layers, where the options would not fit a page). As in containerd's Go code, up to three
+    /// calls: without the propagation bits of `flags`, then with these (and MS_REC) alone, then, for a read-only
+    /// bind, the remount that makes it so. Where there is a `device` ([`Open::Loop`]), it is the source.
+    MountRootfs {
+        fstype: CString,
+        source: CString,
+        device: Option<Slot>,
+        target: CString,
+        flags: u64,
+        data: CString,
+        chdir: Option<CString>,
+    },
+    /// `target` becomes a mount of its own: a recursive bind of it on itself.
+    BindRoot {
+        target: CString,
+    },
+    /// Opens the root; everything below is found from this descriptor. `private` makes its mount so
+    /// (pivot_root(2) refuses a shared one); an exec must not change the container's.
+    OpenRoot {
+        target: CString,
+        private: bool,
+    },
+    /// A detached procfs of the child's own pid namespace, for the writes below /proc/sys.
+    OpenProc,
+    /// Writes /proc/sys/`name` (with slashes) through the private procfs.
+    Sysctl {
+        name: CString,
+        value: CString,
+    },
+    /// fsopen(2), fsmount(2), move_mount(2) to `target`, which is created as a directory where it is missing.
+    MountFs {
+        fstype: CString,
+        source: CString,
+        options: Vec<FsOption>,
+        /// MOUNT_ATTR_* of fsmount(2).
+        attributes: u64,
+        target: RootPath,
+        propagation: Option<Propagation>,
+        /// A tmpfs without a `mode` of its own takes that of the directory it covers, if there was one.
+        inherit_mode: bool,
+        /// The image's files at `target` are copied into the new tmpfs (`tmpcopyup`).
+        copy_up: bool,
+    },
+    /// move_mount(2) of the tree in `slot` to `target`, created as a directory or a file as the source is.
+    Attach {
+        slot: Slot,
+        target: RootPath,
+        attributes: Attributes,
+        /// In this order: a tree of the host's shared mounts is cut off before a word that is not recursive.
+        propagation: Vec<Propagation>,
+    },
+    /// mount_setattr(2) of what is mounted at `target` (an OCI mount with `remount`).
+    Remount {
+        target: RootPath,
+        attributes: Attributes,
+    },
+    /// mkdir -p.
+    Mkdir {
+        path: RootPath,
+        mode: u32,
+    },
+    /// What is there already stays.
+    Symlink {
+        path: RootPath,
+        target: CString,
+    },
+    /// A device node; `mode` has the type (S_IFCHR, S_IFBLK, S_IFIFO) and exactly these permission bits. A node
+    /// that exists must be the same device. Missing directories above it are made.
+    Mknod {
+        path: RootPath,
+        mode: u32,
+        major: u32,
+        minor: u32,
+        uid: u32,
+        gid: u32,
+    },
+    /// A terminal from the container's own devpts (`dev/pts/ptmx`, checked to be one), bound on /dev/console
+    /// for the first process (`bind`); the master goes to the shim at once. Its group stays
+    /// what the devpts says.
+    Console {
+        rows: u16,
+        columns: u16,
+        uid: u32,
+        bind: bool,
+    },
+    /// Hides a file behind /dev/null, or a directory behind an empty read-only tmpfs; skips what is missing.
+    Mask {
+        path: RootPath,
+    },
+    /// Recursive read-only bind of `path` on itself; skips what is missing.
+    ReadonlyPath {
+        path: RootPath,
+    },
+    /// The root's own mount becomes read-only.
+    ReadonlyRoot,
+    /// prestart, createRuntime and createContainer hooks run now: tells the shim, and waits for its go.
+    Hooks,
+
+    // Enter
+    /// pivot_root(".", ".") into the root; the old root is detached.
+    Pivot,
+    /// MS_MOVE of the root to `/`, and chroot(2) (NoPivotRoot: for an initramfs).
+    MoveRoot,
+    /// Propagation of the new `/`.
+    RootPropagation(Propagation),
+    Hostname(CString),
+    Domainname(CString),
+
+    // Dress
+    SetSid,
+    /// The slave of `Console` becomes descriptors 0, 1, 2 and the controlling terminal.
+    Terminal,
+    /// The launcher's ends become descriptors 0, 1 and 2; fifos, pipes and files are given to `uid`.
+    Stdio {
+        uid: u32,
+    },
+    /// keyctl(2) JOIN_SESSION_KEYRING of this name, searchable by its owner.
+    Keyring {
+        name: CString,
+    },
+    /// prlimit(2); `resource` is RLIMIT_*.
+    Rlimit {
+        resource: u32,
+        soft: u64,
+        hard: u64,
+    },
+    Umask(u32),
+    Personality(u64),
+    /// sched_setattr(2).
+    Scheduler(SchedAttr),
+    /// ioprio_set(2): class << 13 | level.
+    IoPriority(u32),
+    /// HOME from the container's own /etc/passwd for `uid` (else `/`): the spec sets none.
+    Home {
+        uid: u32,
+    },
+    /// The label for the next execve, into the file of `OpenExecLabel`.
+    ExecLabel {
+        value: CString,
+    },
+
+    // Privileges
+    NoNewPrivs,
+    /// The filter while CAP_SYS_ADMIN is still there: the spec does not set noNewPrivileges.
+    SeccompEarly(Filter),
+    /// Drops what `keep` lacks, up to `last` (/proc/sys/kernel/cap_last_cap), from the bounding set.
+    BoundingSet {
+        keep: u64,
+        last: u8,
+    },
+    SetGroups(Vec<u32>),
+    /// setresgid(2), setresuid(2), with capabilities kept until `Capabilities`.
+    SetIds {
+        uid: u32,
+        gid: u32,
+    },
+    /// chdir(2); getcwd(2) then proves that it is inside the root (CVE-2024-21626). With `retry`, as root, EACCES
+    /// is left for a second step of this kind, as the user: one that does nothing where the first one succeeded.
+    Workdir {
+        path: CString,
+        retry: bool,
+    },
+    /// capset(2) and the ambient set.
+    Capabilities(CapabilitySets),
+
+    // Run
+    /// The first candidate that the user may execute is what `Exec` runs. `name` is argv[0].
+    FindProgram {
+        name: CString,
+        candidates: Vec<CString>,
+    },
+    /// Reports that all is ready, and waits for start. What fails after it fails the start.
+    Gate,
+    /// With noNewPrivileges the filter comes last: the fewest calls need its leave.
+    Seccomp(Filter),
+    /// execve(2).
+    Exec {
+        argv: Vec<CString>,
+        envp: Vec<CString>,
+    },
+}

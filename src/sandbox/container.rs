@@ -1,0 +1,435 @@
+//! One container: its first process, its execs, its cgroup, and what each request does to them.
+//!
+//! One mutex per container (the slot), which nothing holds for longer than a few system calls but a create, whose
+//! container nobody knows yet, and the freezer. A start works without it, and an exit that comes meanwhile is kept
+//! until the start's event is queued: so no exit overtakes a start. Nothing else in the crate is locked while a slot
+//! is held, but the reaper's table for the moment of a clone.
+
+use super::exit::Exit;
+use super::lifecycle::{never_ran, Life, Process};
+use super::record;
+use super::request::{Deleted, Event, Options, ProcessKey, ProcessState, Status};
+use super::{exec, hooks, EventSink, Sandbox};
+use crate::cgroup::{stats::Stats, Cgroup};
+use crate::error::{Context, Error, Kind, Result};
+use crate::launch::{ExitStatus, Launcher};
+use crate::spec::{self, resources::Resources, Spec};
+use crate::stdio::{Io, Stdio};
+use crate::sys::{wait, Errno};
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long Delete waits for the last output of a stream that the shim copies, as the Go shim does.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long Delete waits for a process at its gate to die of SIGKILL.
+const DEATH: Duration = Duration::from_secs(10);
+
+pub(super) struct Container {
+    pub id: String,
+    pub bundle: PathBuf,
+    pub spec: Spec,
+    pub options: Options,
+    pub cgroup: Box<dyn Cgroup>,
+    pub events: Arc<EventSink>,
+    pub slot: Mutex<Slot>,
+}
+
+pub(super) struct Slot {
+    pub init: Process,
+    pub execs: BTreeMap<String, Process>,
+    pub frozen: bool,
+    /// The first process has ended, and its exit waits for those of its execs.
+    pub ending: Option<ExitStatus>,
+    /// A Delete is at work.
+    pub deleting: bool,
+}
+
+impl Slot {
+    fn process(&mut self, container: &str, exec: Option<&str>) -> Result<&mut Process> {
+        match exec {
+            None => Ok(&mut self.init),
+            Some(id) => self.execs.get_mut(id).ok_or_else(|| {
+                Error::new(Kind::NotFound, format!("exec {id} of container {container} does not exist"))
+            }),
+        }
+    }
+
+    fn thawed(&self, verb: &str) -> Result<()> {
+        if self.frozen {
+            return Err(Error::new(Kind::State, format!("cannot {verb} {}: it is paused", self.init.name)));
+        }
+        Ok(())
+    }
+}
+
+impl Container {
+    pub fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn emit(&self, event: Event) {
+        (self.events)(event);
+    }
+
+    /// Lets the first process run. On failure it ends, and the step that failed is in the error.
+    pub fn start(&self, sandbox: &Sandbox) -> Result<u32> {
+        let waiting = {
+            let mut slot = self.lock();
+            slot.thawed("start")?;
+            let signalled = match &slot.init.life {
+                Life::Created(waiting) => waiting.pidfd.try_clone().context(|| "dup(pidfd)")?,
+                _ => return Err(slot.init.cannot("start")),
+            };
+            match std::mem::replace(&mut slot.init.life, Life::Starting(Some(signalled))) {
+                Life::Created(waiting) => waiting,
+                _ => return Err(Error::new(Kind::Bug, "a created process lost its gate")),
+            }
+        };
+        let pid = waiting.pid;
+        let started = hooks::start_container(sandbox, self, &waiting).and_then(|()| waiting.start());
+        let mut slot = self.lock();
+        // Where the start failed, the process is gone too: its exit is here, or on its way.
+        if let Life::Starting(Some(pidfd)) = slot.init.take_life() {
+            slot.init.life = Life::Running(pidfd);
+        }
+        if started.is_ok() {
+            self.emit(Event::Start { container: self.id.clone(), pid });
+        }
+        if let Some(status) = slot.init.early.take() {
+            self.ended(&mut slot, None, status);
+        }
+        drop(slot);
+        started.context(|| format!("start {}", self.id))?;
+        hooks::poststart(&*sandbox.config.launcher, self, pid);
+        Ok(pid)
+    }
+
+    pub fn add_exec(&self, id: &str, process: spec::Process, stdio: Stdio) -> Result<()> {
+        let mut slot = self.lock();
+        if slot.execs.contains_key(id) {
+            return Err(Error::new(Kind::Exists, format!("exec {id} of container {} exists", self.id)));
+        }
+        if !slot.init.is_running() {
+            return Err(slot.init.cannot("exec in"));
+        }
+        slot.thawed("exec in")?;
+        let process = Process {
+            name: format!("exec {id} of container {}", self.id),
+            pid: 0,
+            stdio,
+            io: None,
+            exit: Exit::default(),
+            life: Life::Added(Box::new(process)),
+            early: None,
+        };
+        slot.execs.insert(id.into(), process);
+        self.emit(Event::ExecAdded { container: self.id.clone(), exec: id.into() });
+        Ok(())
+    }
+
+    pub fn start_exec(&self, id: &str, start: &exec::Starter) -> Result<u32> {
+        let wanted = {
+            let mut slot = self.lock();
+            if !slot.init.is_running() {
+                slot.process(&self.id, Some(id))?;
+                return Err(Error::new(
+                    Kind::State,
+                    format!("cannot start exec {id}: container {} init process is not running", self.id),
+                ));
+            }
+            slot.thawed("exec in")?;
+            let init = slot.init.pidfd().map(|pidfd| pidfd.try_clone_to_owned()).transpose();
+            let (init, init_pid) = (init.context(|| "dup(pidfd)")?, slot.init.pid);
+            let process = slot.process(&self.id, Some(id))?;
+            if !matches!(process.life, Life::Added(_)) {
+                return Err(process.cannot("start"));
+            }
+            let life = std::mem::replace(&mut process.life, Life::Starting(None));
+            let (Life::Added(wanted), Some(init)) = (life, init) else {
+                return Err(Error::new(Kind::Bug, "an added exec lost its process"));
+            };
+            let (stdio, exit) = (process.stdio.clone(), process.exit.clone());
+            exec::Wanted { process: wanted, stdio, exit, init, init_pid }
+        };
+        let started = start.exec(self, id, &wanted);
+        let mut slot = self.lock();
+        let process = slot.process(&self.id, Some(id))?;
+        match started {
+            Ok(exec::Started { pid, pidfd, io }) => {
+                process.pid = pid;
+                process.io = Some(io);
+                process.life = Life::Running(pidfd);
+                let early = process.early.take();
+                self.emit(Event::ExecStarted { container: self.id.clone(), exec: id.into(), pid });
+                if let Some(status) = early {
+                    self.ended(&mut slot, Some(id), status);
+                }
+                Ok(pid)
+            }
+            Err(e) => {
+                let status = never_ran();
+                process.stop(status);
+                process.exit.set(status);
+                self.last_exit(&mut slot);
+                Err(e.context(format!("exec {id} in {}", self.id)))
+            }
+        }
+    }
+
+    /// The reaper's news, in its order. `whose` tells the process from a later one with the same id.
+    pub fn exited(&self, exec: Option<&str>, whose: &Exit, status: ExitStatus) {
+        let mut slot = self.lock();
+        let Ok(process) = slot.process(&self.id, exec) else { return };
+        if !process.exit.is(whose) {
+            return;
+        }
+        if matches!(process.life, Life::Starting(_)) {
+            process.early = Some(status);
+            return;
+        }
+        self.ended(&mut slot, exec, status);
+    }
+
+    /// The exit of the first process is the last one of the container.
+    fn ended(&self, slot: &mut Slot, exec: Option<&str>, status: ExitStatus) {
+        if let Some(id) = exec {
+            let Some(process) = slot.execs.get_mut(id) else { return };
+            self.finish(process, exec, status);
+        } else {
+            // Without a pid namespace of its own nothing else ends the others.
+            if self.spec.namespaces.pid != spec::Ns::New {
+                if let Err(e) = self.cgroup.kill() {
+                    log::warn!(id = self.id.as_str(); "could not kill what the first process left: {e}");
+                }
+            }
+            slot.ending = Some(status);
+        }
+        self.last_exit(slot);
+    }
+
+    fn last_exit(&self, slot: &mut Slot) {
+        if slot.execs.values().any(Process::is_alive) {
+            return;
+        }
+        if let Some(status) = slot.ending.take() {
+            self.finish(&mut slot.init, None, status);
+        }
+    }
+
+    fn finish(&self, process: &mut Process, exec: Option<&str>, status: ExitStatus) {
+        // An exec whose start failed has told its caller already: no event for what never ran.
+        if process.exited().is_none() {
+            process.stop(status);
+            let (id, exit) = (exec.unwrap_or(&self.id).to_owned(), status);
+            self.emit(Event::Exit { container: self.id.clone(), id, pid: process.pid, exit });
+            if exec.is_none() {
+                record::exited(&self.bundle, status);
+            }
+        }
+        process.exit.set(process.exited().unwrap_or(status));
+    }
+
+    pub fn exit(&self, exec: Option<&str>) -> Result<Exit> {
+        Ok(self.lock().process(&self.id, exec)?.exit.clone())
+    }
+
+    pub fn state(&self, exec: Option<&str>) -> Result<ProcessState> {
+        let mut slot = self.lock();
+        let frozen = slot.frozen;
+        let process = slot.process(&self.id, exec)?;
+        let status = match process.life {
+            Life::Stopped(_) => Status::Stopped,
+            Life::Running(_) if frozen => Status::Paused,
+            Life::Running(_) => Status::Running,
+            Life::Added(_) | Life::Created(_) | Life::Starting(_) => Status::Created,
+        };
+        Ok(ProcessState {
+            key: ProcessKey { container: self.id.clone(), exec: exec.map(Into::into) },
+            bundle: self.bundle.clone(),
+            pid: process.pid,
+            status,
+            stdio: process.stdio.clone(),
+            exit: process.exited(),
+        })
+    }
+
+    pub fn kill(&self, exec: Option<&str>, signal: u32, all: bool) -> Result<()> {
+        let mut slot = self.lock();
+        let frozen = slot.frozen;
+        let process = slot.process(&self.id, exec)?;
+        let sent =
+            if all && exec.is_none() { self.signal_all(process, signal) } else { process.signal(signal) };
+        // A frozen v1 cgroup would keep a killed process for ever.
+        if frozen && signal == libc::SIGKILL as u32 && exec.is_none() {
+            self.cgroup.thaw()?;
+            slot.frozen = false;
+        }
+        sent
+    }
+
+    fn signal_all(&self, init: &Process, signal: u32) -> Result<()> {
+        if signal == libc::SIGKILL as u32 {
+            return self.cgroup.kill();
+        }
+        let pids = self.cgroup.pids()?;
+        if pids.is_empty() {
+            return init.signal(signal);
+        }
+        for pid in pids {
+            // Between the listing and the signal a pid may be gone, and that is what was wanted.
+            match wait::open_pidfd(pid).and_then(|pidfd| wait::signal(pidfd.as_fd(), signal as i32)) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(Error::system(format!("kill({pid}, {signal})"), errno as i32)),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn pause(&self) -> Result<()> {
+        let mut slot = self.lock();
+        slot.thawed("pause")?;
+        if !slot.init.is_running() || slot.ending.is_some() {
+            return Err(slot.init.cannot("pause"));
+        }
+        self.cgroup.freeze().context(|| format!("pause {}", self.id))?;
+        slot.frozen = true;
+        self.emit(Event::Paused { container: self.id.clone() });
+        Ok(())
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        let mut slot = self.lock();
+        if !slot.frozen {
+            return Err(match slot.init.life {
+                Life::Running(_) => {
+                    Error::new(Kind::State, format!("cannot resume container {}: it is not paused", self.id))
+                }
+                _ => slot.init.cannot("resume"),
+            });
+        }
+        self.cgroup.thaw().context(|| format!("resume {}", self.id))?;
+        slot.frozen = false;
+        self.emit(Event::Resumed { container: self.id.clone() });
+        Ok(())
+    }
+
+    pub fn update(&self, resources: &Resources) -> Result<()> {
+        let slot = self.lock();
+        if slot.init.exited().is_some() {
+            return Err(slot.init.cannot("update"));
+        }
+        self.cgroup.update(resources).context(|| format!("update {}", self.id))
+    }
+
+    pub fn stats(&self) -> Result<Stats> {
+        self.cgroup.stats().context(|| format!("stats of {}", self.id))
+    }
+
+    pub fn pids(&self) -> Result<Vec<(u32, Option<String>)>> {
+        let pids = self.cgroup.pids()?;
+        let slot = self.lock();
+        let exec =
+            |pid| slot.execs.iter().find(|(_, p)| p.is_running() && p.pid == pid).map(|(id, _)| id.clone());
+        Ok(pids.into_iter().map(|pid| (pid, exec(pid))).collect())
+    }
+
+    pub fn resize(&self, exec: Option<&str>, columns: u16, rows: u16) -> Result<()> {
+        let mut slot = self.lock();
+        let process = slot.process(&self.id, exec)?;
+        if process.exited().is_some() {
+            return Err(process.cannot("resize the terminal of"));
+        }
+        // Without a terminal there is nothing to resize, and runc's shim says so to nobody.
+        match &process.io {
+            Some(io) => io.resize(columns, rows),
+            None => Ok(()),
+        }
+    }
+
+    pub fn close_stdin(&self, exec: Option<&str>) -> Result<()> {
+        let mut slot = self.lock();
+        if let Some(io) = &slot.process(&self.id, exec)?.io {
+            io.close_stdin();
+        }
+        Ok(())
+    }
+
+    pub fn oom_killed(&self) {
+        self.emit(Event::Oom { container: self.id.clone() });
+    }
+
+    pub fn delete_exec(&self, id: &str) -> Result<Deleted> {
+        let (pid, exit, io) = {
+            let mut slot = self.lock();
+            let process = slot.process(&self.id, Some(id))?;
+            let exit = match process.life {
+                Life::Stopped(exit) => exit,
+                Life::Added(_) => never_ran(),
+                Life::Running(_) | Life::Created(_) | Life::Starting(_) => {
+                    return Err(process.cannot("delete"))
+                }
+            };
+            let (pid, io) = (process.pid, process.io.take());
+            // Whoever waits for an exec that was never started waits no longer.
+            process.exit.set(exit);
+            slot.execs.remove(id);
+            (pid, exit, io)
+        };
+        if let Some(io) = io {
+            self.drain(&io);
+        }
+        Ok(Deleted { pid, exit })
+    }
+
+    /// Ends what is left of a stopped (or not yet started) container: processes, cgroup, streams, records.
+    pub fn delete(&self, launcher: &dyn Launcher) -> Result<Deleted> {
+        let (pid, exit) = {
+            let mut slot = self.lock();
+            match &slot.init.life {
+                Life::Stopped(_) => {}
+                // Whether it is there or has just ended: its exit is awaited below.
+                Life::Created(_) => drop(slot.init.signal(libc::SIGKILL as u32)),
+                _ if slot.frozen => {
+                    let name = &slot.init.name;
+                    return Err(Error::new(Kind::State, format!("cannot delete {name}: it is paused")));
+                }
+                _ => return Err(slot.init.cannot("delete")),
+            }
+            if std::mem::replace(&mut slot.deleting, true) {
+                return Err(Error::new(Kind::State, format!("{} is being deleted", slot.init.name)));
+            }
+            (slot.init.pid, slot.init.exit.clone())
+        };
+        let deleted = self.end(launcher, &exit);
+        if deleted.is_err() {
+            self.lock().deleting = false;
+        }
+        let exit = deleted.context(|| format!("delete {}", self.id))?;
+        self.emit(Event::Delete { container: self.id.clone(), pid, exit });
+        Ok(Deleted { pid, exit })
+    }
+
+    fn drain(&self, io: &Io) {
+        if !io.drain(DRAIN) {
+            log::warn!(id = self.id.as_str(); "output was lost: its reader did not take it within 10 s");
+        }
+    }
+
+    fn end(&self, launcher: &dyn Launcher, exit: &Exit) -> Result<ExitStatus> {
+        self.cgroup.kill()?;
+        let exit = exit.wait_for(DEATH).ok_or_else(|| {
+            Error::new(Kind::Deadline, "its first process did not die of SIGKILL within 10 s")
+        })?;
+        let io = self.lock().init.io.take();
+        if let Some(io) = io {
+            self.drain(&io);
+        }
+        self.cgroup.remove()?;
+        hooks::poststop(launcher, self);
+        record::remove(&self.bundle);
+        Ok(exit)
+    }
+}

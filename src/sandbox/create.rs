@@ -1,0 +1,145 @@
+//! Task.Create: from a bundle to a process that waits at its gate.
+//!
+//! The container is made first, and its slot is held until the process is at its gate and the event is queued:
+//! an exit, however early, waits for the slot. A create that fails leaves nothing.
+
+use super::container::{Container, Slot};
+use super::exit::Exit;
+use super::lifecycle::{never_ran, Life, Process};
+use super::record::{self, Record};
+use super::request::{Create, Event, Options};
+use super::watch::ExitOf;
+use super::Sandbox;
+use crate::cgroup::oom::{Happened, Watch};
+use crate::error::{Context, Result};
+use crate::launch::Order;
+use crate::plan;
+use crate::seccomp::{Cache, Compiled};
+use crate::spec::Spec;
+use crate::stdio::Labels;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container>> {
+    let spec = read_spec(&request.bundle)?;
+    let cgroup = (sandbox.config.cgroups)(&spec, &request.options, &request.id)?;
+    let init = Process {
+        name: format!("container {}", request.id),
+        pid: 0,
+        stdio: request.stdio.clone(),
+        io: None,
+        exit: Exit::default(),
+        life: Life::Stopped(never_ran()),
+        early: None,
+    };
+    let slot = Slot { init, execs: BTreeMap::new(), frozen: false, ending: None, deleting: false };
+    let container = Arc::new(Container {
+        id: request.id.clone(),
+        bundle: request.bundle.clone(),
+        spec,
+        options: request.options.clone(),
+        cgroup,
+        events: Arc::clone(&sandbox.events),
+        slot: Mutex::new(slot),
+    });
+    let launched = launch(sandbox, &container, &request);
+    if launched.is_err() {
+        if let Err(e) = container.cgroup.kill().and_then(|()| container.cgroup.remove()) {
+            log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
+        }
+        record::remove(&container.bundle);
+    }
+    launched.map(|()| container)
+}
+
+fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Result<()> {
+    let Container { id, bundle, spec, options, cgroup, .. } = &**container;
+    let mut slot = container.lock();
+    let mut record = Record { id: id.clone(), pid: 0, start_time: 0, cgroup: cgroup.record(), exit: None };
+    record::write(bundle, &record)?;
+
+    let rootfs: Vec<_> = request.rootfs.iter().map(super::request::RootfsMount::to_plan).collect();
+    let compiled = filter(&sandbox.filters, spec)?;
+    if let Some(compiled) = &compiled {
+        warn(id, &compiled.warnings);
+    }
+    let plan = plan::create(&plan::Input {
+        spec,
+        host: &sandbox.config.host,
+        id,
+        bundle,
+        rootfs: &rootfs,
+        filter: compiled.map(|compiled| compiled.filter),
+        cgroup_dirs: &cgroup.directories(),
+        no_pivot_root: options.no_pivot_root,
+        no_new_keyring: options.no_new_keyring,
+    })?;
+    warn(id, &plan.warnings);
+    log::debug!(id = id.as_str(); "compiled {} steps", plan.steps.len());
+
+    let labels = Labels { container: id, namespace: &sandbox.config.namespace };
+    let (ends, io) = sandbox.streams.open(&request.stdio, &labels, io_owner(options))?;
+    let exit_of = ExitOf { container: Arc::downgrade(container), exec: None, exit: slot.init.exit.clone() };
+    let queue = Arc::clone(sandbox.watch.queue());
+    // Watched from before the process is born: a limit that is too low for it kills it on its way.
+    let mut oom = cgroup.watch_oom().unwrap_or_else(|e| {
+        log::warn!(id = id.as_str(); "no OOM events: {e}");
+        None
+    });
+    let launched = sandbox.config.launcher.launch(Order {
+        plan: &plan,
+        ends,
+        entry: cgroup.entry(None)?,
+        init: None,
+        hooks: &mut |pid, pidfd| super::hooks::create(sandbox, container, pid, pidfd),
+        on_exit: Box::new(move |status| queue.push(exit_of, status)),
+    });
+    let mut waiting = launched.map_err(|e| match oom.as_mut().map(Watch::take) {
+        Some(Ok(Happened::Kills(1..))) => {
+            e.context("killed by the kernel for memory: linux.resources.memory.limit is too low")
+        }
+        _ => e,
+    })?;
+    if let Some(master) = waiting.console.take() {
+        io.attach_console(master)?;
+    }
+    record.pid = waiting.pid;
+    record.start_time = record::start_time(waiting.pid).unwrap_or(0);
+    record::write(bundle, &record)?;
+    if let Some(watch) = oom {
+        sandbox.watch.oom(Arc::downgrade(container), watch);
+    }
+    slot.init.pid = waiting.pid;
+    slot.init.io = Some(io);
+    slot.init.life = Life::Created(waiting);
+    (sandbox.events)(Event::Create {
+        container: id.clone(),
+        bundle: bundle.clone(),
+        rootfs: request.rootfs.clone(),
+        stdio: request.stdio.clone(),
+        pid: slot.init.pid,
+    });
+    Ok(())
+}
+
+fn read_spec(bundle: &Path) -> Result<Spec> {
+    let path = bundle.join("config.json");
+    let json = std::fs::read(&path).context(|| format!("read({path:?})"))?;
+    Spec::parse(&json).context(|| format!("{path:?}"))
+}
+
+/// The spec's seccomp profile, compiled; what is worth a warning is logged with the container's create only.
+pub(super) fn filter(filters: &Cache, spec: &Spec) -> Result<Option<Compiled>> {
+    spec.seccomp.as_ref().map(|profile| filters.compile(profile)).transpose()
+}
+
+pub(super) fn io_owner(options: &Options) -> (u32, u32) {
+    (options.io_uid, options.io_gid)
+}
+
+pub(super) fn warn(id: &str, warnings: &[String]) {
+    for warning in warnings {
+        log::warn!(id = id; "{warning}");
+    }
+}

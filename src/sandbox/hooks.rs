@@ -1,0 +1,97 @@
+//! When the spec's hooks run (runtime-spec, config.md, "POSIX-platform Hooks"), and what a failure means.
+//!
+//! A hook that fails before the program runs fails the create or the start. After that (poststart, poststop) it is
+//! warned about: the container runs, or is gone, whatever the hook thinks.
+
+use super::container::Container;
+use super::Sandbox;
+use crate::cgroup::Entry;
+use crate::error::{Error, Kind, Result};
+use crate::launch::hooks::{self, Place};
+use crate::launch::{Launcher, Waiting};
+use crate::plan::{self, Plan};
+use crate::spec::Hook;
+use serde_json::json;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// The container's state, as hooks get it on their standard input (runtime.md, "State").
+fn state(container: &Container, status: &str, pid: u32) -> Result<Vec<u8>> {
+    let state = json!({
+        "ociVersion": container.spec.version,
+        "id": container.id,
+        "status": status,
+        "pid": pid,
+        "bundle": container.bundle,
+        "annotations": container.spec.annotations,
+    });
+    serde_json::to_vec(&state).map_err(|e| Error::caused_by(Kind::Bug, "the state for a hook", e))
+}
+
+/// Which list it is, and where in the container's life.
+struct Moment<'a> {
+    kind: &'static str,
+    status: &'static str,
+    pid: u32,
+    place: Place<'a>,
+}
+
+fn run(launcher: &dyn Launcher, container: &Container, list: &[Hook], moment: &Moment<'_>) -> Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    let state = state(container, moment.status, moment.pid)?;
+    for (i, hook) in list.iter().enumerate() {
+        let field = format!("hooks.{}[{i}]", moment.kind);
+        hooks::run(launcher, hook, &field, &state, &container.bundle, moment.place)?;
+    }
+    Ok(())
+}
+
+/// The child has its namespaces and its mounts, and its root is not yet `/`.
+pub(super) fn create(
+    sandbox: &Sandbox,
+    container: &Container,
+    pid: u32,
+    pidfd: BorrowedFd<'_>,
+) -> Result<()> {
+    let hooks = &container.spec.hooks;
+    let launcher = &*sandbox.config.launcher;
+    let at = |kind, place| Moment { kind, status: "creating", pid, place };
+    run(launcher, container, &hooks.prestart, &at("prestart", Place::Host))?;
+    run(launcher, container, &hooks.create_runtime, &at("createRuntime", Place::Host))?;
+    run(launcher, container, &hooks.create_container, &at("createContainer", Place::Namespaces(pidfd)))
+}
+
+/// The hook's program is a file of the image: it runs as the container's own program would.
+pub(super) fn start_container(sandbox: &Sandbox, container: &Container, waiting: &Waiting) -> Result<()> {
+    let compile = |hook: &Hook| -> Result<(Plan, Entry)> {
+        let compiled = super::create::filter(&sandbox.filters, &container.spec)?;
+        let plan = plan::hook(&plan::HookInput {
+            spec: &container.spec,
+            hook,
+            host: &sandbox.config.host,
+            id: &container.id,
+            filter: compiled.map(|compiled| compiled.filter),
+        })?;
+        Ok((plan, container.cgroup.entry(Some(waiting.pid))?))
+    };
+    let place = Place::Container(waiting.pidfd.as_fd(), &compile);
+    let moment = Moment { kind: "startContainer", status: "created", pid: waiting.pid, place };
+    run(&*sandbox.config.launcher, container, &container.spec.hooks.start_container, &moment)
+}
+
+pub(super) fn poststart(launcher: &dyn Launcher, container: &Container, pid: u32) {
+    let moment = Moment { kind: "poststart", status: "running", pid, place: Place::Host };
+    warn(container, run(launcher, container, &container.spec.hooks.poststart, &moment));
+}
+
+pub(super) fn poststop(launcher: &dyn Launcher, container: &Container) {
+    let moment = Moment { kind: "poststop", status: "stopped", pid: 0, place: Place::Host };
+    warn(container, run(launcher, container, &container.spec.hooks.poststop, &moment));
+}
+
+fn warn(container: &Container, ran: Result<()>) {
+    if let Err(e) = ran {
+        log::warn!(id = container.id.as_str(); "{e}");
+    }
+}

@@ -1,0 +1,138 @@
+//! The life of one process, and of the container around it.
+//!
+//! ```text
+//!            Exec             Start                            the process ends
+//!   (none) ────────► Added ───────────► Starting ───► Running ─────────────────► Stopped ──Delete──► (none)
+//!            Create           Start      ▲  │                                       ▲
+//!   (none) ────────► Created ────────────┘  └───────── the start failed ────────────┤
+//!                       └──────────────── killed at its gate ───────────────────────┘
+//! ```
+//!
+//! A start is made without the container's slot; an exit that comes while it is `Starting` waits for it in `early`.
+//!
+//! A state owns what is valid in it (the gate, the pidfd, the exit), and a transition consumes it. A frozen
+//! container is a running one whose cgroup is frozen: `Container::frozen`, since its processes can still end.
+
+use super::exit::Exit;
+use crate::error::{Error, Kind, Result};
+use crate::launch::{ExitStatus, Waiting};
+use crate::spec;
+use crate::stdio::{Io, Stdio};
+use crate::sys::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, SystemTime};
+
+/// How long the news of an exit waits for the terminal's last output; copying it takes well under a millisecond.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// The exit code that stands for "it never ran".
+pub(super) const NEVER_RAN: u32 = 255;
+
+pub(super) enum Life {
+    /// An exec that nobody has started.
+    Added(Box<spec::Process>),
+    /// At its gate.
+    Created(Waiting),
+    /// On its way, without the slot: a start may take as long as a hook, or as a hostile container can make an
+    /// exec's. The descriptor is the pidfd, where there is a process to signal already.
+    Starting(Option<OwnedFd>),
+    /// The descriptor is its pidfd.
+    Running(OwnedFd),
+    Stopped(ExitStatus),
+}
+
+impl Life {
+    pub fn word(&self) -> &'static str {
+        match self {
+            Life::Added(_) => "not started",
+            Life::Created(_) => "created",
+            Life::Starting(_) => "starting",
+            Life::Running(_) => "running",
+            Life::Stopped(_) => "stopped",
+        }
+    }
+}
+
+pub(super) struct Process {
+    /// How errors speak of it: `container c1`, `exec e1 of container c1`.
+    pub name: String,
+    /// 0 before an exec is started.
+    pub pid: u32,
+    pub stdio: Stdio,
+    /// None before an exec is started.
+    pub io: Option<Io>,
+    pub exit: Exit,
+    pub life: Life,
+    /// It ended before its start had returned: the exit waits for the start's event.
+    pub early: Option<ExitStatus>,
+}
+
+impl Process {
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.life {
+            Life::Created(waiting) => Some(waiting.pidfd.as_fd()),
+            Life::Running(pidfd) => Some(pidfd.as_fd()),
+            Life::Starting(pidfd) => pidfd.as_ref().map(AsFd::as_fd),
+            Life::Added(_) | Life::Stopped(_) => None,
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        matches!(self.life, Life::Running(_))
+    }
+
+    /// Its exit is still to come.
+    pub fn is_alive(&self) -> bool {
+        matches!(self.life, Life::Running(_) | Life::Starting(_))
+    }
+
+    /// The one answer to a request in the wrong state.
+    pub fn cannot(&self, verb: &str) -> Error {
+        Error::new(Kind::State, format!("cannot {verb} {}: it is {}", self.name, self.life.word()))
+    }
+
+    /// Takes the state out for a transition.
+    pub fn take_life(&mut self) -> Life {
+        std::mem::replace(&mut self.life, Life::Stopped(never_ran()))
+    }
+
+    /// The process has ended: its streams see EOF once no other process holds them.
+    pub fn stop(&mut self, status: ExitStatus) {
+        self.life = Life::Stopped(status);
+        if let Some(io) = &self.io {
+            io.ended();
+            io.settle(LAST_WORDS);
+        }
+    }
+
+    pub fn exited(&self) -> Option<ExitStatus> {
+        match self.life {
+            Life::Stopped(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// Sends a signal. A process that is gone is NotFound: containerd relies on it.
+    pub fn signal(&self, signal: u32) -> Result<()> {
+        let gone = || Error::new(Kind::NotFound, format!("{}: process already finished", self.name));
+        if matches!(self.life, Life::Added(_) | Life::Starting(None)) {
+            return Err(Error::new(Kind::State, format!("{}: process not created", self.name)));
+        }
+        let pidfd = self.pidfd().ok_or_else(gone)?;
+        let signal = i32::try_from(signal)
+            .ok()
+            .filter(|s| (0..=64).contains(s))
+            .ok_or_else(|| Error::new(Kind::Invalid, format!("signal {signal} does not exist")))?;
+        match crate::sys::wait::signal(pidfd, signal) {
+            Ok(()) => Ok(()),
+            Err(Errno::ESRCH) => Err(gone()),
+            Err(errno) => {
+                Err(Error::system(format!("pidfd_send_signal({}, {signal})", self.name), errno as i32))
+            }
+        }
+    }
+}
+
+pub(super) fn never_ran() -> ExitStatus {
+    ExitStatus { code: NEVER_RAN, at: SystemTime::now() }
+}

@@ -1,0 +1,234 @@
+//! The domain: a sandbox, its containers, their processes, and the life of each.
+//!
+//! `service` translates requests to these calls and [`Event`]s to containerd's; nothing here knows protobuf.
+//! Lock order: `Sandbox::containers` (look-up only) → one container's slot → the reaper's table (clone and
+//! insert only). The watch thread takes one slot at a time.
+
+mod container;
+mod create;
+mod dump;
+mod exec;
+mod exit;
+mod hooks;
+mod lifecycle;
+pub mod record;
+mod request;
+mod watch;
+
+pub use request::{
+    Connected, Create, Deleted, Event, Options, ProcessKey, ProcessState, RootfsMount, Status,
+};
+
+use crate::cgroup::{stats::Stats, Cgroup};
+use crate::error::{Context, Error, Kind, Result};
+use crate::launch::{ExitStatus, Launcher};
+use crate::plan::Host;
+use crate::seccomp::Cache;
+use crate::spec::{self, resources::Resources, Spec};
+use crate::stdio::{Stdio, Switchboard};
+use container::Container;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Where events go. Called in order, must not block.
+pub type EventSink = Box<dyn Fn(Event) + Send + Sync>;
+
+/// Makes a container's cgroup.
+pub type CgroupMaker = Box<dyn Fn(&Spec, &Options, &str) -> Result<Box<dyn Cgroup>> + Send + Sync>;
+
+/// The world around a sandbox, as parameters.
+pub struct Config {
+    /// containerd's namespace.
+    pub namespace: String,
+    pub host: Host,
+    pub launcher: Box<dyn Launcher>,
+    pub cgroups: CgroupMaker,
+    pub events: EventSink,
+}
+
+/// One shim's sandbox with its containers. All calls may come from any thread.
+pub struct Sandbox {
+    config: Config,
+    events: Arc<EventSink>,
+    watch: watch::Watch,
+    streams: Switchboard,
+    filters: Cache,
+    containers: Mutex<Containers>,
+}
+
+#[derive(Default)]
+struct Containers {
+    /// By id; None while a create is at work: the id is taken, and there is nothing to ask yet.
+    known: BTreeMap<String, Option<Arc<Container>>>,
+    /// The shim has decided to end.
+    closed: bool,
+}
+
+/// Frees the id of a create that ends without a container, by an error or by a panic.
+struct Taken<'a> {
+    sandbox: &'a Sandbox,
+    id: &'a str,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut containers = self.sandbox.lock();
+        if let Some(None) = containers.known.get(self.id) {
+            containers.known.remove(self.id);
+        }
+    }
+}
+
+impl Sandbox {
+    pub fn new(mut config: Config) -> Result<Self> {
+        let events = Arc::new(std::mem::replace(&mut config.events, Box::new(|_| {})));
+        Ok(Sandbox {
+            config,
+            events,
+            watch: watch::Watch::start()?,
+            streams: Switchboard::new()?,
+            filters: Cache::default(),
+            containers: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Containers> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn container(&self, id: &str) -> Result<Arc<Container>> {
+        let containers = self.lock();
+        match containers.known.get(id) {
+            Some(Some(container)) => Ok(Arc::clone(container)),
+            _ => Err(Error::new(Kind::NotFound, format!("container {id} not created"))),
+        }
+    }
+
+    /// Makes a container whose process waits at its gate; returns its pid.
+    pub fn create(&self, request: Create) -> Result<u32> {
+        let id = request.id.clone();
+        {
+            let mut containers = self.lock();
+            if containers.closed {
+                return Err(Error::new(Kind::Unavailable, format!("create {id}: the shim is ending")));
+            }
+            if containers.known.contains_key(&id) {
+                return Err(Error::new(Kind::Exists, format!("container {id} exists")));
+            }
+            containers.known.insert(id.clone(), None);
+        }
+        let _taken = Taken { sandbox: self, id: &id };
+        let container = create::create(self, request).context(|| format!("create {id}"))?;
+        let pid = container.lock().init.pid;
+        self.lock().known.insert(id.clone(), Some(container));
+        Ok(pid)
+    }
+
+    pub fn start(&self, key: &ProcessKey) -> Result<u32> {
+        let container = self.container(&key.container)?;
+        match &key.exec {
+            None => container.start(self),
+            Some(exec) => container.start_exec(
+                exec,
+                &exec::Starter {
+                    namespace: &self.config.namespace,
+                    host: &self.config.host,
+                    launcher: &*self.config.launcher,
+                    watch: &self.watch,
+                    streams: &self.streams,
+                    filters: &self.filters,
+                    container: Arc::downgrade(&container),
+                },
+            ),
+        }
+    }
+
+    /// Registers an exec; nothing runs until `start`. `process` is the JSON of the OCI `Process`.
+    pub fn exec(&self, key: &ProcessKey, process: &[u8], stdio: Stdio) -> Result<()> {
+        let container = self.container(&key.container)?;
+        let mut process =
+            spec::Process::parse(process).context(|| format!("exec {} in {}", key.id(), key.container))?;
+        // The request decides on the terminal, as it does on the streams.
+        process.terminal = stdio.terminal;
+        container.add_exec(key.id(), process, stdio)
+    }
+
+    pub fn delete(&self, key: &ProcessKey) -> Result<Deleted> {
+        let container = self.container(&key.container)?;
+        if let Some(exec) = &key.exec {
+            return container.delete_exec(exec);
+        }
+        let deleted = container.delete(&*self.config.launcher)?;
+        self.lock().known.remove(&key.container);
+        Ok(deleted)
+    }
+
+    pub fn state(&self, key: &ProcessKey) -> Result<ProcessState> {
+        self.container(&key.container)?.state(key.exec.as_deref())
+    }
+
+    /// Each pid of the container's cgroup, with the exec's id where it is one's first process.
+    pub fn pids(&self, container: &str) -> Result<Vec<(u32, Option<String>)>> {
+        self.container(container)?.pids()
+    }
+
+    /// `all` signals every process of the container; it means nothing for an exec.
+    pub fn kill(&self, key: &ProcessKey, signal: u32, all: bool) -> Result<()> {
+        self.container(&key.container)?.kill(key.exec.as_deref(), signal, all)
+    }
+
+    pub fn pause(&self, container: &str) -> Result<()> {
+        self.container(container)?.pause()
+    }
+
+    pub fn resume(&self, container: &str) -> Result<()> {
+        self.container(container)?.resume()
+    }
+
+    /// `resources` is the JSON of the OCI `LinuxResources`.
+    pub fn update(&self, container: &str, resources: &[u8]) -> Result<()> {
+        let container = self.container(container)?;
+        container.update(
+            &Resources::from_json(resources, "resources").context(|| format!("update {}", container.id))?,
+        )
+    }
+
+    /// Calls `waiter` once the process has ended: at once, on this thread, if it has; else on the watch thread,
+    /// so it must not block. (A blocked thread per Task.Wait would be the larger part of the shim's memory.)
+    pub fn on_exit(&self, key: &ProcessKey, waiter: Box<dyn FnOnce(ExitStatus) + Send>) -> Result<()> {
+        self.container(&key.container)?.exit(key.exec.as_deref())?.then(waiter);
+        Ok(())
+    }
+
+    pub fn stats(&self, container: &str) -> Result<Stats> {
+        self.container(container)?.stats()
+    }
+
+    pub fn resize(&self, key: &ProcessKey, columns: u16, rows: u16) -> Result<()> {
+        self.container(&key.container)?.resize(key.exec.as_deref(), columns, rows)
+    }
+
+    pub fn close_stdin(&self, key: &ProcessKey) -> Result<()> {
+        self.container(&key.container)?.close_stdin(key.exec.as_deref())
+    }
+
+    /// Never an error: containerd asks it of ids that this shim does not have.
+    pub fn connect(&self, container: &str) -> Connected {
+        let task_pid = self.container(container).map_or(0, |c| c.lock().init.pid);
+        Connected { shim_pid: std::process::id(), task_pid }
+    }
+
+    /// True where the shim has nothing left to serve and ends now; from then on no create succeeds. `service`
+    /// remembers that it asked, and asks again after each delete.
+    pub fn shutdown(&self) -> bool {
+        let mut containers = self.lock();
+        containers.closed = containers.known.is_empty();
+        containers.closed
+    }
+
+    /// Before the shim ends: gives logging programs until `limit` to end.
+    pub fn finish(&self, limit: Duration) {
+        self.streams.finish(limit);
+    }
+}

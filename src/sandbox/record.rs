@@ -1,0 +1,110 @@
+//! What must survive the shim: a small JSON file in the bundle, so that the `delete` verb, which runs without
+//! the server, finds the cgroup and the real exit.
+
+use crate::cgroup;
+use crate::error::{Context, Error, Kind, Result};
+use crate::launch::ExitStatus;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const NAME: &str = "shoal.json";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    pub id: String,
+    /// 0 until the process is made.
+    pub pid: u32,
+    /// Field 22 of /proc/PID/stat (proc_pid_stat(5)): with it a pid that was used again is told apart.
+    pub start_time: u64,
+    pub cgroup: cgroup::Record,
+    pub exit: Option<RecordedExit>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct RecordedExit {
+    pub code: u32,
+    pub seconds: u64,
+    pub nanos: u32,
+}
+
+impl From<ExitStatus> for RecordedExit {
+    fn from(status: ExitStatus) -> Self {
+        let since = status.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        RecordedExit { code: status.code, seconds: since.as_secs(), nanos: since.subsec_nanos() }
+    }
+}
+
+impl RecordedExit {
+    pub fn at(&self) -> SystemTime {
+        UNIX_EPOCH + std::time::Duration::new(self.seconds, self.nanos)
+    }
+}
+
+fn path(bundle: &Path) -> PathBuf {
+    bundle.join(NAME)
+}
+
+/// Writes it anew; a reader sees the old one or the new one.
+pub(super) fn write(bundle: &Path, record: &Record) -> Result<()> {
+    let path = path(bundle);
+    let fresh = path.with_extension("json.new");
+    let text = serde_json::to_vec(record)
+        .map_err(|e| Error::caused_by(Kind::Bug, format!("record of {}", record.id), e))?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)
+        .context(|| format!("open({fresh:?})"))?;
+    file.write_all(&text).context(|| format!("write({fresh:?})"))?;
+    fs::rename(&fresh, &path).context(|| format!("rename({fresh:?}, {path:?})"))
+}
+
+/// None where the bundle has none: nothing was made, or all of it is gone.
+pub fn read(bundle: &Path) -> Result<Option<Record>> {
+    let path = path(bundle);
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|e| Error::caused_by(Kind::Invalid, format!("{path:?}"), e)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).context(|| format!("read({path:?})")),
+    }
+}
+
+/// The exit is a help for `delete` after a crash: without it the shim goes on.
+pub(super) fn exited(bundle: &Path, status: ExitStatus) {
+    let written = read(bundle).and_then(|record| match record {
+        Some(record) => write(bundle, &Record { exit: Some(status.into()), ..record }),
+        None => Ok(()),
+    });
+    if let Err(e) = written {
+        log::warn!("could not record an exit: {e}");
+    }
+}
+
+pub fn remove(bundle: &Path) {
+    // The bundle is containerd's, and it removes the folder right after.
+    let _ = fs::remove_file(path(bundle));
+}
+
+/// When the process started, in clock ticks since boot; None where there is no such process.
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, so count from its end.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_own_process_has_a_start_time_and_pid_0_has_none() {
+        assert!(super::start_time(std::process::id()).is_some_and(|t| t > 0));
+        assert!(super::start_time(0).is_none());
+    }
+}

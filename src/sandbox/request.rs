@@ -1,0 +1,156 @@
+//! What the sandbox is asked and what it answers, as plain data.
+
+use crate::launch::ExitStatus;
+use crate::stdio::Stdio;
+use std::fmt;
+use std::path::PathBuf;
+
+/// A process of a container: its first one (`exec` is None) or an exec.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessKey {
+    pub container: String,
+    pub exec: Option<String>,
+}
+
+impl ProcessKey {
+    pub fn init(container: &str) -> Self {
+        ProcessKey { container: container.into(), exec: None }
+    }
+
+    /// The id that containerd's events carry.
+    pub fn id(&self) -> &str {
+        self.exec.as_deref().unwrap_or(&self.container)
+    }
+}
+
+impl fmt::Display for ProcessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.exec {
+            Some(exec) => write!(f, "exec {exec} of container {}", self.container),
+            None => write!(f, "container {}", self.container),
+        }
+    }
+}
+
+/// A rootfs mount of the request (`containerd.types.Mount`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootfsMount {
+    pub fstype: String,
+    pub source: String,
+    /// Below the rootfs; mostly empty.
+    pub target: String,
+    pub options: Vec<String>,
+}
+
+impl RootfsMount {
+    pub(super) fn to_plan(&self) -> crate::plan::RootfsMount {
+        crate::plan::RootfsMount {
+            fstype: self.fstype.clone(),
+            source: self.source.clone(),
+            target: self.target.clone(),
+            options: self.options.clone(),
+        }
+    }
+}
+
+/// Task options, whatever message they came in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub no_pivot_root: bool,
+    pub no_new_keyring: bool,
+    pub systemd_cgroup: bool,
+    /// Owner of the fifos, where not root.
+    pub io_uid: u32,
+    pub io_gid: u32,
+}
+
+/// Task.Create, checked.
+#[derive(Clone, Debug, Default)]
+pub struct Create {
+    pub id: String,
+    pub bundle: PathBuf,
+    pub rootfs: Vec<RootfsMount>,
+    pub stdio: Stdio,
+    pub options: Options,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+/// The answer to Task.State.
+#[derive(Clone, Debug)]
+pub struct ProcessState {
+    pub key: ProcessKey,
+    pub bundle: PathBuf,
+    /// 0 before an exec is started.
+    pub pid: u32,
+    pub status: Status,
+    pub stdio: Stdio,
+    pub exit: Option<ExitStatus>,
+}
+
+/// What happened, in the order in which containerd must hear of it.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Create {
+        container: String,
+        bundle: PathBuf,
+        rootfs: Vec<RootfsMount>,
+        stdio: Stdio,
+        pid: u32,
+    },
+    Start {
+        container: String,
+        pid: u32,
+    },
+    ExecAdded {
+        container: String,
+        exec: String,
+    },
+    ExecStarted {
+        container: String,
+        exec: String,
+        pid: u32,
+    },
+    /// `id` is the exec's id, or the container's for its first process.
+    Exit {
+        container: String,
+        id: String,
+        pid: u32,
+        exit: ExitStatus,
+    },
+    Delete {
+        container: String,
+        pid: u32,
+        exit: ExitStatus,
+    },
+    Paused {
+        container: String,
+    },
+    Resumed {
+        container: String,
+    },
+    Oom {
+        container: String,
+    },
+}
+
+/// The answer to Task.Delete.
+#[derive(Clone, Copy, Debug)]
+pub struct Deleted {
+    pub pid: u32,
+    pub exit: ExitStatus,
+}
+
+/// The answer to Task.Connect.
+#[derive(Clone, Copy, Debug)]
+pub struct Connected {
+    pub shim_pid: u32,
+    /// 0 where the container is not known.
+    pub task_pid: u32,
+}

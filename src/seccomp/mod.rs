@@ -1,0 +1,28 @@
+//! A seccomp profile as the program that the kernel runs at every system call of the container.
+//!
+//! It is compiled in the shim, before the clone; the child only loads it. What a number alone decides is looked up
+//! in ours (`table`, `tree`); the rest of a profile is compiled by libseccomp (`compile`), which also knows the
+//! calls' names and numbers on every architecture.
+
+mod arch;
+mod cache;
+mod compile;
+mod newer;
+mod table;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+pub use cache::Cache;
+pub use compile::compile;
+
+use crate::sys::seccomp::Filter;
+
+/// A compiled profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    pub filter: Filter,
+    /// What is worth a line in the log: names that libseccomp does not know.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,258 @@
+//! One connection of containerd: frames in, responses out, and the calls that wait for something.
+//!
+//! Nothing here blocks: the socket is non-blocking, what it does not take is kept and written when epoll says
+//! so. A thread may therefore answer from anywhere, also from where an exit is published.
+
+use super::frame::{self, Header, HEADER};
+use super::reply::{Call, Reply};
+use crate::sys::epoll::{Epoll, Interest};
+use crate::sys::event::Event;
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+/// A peer that reads nothing may keep this much of ours in memory; then its connection is closed.
+const UNSENT_MAX: usize = 16 << 20;
+
+/// Locks also after a panic elsewhere: the data of this module is consistent between any two statements.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the connections of one server share.
+pub(super) struct Common {
+    pub(super) epoll: Epoll,
+    /// Raised when a parked call has got a deadline: the serving thread may wait for longer than that.
+    pub(super) clock: Event,
+    /// Some parked call has a deadline.
+    pub(super) deadlines: AtomicBool,
+}
+
+pub(super) struct Connection {
+    pub(super) token: u64,
+    stream: UnixStream,
+    common: Arc<Common>,
+    incoming: Mutex<Incoming>,
+    outgoing: Mutex<Outgoing>,
+    /// Calls whose answer comes later, by stream.
+    waiting: Mutex<HashMap<u32, Call>>,
+}
+
+/// The frame that is being read.
+enum Incoming {
+    Header([u8; HEADER], usize),
+    Payload(Header, Vec<u8>, usize),
+    /// The rest of a payload that is larger than allowed.
+    Discard(Header, usize),
+}
+
+struct Outgoing {
+    unsent: Vec<u8>,
+    /// A thread has the reading side: it arms again when it is done.
+    reading: bool,
+    closed: bool,
+}
+
+/// What a read brought.
+pub(super) enum Received {
+    Frame(Header, Vec<u8>),
+    Oversized(Header),
+    /// Not a whole frame yet.
+    Nothing,
+    Closed,
+}
+
+impl Connection {
+    /// Takes a non-blocking stream and registers it.
+    pub(super) fn new(stream: UnixStream, token: u64, common: Arc<Common>) -> io::Result<Arc<Self>> {
+        common.epoll.add(stream.as_fd(), token, Interest::default())?;
+        Ok(Arc::new(Connection {
+            token,
+            stream,
+            common,
+            incoming: Mutex::new(Incoming::Header([0; HEADER], 0)),
+            outgoing: Mutex::new(Outgoing { unsent: Vec::new(), reading: true, closed: false }),
+            waiting: Mutex::default(),
+        }))
+    }
+
+    /// Reads until a frame is whole or the socket is empty.
+    pub(super) fn receive(&self) -> Received {
+        let mut incoming = lock(&self.incoming);
+        loop {
+            let mut scratch = [0; 4096];
+            let buffer = match &mut *incoming {
+                Incoming::Header(bytes, have) => &mut bytes[*have..],
+                Incoming::Payload(_, bytes, have) => &mut bytes[*have..],
+                Incoming::Discard(_, left) => {
+                    let some = (*left).min(scratch.len());
+                    &mut scratch[..some]
+                }
+            };
+            // An empty payload is whole without a read; a read of no bytes would look like the end.
+            let got = if buffer.is_empty() {
+                0
+            } else {
+                match (&self.stream).read(buffer) {
+                    Ok(0) => return Received::Closed,
+                    Ok(got) => got,
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Received::Nothing,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(_) => return Received::Closed,
+                }
+            };
+            match &mut *incoming {
+                Incoming::Header(bytes, have) => {
+                    *have += got;
+                    if *have == HEADER {
+                        let header = Header::parse(*bytes);
+                        *incoming = match header.oversized() {
+                            true => Incoming::Discard(header, header.length as usize),
+                            false => Incoming::Payload(header, vec![0; header.length as usize], 0),
+                        };
+                    }
+                }
+                Incoming::Payload(header, bytes, have) => {
+                    *have += got;
+                    if *have == bytes.len() {
+                        let received = Received::Frame(*header, std::mem::take(bytes));
+                        *incoming = Incoming::Header([0; HEADER], 0);
+                        return received;
+                    }
+                }
+                Incoming::Discard(header, left) => {
+                    *left -= got;
+                    if *left == 0 {
+                        let received = Received::Oversized(*header);
+                        *incoming = Incoming::Header([0; HEADER], 0);
+                        return received;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The thread that was told of this connection has the reading side from now on.
+    pub(super) fn begin_reading(&self) {
+        lock(&self.outgoing).reading = true;
+    }
+
+    /// Gives the reading side back: the next frame may be read by any thread.
+    pub(super) fn end_reading(&self) {
+        let mut outgoing = lock(&self.outgoing);
+        outgoing.reading = false;
+        self.arm(&outgoing);
+    }
+
+    /// Writes what was kept.
+    pub(super) fn flush(&self) {
+        let mut outgoing = lock(&self.outgoing);
+        let unsent = std::mem::take(&mut outgoing.unsent);
+        self.write(&mut outgoing, &unsent);
+    }
+
+    /// Sends the payload of a response; false where it is too large for the protocol.
+    pub(super) fn send(&self, stream: u32, payload: &[u8]) -> bool {
+        let Some(bytes) = frame::response(stream, payload) else { return false };
+        let mut outgoing = lock(&self.outgoing);
+        if outgoing.unsent.is_empty() {
+            self.write(&mut outgoing, &bytes);
+        } else {
+            self.keep(&mut outgoing, &bytes);
+        }
+        true
+    }
+
+    fn write(&self, outgoing: &mut Outgoing, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !outgoing.closed {
+            match (&self.stream).write(bytes) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                // The peer is gone; the reading side learns it too and cleans up.
+                Err(_) => outgoing.closed = true,
+            }
+        }
+        self.keep(outgoing, bytes);
+    }
+
+    fn keep(&self, outgoing: &mut Outgoing, bytes: &[u8]) {
+        if bytes.is_empty() || outgoing.closed {
+            return;
+        }
+        outgoing.unsent.extend_from_slice(bytes);
+        if outgoing.unsent.len() > UNSENT_MAX {
+            log::warn!("closed a connection whose peer does not read its responses");
+            outgoing.closed = true;
+            outgoing.unsent = Vec::new();
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
+        self.arm(outgoing);
+    }
+
+    fn arm(&self, outgoing: &Outgoing) {
+        let interest =
+            Interest { read: !outgoing.reading, write: !outgoing.unsent.is_empty() && !outgoing.closed };
+        // Fails only for a connection that was closed meanwhile.
+        let _ = self.common.epoll.arm(self.stream.as_fd(), self.token, interest);
+    }
+
+    /// Forgets the peer and the calls that wait.
+    pub(super) fn close(&self) {
+        let mut outgoing = lock(&self.outgoing);
+        outgoing.closed = true;
+        outgoing.unsent = Vec::new();
+        let _ = self.common.epoll.remove(self.stream.as_fd());
+        let _ = self.stream.shutdown(Shutdown::Both);
+        drop(outgoing);
+        lock(&self.waiting).clear();
+    }
+
+    /// Keeps a call for an answer that comes later; gives it back where its stream is waiting already.
+    pub(super) fn park(&self, stream: u32, call: Call) -> Result<(), Call> {
+        let mut waiting = lock(&self.waiting);
+        if waiting.contains_key(&stream) {
+            return Err(call);
+        }
+        let deadline = call.deadline.is_some();
+        waiting.insert(stream, call);
+        drop(waiting);
+        if deadline {
+            self.common.deadlines.store(true, Ordering::SeqCst);
+            self.common.clock.raise();
+        }
+        Ok(())
+    }
+
+    /// The parked call, to be answered now; None where it was answered or its connection is gone.
+    pub(super) fn unpark(connection: &Weak<Self>, stream: u32) -> Option<Reply> {
+        let connection = connection.upgrade()?;
+        let call = lock(&connection.waiting).remove(&stream)?;
+        Some(Reply::new(connection, stream, call))
+    }
+
+    /// Answers each parked call that is past its time, and says when the next one is.
+    pub(super) fn expire(self: &Arc<Self>, now: Instant) -> Option<Instant> {
+        let mut waiting = lock(&self.waiting);
+        let late: Vec<u32> = waiting
+            .iter()
+            .filter(|(_, call)| call.deadline.is_some_and(|at| at <= now))
+            .map(|(&stream, _)| stream)
+            .collect();
+        let late: Vec<Reply> = late
+            .into_iter()
+            .filter_map(|stream| Some(Reply::new(self.clone(), stream, waiting.remove(&stream)?)))
+            .collect();
+        let next = waiting.values().filter_map(|call| call.deadline).min();
+        drop(waiting);
+        for reply in late {
+            reply.expired();
+        }
+        next
+    }
+}

@@ -1,0 +1,268 @@
+//! Events to containerd: one queue, in order, each sent until containerd has acknowledged it.
+//!
+//! containerd may be away for a restart; the events wait for it. The thread that sends exists while there is
+//! something to send and a little longer, since an idle thread costs every shim of the node memory.
+
+use super::connection::lock;
+use super::convert::{any, timestamp, wire_mount};
+use super::publish::{Forwarded, Publisher};
+use crate::sandbox::{Event, RootfsMount};
+use crate::stdio::Stdio;
+use containerd_shim_protos::events::task::*;
+use containerd_shim_protos::shim::event::Envelope;
+use containerd_shim_protos::shim::events::ForwardRequest;
+use containerd_shim_protos::topics;
+use protobuf::well_known_types::any::Any;
+use protobuf::{Message, MessageField};
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// As many as the Go shim keeps; the oldest go first, with a warning.
+const QUEUE_MAX: usize = 2048;
+/// How long the thread waits for another event before it ends.
+const IDLE: Duration = Duration::from_secs(2);
+/// Between attempts to reach a containerd that is away.
+const RETRY: Duration = Duration::from_millis(500);
+/// How often one event is sent to a containerd that answers, but with an error.
+const REFUSALS_MAX: u32 = 5;
+const STACK: usize = 128 << 10;
+
+#[derive(Clone)]
+pub struct Events(Arc<Shared>);
+
+struct Shared {
+    namespace: String,
+    /// containerd's ttrpc socket; None: nobody to tell.
+    address: Option<String>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Encoded `ForwardRequest`s with their topics.
+    queue: VecDeque<(&'static str, Vec<u8>)>,
+    running: bool,
+    draining: bool,
+}
+
+impl Events {
+    pub fn new(namespace: &str, address: Option<String>) -> Self {
+        Events(Arc::new(Shared {
+            namespace: namespace.to_owned(),
+            address,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }))
+    }
+
+    /// Queues an event; never blocks.
+    pub fn push(&self, event: Event) {
+        let (topic, body) = message(&event);
+        report(&event);
+        if self.0.address.is_none() {
+            return;
+        }
+        let envelope = Envelope {
+            timestamp: Some(timestamp(SystemTime::now())).into(),
+            namespace: self.0.namespace.clone(),
+            topic: topic.to_owned(),
+            event: Some(body).into(),
+            ..Default::default()
+        };
+        let request = ForwardRequest { envelope: Some(envelope).into(), ..Default::default() };
+        let request = match request.write_to_bytes() {
+            Ok(bytes) => bytes,
+            Err(e) => return log::error!("encode an event for {topic}: {e}"),
+        };
+        let mut state = lock(&self.0.state);
+        if state.queue.len() >= QUEUE_MAX {
+            if let Some((topic, _)) = state.queue.pop_front() {
+                log::warn!("dropped the oldest event ({topic}): {QUEUE_MAX} wait for containerd");
+            }
+        }
+        state.queue.push_back((topic, request));
+        self.0.changed.notify_all();
+        if !state.running {
+            state.running = true;
+            let shared = self.0.clone();
+            let thread = std::thread::Builder::new().name("events".into()).stack_size(STACK);
+            if let Err(e) = thread.spawn(move || shared.send()) {
+                // The next event tries again.
+                state.running = false;
+                log::error!("start the thread that publishes events: {e}");
+            }
+        }
+    }
+
+    /// Waits until all events are out, or `limit` has passed; returns how many are left.
+    pub fn drain(&self, limit: Duration) -> usize {
+        let end = Instant::now() + limit;
+        let mut state = lock(&self.0.state);
+        state.draining = true;
+        self.0.changed.notify_all();
+        while !state.queue.is_empty() {
+            let Some(left) = end.checked_duration_since(Instant::now()) else { break };
+            state = self.0.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.queue.len()
+    }
+
+    pub fn waiting(&self) -> usize {
+        lock(&self.0.state).queue.len()
+    }
+}
+
+impl Shared {
+    /// The thread: sends the oldest event until it is acknowledged, then the next.
+    fn send(&self) {
+        let mut publisher = Publisher::new(self.address.as_deref().unwrap_or_default());
+        let mut refusals = 0;
+        let mut away = false;
+        loop {
+            let mut state = lock(&self.state);
+            let deadline = Instant::now() + IDLE;
+            while state.queue.is_empty() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() || state.draining {
+                    state.running = false;
+                    return;
+                }
+                state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            // It stays in the queue until it is acknowledged.
+            let Some((topic, request)) = state.queue.front().cloned() else { continue };
+            drop(state);
+            let done = match publisher.forward(&request) {
+                Forwarded::Acknowledged => true,
+                Forwarded::Refused(why) => {
+                    refusals += 1;
+                    let last = refusals >= REFUSALS_MAX;
+                    log::warn!(topic; "containerd refused an event{}: {why}", if last { " for good" } else { "" });
+                    last
+                }
+                Forwarded::Away(why) => {
+                    if !std::mem::replace(&mut away, true) {
+                        log::warn!("events wait for containerd: {why}");
+                    }
+                    false
+                }
+            };
+            let mut state = lock(&self.state);
+            if done {
+                refusals = 0;
+                if std::mem::take(&mut away) {
+                    log::info!("containerd takes events again");
+                }
+                // It may have been dropped from a full queue meanwhile.
+                if state.queue.front().is_some_and(|(_, front)| *front == request) {
+                    state.queue.pop_front();
+                }
+                self.changed.notify_all();
+            } else {
+                drop(self.changed.wait_timeout(state, RETRY));
+            }
+        }
+    }
+}
+
+/// The line that the log has for each change of state.
+fn report(event: &Event) {
+    match event {
+        Event::Create { container, pid, .. } => log::info!(container, pid; "created a container"),
+        Event::Start { container, pid } => log::info!(container, pid; "started a container"),
+        Event::ExecAdded { container, exec } => log::debug!(container, exec; "added an exec"),
+        Event::ExecStarted { container, exec, pid } => log::info!(container, exec, pid; "started an exec"),
+        Event::Exit { container, id, pid, exit } => {
+            log::info!(container, process = id, pid, code = exit.code; "a process ended");
+        }
+        Event::Delete { container, .. } => log::info!(container; "deleted a container"),
+        Event::Paused { container } => log::info!(container; "paused a container"),
+        Event::Resumed { container } => log::info!(container; "resumed a container"),
+        Event::Oom { container } => log::warn!(container; "a process was killed for lack of memory"),
+    }
+}
+
+fn message(event: &Event) -> (&'static str, Any) {
+    match event {
+        Event::Create { container, bundle, rootfs, stdio, pid } => (
+            topics::TASK_CREATE_EVENT_TOPIC,
+            pack("TaskCreate", &create(container, bundle, rootfs, stdio, *pid)),
+        ),
+        Event::Start { container, pid } => {
+            let body = TaskStart { container_id: container.clone(), pid: *pid, ..Default::default() };
+            (topics::TASK_START_EVENT_TOPIC, pack("TaskStart", &body))
+        }
+        Event::ExecAdded { container, exec } => {
+            let body = TaskExecAdded {
+                container_id: container.clone(),
+                exec_id: exec.clone(),
+                ..Default::default()
+            };
+            (topics::TASK_EXEC_ADDED_EVENT_TOPIC, pack("TaskExecAdded", &body))
+        }
+        Event::ExecStarted { container, exec, pid } => {
+            let (container_id, exec_id) = (container.clone(), exec.clone());
+            let body = TaskExecStarted { container_id, exec_id, pid: *pid, ..Default::default() };
+            (topics::TASK_EXEC_STARTED_EVENT_TOPIC, pack("TaskExecStarted", &body))
+        }
+        Event::Exit { container, id, pid, exit } => {
+            let body = TaskExit {
+                container_id: container.clone(),
+                id: id.clone(),
+                pid: *pid,
+                exit_status: exit.code,
+                exited_at: Some(timestamp(exit.at)).into(),
+                ..Default::default()
+            };
+            (topics::TASK_EXIT_EVENT_TOPIC, pack("TaskExit", &body))
+        }
+        Event::Delete { container, pid, exit } => {
+            let body = TaskDelete {
+                container_id: container.clone(),
+                pid: *pid,
+                exit_status: exit.code,
+                exited_at: Some(timestamp(exit.at)).into(),
+                ..Default::default()
+            };
+            (topics::TASK_DELETE_EVENT_TOPIC, pack("TaskDelete", &body))
+        }
+        Event::Paused { container } => {
+            let body = TaskPaused { container_id: container.clone(), ..Default::default() };
+            (topics::TASK_PAUSED_EVENT_TOPIC, pack("TaskPaused", &body))
+        }
+        Event::Resumed { container } => {
+            let body = TaskResumed { container_id: container.clone(), ..Default::default() };
+            (topics::TASK_RESUMED_EVENT_TOPIC, pack("TaskResumed", &body))
+        }
+        Event::Oom { container } => {
+            let body = TaskOOM { container_id: container.clone(), ..Default::default() };
+            (topics::TASK_OOM_EVENT_TOPIC, pack("TaskOOM", &body))
+        }
+    }
+}
+
+fn create(container: &str, bundle: &Path, rootfs: &[RootfsMount], stdio: &Stdio, pid: u32) -> TaskCreate {
+    let io = TaskIO {
+        stdin: stdio.stdin.clone(),
+        stdout: stdio.stdout.clone(),
+        stderr: stdio.stderr.clone(),
+        terminal: stdio.terminal,
+        ..Default::default()
+    };
+    TaskCreate {
+        container_id: container.to_owned(),
+        bundle: bundle.to_string_lossy().into_owned(),
+        rootfs: rootfs.iter().map(wire_mount).collect(),
+        io: MessageField::some(io),
+        pid,
+        ..Default::default()
+    }
+}
+
+/// containerd looks events up by the bare name.
+fn pack(name: &str, message: &impl Message) -> Any {
+    any(&format!("containerd.events.{name}"), message.write_to_bytes().unwrap_or_default())
+}

@@ -1,0 +1,203 @@
+//! Runtime options, in each of the messages that they come in.
+//!
+//! `containerd.runc.v1.Options` (CRI without an options table, docker), `runtimeoptions.v1.Options` (CRI with a
+//! table, `ctr --runtime-config-path`): a TOML file or body with the keys of the former; `google.protobuf.Empty`
+//! (`ctr sandboxes run`); or nothing.
+
+use super::convert::type_name;
+use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::sandbox;
+use containerd_shim_protos::shim::oci;
+use protobuf::well_known_types::any::Any;
+use protobuf::{CodedInputStream, Message};
+use std::io::Read;
+use std::path::Path;
+
+const RUNC: &str = "containerd.runc.v1.Options";
+const RUNTIME: &str = "runtimeoptions.v1.Options";
+const EMPTY: &str = "google.protobuf.Empty";
+/// A file of options has a few lines; what is larger is another file.
+const FILE_MAX: u64 = 1 << 20;
+
+/// Of the start (`shim_cgroup`) and of each container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub container: sandbox::Options,
+    /// The cgroup that the shim itself joins; empty: it stays.
+    pub shim_cgroup: String,
+    /// What was given and has no effect, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Whether the Any is one that [`from_any`] knows.
+pub fn known(any: &Any) -> bool {
+    matches!(type_name(any), RUNC | RUNTIME | EMPTY)
+}
+
+pub fn from_any(any: Option<&Any>) -> Result<Options> {
+    let Some(any) = any else { return Ok(Options::default()) };
+    let wrong =
+        |e: protobuf::Error| Error::caused_by(Kind::Invalid, format!("options: decode {}", any.type_url), e);
+    match type_name(any) {
+        RUNC => Ok(from_runc(oci::Options::parse_from_bytes(&any.value).map_err(wrong)?)),
+        RUNTIME => from_runtime(&any.value, wrong),
+        EMPTY => Ok(Options::default()),
+        "" if any.value.is_empty() => Ok(Options::default()),
+        _ => Err(invalid(format!("options: the type {:?} is not known", any.type_url))),
+    }
+}
+
+fn from_runc(o: oci::Options) -> Options {
+    let mut warnings = Vec::new();
+    for (key, value) in
+        [("BinaryName", &o.binary_name), ("Root", &o.root), ("CriuImagePath", &o.criu_image_path)]
+    {
+        if !value.is_empty() {
+            warnings.push(no_effect(key));
+        }
+    }
+    Options {
+        container: sandbox::Options {
+            no_pivot_root: o.no_pivot_root,
+            no_new_keyring: o.no_new_keyring,
+            systemd_cgroup: o.systemd_cgroup,
+            io_uid: o.io_uid,
+            io_gid: o.io_gid,
+        },
+        shim_cgroup: o.shim_cgroup,
+        warnings,
+    }
+}
+
+fn no_effect(key: &str) -> String {
+    format!("options: {key} has no effect: this shim is the runtime")
+}
+
+/// `runtimeoptions.v1.Options { string type_url = 1; string config_path = 2; bytes config_body = 3; }`: the
+/// body where there is one, else the file.
+fn from_runtime(bytes: &[u8], wrong: impl Fn(protobuf::Error) -> Error + Copy) -> Result<Options> {
+    let mut input = CodedInputStream::from_bytes(bytes);
+    let (mut path, mut body) = (String::new(), Vec::new());
+    while let Some(tag) = input.read_raw_tag_or_eof().map_err(wrong)? {
+        match tag {
+            18 => path = input.read_string().map_err(wrong)?,
+            26 => body = input.read_bytes().map_err(wrong)?,
+            _ => protobuf::rt::skip_field_for_tag(tag, &mut input).map_err(wrong)?,
+        }
+    }
+    if !body.is_empty() {
+        let text = String::from_utf8(body)
+            .map_err(|e| Error::caused_by(Kind::Invalid, "options: ConfigBody is not text", e))?;
+        return from_toml(&text, "ConfigBody");
+    }
+    if path.is_empty() {
+        return Ok(Options::default());
+    }
+    from_toml(&read(Path::new(&path))?, &path)
+}
+
+fn read(path: &Path) -> Result<String> {
+    if !path.is_absolute() {
+        return Err(invalid(format!("options: ConfigPath {path:?} is not an absolute path")));
+    }
+    let what = || format!("options: read ConfigPath {path:?}");
+    let file = std::fs::File::open(path).context(what).map_err(|e| e.with_kind(Kind::Invalid))?;
+    let mut text = String::new();
+    file.take(FILE_MAX).read_to_string(&mut text).context(what).map_err(|e| e.with_kind(Kind::Invalid))?;
+    Ok(text)
+}
+
+fn from_toml(text: &str, place: &str) -> Result<Options> {
+    let table: toml::Table = toml::from_str(text)
+        .map_err(|e| Error::caused_by(Kind::Invalid, format!("options: {place} is not TOML"), e))?;
+    let mut options = Options::default();
+    for (key, value) in &table {
+        let wrong =
+            |wanted: &str| invalid(format!("options: {place}: {key} must be {wanted}, and is {value:?}"));
+        let flag = || value.as_bool().ok_or_else(|| wrong("true or false"));
+        let number = || {
+            let number = value.as_integer().and_then(|n| u32::try_from(n).ok());
+            number.ok_or_else(|| wrong("a number from 0 to 4294967295"))
+        };
+        match key.as_str() {
+            "SystemdCgroup" => options.container.systemd_cgroup = flag()?,
+            "NoPivotRoot" => options.container.no_pivot_root = flag()?,
+            "NoNewKeyring" => options.container.no_new_keyring = flag()?,
+            "IoUid" => options.container.io_uid = number()?,
+            "IoGid" => options.container.io_gid = number()?,
+            "ShimCgroup" => options.shim_cgroup = value.as_str().ok_or_else(|| wrong("a path"))?.to_owned(),
+            // CRI puts the table that it parsed these from into the body as a whole.
+            "TypeUrl" | "ConfigPath" | "ConfigBody" => {}
+            "BinaryName" | "Root" | "CriuPath" | "CriuImagePath" | "CriuWorkPath" => {
+                options.warnings.push(no_effect(key));
+            }
+            _ => options.warnings.push(format!("options: {place}: the key {key} is not known")),
+        }
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::convert::any;
+
+    fn body(toml: &str) -> Any {
+        let mut value = vec![26, toml.len() as u8];
+        value.extend_from_slice(toml.as_bytes());
+        any(RUNTIME, value)
+    }
+
+    #[test]
+    fn a_body_of_toml_sets_what_runc_options_set() {
+        let toml = "SystemdCgroup = true\nIoUid = 7\nShimCgroup = '/x'\nBinaryName = 'crun'\nWhat = 1";
+        let toml = from_any(Some(&body(toml))).unwrap();
+        let message = oci::Options {
+            systemd_cgroup: true,
+            io_uid: 7,
+            shim_cgroup: "/x".into(),
+            binary_name: "crun".into(),
+            ..Default::default()
+        };
+        let runc = from_any(Some(&any(RUNC, message.write_to_bytes().unwrap()))).unwrap();
+        assert_eq!(toml.container, runc.container);
+        assert_eq!(toml.shim_cgroup, runc.shim_cgroup);
+        assert_eq!(runc.warnings, vec![no_effect("BinaryName")]);
+        assert_eq!(toml.warnings.len(), 2, "{:?}", toml.warnings);
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_key() {
+        for (text, key) in
+            [("IoGid = -1", "IoGid"), ("NoPivotRoot = 'yes'", "NoPivotRoot"), ("=", "ConfigBody")]
+        {
+            let error = from_any(Some(&body(text))).unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid);
+            assert!(error.to_string().contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_and_must_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shoal.toml");
+        std::fs::write(&path, "NoNewKeyring = true").unwrap();
+        let path = path.to_str().unwrap();
+        let with = |path: &str| {
+            let mut value = vec![18, path.len() as u8];
+            value.extend_from_slice(path.as_bytes());
+            from_any(Some(&any(RUNTIME, value)))
+        };
+        assert!(with(path).unwrap().container.no_new_keyring);
+        let missing = with(&format!("{path}x")).unwrap_err().to_string();
+        assert!(missing.contains("no such file or directory"), "{missing}");
+        assert!(with("shoal.toml").is_err());
+    }
+
+    #[test]
+    fn no_options_are_the_default_ones_and_other_types_are_refused() {
+        assert_eq!(from_any(None).unwrap(), Options::default());
+        assert_eq!(from_any(Some(&any(EMPTY, Vec::new()))).unwrap(), Options::default());
+        assert!(from_any(Some(&any("some.Type", Vec::new()))).is_err());
+    }
+}

@@ -1,0 +1,108 @@
+//! A small ttrpc client for one call: `containerd.services.events.ttrpc.v1.Events/Forward`.
+
+use super::frame::{frame, Header, HEADER};
+use protobuf::Message;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+use ttrpc::proto::{Code, Request, Response, MESSAGE_TYPE_REQUEST, MESSAGE_TYPE_RESPONSE};
+
+const SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
+const METHOD: &str = "Forward";
+/// One attempt, as the Go shim has it.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What became of an event.
+pub(super) enum Forwarded {
+    Acknowledged,
+    /// containerd answered with an error.
+    Refused(String),
+    /// containerd is not there, or does not answer.
+    Away(String),
+}
+
+pub(super) struct Publisher {
+    path: PathBuf,
+    connection: Option<UnixStream>,
+    /// The id of the last request.
+    stream: u32,
+}
+
+impl Publisher {
+    /// `address` is a path, with or without `unix://`.
+    pub(super) fn new(address: &str) -> Self {
+        let path = address.strip_prefix("unix://").unwrap_or(address);
+        Publisher { path: path.into(), connection: None, stream: 0 }
+    }
+
+    pub(super) fn forward(&mut self, payload: &[u8]) -> Forwarded {
+        // A connection from before a restart of containerd fails at once: that attempt does not count.
+        let kept = self.connection.is_some();
+        let result = match self.attempt(payload) {
+            Err(_) if kept => self.attempt(payload),
+            result => result,
+        };
+        match result {
+            Ok(response) => match response.status.as_ref() {
+                Some(status) if status.code() != Code::OK => {
+                    Forwarded::Refused(format!("{:?}: {}", status.code(), status.message))
+                }
+                _ => Forwarded::Acknowledged,
+            },
+            Err(e) => Forwarded::Away(format!("{}: {e}", self.path.display())),
+        }
+    }
+
+    fn attempt(&mut self, payload: &[u8]) -> io::Result<Response> {
+        let result = self.exchange(payload);
+        if result.is_err() {
+            self.connection = None;
+        }
+        result
+    }
+
+    fn exchange(&mut self, payload: &[u8]) -> io::Result<Response> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let connection = UnixStream::connect(&self.path)?;
+                connection.set_read_timeout(Some(TIMEOUT))?;
+                connection.set_write_timeout(Some(TIMEOUT))?;
+                self.stream = 0;
+                connection
+            }
+        };
+        // A client's stream ids are odd and grow.
+        self.stream = match self.stream {
+            0 => 1,
+            last => last + 2,
+        };
+        let request = Request {
+            service: SERVICE.into(),
+            method: METHOD.into(),
+            payload: payload.to_vec(),
+            timeout_nano: TIMEOUT.as_nanos() as i64,
+            ..Default::default()
+        };
+        let request = request.write_to_bytes().map_err(io::Error::other)?;
+        let frame = frame(self.stream, MESSAGE_TYPE_REQUEST, &request)
+            .ok_or_else(|| io::Error::other("an event larger than the protocol allows"))?;
+        connection.write_all(&frame)?;
+        loop {
+            let mut header = [0; HEADER];
+            connection.read_exact(&mut header)?;
+            let header = Header::parse(header);
+            if header.oversized() {
+                return Err(io::Error::other("a response larger than the protocol allows"));
+            }
+            let mut payload = vec![0; header.length as usize];
+            connection.read_exact(&mut payload)?;
+            // An answer to an earlier attempt that had timed out is not this one's.
+            if header.kind == MESSAGE_TYPE_RESPONSE && header.stream == self.stream {
+                self.connection = Some(connection);
+                return Response::parse_from_bytes(&payload).map_err(io::Error::other);
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The answer to one request: given exactly once, now or later, whatever happens in between.
+
+use super::code;
+use super::connection::Connection;
+use crate::error::{Error, Kind, Result};
+use protobuf::Message;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use ttrpc::proto::{Code, Response, Status};
+
+/// Who asked for what, for the log line.
+pub struct Call {
+    /// `Task.Create`.
+    pub(super) name: String,
+    /// The container, or `container/exec`.
+    pub(super) object: String,
+    pub(super) begun: Instant,
+    /// When the caller stops waiting.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Call {
+    pub(super) fn new(name: String, timeout_nano: i64) -> Self {
+        let begun = Instant::now();
+        let limit = u64::try_from(timeout_nano).ok().filter(|&nanos| nanos > 0).map(Duration::from_nanos);
+        Call {
+            name,
+            object: String::new(),
+            begun,
+            deadline: limit.and_then(|limit| begun.checked_add(limit)),
+        }
+    }
+}
+
+/// Must be answered; one that is dropped answers by itself, since a caller that hears nothing waits for ever.
+pub struct Reply {
+    connection: Arc<Connection>,
+    stream: u32,
+    call: Option<Call>,
+}
+
+impl Reply {
+    pub(super) fn new(connection: Arc<Connection>, stream: u32, call: Call) -> Self {
+        Reply { connection, stream, call: Some(call) }
+    }
+
+    /// Names the container (and exec) that the call is about.
+    pub fn about(&mut self, container: &str, exec: &str) {
+        if let Some(call) = &mut self.call {
+            call.object = match exec {
+                "" => container.to_owned(),
+                exec => format!("{container}/{exec}"),
+            };
+        }
+    }
+
+    pub fn send(mut self, answer: Result<Vec<u8>>) {
+        match answer {
+            Ok(payload) => self.finish(Code::OK, String::new(), payload),
+            Err(error) => self.finish(code(error.kind()), super::sentence(&error), Vec::new()),
+        }
+    }
+
+    /// A status that is about the protocol, not about the domain.
+    pub(super) fn refuse(mut self, code: Code, message: impl Into<String>) {
+        self.finish(code, message.into(), Vec::new());
+    }
+
+    pub(super) fn expired(self) {
+        let text = "the process has not ended within the time limit of the request";
+        self.send(Err(Error::new(Kind::Deadline, text)));
+    }
+
+    /// Keeps the call on its connection, to be answered through [`Later`].
+    pub fn later(mut self) -> Option<Later> {
+        let later = Later { connection: Arc::downgrade(&self.connection), stream: self.stream };
+        let call = self.call.take()?;
+        match self.connection.park(self.stream, call) {
+            Ok(()) => Some(later),
+            Err(call) => {
+                self.call = Some(call);
+                self.refuse(Code::INVALID_ARGUMENT, "the stream id is that of a call that still waits");
+                None
+            }
+        }
+    }
+
+    fn finish(&mut self, code: Code, message: String, payload: Vec<u8>) {
+        let Some(call) = self.call.take() else { return };
+        let micros = call.begun.elapsed().as_micros() as u64;
+        log::debug!(rpc = call.name, object = call.object, code = format!("{code:?}"), micros; "answered {message}");
+        if !self.connection.send(self.stream, &encode(code, message, payload)) {
+            let text = format!("the response to {} is larger than the protocol allows", call.name);
+            self.connection.send(self.stream, &encode(Code::RESOURCE_EXHAUSTED, text, Vec::new()));
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(call) = &self.call {
+            let text = format!("{} ended without an answer: a defect of the shim, see its log", call.name);
+            self.finish(Code::INTERNAL, text, Vec::new());
+        }
+    }
+}
+
+/// A call that waits. Dropping it does not answer: the connection still has the call.
+pub struct Later {
+    connection: Weak<Connection>,
+    stream: u32,
+}
+
+impl Later {
+    pub fn send(&self, answer: Result<Vec<u8>>) {
+        if let Some(reply) = Connection::unpark(&self.connection, self.stream) {
+            reply.send(answer);
+        }
+    }
+}
+
+/// A `Response` as bytes.
+fn encode(code: Code, message: String, payload: Vec<u8>) -> Vec<u8> {
+    let mut response = Response::new();
+    response.payload = payload;
+    // The Go server leaves the status out of a good response; clients take both.
+    if code != Code::OK {
+        let mut status = Status::new();
+        status.code = code.into();
+        status.message = message;
+        response.status = Some(status).into();
+    }
+    // Only an uninitialized proto2 message fails to encode; this is proto3.
+    response.write_to_bytes().unwrap_or_default()
+}

@@ -1,0 +1,303 @@
+//! The ttrpc server: one thread reads for all connections, workers answer.
+//!
+//! ttrpc's own server has at least six threads per connection, and containerd makes one connection per
+//! container. Here the thread that serves waits on one epoll set, reads whole requests without blocking and gives
+//! them to a worker; it runs no handler, so its stack stays small. Responses are written without blocking too,
+//! from any thread. A call that waits for an exit holds no thread at all (see `reply`).
+
+use super::connection::{lock, Common, Connection, Received};
+use super::frame::Header;
+use super::reply::{Call, Reply};
+use super::workers::Workers;
+use crate::error::{Context, Result};
+use crate::sys::epoll::{Epoll, Interest, Ready};
+use crate::sys::event::Event;
+use crate::sys::peer;
+use protobuf::Message;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use ttrpc::proto::{Code, Request, FLAG_REMOTE_OPEN, MESSAGE_TYPE_DATA, MESSAGE_TYPE_REQUEST};
+
+const LISTENER: u64 = 0;
+const STOP: u64 = 1;
+const SIGNAL: u64 = 2;
+const CLOCK: u64 = 3;
+const FIRST_CONNECTION: u64 = 16;
+
+/// Answers a request, or keeps the reply for later.
+pub type Handler = Box<dyn Fn(Request, Reply) + Send + Sync>;
+
+/// What a caught signal does.
+type OnSignal = Box<dyn Fn() + Send + Sync>;
+
+/// Who may connect.
+#[derive(Clone, Copy, Debug)]
+pub struct Admission {
+    pub uid: u32,
+}
+
+impl Admission {
+    /// Those with our uid (as the Go shim has it), in our user namespace.
+    pub fn ours() -> Self {
+        Admission { uid: peer::effective_uid() }
+    }
+
+    fn refusal(self, stream: &UnixStream) -> Option<String> {
+        let peer = match peer::peer(stream) {
+            Ok(peer) => peer,
+            Err(e) => return Some(format!("getsockopt(SO_PEERCRED): {e}")),
+        };
+        if peer.uid != self.uid {
+            return Some(format!("its uid is {}, not {}", peer.uid, self.uid));
+        }
+        // Root of a container with a user namespace of its own has another uid here, but a container without
+        // one that was given our socket's path could unshare(2) after all. Pid 0: in no namespace below ours,
+        // so it is not a container of ours.
+        if peer.pid != 0 {
+            let namespace =
+                |of: &str| std::fs::metadata(format!("/proc/{of}/ns/user")).map(|m| (m.dev(), m.ino()));
+            match (namespace(&peer.pid.to_string()), namespace("self")) {
+                (Ok(theirs), Ok(ours)) if theirs != ours => {
+                    return Some("it is in another user namespace".to_owned());
+                }
+                // It has gone (then nobody reads our answer), or there are no user namespaces.
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
+/// Ends a server from any thread.
+#[derive(Clone)]
+pub struct Stopper(Arc<(Event, AtomicBool)>);
+
+impl Stopper {
+    pub fn new() -> Result<Self> {
+        let event = Event::new().context(|| "eventfd to stop the server")?;
+        Ok(Stopper(Arc::new((event, AtomicBool::new(false)))))
+    }
+
+    /// Makes [`Server::serve`] return.
+    pub fn stop(&self) {
+        self.0 .1.store(true, Ordering::SeqCst);
+        self.0 .0.raise();
+    }
+
+    pub fn stopped(&self) -> bool {
+        self.0 .1.load(Ordering::SeqCst)
+    }
+}
+
+pub struct Server {
+    listener: UnixListener,
+    common: Arc<Common>,
+    stopper: Stopper,
+    connections: Mutex<Connections>,
+    workers: Workers,
+    admission: Admission,
+    handler: Handler,
+    signals: Option<(&'static Event, OnSignal)>,
+}
+
+#[derive(Default)]
+struct Connections {
+    next: u64,
+    open: HashMap<u64, Arc<Connection>>,
+}
+
+impl Server {
+    pub fn new(
+        listener: UnixListener,
+        admission: Admission,
+        stopper: Stopper,
+        handler: Handler,
+    ) -> Result<Self> {
+        let what = || "set up the server's epoll";
+        listener.set_nonblocking(true).context(what)?;
+        let epoll = Epoll::new().context(what)?;
+        epoll.add(listener.as_fd(), LISTENER, Interest::READ).context(what)?;
+        epoll.add(stopper.0 .0.as_fd(), STOP, Interest::READ).context(what)?;
+        let clock = Event::new().context(what)?;
+        epoll.add(clock.as_fd(), CLOCK, Interest::READ).context(what)?;
+        Ok(Server {
+            listener,
+            common: Arc::new(Common { epoll, clock, deadlines: AtomicBool::new(false) }),
+            stopper,
+            connections: Mutex::default(),
+            workers: Workers::default(),
+            admission,
+            handler,
+            signals: None,
+        })
+    }
+
+    /// Calls `act` on a server thread when `event` is raised (by a signal handler).
+    pub fn on_signal(&mut self, event: &'static Event, act: impl Fn() + Send + Sync + 'static) -> Result<()> {
+        self.common
+            .epoll
+            .add(event.as_fd(), SIGNAL, Interest::READ)
+            .context(|| "set up the server's signals")?;
+        self.signals = Some((event, Box::new(act)));
+        Ok(())
+    }
+
+    /// Serves on the calling thread until its [`Stopper`] says so.
+    pub fn serve(self: &Arc<Self>) {
+        while !self.stopper.stopped() {
+            let now = Instant::now();
+            let due = self.expire(now).map(|at| at.saturating_duration_since(now));
+            match self.common.epoll.wait(due) {
+                Ok(Some(ready)) => self.take(ready),
+                Ok(None) => {}
+                Err(e) => {
+                    log::error!("epoll_wait: {e}");
+                    break;
+                }
+            }
+        }
+        for (_, connection) in lock(&self.connections).open.drain() {
+            connection.close();
+        }
+    }
+
+    fn take(self: &Arc<Self>, ready: Ready) {
+        match ready.token {
+            LISTENER => {
+                self.accept();
+                let _ = self.common.epoll.arm(self.listener.as_fd(), LISTENER, Interest::READ);
+            }
+            STOP => {}
+            SIGNAL => {
+                if let Some((event, act)) = &self.signals {
+                    event.clear();
+                    act();
+                    let _ = self.common.epoll.arm(event.as_fd(), SIGNAL, Interest::READ);
+                }
+            }
+            CLOCK => {
+                self.common.clock.clear();
+                let _ = self.common.epoll.arm(self.common.clock.as_fd(), CLOCK, Interest::READ);
+            }
+            token => {
+                let connection = lock(&self.connections).open.get(&token).cloned();
+                let Some(connection) = connection else { return };
+                if let Some((header, payload)) = self.read(&connection, ready) {
+                    let server = self.clone();
+                    self.workers.give(Box::new(move || server.dispatch(&connection, header, &payload)));
+                }
+            }
+        }
+    }
+
+    fn accept(&self) {
+        let stream = match self.listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+            Err(e) => {
+                // ECONNABORTED is the peer's; EMFILE would spin, so give the others a moment to close.
+                log::warn!("accept on the shim's socket: {e}");
+                std::thread::sleep(Duration::from_millis(10));
+                return;
+            }
+        };
+        if let Some(why) = self.admission.refusal(&stream) {
+            log::warn!("refused a connection: {why}");
+            return;
+        }
+        if let Err(e) = stream.set_nonblocking(true) {
+            log::warn!("fcntl(O_NONBLOCK) on a connection: {e}");
+            return;
+        }
+        let mut connections = lock(&self.connections);
+        let token = FIRST_CONNECTION + connections.next;
+        connections.next += 1;
+        match Connection::new(stream, token, self.common.clone()) {
+            Ok(connection) => {
+                connections.open.insert(token, connection.clone());
+                drop(connections);
+                connection.end_reading();
+            }
+            Err(e) => log::warn!("register a connection: {e}"),
+        }
+    }
+
+    fn read(&self, connection: &Arc<Connection>, ready: Ready) -> Option<(Header, Vec<u8>)> {
+        connection.begin_reading();
+        if ready.write {
+            connection.flush();
+        }
+        if !ready.read {
+            connection.end_reading();
+            return None;
+        }
+        match connection.receive() {
+            Received::Nothing => connection.end_reading(),
+            Received::Closed => {
+                lock(&self.connections).open.remove(&connection.token);
+                connection.close();
+            }
+            Received::Oversized(header) => {
+                let text = format!("a message of {} bytes is larger than the protocol allows", header.length);
+                self.reply(connection, header, "?", 0).refuse(Code::RESOURCE_EXHAUSTED, text);
+                connection.end_reading();
+            }
+            Received::Frame(header, payload) => {
+                connection.end_reading();
+                return Some((header, payload));
+            }
+        }
+        None
+    }
+
+    fn reply(&self, connection: &Arc<Connection>, header: Header, name: &str, timeout_nano: i64) -> Reply {
+        let call = Call::new(name.to_owned(), timeout_nano);
+        Reply::new(connection.clone(), header.stream, call)
+    }
+
+    fn dispatch(&self, connection: &Arc<Connection>, header: Header, payload: &[u8]) {
+        let refuse = |code, text: &str| self.reply(connection, header, "?", 0).refuse(code, text);
+        match header.kind {
+            MESSAGE_TYPE_REQUEST => {}
+            MESSAGE_TYPE_DATA => return refuse(Code::UNIMPLEMENTED, "streams are not implemented"),
+            // Nothing was asked, so nothing is answered.
+            _ => return log::warn!("ignored a frame of type {}", header.kind),
+        }
+        if header.flags & FLAG_REMOTE_OPEN != 0 {
+            return refuse(Code::UNIMPLEMENTED, "streams are not implemented");
+        }
+        if header.stream.is_multiple_of(2) {
+            return refuse(Code::INVALID_ARGUMENT, "the stream id of a request must be odd");
+        }
+        let request = match Request::parse_from_bytes(payload) {
+            Ok(request) => request,
+            Err(e) => return refuse(Code::INVALID_ARGUMENT, &format!("decode the request: {e}")),
+        };
+        let service = request.service.rsplit('.').next().unwrap_or_default();
+        let name = format!("{service}.{}", request.method);
+        let reply = self.reply(connection, header, &name, request.timeout_nano);
+        // The reply answers when it is dropped by the unwinding; the panic hook has logged where it was.
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.handler)(request, reply)));
+    }
+
+    /// Answers the calls that are past their time; says when the next one is.
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        if !self.common.deadlines.load(Ordering::SeqCst) {
+            return None;
+        }
+        self.common.deadlines.store(false, Ordering::SeqCst);
+        let open: Vec<_> = lock(&self.connections).open.values().cloned().collect();
+        let next = open.iter().filter_map(|connection| connection.expire(now)).min();
+        if next.is_some() {
+            self.common.deadlines.store(true, Ordering::SeqCst);
+        }
+        next
+    }
+}

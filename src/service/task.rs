@@ -1,0 +1,226 @@
+//! The Task service: decode, call the sandbox, encode.
+
+use super::convert;
+use super::options;
+use super::reply::Reply;
+use crate::error::{invalid, Error, Kind, Result};
+use crate::sandbox::Sandbox;
+use containerd_shim_protos::api::*;
+use containerd_shim_protos::shim::oci::ProcessDetails;
+use containerd_shim_protos::types::task::ProcessInfo;
+use protobuf::{Message, MessageField};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use ttrpc::proto::Code;
+
+pub struct Task {
+    sandbox: Arc<Sandbox>,
+    /// Somebody asked for the end while containers were left. Shutdown may arrive between the answer to a
+    /// Delete and the container's removal, and is never repeated: the shim would stay for ever.
+    asked_to_end: AtomicBool,
+    end: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Decodes, names the object of the call for the log, calls, encodes, answers.
+macro_rules! answer {
+    ($reply:ident, $payload:ident, $request:ty, |$r:ident| ($id:expr, $exec:expr), $call:expr) => {{
+        let mut reply = $reply;
+        match <$request>::parse_from_bytes($payload) {
+            Ok($r) => {
+                reply.about($id, $exec);
+                reply.send($call.and_then(encode));
+            }
+            Err(e) => reply.refuse(Code::INVALID_ARGUMENT, format!("decode the request: {e}")),
+        }
+    }};
+}
+
+fn encode(message: impl Message) -> Result<Vec<u8>> {
+    message.write_to_bytes().map_err(|e| Error::caused_by(Kind::Bug, "encode the response", e))
+}
+
+impl Task {
+    /// `end` is called, after the answer, when the shim is to end.
+    pub fn new(sandbox: Arc<Sandbox>, end: impl Fn() + Send + Sync + 'static) -> Self {
+        Task { sandbox, asked_to_end: AtomicBool::new(false), end: Box::new(end) }
+    }
+
+    pub(super) fn call(&self, method: &str, payload: &[u8], reply: Reply) {
+        match method {
+            "Create" => answer!(reply, payload, CreateTaskRequest, |r| (&r.id, ""), self.create(r)),
+            "Start" => answer!(reply, payload, StartRequest, |r| (&r.id, &r.exec_id), self.start(r)),
+            "State" => answer!(reply, payload, StateRequest, |r| (&r.id, &r.exec_id), self.state(r)),
+            "Pids" => answer!(reply, payload, PidsRequest, |r| (&r.id, ""), self.pids(r)),
+            "Exec" => answer!(reply, payload, ExecProcessRequest, |r| (&r.id, &r.exec_id), self.exec(r)),
+            "ResizePty" => answer!(reply, payload, ResizePtyRequest, |r| (&r.id, &r.exec_id), self.resize(r)),
+            "CloseIO" => answer!(reply, payload, CloseIORequest, |r| (&r.id, &r.exec_id), self.close_io(r)),
+            "Kill" => answer!(reply, payload, KillRequest, |r| (&r.id, &r.exec_id), self.kill(r)),
+            "Pause" => answer!(reply, payload, PauseRequest, |r| (&r.id, ""), self.pause(r)),
+            "Resume" => answer!(reply, payload, ResumeRequest, |r| (&r.id, ""), self.resume(r)),
+            "Update" => answer!(reply, payload, UpdateTaskRequest, |r| (&r.id, ""), self.update(r)),
+            "Stats" => answer!(reply, payload, StatsRequest, |r| (&r.id, ""), self.stats(r)),
+            "Connect" => answer!(reply, payload, ConnectRequest, |r| (&r.id, ""), self.connect(r)),
+            "Checkpoint" => {
+                answer!(reply, payload, CheckpointTaskRequest, |r| (&r.id, ""), Err::<Empty, _>(checkpoint()))
+            }
+            "Wait" => self.wait(payload, reply),
+            "Delete" => {
+                answer!(reply, payload, DeleteRequest, |r| (&r.id, &r.exec_id), self.delete(r));
+                if self.asked_to_end.load(Ordering::SeqCst) {
+                    self.end_if_empty();
+                }
+            }
+            "Shutdown" => {
+                answer!(reply, payload, ShutdownRequest, |r| (&r.id, ""), Ok::<_, Error>(Empty::new()));
+                self.asked_to_end.store(true, Ordering::SeqCst);
+                self.end_if_empty();
+            }
+            _ => reply.refuse(Code::UNIMPLEMENTED, format!("method {method} of Task is not implemented")),
+        }
+    }
+
+    fn end_if_empty(&self) {
+        if self.sandbox.shutdown() {
+            (self.end)();
+        }
+    }
+
+    fn create(&self, r: CreateTaskRequest) -> Result<CreateTaskResponse> {
+        if !r.checkpoint.is_empty() || !r.parent_checkpoint.is_empty() {
+            return Err(checkpoint());
+        }
+        let options = options::from_any(r.options.as_ref())?;
+        for warning in &options.warnings {
+            log::warn!(container = r.id; "{warning}");
+        }
+        let pid = self.sandbox.create(convert::create(r, options.container)?)?;
+        Ok(CreateTaskResponse { pid, ..Default::default() })
+    }
+
+    fn start(&self, r: StartRequest) -> Result<StartResponse> {
+        let pid = self.sandbox.start(&convert::key(r.id, r.exec_id)?)?;
+        Ok(StartResponse { pid, ..Default::default() })
+    }
+
+    fn state(&self, r: StateRequest) -> Result<StateResponse> {
+        self.sandbox.state(&convert::key(r.id, r.exec_id)?).map(convert::state)
+    }
+
+    fn pids(&self, r: PidsRequest) -> Result<PidsResponse> {
+        let mut response = PidsResponse::new();
+        for (pid, exec) in self.sandbox.pids(&r.id)? {
+            let mut process = ProcessInfo { pid, ..Default::default() };
+            if let Some(exec_id) = exec {
+                let details = ProcessDetails { exec_id, ..Default::default() };
+                process.info =
+                    Some(convert::any("containerd.runc.v1.ProcessDetails", encode(details)?)).into();
+            }
+            response.processes.push(process);
+        }
+        Ok(response)
+    }
+
+    fn exec(&self, r: ExecProcessRequest) -> Result<Empty> {
+        let process = convert::json(r.spec, "Process", "spec")?;
+        if r.exec_id.is_empty() {
+            return Err(invalid("exec_id is empty"));
+        }
+        let stdio = convert::stdio(r.stdin, r.stdout, r.stderr, r.terminal);
+        self.sandbox.exec(&convert::key(r.id, r.exec_id)?, &process, stdio)?;
+        Ok(Empty::new())
+    }
+
+    fn resize(&self, r: ResizePtyRequest) -> Result<Empty> {
+        let size = |what: &str, value: u32| {
+            u16::try_from(value).map_err(|_| invalid(format!("{what} {value} is above {}", u16::MAX)))
+        };
+        let (columns, rows) = (size("width", r.width)?, size("height", r.height)?);
+        self.sandbox.resize(&convert::key(r.id, r.exec_id)?, columns, rows)?;
+        Ok(Empty::new())
+    }
+
+    fn close_io(&self, r: CloseIORequest) -> Result<Empty> {
+        let key = convert::key(r.id, r.exec_id)?;
+        if r.stdin {
+            self.sandbox.close_stdin(&key)?;
+        } else {
+            // Nothing to close, but an unknown process is an error all the same.
+            self.sandbox.state(&key)?;
+        }
+        Ok(Empty::new())
+    }
+
+    fn kill(&self, r: KillRequest) -> Result<Empty> {
+        self.sandbox.kill(&convert::key(r.id, r.exec_id)?, r.signal, r.all)?;
+        Ok(Empty::new())
+    }
+
+    fn pause(&self, r: PauseRequest) -> Result<Empty> {
+        self.sandbox.pause(&r.id)?;
+        Ok(Empty::new())
+    }
+
+    fn resume(&self, r: ResumeRequest) -> Result<Empty> {
+        self.sandbox.resume(&r.id)?;
+        Ok(Empty::new())
+    }
+
+    fn update(&self, r: UpdateTaskRequest) -> Result<Empty> {
+        let resources = convert::json(r.resources, "LinuxResources", "resources")?;
+        self.sandbox.update(&r.id, &resources)?;
+        Ok(Empty::new())
+    }
+
+    fn stats(&self, r: StatsRequest) -> Result<StatsResponse> {
+        let stats = super::metrics::to_any(&self.sandbox.stats(&r.id)?)?;
+        Ok(StatsResponse { stats: MessageField::some(stats), ..Default::default() })
+    }
+
+    fn connect(&self, r: ConnectRequest) -> Result<ConnectResponse> {
+        let connected = self.sandbox.connect(&r.id);
+        Ok(ConnectResponse {
+            shim_pid: connected.shim_pid,
+            task_pid: connected.task_pid,
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..Default::default()
+        })
+    }
+
+    fn delete(&self, r: DeleteRequest) -> Result<DeleteResponse> {
+        let deleted = self.sandbox.delete(&convert::key(r.id, r.exec_id)?)?;
+        Ok(convert::deleted(deleted.pid, deleted.exit))
+    }
+
+    /// Holds no thread: the thread that publishes the exit answers.
+    fn wait(&self, payload: &[u8], mut reply: Reply) {
+        let request = match WaitRequest::parse_from_bytes(payload) {
+            Ok(request) => request,
+            Err(e) => return reply.refuse(Code::INVALID_ARGUMENT, format!("decode the request: {e}")),
+        };
+        reply.about(&request.id, &request.exec_id);
+        let key = match convert::key(request.id, request.exec_id) {
+            Ok(key) => key,
+            Err(e) => return reply.send(Err(e)),
+        };
+        let Some(later) = reply.later().map(Arc::new) else { return };
+        let waiter = later.clone();
+        let known = self.sandbox.on_exit(
+            &key,
+            Box::new(move |exit| {
+                let response = WaitResponse {
+                    exit_status: exit.code,
+                    exited_at: Some(convert::timestamp(exit.at)).into(),
+                    ..Default::default()
+                };
+                waiter.send(encode(response));
+            }),
+        );
+        if let Err(e) = known {
+            later.send(Err(e));
+        }
+    }
+}
+
+fn checkpoint() -> Error {
+    Error::new(Kind::Unsupported, "checkpoint and restore are not implemented by this runtime")
+}

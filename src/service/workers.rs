@@ -1,0 +1,177 @@
+//! The threads that answer requests: as many as requests are at work at once, and none when there are none.
+//!
+//! The worker that became idle last gets the next job, so that those that a busy moment needed once stay idle and
+//! end. Their stacks, of which a Create touches a hundred KiB and more, go with them.
+
+use super::connection::lock;
+use crate::sys::process;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+/// So many requests may block at once (a Create on slow storage, a Delete that waits for output); the others wait
+/// in the queue.
+const WORKERS_MAX: usize = 64;
+/// An idle worker ends after this. Within a container's start the requests are milliseconds apart, and to start
+/// a thread takes tens of microseconds.
+const IDLE: Duration = Duration::from_millis(500);
+/// A Create with a default spec touches under 200 KiB in a debug build, and only touched pages count.
+const STACK: usize = 512 << 10;
+
+pub(super) type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Clone, Default)]
+pub(super) struct Workers(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    count: usize,
+    /// The last one is the one that became idle last.
+    idle: Vec<Arc<Seat>>,
+    /// Only while all that there may be are at work.
+    queue: VecDeque<Job>,
+}
+
+/// Where an idle worker gets its next job.
+struct Seat {
+    thread: Thread,
+    job: Mutex<Option<Job>>,
+}
+
+impl Workers {
+    /// Never blocks. A job must not panic.
+    pub(super) fn give(&self, job: Job) {
+        let mut state = lock(&self.0);
+        if let Some(seat) = state.idle.pop() {
+            *lock(&seat.job) = Some(job);
+            seat.thread.unpark();
+            return;
+        }
+        state.queue.push_back(job);
+        if state.count >= WORKERS_MAX {
+            return;
+        }
+        state.count += 1;
+        drop(state);
+        let workers = self.clone();
+        let thread = std::thread::Builder::new().name("rpc".into()).stack_size(STACK);
+        if let Err(e) = thread.spawn(move || workers.work()) {
+            log::warn!("start a thread for requests: {e}");
+            let mut state = lock(&self.0);
+            state.count -= 1;
+            // With no worker at all nobody would ever look into the queue.
+            let alone = if state.count == 0 { state.queue.pop_front() } else { None };
+            drop(state);
+            if let Some(job) = alone {
+                job();
+            }
+        }
+    }
+
+    fn work(&self) {
+        let seat = Arc::new(Seat { thread: std::thread::current(), job: Mutex::default() });
+        while let Some(job) = self.next(&seat) {
+            job();
+        }
+    }
+
+    /// The next job; None: nothing came, and the worker is not counted any more.
+    fn next(&self, seat: &Arc<Seat>) -> Option<Job> {
+        let mut state = lock(&self.0);
+        if let Some(job) = state.queue.pop_front() {
+            return Some(job);
+        }
+        state.idle.push(seat.clone());
+        drop(state);
+        let end = Instant::now() + IDLE;
+        loop {
+            if let Some(job) = lock(&seat.job).take() {
+                return Some(job);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                std::thread::park_timeout(left);
+                continue;
+            }
+            let mut state = lock(&self.0);
+            let Some(at) = state.idle.iter().position(|other| Arc::ptr_eq(other, seat)) else {
+                // It was taken from the list a moment ago: its job is there, or about to be.
+                drop(state);
+                std::thread::yield_now();
+                continue;
+            };
+            state.idle.remove(at);
+            state.count -= 1;
+            if state.count == 0 {
+                drop(state);
+                // A quiet moment: what the busy one before it needed is given back.
+                process::trim_heap();
+            }
+            return None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::channel;
+    use std::sync::Barrier;
+
+    #[test]
+    fn every_job_is_done_however_many_come_at_once() {
+        let workers = Workers::default();
+        let done = Arc::new(AtomicUsize::new(0));
+        let (sender, all) = channel();
+        for _ in 0..1000 {
+            let (done, sender) = (done.clone(), sender.clone());
+            workers.give(Box::new(move || {
+                std::thread::yield_now();
+                if done.fetch_add(1, Ordering::SeqCst) == 999 {
+                    sender.send(()).unwrap();
+                }
+            }));
+        }
+        all.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(lock(&workers.0).count <= WORKERS_MAX);
+    }
+
+    #[test]
+    fn jobs_that_wait_for_each_other_run_at_once_and_more_have_their_turn() {
+        let workers = Workers::default();
+        let together = Arc::new(Barrier::new(WORKERS_MAX));
+        let (sender, all) = channel();
+        for _ in 0..2 * WORKERS_MAX {
+            let (together, sender) = (together.clone(), sender.clone());
+            workers.give(Box::new(move || {
+                together.wait();
+                sender.send(()).unwrap();
+            }));
+        }
+        for _ in 0..2 * WORKERS_MAX {
+            all.recv_timeout(Duration::from_secs(20)).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_job_after_the_other_is_one_worker_s_and_then_it_ends() {
+        let workers = Workers::default();
+        for _ in 0..50 {
+            let (sender, done) = channel();
+            workers.give(Box::new(move || sender.send(()).unwrap()));
+            done.recv_timeout(Duration::from_secs(20)).unwrap();
+            // It sits down again a moment after its job is done.
+            while lock(&workers.0).idle.is_empty() {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(lock(&workers.0).count, 1);
+        let end = Instant::now() + 20 * IDLE;
+        while lock(&workers.0).count > 0 {
+            assert!(Instant::now() < end, "an idle worker stays");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What containerd writes to the standard input of `start`, and what it reads back.
+//!
+//! containerd 2.3 and newer write `BootstrapParams`, older ones an Any with the runtime's options or nothing.
+//! Either message decodes as the other (two strings in fields 1 and 2), so only the ids tell them apart.
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::service::options::{self, Options};
+use containerd_shim_protos::bootstrap_api::BootstrapParams;
+use protobuf::well_known_types::any::Any;
+use protobuf::Message;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+const INPUT_MAX: u64 = 10 << 20;
+
+/// Where containerd 2.0 to 2.2 keep the bundles of sandboxes.
+const SANDBOX_BUNDLES: &str = "/io.containerd.sandbox.controller.v1.shim/";
+
+/// What a launch was given.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Bootstrap {
+    /// From BootstrapParams.
+    pub modern: bool,
+    pub options: Options,
+    pub ttrpc_address: String,
+    pub socket_dir: Option<PathBuf>,
+    /// None where containerd said nothing about it.
+    pub level: Option<log::LevelFilter>,
+}
+
+pub fn read(input: impl Read, id: &str, namespace: &str) -> Result<Bootstrap> {
+    let mut bytes = Vec::new();
+    input.take(INPUT_MAX).read_to_end(&mut bytes).context(|| "read the standard input")?;
+    decode(&bytes, id, namespace)
+}
+
+fn decode(bytes: &[u8], id: &str, namespace: &str) -> Result<Bootstrap> {
+    if bytes.is_empty() {
+        return Ok(Bootstrap::default());
+    }
+    if let Ok(params) = BootstrapParams::parse_from_bytes(bytes) {
+        if params.instance_id == id && params.namespace == namespace {
+            return modern(params);
+        }
+    }
+    let any = Any::parse_from_bytes(bytes).map_err(|e| {
+        let text = "the standard input is neither BootstrapParams of this id nor an Any";
+        Error::caused_by(Kind::Invalid, text, e)
+    })?;
+    Ok(Bootstrap { options: options::from_any(Some(&any))?, ..Bootstrap::default() })
+}
+
+fn modern(params: BootstrapParams) -> Result<Bootstrap> {
+    // Extensions of other kinds (CRI's, NRI's) are not ours to judge.
+    let any = params.extensions.iter().filter_map(|e| e.value.as_ref()).find(|any| options::known(any));
+    Ok(Bootstrap {
+        modern: true,
+        options: options::from_any(any)?,
+        ttrpc_address: params.containerd_ttrpc_address,
+        socket_dir: params.socket_dir.filter(|dir| !dir.is_empty()).map(PathBuf::from),
+        level: Some(level(params.log_level.value())),
+    })
+}
+
+/// An open enumeration: what is between two levels is the nearer, more verbose one.
+fn level(value: i32) -> log::LevelFilter {
+    match value {
+        i32::MIN..=-8 => log::LevelFilter::Trace,
+        -7..=-1 => log::LevelFilter::Debug,
+        0..=3 => log::LevelFilter::Info,
+        4..=7 => log::LevelFilter::Warn,
+        8.. => log::LevelFilter::Error,
+    }
+}
+
+/// The protocol version to answer with. 1.7 refuses 3; 2.x wants 3 where the shim is to take a sandbox's
+/// containers on its own socket. Nothing in arguments or environment tells them apart, but the launch does.
+pub fn version(bootstrap: &Bootstrap, bundle: &Path) -> u32 {
+    let sandbox = format!("{}/", bundle.display()).contains(SANDBOX_BUNDLES);
+    match bootstrap.modern || sandbox {
+        true => 3,
+        false => 2,
+    }
+}
+
+/// The answer of `start`. JSON is read by every version; no newline, since nothing else may be in it.
+pub fn answer(version: u32, address: &str) -> String {
+    serde_json::json!({ "version": version, "address": address, "protocol": "ttrpc" }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use containerd_shim_protos::bootstrap_api::Extension;
+    use containerd_shim_protos::shim::oci;
+
+    fn runc_options() -> Any {
+        let options = oci::Options { systemd_cgroup: true, ..Default::default() };
+        Any {
+            type_url: "containerd.runc.v1.Options".into(),
+            value: options.write_to_bytes().unwrap(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn no_input_is_no_options() {
+        assert_eq!(decode(b"", "c1", "default").unwrap(), Bootstrap::default());
+    }
+
+    #[test]
+    fn an_any_is_options() {
+        let decoded = decode(&runc_options().write_to_bytes().unwrap(), "c1", "default").unwrap();
+        assert!(decoded.options.container.systemd_cgroup && !decoded.modern);
+    }
+
+    #[test]
+    fn params_of_this_launch_are_told_from_an_any() {
+        let params = BootstrapParams {
+            instance_id: "c1".into(),
+            namespace: "default".into(),
+            log_level: protobuf::EnumOrUnknown::from_i32(-4),
+            containerd_ttrpc_address: "/x.ttrpc".into(),
+            extensions: vec![
+                Extension {
+                    value: Some(Any { type_url: "other.Type".into(), ..Default::default() }).into(),
+                    ..Default::default()
+                },
+                Extension { value: Some(runc_options()).into(), ..Default::default() },
+            ],
+            socket_dir: Some("/run/s".into()),
+            ..Default::default()
+        };
+        let bytes = params.write_to_bytes().unwrap();
+        let decoded = decode(&bytes, "c1", "default").unwrap();
+        assert!(decoded.modern && decoded.options.container.systemd_cgroup);
+        assert_eq!(decoded.level, Some(log::LevelFilter::Debug));
+        assert_eq!(decoded.socket_dir, Some("/run/s".into()));
+        assert_eq!(decoded.ttrpc_address, "/x.ttrpc");
+        // The same bytes at another launch are an Any of an unknown type.
+        assert!(decode(&bytes, "c2", "default").is_err());
+    }
+
+    #[test]
+    fn the_version_follows_the_launch() {
+        let old = Bootstrap::default();
+        let new = Bootstrap { modern: true, ..Bootstrap::default() };
+        let task = Path::new("/run/containerd/io.containerd.runtime.v2.task/k8s.io/a");
+        let sandbox = Path::new("/run/containerd/io.containerd.sandbox.controller.v1.shim/k8s.io/a");
+        assert_eq!([version(&old, task), version(&old, sandbox), version(&new, task)], [2, 3, 3]);
+    }
+
+    #[test]
+    fn the_answer_is_json_and_nothing_else() {
+        let text = answer(2, "unix:///run/containerd/s/x");
+        assert_eq!(text, r#"{"address":"unix:///run/containerd/s/x","protocol":"ttrpc","version":2}"#);
+    }
+}

@@ -1,0 +1,79 @@
+//! The cgroup that the shim itself is put into (the option `ShimCgroup`).
+
+use crate::error::{invalid, Context, Error, Kind, Result};
+use std::path::{Component, Path, PathBuf};
+
+/// Moves this process into `path` of every hierarchy that has it. As with the Go shim it must be there.
+pub(super) fn join(path: &str) -> Result<()> {
+    let mounts =
+        std::fs::read_to_string("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
+    join_below(&hierarchies(&mounts), path)
+}
+
+fn join_below(hierarchies: &[PathBuf], path: &str) -> Result<()> {
+    let below = Path::new(path.trim_start_matches('/'));
+    if below.as_os_str().is_empty() || below.components().any(|c| !matches!(c, Component::Normal(_))) {
+        return Err(invalid(format!("options: ShimCgroup {path:?} is not the path of a cgroup")));
+    }
+    let mut joined = false;
+    for hierarchy in hierarchies {
+        let folder = hierarchy.join(below);
+        if !folder.is_dir() {
+            continue;
+        }
+        let procs = folder.join("cgroup.procs");
+        // 0 is the writer.
+        std::fs::write(&procs, "0").context(|| format!("options: ShimCgroup: write({procs:?}, \"0\")"))?;
+        joined = true;
+    }
+    match joined {
+        true => Ok(()),
+        false => Err(Error::new(Kind::NotFound, format!("options: ShimCgroup {path:?} does not exist"))),
+    }
+}
+
+/// The mount points of type cgroup and cgroup2: proc_pid_mountinfo(5), field 5, and the type after the dash.
+fn hierarchies(mounts: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for line in mounts.lines() {
+        let Some((before, after)) = line.split_once(" - ") else { continue };
+        let fstype = after.split(' ').next().unwrap_or_default();
+        let point = before.split(' ').nth(4).unwrap_or_default();
+        if matches!(fstype, "cgroup" | "cgroup2") && !point.is_empty() {
+            found.push(PathBuf::from(point));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_hierarchy_that_has_the_cgroup_is_joined() {
+        let tree = tempfile::tempdir().unwrap();
+        let [cpu, memory, none] = ["cpu", "memory", "none"].map(|name| tree.path().join(name));
+        std::fs::create_dir_all(cpu.join("a/b")).unwrap();
+        std::fs::create_dir_all(memory.join("a/b")).unwrap();
+        std::fs::create_dir_all(&none).unwrap();
+        let all = [cpu.clone(), memory.clone(), none];
+        join_below(&all, "/a/b").unwrap();
+        for joined in [cpu, memory] {
+            assert_eq!(std::fs::read_to_string(joined.join("a/b/cgroup.procs")).unwrap(), "0");
+        }
+        assert_eq!(join_below(&all, "/x").unwrap_err().kind(), Kind::NotFound);
+        for bad in ["", "/", "/a/../b"] {
+            assert_eq!(join_below(&all, bad).unwrap_err().kind(), Kind::Invalid, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn mount_points_of_both_versions_are_found() {
+        let mounts = "30 24 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
+            31 30 0:27 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw\n\
+            32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw shared:10 - cgroup cgroup rw,cpu\n";
+        let found = hierarchies(mounts);
+        assert_eq!(found, ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/cpu,cpuacct"].map(PathBuf::from));
+    }
+}

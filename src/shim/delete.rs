@@ -1,0 +1,212 @@
+//! `delete`: what is left of a container, without its server.
+//!
+//! containerd runs it after each container that it launched a shim for, and when it has lost a shim. All of it may
+//! be done already, so nothing here minds that a thing is gone; what cannot be undone is said on the standard
+//! error, which containerd logs, and the rest is done all the same: containerd removes the bundle next, through
+//! whatever is still mounted in it.
+
+use super::arguments::Arguments;
+use super::{socket, start};
+use crate::cgroup;
+use crate::error::{Context, Error, Kind, Result};
+use crate::sandbox::record::{self, Record};
+use crate::service::convert;
+use crate::sys::{mount, wait};
+use protobuf::Message;
+use std::ffi::CString;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+/// What the exit of a killed container is: 128 + SIGKILL.
+const KILLED: u32 = 137;
+/// containerd gives this verb five seconds.
+const GONE: Duration = Duration::from_secs(2);
+
+pub(super) fn delete(arguments: &Arguments) -> Result<()> {
+    let bundle = match arguments.bundle == Path::new("") {
+        true => std::env::current_dir().context(|| "getcwd()")?,
+        false => arguments.bundle.clone(),
+    };
+    let record = record::read(&bundle).unwrap_or_else(|error| {
+        complain(&error);
+        None
+    });
+    let (mut pid, mut code, mut at) = (0, KILLED, SystemTime::now());
+    if let Some(record) = &record {
+        kill(record);
+        pid = record.pid;
+        // The server may have recorded the exit until the very end.
+        let last = record::read(&bundle).ok().flatten();
+        if let Some(exit) = last.and_then(|record| record.exit) {
+            (code, at) = (exit.code, exit.at());
+        }
+    }
+    for done in [unmount_below(&bundle), remove_socket(&bundle)] {
+        done.unwrap_or_else(|error| complain(&error));
+    }
+    record::remove(&bundle);
+    let response = convert::deleted(pid, crate::launch::ExitStatus { code, at });
+    let response = response.write_to_bytes();
+    let response = response.map_err(|e| Error::caused_by(Kind::Bug, "encode DeleteResponse", e))?;
+    std::io::stdout().write_all(&response).context(|| "write the answer")
+}
+
+fn complain(error: &Error) {
+    eprintln!("{}: delete: {error}", super::NAME);
+}
+
+/// Ends every process of the container and removes its cgroup.
+fn kill(record: &Record) {
+    let cgroup = cgroup::open(&cgroup::Host::default(), &record.cgroup).unwrap_or_else(|error| {
+        complain(&error);
+        None
+    });
+    if let Some(cgroup) = &cgroup {
+        cgroup.kill().unwrap_or_else(|error| complain(&error));
+    }
+    // Also where it has left its cgroup, or where that is shared with others.
+    kill_process(record.pid, record.start_time).unwrap_or_else(|error| complain(&error));
+    if let Some(cgroup) = &cgroup {
+        cgroup.remove().unwrap_or_else(|error| complain(&error));
+    }
+}
+
+/// Kills the recorded process, if the pid is still its own, and waits until it is gone: its mounts go with it.
+fn kill_process(pid: u32, start_time: u64) -> Result<()> {
+    if pid == 0 {
+        return Ok(());
+    }
+    // First the descriptor, then the look: so the look is at the process that will be signalled.
+    let pidfd = match wait::open_pidfd(pid) {
+        Ok(pidfd) => pidfd,
+        Err(nix::errno::Errno::ESRCH) => return Ok(()),
+        Err(errno) => return Err(errno).context(|| format!("pidfd_open({pid})")),
+    };
+    if record::start_time(pid) != Some(start_time) {
+        return Ok(());
+    }
+    match wait::signal(pidfd.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+        Err(errno) => return Err(errno).context(|| format!("pidfd_send_signal({pid}, SIGKILL)")),
+    }
+    let end = Instant::now() + GONE;
+    // A zombie has given its mounts up; it is the new parent's to reap.
+    while record::start_time(pid) == Some(start_time) && !ended(pid) {
+        if Instant::now() > end {
+            return Err(Error::new(
+                Kind::Deadline,
+                format!("process {pid} is still there, {GONE:?} after SIGKILL"),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// A zombie or gone: field 3 of proc_pid_stat(5).
+fn ended(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    matches!(state, None | Some('Z' | 'X'))
+}
+
+/// Detaches every mount in the bundle, the last one first.
+fn unmount_below(bundle: &Path) -> Result<()> {
+    let Ok(bundle) = std::fs::canonicalize(bundle) else { return Ok(()) };
+    let mounts = std::fs::read("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
+    let mut failed = Ok(());
+    for point in points_below(&mounts, &bundle) {
+        let what = || format!("umount2({point:?}, MNT_DETACH)");
+        let text = CString::new(point.as_os_str().as_bytes());
+        let text = text.map_err(|e| Error::caused_by(Kind::Bug, what(), e))?;
+        match mount::unmount(&text, libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) {
+            // It went with the one that it was on.
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+            // The others go all the same: containerd removes the folder next, through whatever is mounted in it.
+            Err(errno) => failed = failed.and(Err(errno).context(what)),
+        }
+    }
+    failed
+}
+
+/// Mount points below (not at) `folder`, in the order in which they can be unmounted.
+fn points_below(mountinfo: &[u8], folder: &Path) -> Vec<PathBuf> {
+    let lines = mountinfo.split(|&byte| byte == b'\n');
+    let points = lines.filter_map(|line| line.split(|&byte| byte == b' ').nth(4)).map(unescape);
+    let mut points: Vec<PathBuf> =
+        points.filter(|point| point.starts_with(folder) && point != folder).collect();
+    points.reverse();
+    points
+}
+
+/// Space, tab, newline and backslash are octal there: proc_pid_mountinfo(5).
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\').and_then(|d| std::str::from_utf8(d).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(value) => {
+                bytes.push(value);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+/// Unlinks the socket that the bundle's `address` names, unless a server answers there: it has other containers.
+fn remove_socket(bundle: &Path) -> Result<()> {
+    let Ok(address) = std::fs::read_to_string(bundle.join(start::ADDRESS)) else { return Ok(()) };
+    let Some(path) = address.trim().strip_prefix("unix://").map(Path::new) else { return Ok(()) };
+    match UnixStream::connect(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => socket::remove(path),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_below_a_folder_come_last_first() {
+        let info = b"30 24 0:26 / /run/b rw - tmpfs tmpfs rw\n\
+            31 30 0:27 / /run/b/rootfs rw - overlay overlay rw\n\
+            32 31 0:28 / /run/b/rootfs/a\\040b rw - tmpfs tmpfs rw\n\
+            33 24 0:29 / /run/bb/rootfs rw - overlay overlay rw\n";
+        let points = points_below(info, Path::new("/run/b"));
+        assert_eq!(points, ["/run/b/rootfs/a b", "/run/b/rootfs"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn what_is_escaped_in_mountinfo_is_read_back() {
+        for (field, path) in
+            [(r"/a\134b", r"/a\b"), (r"/a\040\011", "/a \t"), (r"/a\", r"/a\"), (r"/\9", r"/\9")]
+        {
+            assert_eq!(unescape(field.as_bytes()), PathBuf::from(path));
+        }
+    }
+
+    #[test]
+    fn a_process_is_killed_only_while_its_pid_is_its_own() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id();
+        let started = record::start_time(pid).unwrap();
+        kill_process(pid, started + 1).unwrap();
+        assert!(!ended(pid), "a process with another start time was killed");
+        kill_process(pid, started).unwrap();
+        assert!(ended(pid));
+        child.wait().unwrap();
+        kill_process(pid, started).unwrap();
+        kill_process(0, 0).unwrap();
+    }
+}

@@ -1,0 +1,57 @@
+//! The verbs of the binary: what containerd calls it with.
+//!
+//! `start` and `delete` are short-lived and on the path of every container; with no verb at all it is the
+//! server. Protocol: containerd's runtime/v2 README and the sources of its shim manager.
+
+mod arguments;
+mod bootstrap;
+mod cgroup;
+mod delete;
+mod features;
+mod info;
+mod log;
+mod serve;
+mod socket;
+mod start;
+mod version;
+
+use crate::error::Error;
+use crate::sys::process;
+use arguments::{Arguments, Verb};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub const NAME: &str = "containerd-shim-shoal-v2";
+
+/// What went wrong, to the standard error: containerd shows it to the user.
+fn fail(error: &Error) -> ExitCode {
+    eprintln!("{NAME}: {error}");
+    ExitCode::FAILURE
+}
+
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    process::keep_heap_small();
+    let arguments = match Arguments::parse(arguments) {
+        Ok(arguments) => arguments,
+        // 2 is what Go's flag package ends with.
+        Err(text) => {
+            eprintln!("{text}\n{}", arguments::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    let done = match arguments.verb {
+        Verb::Help => {
+            println!("{}", arguments::USAGE);
+            Ok(())
+        }
+        Verb::Version => version::print(),
+        Verb::Info => info::print(),
+        Verb::Start => start::start(&arguments),
+        Verb::Delete => delete::delete(&arguments),
+        Verb::Serve => serve::serve(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}

@@ -1,0 +1,164 @@
+//! The server: one process per sandbox, launched by `start` with its socket as descriptor 3.
+
+use super::arguments::Arguments;
+use super::{log as server_log, socket, start};
+use crate::cgroup::{self, CgroupsPath, Layout};
+use crate::error::{Context, Error, Kind, Result};
+use crate::launch::{Real, Reaper, Strangers};
+use crate::plan::Host;
+use crate::sandbox::{Config, Options, Sandbox};
+use crate::service::events::Events;
+use crate::service::router::Router;
+use crate::service::server::{Admission, Server, Stopper};
+use crate::service::task::Task;
+use crate::spec::Spec;
+use crate::sys::event::Event;
+use crate::sys::handler::{self, SIGINT, SIGTERM, SIGUSR1};
+use crate::sys::{identity, process};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the end waits for containerd to take the last events: the Go shim's limit for a request.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Where `start` leaves the socket: the first descriptor after the standard streams.
+const LISTENER: i32 = 3;
+
+/// How long logging programs may take to end once their containers have: the Go shim's limit.
+const LOGGERS: Duration = Duration::from_secs(12);
+
+pub(super) fn serve(arguments: &Arguments) -> Result<()> {
+    process::close_from(LISTENER as u32 + 1).context(|| "close_range(4, ~0)")?;
+    let listener = process::inherited(LISTENER).map(UnixListener::from);
+    let listener = listener.filter(|l| l.local_addr().is_ok_and(|a| a.as_pathname().is_some()));
+    let listener = listener.ok_or_else(|| {
+        let text = "descriptor 3 is not a listening socket: the server is launched by `start`, see -h";
+        Error::new(Kind::Invalid, text)
+    })?;
+    process::own_session().context(|| "setsid()")?;
+    let bundle = std::env::current_dir().context(|| "getcwd()")?;
+    let level = arguments.level.unwrap_or(log::LevelFilter::Info);
+    let logged = server_log::begin(&bundle, &arguments.namespace, &arguments.id, level);
+    let socket = Arc::new(Socket { path: arguments.socket.clone(), removed: AtomicBool::new(false) });
+    let served = run(arguments, listener, logged, &socket);
+    if let Err(error) = &served {
+        log::error!("{error}");
+    }
+    // containerd may reach a socket without a server no more.
+    socket.remove();
+    served
+}
+
+/// Removed once, when the end is decided: after that the path may be that of a successor.
+struct Socket {
+    path: PathBuf,
+    removed: AtomicBool,
+}
+
+impl Socket {
+    fn remove(&self) {
+        if self.path == Path::new("") || self.removed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if let Err(error) = socket::remove(&self.path) {
+            log::warn!("{error}");
+        }
+    }
+}
+
+fn run(
+    arguments: &Arguments,
+    listener: UnixListener,
+    logged: Result<()>,
+    socket: &Arc<Socket>,
+) -> Result<()> {
+    if let Err(error) = logged {
+        log::warn!("{error}");
+    }
+    for note in std::env::var(start::NOTES).iter().flat_map(|notes| notes.lines()) {
+        log::warn!("start: {note}");
+    }
+    // The bundle is containerd's to remove.
+    std::env::set_current_dir("/").context(|| "chdir(\"/\")")?;
+    process::set_name(c"shoal").context(|| "prctl(PR_SET_NAME)")?;
+    // Inherited by the clone: nothing in a pid namespace that a child is born into can look into it.
+    identity::undumpable().context(|| "prctl(PR_SET_DUMPABLE)")?;
+    process::become_subreaper().context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
+    handler::ignore_broken_pipes().context(|| "sigaction(SIGPIPE)")?;
+
+    let events = Events::new(&arguments.namespace, ttrpc_address());
+    let sandbox = Arc::new(sandbox(arguments, events.clone())?);
+    let stopper = Stopper::new()?;
+    let (end, path) = (stopper.clone(), socket.clone());
+    let task = Task::new(sandbox.clone(), move || {
+        // First, so that a `start` that comes now launches another server instead of joining this one.
+        path.remove();
+        end.stop();
+    });
+    let router = Router { task };
+    let handler = Box::new(move |request, reply| router.route(request, reply));
+    let mut server = Server::new(listener, Admission::ours(), stopper.clone(), handler)?;
+    let signals: &'static Event = Box::leak(Box::new(Event::new().context(|| "eventfd()")?));
+    handler::raise_on(signals, &[SIGTERM, SIGINT, SIGUSR1]).context(|| "sigaction()")?;
+    let (queue, asked, path) = (events.clone(), sandbox.clone(), socket.clone());
+    server.on_signal(signals, move || {
+        for signal in handler::caught() {
+            match signal {
+                SIGUSR1 => dump(&asked, &queue),
+                // Containers must not lose their shim to a tidy operator; `kill -9` is still there.
+                _ if !asked.shutdown() => log::warn!("ignored signal {signal}: containers are here"),
+                _ => {
+                    path.remove();
+                    stopper.stop();
+                }
+            }
+        }
+    })?;
+    log::info!(pid = std::process::id(); "serving");
+    Arc::new(server).serve();
+    let left = events.drain(DRAIN);
+    if left > 0 {
+        log::warn!("ended with {left} events that containerd did not take");
+    }
+    sandbox.finish(LOGGERS);
+    log::info!("ended");
+    Ok(())
+}
+
+fn ttrpc_address() -> Option<String> {
+    std::env::var("TTRPC_ADDRESS").ok().filter(|address| !address.is_empty())
+}
+
+fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
+    let namespace = arguments.namespace.clone();
+    let host = cgroup::Host::default();
+    let layout = Layout::probe(&host.proc)?;
+    let cgroups = move |spec: &Spec, options: &Options, id: &str| {
+        let path = spec.cgroups_path.clone();
+        let path = match path {
+            None if !options.systemd_cgroup => format!("/{namespace}/{id}"),
+            path => path.unwrap_or_default(),
+        };
+        let path = CgroupsPath::parse(&path, options.systemd_cgroup, id)?;
+        cgroup::create(&host, &layout, &path, &spec.resources)
+    };
+    Sandbox::new(Config {
+        namespace: arguments.namespace.clone(),
+        host: Host::probe(Path::new("/"))?,
+        launcher: Box::new(Real::new(Reaper::start(Strangers::Reap)?)),
+        cgroups: Box::new(cgroups),
+        events: Box::new(move |event| events.push(event)),
+    })
+}
+
+/// SIGUSR1: the state, into the log.
+fn dump(sandbox: &Sandbox, events: &Events) {
+    log::info!(events = events.waiting(); "dump of the state begins");
+    for line in sandbox.dump() {
+        log::info!("{line}");
+    }
+    log::info!("dump of the state ends");
+}

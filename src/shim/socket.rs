@@ -1,0 +1,101 @@
+//! The server's socket: where it is, who gets to bind it, and what to do with one that is there already.
+
+use crate::error::{invalid, Context, Result};
+use crate::sys::peer::listen_privately;
+use sha2::{Digest, Sha256};
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// Where containerd's own shims have theirs; short, because of [`PATH_MAX`].
+const FOLDER: &str = "/run/containerd/s";
+/// sun_path of unix(7) has 108 bytes; the Go shims stop at this.
+const PATH_MAX: usize = 106;
+
+/// What came of asking for the socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// It is ours: to be served.
+    Bound(UnixListener),
+    /// The server of the group runs: to be joined.
+    Live,
+}
+
+/// The path for a group. Its name is of a fixed length whatever the ids are, and has our name in it: another
+/// runtime's shim of the same pod must not be joined.
+pub fn path(folder: Option<&Path>, address: &str, namespace: &str, group: &str) -> Result<PathBuf> {
+    let digest = Sha256::digest(format!("{address}/{namespace}/{group}/shoal"));
+    let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = folder.unwrap_or(Path::new(FOLDER)).join(name);
+    match path.as_os_str().len() > PATH_MAX {
+        true => Err(invalid(format!("socket path {path:?} is longer than {PATH_MAX} bytes"))),
+        false => Ok(path),
+    }
+}
+
+/// Binds the socket, or finds that its server lives. One that nobody listens on is replaced.
+pub fn bind(path: &Path) -> Result<Socket> {
+    let folder = path.parent().ok_or_else(|| invalid(format!("socket path {path:?} has no folder")))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).context(|| format!("mkdir({folder:?})"))?;
+    // Between bind(2) and listen(2) a socket looks as if its server had gone; a second start of the group must
+    // not see that. The lock ends with this function.
+    let lock = File::open(folder).context(|| format!("open({folder:?})"))?;
+    lock.lock().context(|| format!("flock({folder:?})"))?;
+    let what = || format!("bind({path:?})");
+    match listen_privately(path) {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+        bound => return bound.map(Socket::Bound).context(what),
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Ok(Socket::Live),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused || e.kind() == io::ErrorKind::NotFound => {
+            remove(path)?;
+            listen_privately(path).map(Socket::Bound).context(what)
+        }
+        Err(e) => Err(e).context(|| format!("connect({path:?})")),
+    }
+}
+
+/// Unlinks it; that it is gone already is fine.
+pub fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).context(|| format!("unlink({path:?})")),
+        _ => Ok(()),
+    }
+}
+
+/// As containerd has it.
+pub fn address(path: &Path) -> String {
+    format!("unix://{}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_path_is_short_and_differs_by_each_part() {
+        let paths: Vec<_> = [("/a", "n", "x"), ("/b", "n", "x"), ("/a", "m", "x"), ("/a", "n", "y")]
+            .iter()
+            .map(|(a, n, g)| path(None, a, n, g).unwrap())
+            .collect();
+        assert!(paths.iter().all(|p| p.as_os_str().len() == FOLDER.len() + 65));
+        assert!((1..4).all(|i| paths[0] != paths[i]));
+        assert!(path(Some(Path::new(&"/x".repeat(30))), "/a", "n", "x").is_err());
+    }
+
+    #[test]
+    fn a_live_socket_is_joined_and_a_stale_one_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/s");
+        let Socket::Bound(listener) = bind(&path).unwrap() else { panic!("not bound") };
+        let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        assert!(matches!(bind(&path).unwrap(), Socket::Live));
+        drop(listener);
+        assert!(matches!(bind(&path).unwrap(), Socket::Bound(_)));
+    }
+}

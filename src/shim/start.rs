@@ -1,0 +1,207 @@
+//! `start`: find or launch the server for a container, and say where it listens.
+//!
+//! On the path of every container: one process, no thread. Nothing goes to the standard error but a failure,
+//! since containerd reads both streams as the answer.
+
+use super::arguments::Arguments;
+use super::bootstrap::{self, Bootstrap};
+use super::socket::{self, Socket};
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys::{process, seal, spawn};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+/// In this order, as the Go shim has it.
+const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/// The file in the bundle that says where the server listens.
+pub(super) const ADDRESS: &str = "address";
+
+/// How a launch tells the server what it could not do: it has no log of its own.
+pub(super) const NOTES: &str = "SHOAL_START_NOTES";
+
+pub(super) fn start(arguments: &Arguments) -> Result<()> {
+    let bootstrap = bootstrap::read(io::stdin().lock(), &arguments.id, &arguments.namespace)?;
+    let bundle = std::env::current_dir().context(|| "getcwd()")?;
+    let group = group(&bundle)?.unwrap_or_else(|| arguments.id.clone());
+    let folder = bootstrap.socket_dir.as_deref();
+    let path = socket::path(folder, &arguments.address, &arguments.namespace, &group)?;
+    let address = socket::address(&path);
+    match socket::bind(&path)? {
+        Socket::Live => write_address(&bundle, &address)?,
+        Socket::Bound(listener) => {
+            let written = write_address(&bundle, &address);
+            let launched = written.and_then(|()| launch(arguments, &bootstrap, &group, &path, &listener));
+            if let Err(error) = launched {
+                // What a failed launch left must not look like a server.
+                let _ = socket::remove(&path);
+                let _ = std::fs::remove_file(bundle.join(ADDRESS));
+                return Err(error);
+            }
+        }
+    }
+    let answer = bootstrap::answer(bootstrap::version(&bootstrap, &bundle), &address);
+    io::stdout().write_all(answer.as_bytes()).context(|| "write the answer")
+}
+
+/// The group that the bundle's config.json asks for. A sandbox of its own has no config.json.
+fn group(bundle: &Path) -> Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        annotations: Option<BTreeMap<String, String>>,
+    }
+    let path = bundle.join("config.json");
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).context(|| format!("read({path:?})")),
+    };
+    let config: Config = serde_json::from_slice(&text)
+        .map_err(|e| Error::caused_by(Kind::Invalid, format!("{}", path.display()), e))?;
+    let annotations = config.annotations.unwrap_or_default();
+    Ok(GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name)).filter(|id| !id.is_empty()).cloned())
+}
+
+/// containerd 1.7 finds the server again through this file.
+fn write_address(bundle: &Path, address: &str) -> Result<()> {
+    let (path, fresh) = (bundle.join(ADDRESS), bundle.join(".address"));
+    std::fs::write(&fresh, address).context(|| format!("write({fresh:?})"))?;
+    std::fs::rename(&fresh, &path).context(|| format!("rename({fresh:?}, {path:?})"))
+}
+
+fn launch(
+    arguments: &Arguments,
+    bootstrap: &Bootstrap,
+    group: &str,
+    path: &Path,
+    listener: &UnixListener,
+) -> Result<()> {
+    let mut notes = Vec::new();
+    // What the server inherits is done to this process, which ends now anyway.
+    if std::env::var_os("SCHED_CORE").is_some() {
+        process::own_core_scheduling().context(|| "prctl(PR_SCHED_CORE, CREATE)")?;
+    }
+    if !bootstrap.options.shim_cgroup.is_empty() {
+        super::cgroup::join(&bootstrap.options.shim_cgroup)?;
+    }
+    if let Err(error) = follow_parent_in_oom() {
+        notes.push(error.to_string());
+    }
+    let program = seal(&mut notes)?;
+    let words = server_arguments(arguments, bootstrap, group, path);
+    let environment = server_environment(bootstrap, &notes);
+    let what = || "start the server";
+    // By our number for it: the child closes its own descriptors before it executes.
+    let path = format!("/proc/{}/fd/{}", std::process::id(), program.as_raw_fd());
+    let path = strings(vec![path.into()])?.remove(0);
+    spawn::spawn(&path, &strings(words)?, &strings(environment)?, &[listener.as_fd()]).context(what).map(drop)
+}
+
+/// The server is a better victim than the one that started it: its score is one above its parent's.
+fn follow_parent_in_oom() -> Result<()> {
+    let parent = format!("/proc/{}/oom_score_adj", std::os::unix::process::parent_id());
+    let score = std::fs::read_to_string(&parent).context(|| format!("read({parent:?})"))?;
+    let score: i32 = score.trim().parse().unwrap_or(0);
+    let score = (score + 1).min(1000).to_string();
+    std::fs::write("/proc/self/oom_score_adj", &score)
+        .context(|| format!("write(\"/proc/self/oom_score_adj\", \"{score}\")"))
+}
+
+/// This very program, in a form that no container can write to.
+fn seal(notes: &mut Vec<String>) -> Result<OwnedFd> {
+    let path = std::fs::read_link("/proc/self/exe").context(|| "readlink(\"/proc/self/exe\")")?;
+    match overlay(&path) {
+        Ok(sealed) => return Ok(sealed),
+        Err(error) => notes.push(format!("sealed the program in memory instead: {error}")),
+    }
+    let file = File::open("/proc/self/exe").context(|| "open(\"/proc/self/exe\")")?;
+    seal::memory(file.as_fd()).context(|| "seal the program in memory")
+}
+
+fn overlay(path: &Path) -> Result<OwnedFd> {
+    let what = || format!("overlayfs over {path:?}");
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::new(Kind::Bug, what()));
+    };
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|e| Error::caused_by(Kind::Invalid, what(), e));
+    let sealed = seal::overlay(&text(folder.as_os_str().as_bytes())?, &text(name.as_bytes())?);
+    sealed.context(what)
+}
+
+fn server_arguments(arguments: &Arguments, bootstrap: &Bootstrap, group: &str, path: &Path) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec![super::NAME.into()];
+    let flags = [
+        ("-namespace", arguments.namespace.as_str()),
+        ("-id", group),
+        ("-address", arguments.address.as_str()),
+    ];
+    for (flag, value) in flags {
+        words.extend([flag.into(), value.into()]);
+    }
+    words.extend(["-socket".into(), path.into()]);
+    let level = match (arguments.debug, bootstrap.level) {
+        (_, Some(level)) => level,
+        (true, None) => log::LevelFilter::Debug,
+        (false, None) => log::LevelFilter::Info,
+    };
+    words.extend(["-log-level".into(), level.as_str().to_lowercase().into()]);
+    words
+}
+
+/// Ours, with what BootstrapParams said instead of the environment.
+fn server_environment(bootstrap: &Bootstrap, notes: &[String]) -> Vec<OsString> {
+    let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+    if !bootstrap.ttrpc_address.is_empty() {
+        variables.insert("TTRPC_ADDRESS".into(), bootstrap.ttrpc_address.clone().into());
+    }
+    // Stacks of threads that have ended are given back instead of kept: 20 KiB each for the shim's life.
+    variables.entry("GLIBC_TUNABLES".into()).or_insert("glibc.pthread.stack_cache_size=0".into());
+    if !notes.is_empty() {
+        variables.insert(NOTES.into(), notes.join("\n").into());
+    }
+    let pair = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        name
+    };
+    variables.into_iter().map(pair).collect()
+}
+
+fn strings(words: Vec<OsString>) -> Result<Vec<CString>> {
+    let string = |word: OsString| {
+        CString::new(word.into_vec()).map_err(|e| Error::caused_by(Kind::Invalid, "a NUL in an argument", e))
+    };
+    words.into_iter().map(string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_group_is_the_first_annotation_that_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let group_of = |json: &str| {
+            std::fs::write(folder.path().join("config.json"), json).unwrap();
+            group(folder.path())
+        };
+        let both =
+            r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"s","io.containerd.runc.v2.group":"g"}}"#;
+        assert_eq!(group_of(both).unwrap().as_deref(), Some("g"));
+        let one = r#"{"root":{},"annotations":{"io.kubernetes.cri.sandbox-id":"s"}}"#;
+        assert_eq!(group_of(one).unwrap().as_deref(), Some("s"));
+        assert_eq!(group_of(r#"{"annotations":null}"#).unwrap(), None);
+        assert_eq!(group_of("{}").unwrap(), None);
+        assert!(group_of("{").unwrap_err().to_string().contains("config.json"));
+        std::fs::remove_file(folder.path().join("config.json")).unwrap();
+        assert_eq!(group(folder.path()).unwrap(), None);
+    }
+}

@@ -1,0 +1,30 @@
+//! From bytes to serde types, and from JSON strings to strings that a system call can take.
+
+use crate::error::{invalid, Error, Kind, Result};
+use serde::de::DeserializeOwned;
+use std::ffi::CString;
+
+/// Reads one document; an error names the JSON path of the field that is wrong.
+pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|e| {
+        let path = e.path().to_string();
+        let what = if path == "." { "not a JSON document of this kind".into() } else { path };
+        Error::caused_by(Kind::Invalid, what, e.into_inner())
+    })?;
+    reader.end().map_err(|e| Error::caused_by(Kind::Invalid, "after the JSON document", e))?;
+    Ok(value)
+}
+
+/// A string for the kernel. JSON can spell a NUL, system calls cannot.
+pub(super) fn c_string(field: impl FnOnce() -> String, text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| invalid(format!("{}: a NUL byte in {text:?}", field())))
+}
+
+/// An optional string; empty counts as missing, as in Go's types.
+pub(super) fn text(field: &str, text: Option<String>) -> Result<Option<CString>> {
+    match text {
+        Some(text) if !text.is_empty() => c_string(|| field.into(), &text).map(Some),
+        _ => Ok(None),
+    }
+}

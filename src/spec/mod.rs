@@ -1,0 +1,183 @@
+//! config.json as types that cannot be wrong: read by serde, then checked field by field. No I/O.
+//!
+//! Source: the OCI runtime specification 1.2 (config.md, config-linux.md); where it leaves a choice, runc's.
+//! Every error begins with the JSON path of the field, e.g. `mounts[7].options[2]`. What a spec may ask for and
+//! shoal does not do is refused by name (`Kind::Unsupported`), never dropped; what runc only warns about is in
+//! `warnings`.
+
+pub mod capability;
+mod device;
+pub mod hook;
+mod json;
+pub mod mount;
+pub mod namespace;
+pub mod process;
+mod raw;
+pub mod resources;
+pub mod seccomp;
+mod sysctl;
+
+pub use capability::CapabilitySets;
+pub use device::Device;
+pub use hook::{Hook, Hooks};
+pub use mount::Mount;
+pub use namespace::{Namespaces, Ns};
+pub use process::{Process, Rlimit, SchedAttr, User};
+pub use sysctl::Sysctl;
+
+use crate::error::{invalid, Error, Kind, Result};
+use mount::Propagation;
+use resources::Resources;
+use seccomp::Seccomp;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::path::PathBuf;
+
+/// The container's root filesystem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Absolute, or relative to the bundle.
+    pub path: PathBuf,
+    pub readonly: bool,
+}
+
+/// A container's config.json.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub version: String,
+    pub root: Root,
+    pub mounts: Vec<Mount>,
+    pub process: Process,
+    pub hostname: Option<CString>,
+    pub domainname: Option<CString>,
+    pub hooks: Hooks,
+    pub annotations: BTreeMap<String, String>,
+    pub namespaces: Namespaces,
+    pub sysctls: Vec<Sysctl>,
+    /// As written: a path, or `slice:prefix:name`.
+    pub cgroups_path: Option<String>,
+    pub resources: Resources,
+    pub devices: Vec<Device>,
+    pub seccomp: Option<Seccomp>,
+    pub rootfs_propagation: Option<Propagation>,
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
+    pub mount_label: Option<CString>,
+    pub personality: Option<u64>,
+    /// What is worth a line in the log: a capability that nobody knows, …
+    pub warnings: Vec<String>,
+}
+
+impl Spec {
+    pub fn parse(json: &[u8]) -> Result<Spec> {
+        let raw: raw::Spec = json::parse(json)?;
+        check_version(&raw.oci_version)?;
+        let mut warnings = Vec::new();
+        let linux = raw.linux.unwrap_or_default();
+        refuse_unsupported(&linux)?;
+
+        let root = raw.root.ok_or_else(|| invalid("root: missing"))?;
+        if root.path.as_os_str().is_empty() {
+            return Err(invalid("root.path: must not be empty"));
+        }
+        let process = raw.process.ok_or_else(|| invalid("process: missing"))?;
+        let process = Process::check(process, "process.")?;
+        let namespaces = Namespaces::check(&linux.namespaces.unwrap_or_default())?;
+        let hostname = private_uts("hostname", raw.hostname, &namespaces)?;
+        let domainname = private_uts("domainname", raw.domainname, &namespaces)?;
+        let resources = match &linux.resources {
+            Some(raw) => Resources::parse(raw, "linux.resources")?,
+            None => Resources::default(),
+        };
+        let mounts = mount::check(raw.mounts.unwrap_or_default(), &mut warnings)?;
+
+        Ok(Spec {
+            version: raw.oci_version,
+            root: Root { path: root.path, readonly: root.readonly.unwrap_or(false) },
+            mounts,
+            hostname,
+            domainname,
+            hooks: Hooks::check(raw.hooks.unwrap_or_default())?,
+            annotations: raw.annotations.unwrap_or_default(),
+            sysctls: sysctl::check(linux.sysctl.unwrap_or_default(), &namespaces)?,
+            namespaces,
+            cgroups_path: linux.cgroups_path.filter(|path| !path.is_empty()),
+            devices: device::check(linux.devices.unwrap_or_default())?,
+            seccomp: linux.seccomp.as_ref().map(Seccomp::check).transpose()?,
+            rootfs_propagation: rootfs_propagation(linux.rootfs_propagation.as_deref())?,
+            masked_paths: paths("linux.maskedPaths", linux.masked_paths)?,
+            readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths)?,
+            mount_label: json::text("linux.mountLabel", linux.mount_label)?,
+            personality: linux.personality.map(|p| personality(p, &mut warnings)).transpose()?,
+            warnings: [warnings, process.warnings.clone(), resources.warnings.clone()].concat(),
+            process,
+            resources,
+        })
+    }
+}
+
+/// The rules of 1.x are read; nothing else is out there.
+fn check_version(version: &str) -> Result<()> {
+    match version.split('.').next() {
+        Some("1" | "") => Ok(()),
+        _ => Err(Error::new(Kind::Unsupported, format!("ociVersion: {version:?} is not a version 1"))),
+    }
+}
+
+pub(crate) fn unsupported(field: &str) -> Error {
+    Error::new(Kind::Unsupported, format!("{field}: not supported"))
+}
+
+fn refuse_unsupported(linux: &raw::Linux) -> Result<()> {
+    let set = [
+        ("linux.intelRdt", linux.intel_rdt.is_some()),
+        ("linux.memoryPolicy", linux.memory_policy.is_some()),
+        ("linux.netDevices", linux.net_devices.as_ref().is_some_and(|map| !map.is_empty())),
+        ("linux.timeOffsets", linux.time_offsets.as_ref().is_some_and(|map| !map.is_empty())),
+    ];
+    match set.iter().find(|(_, set)| *set) {
+        Some((field, _)) => Err(unsupported(field)),
+        None => Ok(()),
+    }
+}
+
+/// sethostname(2) of a shared namespace would rename whoever shares it.
+fn private_uts(field: &str, name: Option<String>, namespaces: &Namespaces) -> Result<Option<CString>> {
+    let name = json::text(field, name)?;
+    if name.is_some() && namespaces.uts == Ns::Host {
+        return Err(invalid(format!("{field}: cannot be set without a private uts namespace")));
+    }
+    Ok(name)
+}
+
+fn rootfs_propagation(word: Option<&str>) -> Result<Option<Propagation>> {
+    match word {
+        None | Some("") => Ok(None),
+        Some(word) => match Propagation::parse(word) {
+            Some(propagation) => Ok(Some(propagation)),
+            None => Err(invalid(format!("linux.rootfsPropagation: {word:?} is not a propagation type"))),
+        },
+    }
+}
+
+fn paths(field: &str, paths: Option<Vec<String>>) -> Result<Vec<String>> {
+    let paths = paths.unwrap_or_default();
+    for (i, path) in paths.iter().enumerate() {
+        if !path.starts_with('/') || path.contains('\0') {
+            return Err(invalid(format!("{field}[{i}]: {path:?} is not an absolute path")));
+        }
+    }
+    Ok(paths)
+}
+
+/// personality(2) of linux/personality.h. As in runc, flags are ignored with a warning.
+fn personality(raw: raw::Personality, warnings: &mut Vec<String>) -> Result<u64> {
+    if raw.flags.is_some_and(|flags| !flags.is_empty()) {
+        warnings.push("linux.personality.flags: ignored, no flag is supported".into());
+    }
+    match raw.domain.as_str() {
+        "LINUX" => Ok(0),
+        "LINUX32" => Ok(8),
+        other => Err(invalid(format!("linux.personality.domain: {other:?} is neither LINUX nor LINUX32"))),
+    }
+}

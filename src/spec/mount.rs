@@ -1,0 +1,178 @@
+//! `mounts`: what is mounted below the root, with its options sorted by who reads them.
+//!
+//! An option word is an attribute of the mount (mount_setattr(2)), a propagation type, an order to the runtime
+//! (`rbind`, `tmpcopyup`), or else the filesystem's own. The words are those that runc knows
+//! (`runc features`, "mountOptions") with runc's meaning.
+
+mod option;
+
+use super::{json, unsupported};
+use crate::error::{invalid, Result};
+use oci_spec::runtime as oci;
+use option::Options;
+use std::ffi::CString;
+use std::path::PathBuf;
+
+/// One option of a filesystem for fsconfig(2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FsOption {
+    Flag(CString),
+    Value(CString, CString),
+}
+
+/// Changes to the attributes of a mount: MOUNT_ATTR_* of mount_setattr(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    pub set: u64,
+    pub clear: u64,
+    /// Applied to the whole tree (`rro`, `rnosuid`, …).
+    pub recursive_set: u64,
+    pub recursive_clear: u64,
+}
+
+/// A change of propagation: one of MS_SHARED, MS_PRIVATE, MS_SLAVE, MS_UNBINDABLE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Propagation {
+    pub flag: u64,
+    pub recursive: bool,
+}
+
+impl Propagation {
+    pub fn parse(word: &str) -> Option<Self> {
+        let (flag, recursive) = match word {
+            "private" => (libc::MS_PRIVATE, false),
+            "rprivate" => (libc::MS_PRIVATE, true),
+            "shared" => (libc::MS_SHARED, false),
+            "rshared" => (libc::MS_SHARED, true),
+            "slave" => (libc::MS_SLAVE, false),
+            "rslave" => (libc::MS_SLAVE, true),
+            "unbindable" => (libc::MS_UNBINDABLE, false),
+            "runbindable" => (libc::MS_UNBINDABLE, true),
+            _ => return None,
+        };
+        Some(Propagation { flag, recursive })
+    }
+
+    /// The spec's word for it.
+    pub fn word(self) -> String {
+        let word = match self.flag {
+            libc::MS_PRIVATE => "private",
+            libc::MS_SHARED => "shared",
+            libc::MS_SLAVE => "slave",
+            _ => "unbindable",
+        };
+        format!("{}{word}", if self.recursive { "r" } else { "" })
+    }
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A path of the host, absolute or relative to the bundle; `recursive` takes what is mounted below it too.
+    Bind { path: PathBuf, recursive: bool },
+    /// A new filesystem. `options` are its own words, and those that concern its superblock.
+    Filesystem { fstype: CString, source: CString, options: Vec<FsOption> },
+    /// The attributes of what is mounted there already change.
+    Remount,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// As written; taken relative to the container's root.
+    pub destination: String,
+    pub source: Source,
+    pub attributes: Attributes,
+    pub propagation: Option<Propagation>,
+    /// `tmpcopyup`: what the image has there is copied into the new tmpfs.
+    pub copy_up: bool,
+}
+
+pub(super) fn check(list: Vec<oci::Mount>, warnings: &mut Vec<String>) -> Result<Vec<Mount>> {
+    list.iter().enumerate().map(|(i, raw)| check_one(raw, i, warnings)).collect()
+}
+
+fn check_one(raw: &oci::Mount, i: usize, warnings: &mut Vec<String>) -> Result<Mount> {
+    let at = |name: &str| format!("mounts[{i}].{name}");
+    let destination = raw.destination().to_str().unwrap_or_default().to_owned();
+    if destination.is_empty() || destination.contains('\0') {
+        return Err(invalid(format!("{}: {:?} is not a path", at("destination"), raw.destination())));
+    }
+    if !destination.starts_with('/') {
+        warnings.push(format!("{}: {destination:?} is not absolute, taken from the root", at("destination")));
+    }
+    if raw.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()) {
+        return Err(unsupported(&at("uidMappings")));
+    }
+    if raw.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()) {
+        return Err(unsupported(&at("gidMappings")));
+    }
+    let fstype = raw.typ().as_deref().unwrap_or_default();
+    let words = raw.options().as_deref().unwrap_or_default();
+    let options = Options::parse(words, |j| at(&format!("options[{j}]")))?;
+
+    // As in crun, `"type": "bind"` alone is a bind too; beside a bind option the type means nothing.
+    let bind = options.bind.or((fstype == "bind").then_some(false));
+    let source = if options.remount {
+        no_data(&options, i, "a remount")?;
+        Source::Remount
+    } else if let Some(recursive) = bind {
+        no_data(&options, i, "a bind mount")?;
+        bind_source(raw, recursive).map_err(|reason| invalid(format!("{}: {reason}", at("source"))))?
+    } else {
+        filesystem(raw, fstype, &options, i)?
+    };
+    let tmpfs = matches!(&source, Source::Filesystem { fstype, .. } if fstype.as_c_str() == c"tmpfs");
+    if let Some(j) = options.copy_up.filter(|_| !tmpfs) {
+        return Err(invalid(format!("{}: tmpcopyup is for a tmpfs", at(&format!("options[{j}]")))));
+    }
+    Ok(Mount {
+        destination,
+        source,
+        attributes: options.attributes,
+        propagation: options.propagation,
+        copy_up: options.copy_up.is_some(),
+    })
+}
+
+/// The kernel would ignore the words of a filesystem here, and with them what the user meant.
+fn no_data(options: &Options, i: usize, what: &str) -> Result<()> {
+    match options.data.first() {
+        None => Ok(()),
+        Some((j, word)) => {
+            Err(invalid(format!("mounts[{i}].options[{j}]: {word:?} is not an option of {what}")))
+        }
+    }
+}
+
+fn bind_source(raw: &oci::Mount, recursive: bool) -> Result<Source, String> {
+    let path = raw.source().clone().unwrap_or_default();
+    match path.to_str() {
+        None | Some("") => Err("a bind mount needs a source".into()),
+        Some(text) if text.contains('\0') => Err(format!("a NUL byte in {text:?}")),
+        Some(_) => Ok(Source::Bind { path, recursive }),
+    }
+}
+
+fn filesystem(raw: &oci::Mount, fstype: &str, options: &Options, i: usize) -> Result<Source> {
+    if fstype.is_empty() {
+        return Err(invalid(format!("mounts[{i}].type: missing, and there is no bind option")));
+    }
+    let source = raw.source().as_ref().and_then(|s| s.to_str()).filter(|s| !s.is_empty()).unwrap_or(fstype);
+    let field = |name: &'static str| move || format!("mounts[{i}].{name}");
+    let mut all = Vec::new();
+    for flag in &options.superblock {
+        all.push(FsOption::Flag(json::c_string(field("options"), flag)?));
+    }
+    for (j, word) in &options.data {
+        let c_string = |text| json::c_string(|| format!("mounts[{i}].options[{j}]"), text);
+        all.push(match word.split_once('=') {
+            Some((key, value)) => FsOption::Value(c_string(key)?, c_string(value)?),
+            None => FsOption::Flag(c_string(word)?),
+        });
+    }
+    Ok(Source::Filesystem {
+        fstype: json::c_string(field("type"), fstype)?,
+        source: json::c_string(field("source"), source)?,
+        options: all,
+    })
+}

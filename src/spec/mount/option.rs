@@ -1,0 +1,185 @@
+//! The words of `mounts[].options`.
+
+use super::{Attributes, Propagation};
+use crate::error::Result;
+use crate::spec::unsupported;
+use libc::{
+    MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
+    MOUNT_ATTR__ATIME,
+};
+
+/// The words of one mount, sorted.
+#[derive(Default)]
+pub(super) struct Options<'a> {
+    /// Some(recursive) where it is a bind.
+    pub bind: Option<bool>,
+    pub remount: bool,
+    /// The index of `tmpcopyup`.
+    pub copy_up: Option<usize>,
+    pub attributes: Attributes,
+    pub propagation: Option<Propagation>,
+    /// Options of the superblock that fsconfig(2) knows for every filesystem (vfs_parse_sb_flag in fs/fs_context.c).
+    pub superblock: Vec<&'static str>,
+    /// What is left, with its index: words for the filesystem.
+    pub data: Vec<(usize, &'a str)>,
+}
+
+/// One set of attribute changes, the mount's own or the recursive one.
+#[derive(Default)]
+struct Changes {
+    set: u64,
+    clear: u64,
+    /// Times are a choice of one, not bits.
+    atime: Option<u64>,
+}
+
+/// What a word does to [`Changes`].
+#[derive(Clone, Copy)]
+enum Change {
+    Set(u64),
+    Clear(u64),
+    Atime(u64),
+    /// `atime`, `norelatime`, `nostrictatime`: takes back that choice, and the kernel's default is left.
+    NotAtime(u64),
+}
+
+impl Changes {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Set(bits) => {
+                self.set |= bits;
+                self.clear &= !bits;
+            }
+            Change::Clear(bits) => {
+                self.clear |= bits;
+                self.set &= !bits;
+            }
+            Change::Atime(choice) => self.atime = Some(choice),
+            Change::NotAtime(choice) if choice == MOUNT_ATTR_NOATIME || self.atime == Some(choice) => {
+                self.atime = Some(MOUNT_ATTR_RELATIME);
+            }
+            Change::NotAtime(_) => {}
+        }
+    }
+
+    /// (set, clear) as mount_setattr(2) wants them: the field of times is cleared whole before it is set.
+    fn finish(&self) -> (u64, u64) {
+        match self.atime {
+            Some(choice) => (self.set | choice, self.clear | MOUNT_ATTR__ATIME),
+            None => (self.set, self.clear),
+        }
+    }
+}
+
+fn change(word: &str) -> Option<Change> {
+    use Change::{Atime, Clear, NotAtime, Set};
+    Some(match word {
+        "ro" => Set(MOUNT_ATTR_RDONLY),
+        "rw" => Clear(MOUNT_ATTR_RDONLY),
+        "nosuid" => Set(MOUNT_ATTR_NOSUID),
+        "suid" => Clear(MOUNT_ATTR_NOSUID),
+        "nodev" => Set(MOUNT_ATTR_NODEV),
+        "dev" => Clear(MOUNT_ATTR_NODEV),
+        "noexec" => Set(MOUNT_ATTR_NOEXEC),
+        "exec" => Clear(MOUNT_ATTR_NOEXEC),
+        "nodiratime" => Set(MOUNT_ATTR_NODIRATIME),
+        "diratime" => Clear(MOUNT_ATTR_NODIRATIME),
+        "nosymfollow" => Set(MOUNT_ATTR_NOSYMFOLLOW),
+        "symfollow" => Clear(MOUNT_ATTR_NOSYMFOLLOW),
+        "noatime" => Atime(MOUNT_ATTR_NOATIME),
+        "atime" => NotAtime(MOUNT_ATTR_NOATIME),
+        "relatime" => Atime(MOUNT_ATTR_RELATIME),
+        "norelatime" => NotAtime(MOUNT_ATTR_RELATIME),
+        "strictatime" => Atime(MOUNT_ATTR_STRICTATIME),
+        "nostrictatime" => NotAtime(MOUNT_ATTR_STRICTATIME),
+        _ => return None,
+    })
+}
+
+impl<'a> Options<'a> {
+    /// `field` gives the JSON path of the word with an index.
+    pub fn parse(words: &'a [String], field: impl Fn(usize) -> String) -> Result<Self> {
+        let mut all = Options::default();
+        let (mut own, mut recursive) = (Changes::default(), Changes::default());
+        for (i, word) in words.iter().enumerate() {
+            if let Some(propagation) = Propagation::parse(word) {
+                all.propagation = Some(propagation);
+                continue;
+            }
+            if let Some(change) = change(word) {
+                own.apply(change);
+                continue;
+            }
+            // `rro` is the recursive `ro`, and so with each of them.
+            if let Some(change) = word.strip_prefix('r').and_then(change) {
+                recursive.apply(change);
+                continue;
+            }
+            match word.as_str() {
+                "bind" => all.bind = all.bind.or(Some(false)),
+                "rbind" => all.bind = Some(true),
+                "remount" => all.remount = true,
+                "tmpcopyup" => all.copy_up = Some(i),
+                "sync" => all.superblock("sync", true),
+                "async" => all.superblock("sync", false),
+                "dirsync" => all.superblock("dirsync", true),
+                "lazytime" => all.superblock("lazytime", true),
+                "nolazytime" => all.superblock("lazytime", false),
+                "mand" => all.superblock("mand", true),
+                "nomand" => all.superblock("mand", false),
+                // `silent` spares the kernel's log a line, which fsopen(2) does not write to.
+                "" | "defaults" | "silent" | "loud" | "noiversion" => {}
+                "idmap" | "ridmap" | "iversion" => {
+                    return Err(unsupported(&format!("{}: {word:?}", field(i))))
+                }
+                _ => all.data.push((i, word)),
+            }
+        }
+        let (set, clear) = own.finish();
+        let (recursive_set, recursive_clear) = recursive.finish();
+        all.attributes = Attributes { set, clear, recursive_set, recursive_clear };
+        Ok(all)
+    }
+
+    fn superblock(&mut self, flag: &'static str, on: bool) {
+        self.superblock.retain(|known| *known != flag);
+        if on {
+            self.superblock.push(flag);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Attributes {
+        let words: Vec<String> = words.iter().map(|w| (*w).into()).collect();
+        Options::parse(&words, |i| i.to_string()).expect("all known").attributes
+    }
+
+    #[test]
+    fn the_last_word_counts() {
+        let both = parse(&["ro", "rw"]);
+        assert_eq!((both.set, both.clear), (0, MOUNT_ATTR_RDONLY));
+        let both = parse(&["rw", "ro"]);
+        assert_eq!((both.set, both.clear), (MOUNT_ATTR_RDONLY, 0));
+    }
+
+    #[test]
+    fn times_are_one_choice() {
+        let noatime = parse(&["strictatime", "noatime"]);
+        assert_eq!((noatime.set, noatime.clear), (MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME));
+        let back = parse(&["strictatime", "nostrictatime"]);
+        assert_eq!((back.set, back.clear), (MOUNT_ATTR_RELATIME, MOUNT_ATTR__ATIME));
+        assert_eq!(parse(&["norelatime"]), Attributes::default());
+    }
+
+    #[test]
+    fn recursive_words_have_their_own_set() {
+        let rro = parse(&["rro", "nosuid"]);
+        assert_eq!((rro.set, rro.recursive_set), (MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY));
+        assert_eq!(parse(&["rrelatime"]).recursive_clear, MOUNT_ATTR__ATIME);
+    }
+}

@@ -1,0 +1,63 @@
+//! `linux.namespaces`: which are new, which are joined, which are the host's.
+
+use super::unsupported;
+use crate::error::{invalid, Result};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+use std::path::PathBuf;
+
+/// Where a container's namespace of one kind comes from. "Host" is the shim's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Ns {
+    #[default]
+    Host,
+    New,
+    Join(PathBuf),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    pub pid: Ns,
+    pub mount: Ns,
+    pub net: Ns,
+    pub ipc: Ns,
+    pub uts: Ns,
+    pub cgroup: Ns,
+    /// Always `Host` so far: anything else is refused.
+    pub user: Ns,
+    /// Always `Host` so far: anything else is refused.
+    pub time: Ns,
+}
+
+impl Namespaces {
+    pub(super) fn check(list: &[LinuxNamespace]) -> Result<Self> {
+        let mut all = Namespaces::default();
+        for (i, entry) in list.iter().enumerate() {
+            let (name, slot) = match entry.typ() {
+                LinuxNamespaceType::Pid => ("pid", &mut all.pid),
+                LinuxNamespaceType::Mount => ("mount", &mut all.mount),
+                LinuxNamespaceType::Network => ("network", &mut all.net),
+                LinuxNamespaceType::Ipc => ("ipc", &mut all.ipc),
+                LinuxNamespaceType::Uts => ("uts", &mut all.uts),
+                LinuxNamespaceType::Cgroup => ("cgroup", &mut all.cgroup),
+                LinuxNamespaceType::User | LinuxNamespaceType::Time => {
+                    return Err(unsupported(&format!("linux.namespaces[{i}].type")));
+                }
+            };
+            if *slot != Ns::Host {
+                return Err(invalid(format!("linux.namespaces[{i}]: a second {name} namespace")));
+            }
+            *slot = match entry.path() {
+                Some(path) if path.is_absolute() => Ns::Join(path.clone()),
+                Some(path) if !path.as_os_str().is_empty() => {
+                    return Err(invalid(format!("linux.namespaces[{i}].path: {path:?} is not absolute")));
+                }
+                _ => Ns::New,
+            };
+        }
+        if all.mount == Ns::Host {
+            // Its mounts would be the host's.
+            return Err(unsupported("linux.namespaces: a container in the host's mount namespace"));
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,144 @@
+//! config.json as it is written: only the shape is checked here.
+//!
+//! The leaves are those of `oci-spec`, where they take what runc takes. The upper levels are our own: oci-spec
+//! refuses a whole spec for one capability that it does not know, spells some scheduler flags wrongly, and would
+//! have us parse what belongs to other platforms.
+
+use oci_spec::runtime::{Hooks, LinuxDevice, LinuxNamespace, LinuxResources, LinuxSeccomp, Mount};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Spec {
+    #[serde(default)]
+    pub oci_version: String,
+    pub root: Option<Root>,
+    pub mounts: Option<Vec<Mount>>,
+    pub process: Option<Process>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub hooks: Option<Hooks>,
+    pub annotations: Option<BTreeMap<String, String>>,
+    pub linux: Option<Linux>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Root {
+    #[serde(default)]
+    pub path: PathBuf,
+    pub readonly: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Linux {
+    pub sysctl: Option<BTreeMap<String, String>>,
+    pub resources: Option<LinuxResources>,
+    pub cgroups_path: Option<String>,
+    pub namespaces: Option<Vec<LinuxNamespace>>,
+    pub devices: Option<Vec<LinuxDevice>>,
+    pub seccomp: Option<LinuxSeccomp>,
+    pub rootfs_propagation: Option<String>,
+    pub masked_paths: Option<Vec<String>>,
+    pub readonly_paths: Option<Vec<String>>,
+    pub mount_label: Option<String>,
+    pub personality: Option<Personality>,
+    pub intel_rdt: Option<Value>,
+    pub memory_policy: Option<Value>,
+    pub net_devices: Option<Map<String, Value>>,
+    pub time_offsets: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Personality {
+    #[serde(default)]
+    pub domain: String,
+    pub flags: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Process {
+    pub terminal: Option<bool>,
+    pub console_size: Option<ConsoleSize>,
+    #[serde(default)]
+    pub user: User,
+    pub args: Option<Vec<String>>,
+    pub env: Option<Vec<String>>,
+    #[serde(default)]
+    pub cwd: String,
+    pub capabilities: Option<Capabilities>,
+    pub rlimits: Option<Vec<Rlimit>>,
+    pub no_new_privileges: Option<bool>,
+    pub apparmor_profile: Option<String>,
+    pub oom_score_adj: Option<i32>,
+    pub selinux_label: Option<String>,
+    pub scheduler: Option<Scheduler>,
+    pub io_priority: Option<IoPriority>,
+    #[serde(rename = "execCPUAffinity")]
+    pub exec_cpu_affinity: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ConsoleSize {
+    #[serde(default)]
+    pub height: u64,
+    #[serde(default)]
+    pub width: u64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct User {
+    #[serde(default)]
+    pub uid: u32,
+    #[serde(default)]
+    pub gid: u32,
+    pub umask: Option<u32>,
+    pub additional_gids: Option<Vec<u32>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Capabilities {
+    pub bounding: Option<Vec<String>>,
+    pub effective: Option<Vec<String>>,
+    pub inheritable: Option<Vec<String>>,
+    pub permitted: Option<Vec<String>>,
+    pub ambient: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Rlimit {
+    #[serde(rename = "type")]
+    pub typ: String,
+    #[serde(default)]
+    pub hard: u64,
+    #[serde(default)]
+    pub soft: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Scheduler {
+    pub policy: String,
+    #[serde(default)]
+    pub nice: i32,
+    #[serde(default)]
+    pub priority: i32,
+    pub flags: Option<Vec<String>>,
+    #[serde(default)]
+    pub runtime: u64,
+    #[serde(default)]
+    pub deadline: u64,
+    #[serde(default)]
+    pub period: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct IoPriority {
+    pub class: String,
+    #[serde(default)]
+    pub priority: i64,
+}

@@ -1,0 +1,33 @@
+//! A terminal: the shim has the master, and copies between it and containerd's fifos (or a logging program).
+
+use super::copy::{Copy, Sink, Source};
+use crate::error::{Context, Result};
+use crate::sys::pipe;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+/// Everything of a terminal that is opened before the child makes it.
+pub struct Terminal {
+    pub output: Sink,
+    /// The reading end of the input, not blocking.
+    pub input: Option<OwnedFd>,
+}
+
+impl Terminal {
+    /// The copies of both directions. The master lives as long as the copy of the output: when the input is at its
+    /// end this one ends too, and the container's terminal hangs up.
+    pub fn connect(self, master: OwnedFd) -> Result<(Copy, Option<Copy>, Weak<OwnedFd>)> {
+        pipe::set_nonblocking(&master).context(|| "fcntl(console, F_SETFL)")?;
+        let input = match self.input {
+            Some(input) => {
+                // A second descriptor, because each is watched for itself.
+                let master = master.try_clone().context(|| "dup(console)")?;
+                Some(Copy::new(Source::Pipe(input), Sink::Console(master)))
+            }
+            None => None,
+        };
+        let master = Arc::new(master);
+        let weak = Arc::downgrade(&master);
+        Ok((Copy::new(Source::Console(master), self.output), input, weak))
+    }
+}

@@ -1,0 +1,276 @@
+//! The one thread that copies, for all consoles and log files of a sandbox.
+//!
+//! It also does what has to wait for something: it closes a fifo whose reader comes late, and kills a logging
+//! program that does not end when told to.
+
+use super::copy::{Copy, Outcome, Sink};
+use super::exchange::{Command, Exchange, Line};
+use super::fifo::Output;
+use super::logger;
+use crate::sys::edge::{Edge, Edges};
+use crate::sys::Errno;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The pauses between looks for a reader that was not there: from the first, doubled, to the last.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LAST_LOOK: Duration = Duration::from_millis(500);
+const SCRATCH: usize = 32 * 1024;
+
+/// An output that had no reader when it ended.
+struct Lingering {
+    number: u64,
+    output: Output,
+    until: Instant,
+    next: Instant,
+    pause: Duration,
+}
+
+struct Retired {
+    pidfd: OwnedFd,
+    until: Instant,
+    killed: bool,
+}
+
+/// The descriptors of a line, as the low bits of an edge's token.
+#[derive(Clone, Copy)]
+#[repr(u64)]
+enum Role {
+    OutputFrom,
+    OutputTo,
+    InputFrom,
+    InputTo,
+    Logger,
+}
+
+const ROLES: u64 = 8;
+
+fn token(number: u64, role: Role) -> u64 {
+    number * ROLES + role as u64
+}
+
+/// What the thread has on its desk.
+pub struct Desk<'a> {
+    exchange: &'a Arc<Exchange>,
+    lines: BTreeMap<u64, Line>,
+    hot: BTreeSet<u64>,
+    lingering: Vec<Lingering>,
+    retired: BTreeMap<u64, Retired>,
+}
+
+impl<'a> Desk<'a> {
+    pub fn new(exchange: &'a Arc<Exchange>) -> Self {
+        Desk {
+            exchange,
+            lines: BTreeMap::new(),
+            hot: BTreeSet::new(),
+            lingering: Vec::new(),
+            retired: BTreeMap::new(),
+        }
+    }
+
+    pub fn run(mut self) {
+        let mut scratch = vec![0; SCRATCH];
+        let mut edges = Vec::new();
+        loop {
+            let commands = self.exchange.take();
+            for command in commands {
+                if matches!(command, Command::Stop) {
+                    self.exchange.thread_ends();
+                    return;
+                }
+                self.obey(command);
+            }
+            self.look_for_readers();
+            self.look_after_loggers();
+            for number in std::mem::take(&mut self.hot) {
+                self.turn(number, &mut scratch);
+            }
+            edges.clear();
+            let limit = if self.hot.is_empty() { self.next_look() } else { Some(Duration::ZERO) };
+            if self.exchange.edges.wait(&mut edges, limit).is_err() {
+                // epoll_wait(2) refuses only what is not an epoll descriptor.
+                self.exchange.thread_ends();
+                return;
+            }
+            for edge in &edges {
+                self.note(edge);
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Add(number, line) => {
+                for (copy, from, to) in [
+                    (&line.output, Role::OutputFrom, Role::OutputTo),
+                    (&line.input, Role::InputFrom, Role::InputTo),
+                ] {
+                    let Some(copy) = copy else { continue };
+                    self.watch(copy.from.as_fd(), token(number, from));
+                    if let Some(fd) = copy.to.fd() {
+                        self.watch(fd, token(number, to));
+                    }
+                }
+                self.lines.insert(number, line);
+                self.hot.insert(number);
+            }
+            Command::End(number) => {
+                if let Some(line) = self.lines.get_mut(&number) {
+                    end(&self.exchange.edges, line);
+                    self.hot.insert(number);
+                }
+            }
+            Command::Close(number, output) => self.linger(number, output),
+            Command::Drop(number) => {
+                if let Some(mut line) = self.lines.remove(&number) {
+                    for copy in [line.output.take(), line.input.take()].into_iter().flatten() {
+                        forget(&self.exchange.edges, &copy);
+                    }
+                    line.progress.finish();
+                }
+                self.lingering.retain(|lingering| lingering.number != number);
+            }
+            Command::Retire(pidfd) => {
+                let number = self.exchange.number();
+                self.watch(pidfd.as_fd(), token(number, Role::Logger));
+                let until = Instant::now() + self.exchange.limits.logger;
+                self.retired.insert(number, Retired { pidfd, until, killed: false });
+            }
+            Command::KillLoggers => {
+                for retired in self.retired.values_mut() {
+                    retired.until = Instant::now();
+                }
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn watch(&self, fd: BorrowedFd<'_>, token: u64) {
+        match self.exchange.edges.watch(fd, token) {
+            // EPERM: a regular file never makes anybody wait, so no edge is needed.
+            Ok(()) | Err(Errno::EPERM) => {}
+            // ENOMEM, ENOSPC: without edges this copy goes on only when something else moves its line.
+            Err(_) => {}
+        }
+    }
+
+    fn note(&mut self, edge: &Edge) {
+        let number = edge.token / ROLES;
+        if edge.token % ROLES == Role::Logger as u64 {
+            if edge.readable && self.retired.remove(&number).is_some() {
+                self.exchange.logger_ended();
+            }
+            return;
+        }
+        let Some(line) = self.lines.get_mut(&number) else { return };
+        self.hot.insert(number);
+        let from = |role: Role| edge.readable && edge.token == token(number, role);
+        // A terminal that was opened again says so on one side only: a sign of life counts for both.
+        let terminal = edge.token == token(number, Role::OutputFrom);
+        if let Some(copy) = &mut line.output {
+            copy.on_edge(
+                from(Role::OutputFrom),
+                edge.writable && edge.token == token(number, Role::OutputTo),
+            );
+        }
+        if let Some(copy) = &mut line.input {
+            let to = edge.token == token(number, Role::InputTo);
+            copy.on_edge(from(Role::InputFrom), terminal || (edge.writable && to));
+        }
+    }
+
+    fn turn(&mut self, number: u64, scratch: &mut [u8]) {
+        let Some(line) = self.lines.get_mut(&number) else { return };
+        let edges = &self.exchange.edges;
+        let mut hot = false;
+        match line.input.as_mut().map(|copy| copy.turn(scratch)) {
+            Some(Outcome::Hot) => hot = true,
+            // Nobody can type any more: the terminal is hung up, after what it has to say.
+            Some(Outcome::Done) => end(edges, line),
+            Some(Outcome::Waits) | None => {}
+        }
+        let mut closing = None;
+        match line.output.as_mut().map(|copy| copy.turn(scratch)) {
+            Some(Outcome::Hot) => hot = true,
+            Some(Outcome::Done) => {
+                end(edges, line);
+                if let Some(copy) = line.output.take() {
+                    forget(edges, &copy);
+                    if let Sink::Fifo(output) = copy.to {
+                        closing = Some(output);
+                    }
+                }
+            }
+            Some(Outcome::Waits) | None => {}
+        }
+        if line.output.is_none() && line.input.is_none() {
+            line.progress.finish();
+            self.lines.remove(&number);
+        } else if hot {
+            self.hot.insert(number);
+        }
+        if let Some(output) = closing {
+            self.linger(number, output);
+        }
+    }
+
+    fn linger(&mut self, number: u64, mut output: Output) {
+        if !output.has_reader() {
+            let now = Instant::now();
+            self.lingering.push(Lingering {
+                number,
+                output,
+                until: now + self.exchange.limits.reader,
+                next: now + FIRST_LOOK,
+                pause: FIRST_LOOK,
+            });
+        }
+    }
+
+    fn look_for_readers(&mut self) {
+        let now = Instant::now();
+        self.lingering.retain_mut(|lingering| {
+            if now < lingering.next {
+                return true;
+            }
+            lingering.pause = (lingering.pause * 2).min(LAST_LOOK);
+            lingering.next = now + lingering.pause;
+            !lingering.output.has_reader() && now < lingering.until
+        });
+    }
+
+    fn look_after_loggers(&mut self) {
+        let now = Instant::now();
+        for retired in self.retired.values_mut().filter(|r| !r.killed && r.until <= now) {
+            logger::kill(retired.pidfd.as_fd());
+            retired.killed = true;
+        }
+    }
+
+    /// When something has to be looked at without an edge.
+    fn next_look(&self) -> Option<Duration> {
+        let readers = self.lingering.iter().map(|lingering| lingering.next);
+        let loggers = self.retired.values().filter(|retired| !retired.killed).map(|retired| retired.until);
+        readers.chain(loggers).min().map(|next| next.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// No input any more, and what the output has now is the rest.
+fn end(edges: &Edges, line: &mut Line) {
+    if let Some(copy) = line.input.take() {
+        forget(edges, &copy);
+    }
+    if let Some(copy) = &mut line.output {
+        copy.end();
+    }
+}
+
+fn forget(edges: &Edges, copy: &Copy) {
+    edges.forget(&copy.from);
+    if let Some(fd) = copy.to.fd() {
+        edges.forget(fd);
+    }
+}

@@ -1,0 +1,162 @@
+//! What reaches the thread that copies (`desk`), and how: as [`Command`]s, so that no request waits for it but
+//! [`Progress::wait`], which has a time limit. The thread starts with the first thing it is needed for.
+
+use super::copy::Copy;
+use super::desk::Desk;
+use super::fifo::Output;
+use crate::error::{Context, Result};
+use crate::sys::edge::Edges;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long the thread waits for others.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For a reader that was not there at the end: enough for containerd to be restarted.
+    pub reader: Duration,
+    /// From SIGTERM to SIGKILL, as containerd's own shim.
+    pub logger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { reader: Duration::from_secs(10), logger: Duration::from_secs(12) }
+    }
+}
+
+const STACK: usize = 128 * 1024;
+
+/// What the thread is told.
+pub enum Command {
+    Add(u64, Line),
+    /// The process of this line has ended.
+    End(u64),
+    /// Closes this output when it has had a reader.
+    Close(u64, Output),
+    /// Everything of this number is closed now.
+    Drop(u64),
+    /// A logging program that was sent SIGTERM.
+    Retire(OwnedFd),
+    /// Loggers that are still there are killed.
+    KillLoggers,
+    Stop,
+}
+
+/// The copies of one console, or of one log file.
+pub struct Line {
+    pub output: Option<Copy>,
+    pub input: Option<Copy>,
+    pub progress: Arc<Progress>,
+}
+
+/// Whether all output has been copied.
+#[derive(Debug, Default)]
+pub struct Progress {
+    done: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Progress {
+    /// True when all is copied, false when `limit` has passed.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let done = lock(&self.done);
+        let waited = self.changed.wait_timeout_while(done, limit, |done| !*done);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    pub fn finish(&self) {
+        *lock(&self.done) = true;
+        self.changed.notify_all();
+    }
+}
+
+/// The exchange: shared by the thread and all that send to it.
+pub struct Exchange {
+    pub edges: Edges,
+    pub limits: Limits,
+    queue: Mutex<Queue>,
+    /// Signalled when a logger is gone.
+    logger_gone: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    commands: Vec<Command>,
+    runs: bool,
+    last_number: u64,
+    loggers: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these, and if it did the state would still be whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Exchange {
+    pub fn new(limits: Limits) -> Result<Arc<Self>> {
+        Ok(Arc::new(Exchange {
+            edges: Edges::new().context(|| "epoll_create1()")?,
+            limits,
+            queue: Mutex::default(),
+            logger_gone: Condvar::new(),
+        }))
+    }
+
+    /// A number for what belongs together.
+    pub fn number(&self) -> u64 {
+        let mut queue = lock(&self.queue);
+        queue.last_number += 1;
+        queue.last_number
+    }
+
+    /// Tells the thread, and starts it where this is something to begin with.
+    pub fn send(self: &Arc<Self>, command: Command) -> Result<()> {
+        let mut queue = lock(&self.queue);
+        let begins = matches!(command, Command::Add(..) | Command::Close(..) | Command::Retire(..));
+        if !queue.runs {
+            if !begins {
+                return Ok(());
+            }
+            let exchange = Arc::clone(self);
+            std::thread::Builder::new()
+                .name("stdio".into())
+                .stack_size(STACK)
+                .spawn(move || Desk::new(&exchange).run())
+                .context(|| "start the stdio thread")?;
+            queue.runs = true;
+        }
+        if matches!(command, Command::Retire(..)) {
+            queue.loggers += 1;
+        }
+        queue.commands.push(command);
+        drop(queue);
+        self.edges.wake();
+        Ok(())
+    }
+
+    /// The commands since the last call.
+    pub fn take(&self) -> Vec<Command> {
+        std::mem::take(&mut lock(&self.queue).commands)
+    }
+
+    /// The thread ends; the next command that needs one starts another.
+    pub fn thread_ends(&self) {
+        lock(&self.queue).runs = false;
+    }
+
+    /// A logging program that was told to end has ended.
+    pub fn logger_ended(&self) {
+        lock(&self.queue).loggers -= 1;
+        self.logger_gone.notify_all();
+    }
+
+    /// Waits for logging programs that were told to end, and kills those that are there after `limit`.
+    pub fn wait_for_loggers(self: &Arc<Self>, limit: Duration) {
+        let queue = lock(&self.queue);
+        let waited = self.logger_gone.wait_timeout_while(queue, limit, |queue| queue.loggers > 0);
+        drop(waited);
+        // Without a thread there is no logger to kill.
+        let _ = self.send(Command::KillLoggers);
+    }
+}

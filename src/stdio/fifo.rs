@@ -1,0 +1,73 @@
+//! A fifo of containerd's, kept alive by the shim while the container writes to it or reads from it itself.
+//!
+//! fifo(7) opens block until the other side is there, a writer without a reader gets SIGPIPE, and a reader without
+//! a writer sees the end. containerd's side comes and goes (it is restarted while containers run), so the shim
+//! holds both ends of an output for as long as the container lives. It never reads or writes them.
+
+use crate::error::{Context, Result};
+use crate::sys::pipe::{self, Access};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// The shim's ends of an output fifo.
+#[derive(Debug)]
+pub struct Output {
+    /// Absent only for moments, or where the process has no descriptor left to take it back.
+    read: Option<OwnedFd>,
+    write: OwnedFd,
+}
+
+impl Output {
+    /// `found` is the fifo by O_PATH; `path` is for the error.
+    pub fn keep(found: &OwnedFd, path: &Path) -> Result<Self> {
+        let end = |access| {
+            // Both ends at once need no peer, and are the peer for what is opened next.
+            pipe::reopen(found, access, true).context(|| format!("open({path:?}, {access:?})"))
+        };
+        let both = end(Access::Both)?;
+        let read = Some(end(Access::Read)?);
+        let write = end(Access::Write)?;
+        drop(both);
+        Ok(Output { read, write })
+    }
+
+    /// The container's end: it blocks when the fifo is full, as a pipe does.
+    pub fn for_container(&self, path: &Path) -> Result<OwnedFd> {
+        pipe::reopen(&self.write, Access::Write, false).context(|| format!("open({path:?}, O_WRONLY)"))
+    }
+
+    /// Whether somebody else has the fifo open for reading. Until then what was written would be lost with the
+    /// shim's ends, and a reader that comes later would wait for a writer for ever.
+    pub fn has_reader(&mut self) -> bool {
+        // The kernel tells a writer only whether there is any reader, so ours steps aside.
+        self.read = None;
+        let there = pipe::has_reader(&self.write);
+        self.read = pipe::reopen(&self.write, Access::Read, true).ok();
+        // An unknown answer must not hold the end back.
+        there.unwrap_or(true)
+    }
+
+    /// Lets readers see the end. The read end stays: processes that outlive an exec may still write.
+    pub fn end(self) -> Option<OwnedFd> {
+        self.read
+    }
+}
+
+/// The shim's write end, for where the shim copies into the fifo.
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.write.as_fd()
+    }
+}
+
+/// Opens an input fifo: the reading end, and the write end by which the shim keeps the input open until CloseIO.
+pub fn input(found: &OwnedFd, path: &Path, nonblocking: bool) -> Result<(OwnedFd, OwnedFd)> {
+    let end = |access, nonblocking| {
+        pipe::reopen(found, access, nonblocking).context(|| format!("open({path:?}, {access:?})"))
+    };
+    let both = end(Access::Both, true)?;
+    let write = end(Access::Write, true)?;
+    let read = end(Access::Read, nonblocking)?;
+    drop(both);
+    Ok((read, write))
+}

@@ -1,0 +1,158 @@
+//! What the shim holds of a process's streams, from the opening to Delete.
+
+use super::console::Terminal;
+use super::exchange::{Command, Exchange, Line, Progress};
+use super::fifo::Output;
+use super::logger::Logger;
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys::tty;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// How long Delete lets a logging program finish after it has seen the end of its streams; then it gets SIGTERM.
+const LOGGER_GRACE: Duration = Duration::from_secs(1);
+
+/// The shim's side of a process's streams. Dropping it closes and ends everything, without waiting.
+pub struct Io {
+    exchange: Arc<Exchange>,
+    state: Mutex<State>,
+}
+
+/// What there is to hold, depending on the streams' kinds.
+#[derive(Default)]
+pub(super) struct State {
+    /// The write end that keeps the input open until CloseIO.
+    pub stdin: Option<OwnedFd>,
+    /// Fifos that the container writes to itself.
+    pub outputs: Vec<Output>,
+    /// Read ends kept for processes that outlive an exec.
+    pub after: Vec<OwnedFd>,
+    /// The terminal until its master comes.
+    pub terminal: Option<Terminal>,
+    /// The master, owned by the copying thread.
+    pub console: Option<Weak<OwnedFd>>,
+    /// Numbers at the exchange: copies, and outputs that wait for a reader.
+    pub numbers: Vec<u64>,
+    pub copies: Vec<Arc<Progress>>,
+    pub logger: Option<Logger>,
+}
+
+impl Io {
+    pub(super) fn new(exchange: &Arc<Exchange>) -> Self {
+        Io { exchange: Arc::clone(exchange), state: Mutex::default() }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds this, and if it did the state would still be whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a line to the thread that copies.
+    pub(super) fn copy(
+        &self,
+        output: Option<super::copy::Copy>,
+        input: Option<super::copy::Copy>,
+    ) -> Result<()> {
+        let number = self.exchange.number();
+        let progress = Arc::new(Progress::default());
+        let line = Line { output, input, progress: Arc::clone(&progress) };
+        self.exchange.send(Command::Add(number, line))?;
+        let mut state = self.state();
+        state.numbers.push(number);
+        state.copies.push(progress);
+        Ok(())
+    }
+
+    /// The master of the terminal that the child has made.
+    pub fn attach_console(&self, master: OwnedFd) -> Result<()> {
+        let Some(terminal) = self.state().terminal.take() else {
+            return Err(Error::new(
+                Kind::Bug,
+                "a console for streams that have no terminal, or have one already",
+            ));
+        };
+        let (output, input, master) = terminal.connect(master)?;
+        self.copy(Some(output), input)?;
+        self.state().console = Some(master);
+        Ok(())
+    }
+
+    /// Sets the terminal's size; without a terminal, or after its end, nothing.
+    pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
+        let master = self.state().console.as_ref().and_then(Weak::upgrade);
+        match master {
+            Some(master) => tty::resize(&*master, columns, rows)
+                .context(|| format!("ioctl(TIOCSWINSZ, {columns}x{rows})")),
+            None => Ok(()),
+        }
+    }
+
+    /// CloseIO: the input ends when the client has closed it too. A terminal is then hung up.
+    pub fn close_stdin(&self) {
+        self.state().stdin = None;
+    }
+
+    /// The process has ended and, where it was the container's first, everything in the container. Readers see
+    /// the end when they have read the rest.
+    pub fn ended(&self) {
+        let mut state = self.state();
+        state.stdin = None;
+        for number in &state.numbers {
+            // A thread that does not run has nothing to end.
+            let _ = self.exchange.send(Command::End(*number));
+        }
+        for mut output in std::mem::take(&mut state.outputs) {
+            if output.has_reader() {
+                state.after.extend(output.end());
+            } else {
+                let number = self.exchange.number();
+                state.numbers.push(number);
+                // No thread: the output is closed now, and a reader that comes later finds nothing.
+                let _ = self.exchange.send(Command::Close(number, output));
+            }
+        }
+    }
+
+    /// Gives what a terminal said last a moment to reach its reader's fifo. Clients close their fifos when they hear
+    /// of the exit (containerd's `cio` does), and only without a terminal is everything in there by then.
+    pub fn settle(&self, limit: Duration) {
+        let copies = match &*self.state() {
+            State { console: Some(_), copies, .. } => copies.clone(),
+            _ => return,
+        };
+        let until = Instant::now() + limit;
+        for progress in copies {
+            progress.wait(until.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// For Delete: waits until everything the process wrote is with its reader, the log file or the logging
+    /// program. False where that took longer than `limit`. Fifos without a terminal need no waiting.
+    pub fn drain(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        let copies = std::mem::take(&mut self.state().copies);
+        let left = || until.saturating_duration_since(Instant::now());
+        let copied = copies.iter().all(|progress| progress.wait(left()));
+        let logger = self.state().logger.take();
+        if let Some(logger) = logger {
+            logger.ended_within(left().min(LOGGER_GRACE));
+            self.state().logger = Some(logger);
+        }
+        copied
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for number in std::mem::take(&mut state.numbers) {
+            // A thread that does not run holds nothing.
+            let _ = self.exchange.send(Command::Drop(number));
+        }
+        if let Some(pidfd) = state.logger.take().and_then(Logger::into_pidfd) {
+            // Where the thread cannot be started the program has had its SIGTERM, and sees the end of its streams.
+            let _ = self.exchange.send(Command::Retire(pidfd));
+        }
+    }
+}

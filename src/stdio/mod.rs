@@ -1,0 +1,93 @@
+//! The container's standard streams: none, fifos, a terminal, `file://`, `binary://`, `binary-v2://`.
+//!
+//! A fifo is given to the container itself: nothing is copied, and the shim needs no thread. The shim copies where
+//! it must: for a terminal, whose master it has, and for files, because a descriptor of a host's file would let the
+//! container truncate it, change its mode, and execute what it wrote there. All copies of a sandbox are made by one
+//! thread (`desk`), which starts with the first of them.
+//!
+//! Nothing here waits for the other side of a fifo. Time limits: 10 s for a logging program to be ready.
+
+mod console;
+mod copy;
+mod desk;
+mod exchange;
+mod fifo;
+mod io;
+mod logger;
+mod open;
+mod uri;
+
+#[cfg(test)]
+mod tests;
+
+pub use io::Io;
+
+use crate::error::Result;
+use exchange::{Command, Exchange, Limits};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the request says: paths of fifos or files, or URIs; all empty is /dev/null.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stdio {
+    pub stdin: String,
+    pub stdout: String,
+    pub stderr: String,
+    pub terminal: bool,
+}
+
+/// The child's descriptors 0, 1 and 2. They are moved into the launch, so that the shim cannot keep them open.
+#[derive(Debug)]
+pub struct Ends {
+    pub stdin: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+}
+
+/// What a logging program is told about the container.
+#[derive(Clone, Copy, Debug)]
+pub struct Labels<'a> {
+    /// The container's id; for an exec the exec's, as containerd's own shim has it.
+    pub container: &'a str,
+    pub namespace: &'a str,
+}
+
+/// Opens the streams of a sandbox's processes. Dropping it stops the thread that copies.
+pub struct Switchboard {
+    exchange: Arc<Exchange>,
+}
+
+impl Switchboard {
+    pub fn new() -> Result<Self> {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Result<Self> {
+        Ok(Switchboard { exchange: Exchange::new(limits)? })
+    }
+
+    /// Opens what `request` names. The ends are for the child, and absent with a terminal: the child makes it, and
+    /// its master comes through [`Io::attach_console`]. Fifos and pipes are given to `owner` (uid, gid), where that
+    /// is not root.
+    pub fn open(
+        &self,
+        request: &Stdio,
+        labels: &Labels<'_>,
+        owner: (u32, u32),
+    ) -> Result<(Option<Ends>, Io)> {
+        open::open(&self.exchange, request, labels, owner)
+    }
+
+    /// Before the shim ends: waits for logging programs that were told to end, and kills what is left after `limit`.
+    pub fn finish(&self, limit: Duration) {
+        self.exchange.wait_for_loggers(limit);
+    }
+}
+
+impl Drop for Switchboard {
+    fn drop(&mut self) {
+        // Without a thread there is nothing to stop.
+        let _ = self.exchange.send(Command::Stop);
+    }
+}

@@ -1,0 +1,208 @@
+//! Opens the streams that a request names, or none of them.
+
+use super::console::Terminal;
+use super::copy::{Copy, Sink, Source};
+use super::exchange::Exchange;
+use super::fifo::{self, Output};
+use super::io::Io;
+use super::uri::{Program, Target};
+use super::{logger, Ends, Labels, Stdio};
+use crate::error::{invalid, Context, Result};
+use crate::sys::pipe::{self, Access, Kind};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens what `request` names; see [`super::Switchboard::open`].
+pub fn open(
+    exchange: &Arc<Exchange>,
+    request: &Stdio,
+    labels: &Labels<'_>,
+    owner: (u32, u32),
+) -> Result<(Option<Ends>, Io)> {
+    let target = Target::parse(&request.stdout)?;
+    let io = Io::new(exchange);
+    if request.terminal {
+        let output = match &target {
+            Target::Paths => terminal_output(&request.stdout)?,
+            Target::Binary(program) => binary_for_terminal(&io, program, labels)?,
+            Target::File(_) => {
+                return Err(invalid(format!(
+                    "stdout: {:?}: file:// does not work with a terminal, a path or binary:// does",
+                    request.stdout
+                )))
+            }
+        };
+        let input = stdin(&io, &request.stdin, true)?;
+        io.state().terminal = Some(Terminal { output, input });
+        return Ok((None, io));
+    }
+
+    let (stdout, stderr) = match &target {
+        Target::Paths => paths(&io, request)?,
+        Target::File(path) => both_to(&io, log_file(Path::new(path))?)?,
+        Target::Binary(program) => {
+            let started = logger::start(program, labels)?;
+            io.state().logger = Some(started.logger);
+            (started.stdout, started.stderr)
+        }
+    };
+    let stdin = match stdin(&io, &request.stdin, false)? {
+        Some(stdin) => stdin,
+        None => null()?,
+    };
+    let ends = Ends { stdin, stdout, stderr };
+    if owner != (0, 0) {
+        give(&ends, owner)?;
+    }
+    Ok((Some(ends), io))
+}
+
+fn null() -> Result<OwnedFd> {
+    pipe::null().context(|| "open(\"/dev/null\")")
+}
+
+/// What a stream's path stands for.
+fn locate(field: &str, path: &Path) -> Result<(OwnedFd, Kind)> {
+    let (found, kind) =
+        pipe::locate(path).context(|| format!("open({path:?})")).context(|| field.to_owned())?;
+    match kind {
+        Kind::Directory => Err(invalid(format!("{field}: {path:?} is a directory"))),
+        kind => Ok((found, kind)),
+    }
+}
+
+/// The container's end of the input. For a terminal the end that the shim reads.
+fn stdin(io: &Io, path: &str, terminal: bool) -> Result<Option<OwnedFd>> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let path = Path::new(path);
+    let (found, kind) = locate("stdin", path)?;
+    let (read, write) = match kind {
+        Kind::Null | Kind::Directory => return Ok(None),
+        Kind::Fifo => fifo::input(&found, path, terminal).context(|| "stdin")?,
+        Kind::Other if terminal => {
+            return pipe::reopen(&found, Access::Read, true)
+                .context(|| format!("open({path:?}, O_RDONLY)"))
+                .map(Some)
+        }
+        Kind::Other => {
+            let file = pipe::reopen(&found, Access::Read, true)
+                .context(|| format!("open({path:?}, O_RDONLY)"))
+                .context(|| "stdin")?;
+            let (read, write) = pipe::pipe().context(|| "pipe2()")?;
+            pipe::set_nonblocking(&write).context(|| "fcntl(F_SETFL)")?;
+            io.copy(None, Some(Copy::new(Source::Pipe(file), Sink::File(write))))?;
+            return Ok(Some(read));
+        }
+    };
+    io.state().stdin = Some(write);
+    Ok(Some(read))
+}
+
+/// Output by path: each stream for itself, but one description for a file that both name.
+fn paths(io: &Io, request: &Stdio) -> Result<(OwnedFd, OwnedFd)> {
+    let stdout = output(io, "stdout", &request.stdout)?;
+    let stderr = match &stdout {
+        Out::File(_) if request.stderr == request.stdout => None,
+        _ => Some(output(io, "stderr", &request.stderr)?),
+    };
+    match (stdout, stderr) {
+        (Out::File(file), None) => both_to(io, file),
+        (stdout, stderr) => Ok((end(io, stdout)?, end(io, stderr.unwrap_or(Out::Null))?)),
+    }
+}
+
+/// What an output's path stands for, opened.
+enum Out {
+    Null,
+    Fifo(OwnedFd),
+    File(OwnedFd),
+}
+
+fn output(io: &Io, field: &'static str, path: &str) -> Result<Out> {
+    if path.is_empty() {
+        return Ok(Out::Null);
+    }
+    let path = Path::new(path);
+    let (found, kind) = locate(field, path)?;
+    match kind {
+        Kind::Null | Kind::Directory => Ok(Out::Null),
+        Kind::Fifo => {
+            let output = Output::keep(&found, path).context(|| field)?;
+            let end = output.for_container(path).context(|| field)?;
+            io.state().outputs.push(output);
+            Ok(Out::Fifo(end))
+        }
+        Kind::Other => {
+            let file = pipe::reopen(&found, Access::Append, true);
+            Ok(Out::File(file.context(|| format!("open({path:?}, O_APPEND)")).context(|| field)?))
+        }
+    }
+}
+
+fn end(io: &Io, out: Out) -> Result<OwnedFd> {
+    match out {
+        Out::Null => null(),
+        Out::Fifo(end) => Ok(end),
+        Out::File(file) => copied_to(io, file),
+    }
+}
+
+/// A pipe whose content is copied to `file`: the container's end.
+fn copied_to(io: &Io, file: OwnedFd) -> Result<OwnedFd> {
+    let (read, write) = pipe::pipe().context(|| "pipe2()")?;
+    pipe::set_nonblocking(&read).context(|| "fcntl(F_SETFL)")?;
+    io.copy(Some(Copy::new(Source::Pipe(read), Sink::File(file))), None)?;
+    Ok(write)
+}
+
+/// One pipe for both streams, which keeps their order.
+fn both_to(io: &Io, file: OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
+    let stdout = copied_to(io, file)?;
+    let stderr = stdout.try_clone().context(|| "dup()")?;
+    Ok((stdout, stderr))
+}
+
+fn log_file(path: &Path) -> Result<OwnedFd> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).context(|| format!("mkdir({parent:?})")).context(|| "stdout")?;
+    }
+    pipe::append_to(path).context(|| format!("open({path:?}, O_APPEND|O_CREAT)")).context(|| "stdout")
+}
+
+fn terminal_output(path: &str) -> Result<Sink> {
+    if path.is_empty() {
+        return Ok(Sink::Nobody);
+    }
+    let path = Path::new(path);
+    let (found, kind) = locate("stdout", path)?;
+    match kind {
+        Kind::Null | Kind::Directory => Ok(Sink::Nobody),
+        Kind::Fifo => Ok(Sink::Fifo(Output::keep(&found, path).context(|| "stdout")?)),
+        Kind::Other => {
+            let file = pipe::reopen(&found, Access::Append, true);
+            Ok(Sink::File(file.context(|| format!("open({path:?}, O_APPEND)")).context(|| "stdout")?))
+        }
+    }
+}
+
+fn binary_for_terminal(io: &Io, program: &Program, labels: &Labels<'_>) -> Result<Sink> {
+    let started = logger::start(program, labels)?;
+    io.state().logger = Some(started.logger);
+    // A terminal has one output; the program sees the end of its second stream now.
+    drop(started.stderr);
+    pipe::set_nonblocking(&started.stdout).context(|| "fcntl(F_SETFL)")?;
+    Ok(Sink::File(started.stdout))
+}
+
+/// Fifos and pipes may be opened again through /proc/self/fd or /dev/stdout by whoever owns them.
+fn give(ends: &Ends, (uid, gid): (u32, u32)) -> Result<()> {
+    for (name, end) in [("stdin", &ends.stdin), ("stdout", &ends.stdout), ("stderr", &ends.stderr)] {
+        if pipe::kind(end).context(|| "fstat()")? == Kind::Fifo {
+            pipe::give_to(end, uid, gid).context(|| format!("fchown({name}, {uid}, {gid})"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! Fifos without a terminal: the container has them itself.
+
+use super::*;
+use crate::sys::pipe;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::time::Instant;
+
+fn outputs(bench: &Bench) -> Stdio {
+    Stdio { stdout: bench.fifo("out"), stderr: bench.fifo("err"), ..Stdio::default() }
+}
+
+#[test]
+fn nothing_asked_is_the_null_device() {
+    let bench = Bench::new();
+    let (ends, io) = bench.open_ends(&Stdio::default());
+    for end in [&ends.stdin, &ends.stdout, &ends.stderr] {
+        assert_eq!(pipe::kind(end).unwrap(), pipe::Kind::Null);
+    }
+    io.ended();
+    assert!(io.drain(Duration::ZERO));
+}
+
+#[test]
+fn each_stream_that_is_not_asked_is_the_null_device() {
+    let bench = Bench::new();
+    let (ends, _io) = bench.open_ends(&Stdio { stderr: bench.fifo("err"), ..Stdio::default() });
+    assert_eq!(pipe::kind(&ends.stdin).unwrap(), pipe::Kind::Null);
+    assert_eq!(pipe::kind(&ends.stdout).unwrap(), pipe::Kind::Null);
+    assert_eq!(pipe::kind(&ends.stderr).unwrap(), pipe::Kind::Fifo);
+}
+
+#[test]
+fn the_container_gets_the_fifo_itself_and_it_blocks() {
+    let bench = Bench::new();
+    let request = Stdio { stdin: bench.fifo("in"), ..outputs(&bench) };
+    let (ends, _io) = bench.open_ends(&request);
+    for (name, end) in [("in", ends.stdin), ("out", ends.stdout), ("err", ends.stderr)] {
+        assert!(!pipe::is_nonblocking(&end).unwrap(), "{name}");
+        let (fifo, end) = (std::fs::metadata(bench.path(name)).unwrap(), File::from(end).metadata().unwrap());
+        assert_eq!((fifo.dev(), fifo.ino()), (end.dev(), end.ino()), "{name}");
+    }
+}
+
+#[test]
+fn a_reader_that_never_comes_holds_nobody_up() {
+    let bench = Bench::new();
+    let started = Instant::now();
+    let (ends, io) = bench.open_ends(&outputs(&bench));
+    File::from(ends.stdout).write_all(b"nobody reads this").unwrap();
+    drop(ends.stderr);
+    io.ended();
+    assert!(io.drain(LONG));
+    drop(io);
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn a_reader_that_comes_late_gets_everything() {
+    let bench = Bench::new();
+    let (ends, io) = bench.open_ends(&outputs(&bench));
+    let mut stdout = File::from(ends.stdout);
+    stdout.write_all(b"before ").unwrap();
+    let reader = bench.reader("out");
+    stdout.write_all(b"after").unwrap();
+    drop(stdout);
+    io.ended();
+    assert_eq!(read_all(reader), "before after");
+}
+
+#[test]
+fn a_reader_that_leaves_does_not_end_the_container_and_the_next_reads_on() {
+    let bench = Bench::new();
+    let (ends, io) = bench.open_ends(&outputs(&bench));
+    let mut stdout = File::from(ends.stdout);
+    stdout.write_all(b"first").unwrap();
+    let mut reader = bench.reader("out");
+    assert_eq!(read_some(&mut reader), "first");
+    stdout.write_all(b"second ").unwrap();
+    drop(reader);
+    stdout.write_all(b"third").unwrap();
+    let reader = bench.reader("out");
+    drop(stdout);
+    io.ended();
+    assert_eq!(read_all(reader), "second third");
+}
+
+#[test]
+fn the_reader_sees_the_end_when_the_container_is_gone_and_not_before() {
+    let bench = Bench::new();
+    let (ends, io) = bench.open_ends(&outputs(&bench));
+    let mut reader = bench.peek("out");
+    drop(ends);
+    assert!(is_blocked(reader.read(&mut [0])));
+    io.ended();
+    eventually(|| matches!(reader.read(&mut [0]), Ok(0)));
+}
+
+#[test]
+fn what_outlives_an_exec_keeps_its_output_until_it_is_deleted() {
+    let bench = Bench::new();
+    let (ends, io) = bench.open_ends(&outputs(&bench));
+    let mut reader = bench.peek("out");
+    let mut child_of_the_exec = File::from(ends.stdout);
+    io.ended();
+    assert!(is_blocked(reader.read(&mut [0])));
+    drop(reader);
+    child_of_the_exec.write_all(b"still there").unwrap();
+    drop(io);
+    eventually(|| child_of_the_exec.write(b"x").is_err_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe));
+}
+
+#[test]
+fn the_last_words_wait_for_a_reader_that_was_not_there() {
+    let bench = Bench::new();
+    let (ends, io) = bench.open_ends(&outputs(&bench));
+    File::from(ends.stdout).write_all(b"last words").unwrap();
+    drop(ends.stderr);
+    io.ended();
+    std::thread::sleep(Duration::from_millis(50));
+    let path = bench.path("out");
+    let reader = within(LONG, move || File::open(path).unwrap());
+    assert_eq!(read_all(reader), "last words");
+}
+
+#[test]
+fn the_last_words_do_not_wait_for_ever() {
+    let bench = Bench::with(Limits { reader: Duration::from_millis(50), ..Limits::default() });
+    let (ends, io) = bench.open_ends(&outputs(&bench));
+    File::from(ends.stdout).write_all(b"last words").unwrap();
+    drop(ends.stderr);
+    io.ended();
+    // A fifo that nobody has open has no content: the next reader sees neither words nor a writer.
+    std::thread::sleep(Duration::from_millis(500));
+    eventually(|| matches!(bench.peek("out").read(&mut [0]), Ok(0)));
+}
+
+#[test]
+fn the_input_stays_open_until_it_is_closed() {
+    let bench = Bench::new();
+    let (ends, io) = bench.open_ends(&Stdio { stdin: bench.fifo("in"), ..Stdio::default() });
+    let mut stdin = File::from(ends.stdin);
+    for text in ["one", "two"] {
+        // Clients come and go.
+        bench.writer("in").write_all(text.as_bytes()).unwrap();
+        assert_eq!(read_some(&mut stdin), text);
+    }
+    assert!(!pipe::wait_readable(stdin.as_fd(), Duration::from_millis(20)).unwrap());
+    let mut client = bench.writer("in");
+    io.close_stdin();
+    client.write_all(b"three").unwrap();
+    drop(client);
+    assert_eq!(read_all(stdin), "three");
+}
+
+#[test]
+fn a_fifo_is_given_to_the_owner_that_was_asked_for() {
+    if !nix::unistd::geteuid().is_root() {
+        // chown(2) to others is root's; the null case is covered by every other test here.
+        assert!(Bench::new().board.open(&Stdio::default(), &LABELS, (1234, 5678)).is_ok());
+        return;
+    }
+    let bench = Bench::new();
+    let request = Stdio { stdin: bench.fifo("in"), ..outputs(&bench) };
+    let opened = bench.board.open(&request, &LABELS, (1234, 5678)).unwrap();
+    for name in ["in", "out", "err"] {
+        let meta = std::fs::metadata(bench.path(name)).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (1234, 5678), "{name}");
+    }
+    drop(opened);
+    assert_eq!(std::fs::metadata("/dev/null").unwrap().uid(), 0);
+}
+
+#[test]
+fn what_is_not_there_or_is_a_folder_is_named() {
+    let bench = Bench::new();
+    for (request, parts) in [
+        (Stdio { stdout: bench.text("no"), ..Stdio::default() }, ["stdout", "no such file"]),
+        (Stdio { stderr: bench.text(""), ..Stdio::default() }, ["stderr", "directory"]),
+        (Stdio { stdin: bench.text("no"), ..outputs(&bench) }, ["stdin", "no such file"]),
+        (Stdio { stdout: "tcp://x".into(), ..Stdio::default() }, ["stdout", "\"tcp\""]),
+    ] {
+        let error = bench.open(&request).map(drop).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+}

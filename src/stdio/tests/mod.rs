@@ -1,0 +1,110 @@
+//! The streams as their users see them: a container's descriptors on one side, containerd's fifos on the other.
+
+mod console;
+mod fifos;
+mod files;
+mod loggers;
+
+use super::*;
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+const LABELS: Labels<'static> = Labels { container: "c1", namespace: "tests" };
+/// Longer than anything here takes; an error where it passes.
+const LONG: Duration = Duration::from_secs(20);
+
+/// A folder with fifos, as containerd makes them, and a switchboard.
+struct Bench {
+    board: Switchboard,
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
+        Bench { board: Switchboard::with(limits).unwrap(), dir: TempDir::new().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    fn fifo(&self, name: &str) -> String {
+        nix::unistd::mkfifo(&self.path(name), nix::sys::stat::Mode::from_bits_truncate(0o700)).unwrap();
+        self.text(name)
+    }
+
+    fn open(&self, request: &Stdio) -> Result<(Option<Ends>, Io)> {
+        self.board.open(request, &LABELS, (0, 0))
+    }
+
+    fn open_ends(&self, request: &Stdio) -> (Ends, Io) {
+        let (ends, io) = self.open(request).unwrap();
+        (ends.unwrap(), io)
+    }
+
+    /// What containerd does: a blocking open(2). It hangs where nobody writes.
+    fn reader(&self, name: &str) -> File {
+        File::open(self.path(name)).unwrap()
+    }
+
+    /// A read end that does not block.
+    fn peek(&self, name: &str) -> File {
+        OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(self.path(name)).unwrap()
+    }
+
+    fn writer(&self, name: &str) -> File {
+        OpenOptions::new().write(true).open(self.path(name)).unwrap()
+    }
+}
+
+/// Runs what may hang on a thread of its own.
+fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // The receiver is gone only where the test has failed already.
+        let _ = sender.send(work());
+    });
+    receiver.recv_timeout(limit).expect("this hangs")
+}
+
+fn read_all(mut file: File) -> String {
+    within(LONG, move || {
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+fn read_some(file: &mut File) -> String {
+    let mut file = file.try_clone().unwrap();
+    within(LONG, move || {
+        let mut bytes = [0; 4096];
+        let count = file.read(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    })
+}
+
+/// For what another test's clone may hold back for a moment: between its clone and its execve a child has copies
+/// of all descriptors.
+fn eventually(mut check: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + LONG;
+    while !check() {
+        assert!(std::time::Instant::now() < until, "this does not happen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn is_blocked(result: std::io::Result<usize>) -> bool {
+    result.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
+}

@@ -1,0 +1,109 @@
+//! clone3(2), in the form of fork(2): the child has its own copy of the memory and one thread.
+
+use super::fd::{own, BorrowedFd, OwnedFd};
+use super::{check, Errno, Result};
+use core::convert::Infallible;
+use std::os::fd::AsRawFd;
+
+/// Namespaces that a clone may make. Flags that share memory, files or signal handlers are not among them: the
+/// child would then run on our stack, or close our descriptors.
+const NAMESPACES: u64 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET) as u64
+    | CLONE_NEWTIME;
+const CLONE_NEWTIME: u64 = 0x80;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A new process, not yet waited for.
+#[derive(Debug)]
+pub struct Child {
+    pub pid: u32,
+    pub pidfd: OwnedFd,
+}
+
+/// Makes a process that runs `child`, in `cgroup` (of cgroup v2) where one is given.
+///
+/// `child` must do system calls only: the copy of the memory was taken while other threads ran, so that any lock
+/// (malloc's first) may be held for ever there. The type says that it never returns; a panic in it ends the process.
+/// Signals should be blocked around this call, or a handler of this process could run in the child.
+///
+/// A kernel or a seccomp profile without clone3(2) gives ENOSYS where `cgroup` is given, and a threaded cgroup gives
+/// EOPNOTSUPP: nothing has run then, and the child of a call without `cgroup` may enter it by itself.
+pub fn clone(
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> Infallible,
+) -> Result<Child> {
+    if flags & !NAMESPACES != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut pidfd: i32 = -1;
+    let mut answer = clone3(flags, cgroup, &mut pidfd);
+    if answer == Err(Errno::ENOSYS) && cgroup.is_none() && flags & CLONE_NEWTIME == 0 {
+        answer = clone_legacy(flags, &mut pidfd);
+    }
+    match answer? {
+        0 => {
+            super::exec::mark_child();
+            let _guard = Guard;
+            // rustc knows that the call does not return, and clippy that the match has no arm; the types need it.
+            #[allow(unreachable_code)]
+            match child() {}
+        }
+        pid => Ok(Child { pid: pid as u32, pidfd: own(pidfd.into()) }),
+    }
+}
+
+/// Ends the child where a panic would otherwise unwind it into the parent's code.
+struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        super::exec::exit(78);
+    }
+}
+
+fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut i32) -> Result<libc::c_long> {
+    let arguments = libc::clone_args {
+        flags: flags | libc::CLONE_PIDFD as u64 | cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
+        pidfd: core::ptr::from_mut(pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
+    };
+    // SAFETY: `flags` share no memory (checked by `clone`), so that the child goes on with a copy of this stack
+    // as after fork(2); `pidfd` is a live i32, the only memory that the kernel writes.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_clone3, core::ptr::from_ref(&arguments), size_of::<libc::clone_args>())
+    };
+    check(answer)
+}
+
+fn clone_legacy(flags: u64, pidfd: &mut i32) -> Result<libc::c_long> {
+    let flags = flags | (libc::CLONE_PIDFD | libc::SIGCHLD) as u64;
+    // SAFETY: as in `clone3`; with CLONE_PIDFD the third argument is where the descriptor is stored, on every
+    // architecture; the stack is the caller's (0), TLS and tid pointers are not used.
+    let answer = unsafe { libc::syscall(libc::SYS_clone, flags, 0, core::ptr::from_mut(pidfd), 0, 0) };
+    check(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_that_share_memory_are_refused() {
+        let never = || -> Infallible { super::super::exec::exit(3) };
+        assert_eq!(clone(libc::CLONE_VM as u64, None, never).err(), Some(Errno::EINVAL));
+    }
+}

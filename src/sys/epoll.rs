@@ -1,0 +1,81 @@
+//! epoll(7): one set that several threads wait on.
+//!
+//! Every descriptor is registered one-shot (EPOLLONESHOT), so that one thread at a time has it, until it is
+//! armed again.
+
+use nix::sys::epoll::{EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// What to be told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    pub read: bool,
+    pub write: bool,
+}
+
+impl Interest {
+    pub const READ: Interest = Interest { read: true, write: false };
+
+    fn flags(self) -> EpollFlags {
+        let mut flags = EpollFlags::EPOLLONESHOT;
+        flags.set(EpollFlags::EPOLLIN, self.read);
+        flags.set(EpollFlags::EPOLLOUT, self.write);
+        flags
+    }
+}
+
+/// A descriptor that is ready, by the token it was registered with. A hang-up or an error counts as readable:
+/// the read says which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    pub token: u64,
+    pub read: bool,
+    pub write: bool,
+}
+
+pub struct Epoll(nix::sys::epoll::Epoll);
+
+impl Epoll {
+    pub fn new() -> io::Result<Self> {
+        Ok(Epoll(nix::sys::epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
+    }
+
+    pub fn add(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
+        Ok(self.0.add(fd, EpollEvent::new(interest.flags(), token))?)
+    }
+
+    pub fn arm(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
+        Ok(self.0.modify(fd, &mut EpollEvent::new(interest.flags(), token))?)
+    }
+
+    pub fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(self.0.delete(fd)?)
+    }
+
+    /// None when `limit` has passed, or a signal came.
+    pub fn wait(&self, limit: Option<Duration>) -> io::Result<Option<Ready>> {
+        let limit = match limit {
+            // Rounded up: a wait must not end before its time, or its owner would spin.
+            Some(limit) => {
+                let millis = limit.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128);
+                EpollTimeout::try_from(millis as i32).unwrap_or(EpollTimeout::ZERO)
+            }
+            None => EpollTimeout::NONE,
+        };
+        let mut events = [EpollEvent::empty()];
+        match self.0.wait(&mut events, limit) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => Ok(None),
+            Ok(_) => {
+                let flags = events[0].events();
+                Ok(Some(Ready {
+                    token: events[0].data(),
+                    read: flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR),
+                    write: flags.contains(EpollFlags::EPOLLOUT),
+                }))
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}

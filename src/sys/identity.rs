@@ -1,0 +1,128 @@
+//! Who a process is: ids, groups, capabilities, and the prctl(2) flags around them.
+//!
+//! By raw system calls: glibc's setuid(3) and its kin ask every thread of the process to follow, by a signal and
+//! a lock, and in the child of a clone those threads do not exist.
+
+use super::{check, Result};
+
+/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h: two words for each set.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// prctl(2), for options that take integers only.
+fn prctl(option: i32, a: u64, b: u64) -> Result<libc::c_long> {
+    // SAFETY: callers are below and pass only options whose arguments are integers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, option, a, b, 0u64, 0u64) })
+}
+
+/// PR_SET_DUMPABLE 0: /proc/self and ptrace(2) are root's of the initial namespace, until execve(2).
+pub fn undumpable() -> Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
+}
+
+pub fn no_new_privs() -> Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
+}
+
+/// The permitted capabilities outlive the next change of user id.
+pub fn keep_capabilities() -> Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, 1, 0).map(drop)
+}
+
+/// Whether `capability` is in the bounding set; EINVAL where the kernel does not know it.
+pub fn in_bounding_set(capability: u8) -> Result<bool> {
+    prctl(libc::PR_CAPBSET_READ, capability.into(), 0).map(|answer| answer == 1)
+}
+
+pub fn drop_from_bounding_set(capability: u8) -> Result<()> {
+    prctl(libc::PR_CAPBSET_DROP, capability.into(), 0).map(drop)
+}
+
+pub fn clear_ambient() -> Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0).map(drop)
+}
+
+pub fn raise_ambient(capability: u8) -> Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, capability.into()).map(drop)
+}
+
+/// Re-parented descendants become children of the caller: PR_SET_CHILD_SUBREAPER.
+pub fn become_subreaper() -> Result<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map(drop)
+}
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityWords {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// capset(2) of the calling thread.
+pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let words = |shift: u32| CapabilityWords {
+        effective: (effective >> shift) as u32,
+        permitted: (permitted >> shift) as u32,
+        inheritable: (inheritable >> shift) as u32,
+    };
+    let data = [words(0), words(32)];
+    // SAFETY: version 3 takes a header and two triples of words, which these are; the kernel only reads the
+    // data, and writes the header only where the version is wrong.
+    let answer = unsafe { libc::syscall(libc::SYS_capset, core::ptr::from_ref(&header), data.as_ptr()) };
+    check(answer).map(drop)
+}
+
+/// setgroups(2).
+pub fn set_groups(groups: &[u32]) -> Result<()> {
+    // SAFETY: the kernel reads `len` ids of `groups`, which outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
+}
+
+/// setresgid(2) with the same id for all three.
+pub fn set_gid(gid: u32) -> Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// setresuid(2) with the same id for all three.
+pub fn set_uid(uid: u32) -> Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// setsid(2).
+pub fn set_sid() -> Result<()> {
+    // SAFETY: takes nothing.
+    check(unsafe { libc::syscall(libc::SYS_setsid) }).map(drop)
+}
+
+/// sethostname(2).
+pub fn set_hostname(name: &[u8]) -> Result<()> {
+    // SAFETY: the kernel reads `len` bytes of `name`, which outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_sethostname, name.as_ptr(), name.len()) }).map(drop)
+}
+
+/// setdomainname(2).
+pub fn set_domainname(name: &[u8]) -> Result<()> {
+    // SAFETY: the kernel reads `len` bytes of `name`, which outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_setdomainname, name.as_ptr(), name.len()) }).map(drop)
+}
+
+/// The thread's own id in its pid namespace.
+pub fn thread_id() -> u32 {
+    // SAFETY: takes nothing, and cannot fail.
+    let answer = unsafe { libc::syscall(libc::SYS_gettid) };
+    answer as u32
+}
+
+/// A bit mask of capabilities as the numbers in it.
+pub fn capability_numbers(mask: u64) -> impl Iterator<Item = u8> {
+    (0..64u8).filter(move |n| mask.checked_shr(u32::from(*n)).unwrap_or(0) & 1 == 1)
+}

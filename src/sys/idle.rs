@@ -1,0 +1,24 @@
+//! A process that does nothing: it keeps a place (a systemd scope must have a process) until another has it.
+
+use core::convert::Infallible;
+
+use super::clone::{clone, Child};
+use super::{fd, signal, Result};
+
+/// It ends with the calling thread, or by a signal; it has none of the caller's descriptors but 0 to 2.
+pub fn idle() -> Result<Child> {
+    let mask = signal::block_all()?;
+    let child = clone(0, None, || -> Infallible {
+        // A failure of either is harmless: the caller ends this process anyway, after a moment.
+        let _ = fd::close_all_but(&[]);
+        // SAFETY: takes integers only.
+        unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+        loop {
+            let none = core::ptr::null_mut::<libc::c_void>();
+            // SAFETY: with no descriptors and no time limit the call reads nothing, and sleeps.
+            unsafe { libc::syscall(libc::SYS_ppoll, none, 0, none, none, 0) };
+        }
+    });
+    signal::restore(mask)?;
+    child
+}

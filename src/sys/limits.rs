@@ -1,0 +1,55 @@
+//! What a process may use and how it is scheduled.
+
+use super::{check, Result};
+
+/// prlimit(2) of the calling process.
+pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let none = core::ptr::null_mut::<libc::rlimit64>();
+    // SAFETY: the kernel reads one rlimit64 from `limit` and is given nowhere to write.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, core::ptr::from_ref(&limit), none) };
+    check(answer).map(drop)
+}
+
+/// umask(2), which cannot fail.
+pub fn set_umask(mask: u32) {
+    // SAFETY: takes an integer.
+    unsafe { libc::syscall(libc::SYS_umask, mask) };
+}
+
+/// personality(2).
+pub fn set_personality(persona: u64) -> Result<()> {
+    // SAFETY: takes an integer.
+    check(unsafe { libc::syscall(libc::SYS_personality, persona) }).map(drop)
+}
+
+/// ioprio_set(2) of the calling process; `value` is class << 13 | level.
+pub fn set_io_priority(value: u32) -> Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: takes integers only.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) }).map(drop)
+}
+
+/// `struct sched_attr` in its first form (48 bytes) of linux/sched/types.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Schedule {
+    /// Filled in by the call.
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// sched_setattr(2) of the calling thread.
+pub fn set_schedule(schedule: Schedule) -> Result<()> {
+    let schedule = Schedule { size: size_of::<Schedule>() as u32, ..schedule };
+    // SAFETY: the kernel reads `size` bytes, which is what `schedule` has.
+    let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, core::ptr::from_ref(&schedule), 0) };
+    check(answer).map(drop)
+}

@@ -1,0 +1,31 @@
+//! setns(2), unshare(2), and what a namespace file is.
+
+use super::fd::BorrowedFd;
+use super::{check, Result};
+use std::os::fd::AsRawFd;
+
+/// The magic number of the filesystem that namespace files are on (linux/magic.h).
+pub const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// linux/nsfs.h: `_IO(0xb7, 0x3)`.
+const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+
+/// Joins the namespace behind `fd` (of type `flags`), or those of the process behind a pidfd (5.8).
+///
+/// For CLONE_NEWPID the caller itself stays where it is, and its next children are born there.
+pub fn join(fd: BorrowedFd<'_>, flags: u64) -> Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::syscall(libc::SYS_setns, fd.as_raw_fd(), flags as libc::c_int) }).map(drop)
+}
+
+/// unshare(2).
+pub fn unshare(flags: u64) -> Result<()> {
+    // SAFETY: takes an integer. CLONE_FILES and CLONE_FS give the thread copies of its own; no memory changes.
+    check(unsafe { libc::syscall(libc::SYS_unshare, flags) }).map(drop)
+}
+
+/// The CLONE_NEW* flag of a namespace file.
+pub fn kind(fd: BorrowedFd<'_>) -> Result<u64> {
+    // SAFETY: this ioctl takes no argument.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, fd.as_raw_fd(), NS_GET_NSTYPE) }).map(|kind| kind as u64)
+}

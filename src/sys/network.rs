@@ -1,0 +1,29 @@
+//! The loopback interface of a new network namespace.
+
+use super::fd::own;
+use super::{check, Result};
+use std::os::fd::AsRawFd;
+
+/// The head of `struct ifreq` (netdevice(7)), as SIOCSIFFLAGS reads it, padded to the whole.
+#[repr(C)]
+struct Request {
+    name: [u8; 16],
+    flags: i16,
+    rest: [u8; 22],
+}
+
+/// Brings `lo` up; the kernel gives it its addresses then.
+pub fn loopback_up() -> Result<()> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: takes integers only.
+    let socket = own(check(unsafe { libc::syscall(libc::SYS_socket, libc::AF_INET, kind, 0) })?);
+    let mut request = Request { name: [0; 16], flags: libc::IFF_UP as i16, rest: [0; 22] };
+    let [first, second, ..] = &mut request.name;
+    (*first, *second) = (b'l', b'o');
+    const { assert!(size_of::<Request>() == size_of::<libc::ifreq>()) };
+    // SAFETY: `request` is as large as an ifreq, which is all that the kernel reads.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_ioctl, socket.as_raw_fd(), libc::SIOCSIFFLAGS, core::ptr::from_ref(&request))
+    };
+    check(answer).map(drop)
+}

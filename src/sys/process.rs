@@ -1,0 +1,74 @@
+//! What a process says about itself to the kernel and to the C library: prctl(2), mallopt(3), setsid(2).
+
+use nix::errno::Errno;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+
+/// `enum pid_type` of the kernel, as PR_SCHED_CORE takes it.
+const PIDTYPE_PGID: libc::c_ulong = 2;
+
+/// Children of our children become ours when their parent ends.
+pub fn become_subreaper() -> nix::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true)
+}
+
+/// The name in `ps` and /proc/self/comm; 15 bytes are used. A program that was executed by descriptor is
+/// called by the descriptor's number otherwise.
+pub fn set_name(name: &CStr) -> nix::Result<()> {
+    nix::sys::prctl::set_name(name)
+}
+
+/// Gives this process group a core-scheduling cookie of its own (Linux 5.14): its tasks share a core's
+/// hyper-threads with nobody else. Children inherit it.
+pub fn own_core_scheduling() -> nix::Result<()> {
+    // SAFETY: prctl(2) with integers only; the kernel reads and writes no memory of ours for this option.
+    let result = unsafe {
+        libc::prctl(libc::PR_SCHED_CORE, libc::PR_SCHED_CORE_CREATE as libc::c_ulong, 0, PIDTYPE_PGID, 0)
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Keeps the allocator to one arena (a second one costs each thread that allocates its own heap) and lets it
+/// give memory back early. Call before there are threads.
+pub fn keep_heap_small() {
+    for (parameter, value) in
+        [(libc::M_ARENA_MAX, 1), (libc::M_TRIM_THRESHOLD, 64 << 10), (libc::M_MMAP_THRESHOLD, 64 << 10)]
+    {
+        // SAFETY: mallopt(3) takes integers; an unknown parameter or value changes nothing.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
+/// malloc_trim(3): gives free pages back to the kernel.
+pub fn trim_heap() {
+    // SAFETY: no preconditions; it locks the allocator as any allocation does.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Makes `fd` the standard error (2) of this process.
+pub fn replace_stderr(fd: &impl AsFd) -> nix::Result<()> {
+    nix::unistd::dup2_stderr(fd)
+}
+
+/// Takes a descriptor that the parent process left us at a known number; None where there is none.
+///
+/// Call once per number, before other code could have opened one there.
+pub fn inherited(number: i32) -> Option<OwnedFd> {
+    // SAFETY: F_SETFD only touches the descriptor's flags, and fails where it is not open.
+    let open = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
+    // SAFETY: it is open, it was inherited (so no owner of ours exists), and the caller takes it once.
+    open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes every descriptor from `first` on: what the parent process leaked into us.
+///
+/// Call before any code of this process has opened one.
+pub fn close_from(first: u32) -> nix::Result<()> {
+    // SAFETY: close_range(2) takes integers; nothing in this process owns a descriptor yet (see above).
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// Leaves the session and the process group of the parent: their signals are not for us.
+pub fn own_session() -> nix::Result<()> {
+    nix::unistd::setsid().map(drop)
+}

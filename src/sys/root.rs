@@ -1,0 +1,181 @@
+//! Paths below a container's root: opened and created so that nothing outside of the root is ever touched,
+//! whatever symbolic links the image has, and whoever changes them meanwhile.
+//!
+//! openat2(2) with RESOLVE_IN_ROOT (5.6) does it in one call. Where it is refused (a seccomp profile that is
+//! older than it), or where something is to be created on the way, `walk` goes one component at a time.
+
+use super::fd::{self, own, AsFd, BorrowedFd, OwnedFd};
+use super::walk::{self, PathBuffer};
+use super::{check, Errno, Result};
+use core::ffi::CStr;
+use std::os::fd::AsRawFd;
+
+/// Links are followed, and stay inside; those of /proc that are more than a path are not.
+const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+
+/// A race with a rename makes openat2(2) give up with EAGAIN; so often it is tried.
+const ATTEMPTS: u32 = 16;
+
+/// What a path is created as where it is missing; the mode is that of the last component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    Fails,
+    Directory(u32),
+    File(u32),
+}
+
+fn openat2(directory: BorrowedFd<'_>, path: &CStr, flags: i32, resolve: u64) -> Result<OwnedFd> {
+    // SAFETY: an open_how is integers, for which all-zero bytes are valid.
+    let mut how: libc::open_how = unsafe { core::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.resolve = resolve;
+    let mut left = ATTEMPTS;
+    loop {
+        // SAFETY: `path` is NUL-terminated and outlives the call; the kernel reads `size` bytes of `how`.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                directory.as_raw_fd(),
+                path.as_ptr(),
+                core::ptr::from_ref(&how),
+                size_of::<libc::open_how>(),
+            )
+        };
+        match check(answer) {
+            Err(Errno::EAGAIN) if left > 0 => left = left.saturating_sub(1),
+            answer => return answer.map(own),
+        }
+    }
+}
+
+/// Opens what `path` names inside of `root`: symbolic links are followed and stay inside, magic links are
+/// refused.
+pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd> {
+    match openat2(root, path, flags, IN_ROOT) {
+        Err(Errno::ENOSYS | Errno::EPERM) => walk::open(root, path, flags, Missing::Fails),
+        answer => answer,
+    }
+}
+
+/// A descriptor of what `path` names inside of `root`, made where it is missing, with its parents. It is for being
+/// mounted on, and for finding what is below it.
+pub fn open_or_create(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Result<OwnedFd> {
+    match openat2(root, path, libc::O_PATH, IN_ROOT) {
+        Err(Errno::ENOENT) => match create_last(root, path, missing) {
+            Some(made) => Ok(made),
+            None => walk::open(root, path, libc::O_PATH, missing),
+        },
+        Err(Errno::ENOSYS | Errno::EPERM) => walk::open(root, path, libc::O_PATH, missing),
+        answer => answer,
+    }
+}
+
+/// The common case of a missing path: only its last component is. None in every other case, e.g. of a link that leads
+/// nowhere.
+fn create_last(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Option<OwnedFd> {
+    let (above, name) = split(path)?;
+    let above = PathBuffer::new(above).ok()?;
+    let above = openat2(root, above.as_c_str(), libc::O_PATH | libc::O_DIRECTORY, IN_ROOT).ok()?;
+    match missing {
+        Missing::Fails => None,
+        Missing::Directory(mode) => {
+            make_directory(above.as_fd(), name, mode).ok()?;
+            let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY;
+            fd::open_at(above.as_fd(), name, flags, 0).ok()
+        }
+        Missing::File(mode) => {
+            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_RDONLY;
+            fd::open_at(above.as_fd(), name, flags, mode).ok()
+        }
+    }
+}
+
+/// The path of the directory above (`.` for the root), and the last component.
+pub fn split(path: &CStr) -> Option<(&[u8], &CStr)> {
+    let bytes = path.to_bytes_with_nul();
+    let (above, name) = match bytes.iter().rposition(|b| *b == b'/') {
+        Some(at) => (bytes.get(..at)?, bytes.get(at.checked_add(1)?..)?),
+        None => (&b"."[..], bytes),
+    };
+    let name = CStr::from_bytes_with_nul(name).ok()?;
+    // Neither can be made, nor is the directory above it the one that was split off.
+    let real = !matches!(name.to_bytes(), b"" | b"." | b"..");
+    real.then_some((if above.is_empty() { b"." } else { above }, name))
+}
+
+/// Opens a file of a filesystem that is all the kernel's, e.g. a detached procfs: no mount, no link of any kind
+/// and no `..` on the way.
+pub fn open_plainly(directory: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd> {
+    let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_SYMLINKS;
+    match openat2(directory, path, flags, resolve) {
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            // Nothing can be mounted on a detached procfs, so that only links and `..` are left to refuse.
+            let filesystem = fd::filesystem(directory)?;
+            let file = walk::open_without_links(directory, path, flags)?;
+            if fd::filesystem(file.as_fd())? == filesystem {
+                Ok(file)
+            } else {
+                Err(Errno::EXDEV)
+            }
+        }
+        answer => answer,
+    }
+}
+
+/// A directory in `root` that is what `path` says, without a link on the way; made where only it is missing. ELOOP or
+/// ENOTDIR where the image has a link there.
+pub fn ordinary_directory(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let find = || match openat2(root, path, flags, IN_ROOT | libc::RESOLVE_NO_SYMLINKS) {
+        Err(Errno::ENOSYS | Errno::EPERM) => walk::open_without_links(root, path, flags),
+        answer => answer,
+    };
+    match find() {
+        Err(Errno::ENOENT) => {
+            drop(open_or_create(root, path, Missing::Directory(0o755))?);
+            find()
+        }
+        answer => answer,
+    }
+}
+
+/// mkdirat(2).
+pub fn make_directory(parent: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<()> {
+    // SAFETY: `name` is NUL-terminated and outlives the call; the kernel only reads it.
+    check(unsafe { libc::syscall(libc::SYS_mkdirat, parent.as_raw_fd(), name.as_ptr(), mode) }).map(drop)
+}
+
+/// mknodat(2).
+pub fn make_node(parent: BorrowedFd<'_>, name: &CStr, mode: u32, major: u32, minor: u32) -> Result<()> {
+    let (parent, device) = (parent.as_raw_fd(), libc::makedev(major, minor));
+    // SAFETY: `name` is NUL-terminated and outlives the call; the kernel only reads it.
+    check(unsafe { libc::syscall(libc::SYS_mknodat, parent, name.as_ptr(), mode, device) }).map(drop)
+}
+
+/// symlinkat(2).
+pub fn make_symlink(target: &CStr, parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    let (target, name) = (target.as_ptr(), name.as_ptr());
+    // SAFETY: both are NUL-terminated and outlive the call; the kernel only reads them.
+    check(unsafe { libc::syscall(libc::SYS_symlinkat, target, parent.as_raw_fd(), name) }).map(drop)
+}
+
+/// fchownat(2) of a name itself, not of what a link leads to.
+pub fn give(parent: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> Result<()> {
+    let (parent, flags) = (parent.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
+    // SAFETY: `name` is NUL-terminated and outlives the call; the kernel only reads it.
+    check(unsafe { libc::syscall(libc::SYS_fchownat, parent, name.as_ptr(), uid, gid, flags) }).map(drop)
+}
+
+/// fchmodat(2) of a name in a directory; `.` is the directory itself, also where it was opened with O_PATH.
+pub fn set_mode(parent: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<()> {
+    // SAFETY: `name` is NUL-terminated and outlives the call; the kernel only reads it.
+    check(unsafe { libc::syscall(libc::SYS_fchmodat, parent.as_raw_fd(), name.as_ptr(), mode) }).map(drop)
+}
+
+/// readlinkat(2): the text of a link, either a name in `at`, or (with an empty name) an O_PATH descriptor of the
+/// link itself.
+pub fn read_link(at: BorrowedFd<'_>, name: &CStr, buffer: &mut [u8]) -> Result<usize> {
+    let (at, room, length) = (at.as_raw_fd(), buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: `name` is NUL-terminated; the kernel writes at most `length` bytes into `buffer`.
+    check(unsafe { libc::syscall(libc::SYS_readlinkat, at, name.as_ptr(), room, length) }).map(|n| n as usize)
+}

@@ -1,0 +1,95 @@
+//! A file of the host that nobody can write through: an overlayfs without an upper layer, or a sealed memfd.
+//!
+//! A process that can reach our `/proc/<pid>/exe` could overwrite the program of the host (CVE-2019-5736). A
+//! read-only bind mount is no help, since CAP_SYS_ADMIN can make it writable; an overlayfs without an upper layer
+//! cannot be, and shares the page cache of the program, where a memfd is a copy per shim.
+
+use super::fd::{open_at, own};
+use super::mount::{Filesystem, ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY};
+use super::{check, Errno, Result};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+
+/// Opens `name` of the directory `folder` through a detached, read-only overlayfs (Linux 5.2 for the calls).
+pub fn overlay(folder: &CStr, name: &CStr) -> Result<OwnedFd> {
+    let attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV;
+    // An overlayfs without an upper layer wants two lower ones; the second is an empty tmpfs.
+    let empty = Filesystem::open(c"tmpfs")?.mount(attributes)?;
+    let overlay = Filesystem::open(c"overlay")?;
+    overlay.set(c"lowerdir", &layers(folder, empty.as_fd()))?;
+    let mount = overlay.mount(attributes)?;
+    open_at(mount.as_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)
+}
+
+/// `folder:/proc/self/fd/N`, with what overlayfs splits at escaped.
+fn layers(folder: &CStr, empty: BorrowedFd<'_>) -> CString {
+    let mut bytes = Vec::with_capacity(folder.count_bytes() + 32);
+    for &byte in folder.to_bytes() {
+        if matches!(byte, b':' | b'\\' | b',') {
+            bytes.push(b'\\');
+        }
+        bytes.push(byte);
+    }
+    bytes.extend_from_slice(format!(":/proc/self/fd/{}", empty.as_raw_fd()).as_bytes());
+    // Neither part has a NUL inside.
+    CString::new(bytes).unwrap_or_default()
+}
+
+/// Copies `file` into memory that can never change again.
+pub fn memory(file: BorrowedFd<'_>) -> Result<OwnedFd> {
+    /// linux/memfd.h, Linux 6.3: without it, `vm.memfd_noexec` may forbid the execve.
+    const MFD_EXEC: libc::c_uint = 0x10;
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let create = |flags: libc::c_uint| {
+        // SAFETY: the name is static and NUL-terminated.
+        check(unsafe { libc::memfd_create(c"containerd-shim-shoal-v2".as_ptr(), flags) }.into()).map(own)
+    };
+    let copy = create(flags | MFD_EXEC).or_else(|errno| match errno {
+        Errno::EINVAL => create(flags),
+        errno => Err(errno),
+    })?;
+    loop {
+        // SAFETY: no offset pointer is given; both descriptors are open for the call.
+        let sent = unsafe { libc::sendfile(copy.as_raw_fd(), file.as_raw_fd(), ptr::null_mut(), 1 << 30) };
+        match Errno::result(sent) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: F_ADD_SEALS takes an integer.
+    Errno::result(unsafe { libc::fcntl(copy.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+    Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{Read, Seek, Write};
+
+    #[test]
+    fn a_sealed_copy_is_the_same_and_cannot_be_changed() {
+        let mut original = tempfile::tempfile().unwrap();
+        original.write_all(b"program").unwrap();
+        original.rewind().unwrap();
+        let mut copy = File::from(memory(original.as_fd()).unwrap());
+        copy.rewind().unwrap();
+        let mut bytes = Vec::new();
+        copy.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"program");
+        copy.rewind().unwrap();
+        for refused in [copy.write_all(b"x"), copy.set_len(0), copy.set_len(100)] {
+            assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EPERM));
+        }
+    }
+
+    #[test]
+    fn the_paths_of_layers_are_escaped() {
+        let null = File::open("/dev/null").unwrap();
+        let text = layers(c"/a:b\\c,d", null.as_fd()).into_string().unwrap();
+        assert!(text.starts_with(r"/a\:b\\c\,d:/proc/self/fd/"), "{text}");
+    }
+}

@@ -1,0 +1,111 @@
+//! Transient scopes of the systemd that runs this machine.
+
+use super::*;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+fn systemctl(arguments: &[&str]) -> String {
+    let output = Command::new("systemctl").args(arguments).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// One at a time: while it reloads, systemd answers nobody.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A layout of a host that systemd runs, and leave to use it.
+fn systemd() -> Option<(Layout, MutexGuard<'static, ()>)> {
+    let layout = layout()?;
+    if !Path::new("/run/systemd/system").is_dir() {
+        skipped("no systemd");
+        return None;
+    }
+    Some((layout, ALONE.lock().unwrap_or_else(PoisonError::into_inner)))
+}
+
+fn scope(layout: &Layout, name: &str, json: &str) -> shoal::error::Result<Box<dyn Cgroup>> {
+    let resources = Resources::from_json(json.as_bytes(), "linux.resources").unwrap();
+    let path = CgroupsPath::parse(&format!("shoal-test.slice:t:{name}"), false, name).unwrap();
+    cgroup::create(&Host::default(), layout, &path, &resources)
+}
+
+#[test]
+fn a_scope_lives_as_long_as_its_container() {
+    let Some((layout, _alone)) = systemd() else { return };
+    let memory = counts_memory(&layout);
+    let with_memory = |limit: &str, rest: &str| match memory {
+        true => format!(r#"{{"memory":{{"limit":{limit}}},{rest}"#),
+        false => format!("{{{rest}"),
+    };
+    let json = with_memory("67108864", r#""pids":{"limit":32},"cpu":{"shares":512,"quota":50000}}"#);
+    let cgroup = scope(&layout, "life", &json).unwrap();
+    let (mount, below) = cgroup.directories().pop().unwrap();
+    assert_eq!(below, Path::new("shoal.slice/shoal-test.slice/t-life.scope"));
+    assert!(cgroup.pids().unwrap().is_empty(), "the place-holder is not shown");
+    let mut child = inside(&*cgroup, "read x");
+    // The place-holder is gone: the scope must stay for the sake of the child alone.
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(systemctl(&["is-active", "t-life.scope"]), "active");
+    assert_eq!(cgroup.pids().unwrap(), [child.id()]);
+    let show = |property: &str| systemctl(&["show", "--value", "-p", property, "t-life.scope"]);
+    assert_eq!(show("Delegate"), "yes");
+    assert_eq!(show("TasksMax"), "32");
+
+    let json = with_memory("33554432", r#""pids":{"limit":64}}"#);
+    cgroup.update(&Resources::from_json(json.as_bytes(), "resources").unwrap()).unwrap();
+    systemctl(&["daemon-reload"]);
+    assert_eq!(read(&*cgroup, "pids", "pids.max"), "64");
+    let limit = if layout.is_v2() { "memory.max" } else { "memory.limit_in_bytes" };
+    if memory {
+        assert_eq!(read(&*cgroup, "memory", limit), "33554432");
+    }
+    assert!(opens(&*cgroup, Path::new("/dev/null"), "<>"));
+    assert!(!opens(&*cgroup, Path::new("/dev/kmsg"), "<"));
+
+    let second = scope(&layout, "life", "{}").err().expect("the name is taken");
+    assert_eq!(second.kind(), Kind::Exists, "{second}");
+    assert!(second.to_string().contains("t-life.scope in shoal-test.slice"), "{second}");
+    assert_eq!(cgroup.pids().unwrap(), [child.id()]);
+
+    cgroup.freeze().unwrap();
+    cgroup.thaw().unwrap();
+    cgroup.kill().unwrap();
+    child.wait().unwrap();
+    cgroup.remove().unwrap();
+    cgroup.remove().expect("removing twice is fine");
+    assert!(!mount.join(&below).exists());
+    assert_eq!(systemctl(&["show", "--value", "-p", "LoadState", "t-life.scope"]), "not-found");
+}
+
+#[test]
+fn a_scope_that_fails_half_way_is_gone() {
+    let Some((layout, _alone)) = systemd() else { return };
+    let error = scope(&layout, "half", r#"{"cpu":{"quota":1,"period":100000}}"#).err().unwrap();
+    assert!(error.to_string().contains("t-half.scope"), "{error}");
+    assert_eq!(systemctl(&["show", "--value", "-p", "LoadState", "t-half.scope"]), "not-found");
+    // And one that nobody enters.
+    let cgroup = scope(&layout, "half", "{}").unwrap();
+    let record = cgroup.record();
+    drop(cgroup);
+    let found = cgroup::open(&Host::default(), &record).unwrap().unwrap();
+    found.kill().unwrap();
+    found.remove().unwrap();
+    assert_eq!(systemctl(&["show", "--value", "-p", "LoadState", "t-half.scope"]), "not-found");
+}
+
+#[test]
+fn a_scope_for_a_single_process_has_room_for_it() {
+    let Some((layout, _alone)) = systemd() else { return };
+    let cgroup = scope(&layout, "single", r#"{"pids":{"limit":1}}"#).unwrap();
+    let mut entry = cgroup.entry(None).unwrap();
+    if let Some(into) = entry.into.take() {
+        let child = shoal::sys::clone::clone(0, Some(into.as_fd()), || loop {
+            // SAFETY: takes nothing, and sleeps.
+            unsafe { libc::pause() };
+        })
+        .unwrap();
+        drop(entry);
+        assert_eq!(read(&*cgroup, "pids", "pids.max"), "1");
+        cgroup.kill().unwrap();
+        shoal::sys::wait::reap(child.pid).unwrap();
+    }
+    cgroup.remove().unwrap();
+}

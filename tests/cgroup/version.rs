@@ -1,0 +1,75 @@
+//! What only one version of cgroups has.
+
+use super::*;
+
+#[test]
+fn a_clone_is_born_in_it() {
+    let Some(layout) = layout() else { return };
+    let cgroup = make(&layout, "born", "{}");
+    let entry = cgroup.entry(None).unwrap();
+    let Some(into) = entry.into else {
+        skipped("no unified hierarchy");
+        return finish(&*cgroup);
+    };
+    let child = shoal::sys::clone::clone(0, Some(into.as_fd()), || loop {
+        // SAFETY: takes nothing, and sleeps.
+        unsafe { libc::pause() };
+    })
+    .unwrap();
+    let (mount, below) = cgroup.directories().pop().unwrap();
+    let procs = std::fs::read_to_string(mount.join(below).join("cgroup.procs")).unwrap();
+    assert_eq!(procs.trim(), child.pid.to_string());
+    cgroup.kill().unwrap();
+    shoal::sys::wait::reap(child.pid).unwrap();
+    finish(&*cgroup);
+}
+
+#[test]
+fn an_exec_goes_where_the_first_process_is_once_controllers_are_passed_on() {
+    let Some(layout) = layout() else { return };
+    if !layout.is_v2() {
+        skipped("cgroup v1 lets processes be anywhere");
+        return;
+    }
+    let cgroup = make(&layout, "nested", "{}");
+    let (mount, below) = cgroup.directories().pop().unwrap();
+    let top = mount.join(&below);
+    let own = top.join("init.scope");
+    let script = format!(
+        "mkdir {0} && echo $$ >{0}/cgroup.procs && echo +pids >{1}/cgroup.subtree_control && read x",
+        own.display(),
+        top.display()
+    );
+    let mut child = inside(&*cgroup, &script);
+    until("the container's own cgroup", || {
+        std::fs::read_to_string(top.join("cgroup.subtree_control")).unwrap().contains("pids")
+    });
+    let into = cgroup.entry(Some(child.id())).unwrap().into.unwrap();
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", into.as_raw_fd())).unwrap();
+    assert_eq!(path, own);
+    cgroup.kill().unwrap();
+    child.wait().unwrap();
+    finish(&*cgroup);
+}
+
+/// A unified hierarchy kills by itself; without it the freezer and signals do.
+#[test]
+fn v1_alone_freezes_and_kills() {
+    let Some(Layout::V1(mut hierarchies)) = layout() else {
+        skipped("not a v1 host");
+        return;
+    };
+    hierarchies.retain(|hierarchy| !hierarchy.is_unified());
+    let and_freezer = Layout::V1(hierarchies.clone());
+    hierarchies.retain(|hierarchy| !hierarchy.has("freezer"));
+    for (name, layout) in [("v1", and_freezer), ("no-freezer", Layout::V1(hierarchies))] {
+        let cgroup = make(&layout, name, "{}");
+        assert!(cgroup.entry(None).unwrap().into.is_none());
+        let mut child = inside(&*cgroup, "while :; do sleep 0.01 & done");
+        until("children", || cgroup.pids().unwrap().len() > 3);
+        cgroup.kill().unwrap();
+        child.wait().unwrap();
+        until("the last one's end", || cgroup.pids().unwrap().is_empty());
+        finish(&*cgroup);
+    }
+}

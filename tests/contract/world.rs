@@ -1,0 +1,266 @@
+//! A sandbox behind a real socket, with containers that need no root: their processes are `sleep`s of this test,
+//! their cgroup is a list of pids.
+
+use super::wire::Wire;
+use containerd_shim_protos::api::*;
+use protobuf::well_known_types::any::Any;
+use shoal::cgroup::stats::{Stats, V2};
+use shoal::cgroup::{self, oom, Cgroup, Entry};
+use shoal::error::Result;
+use shoal::launch::{ExitStatus, Launcher, Order, Waiting};
+use shoal::plan::Host;
+use shoal::sandbox::{Config, Event, Sandbox};
+use shoal::service::router::Router;
+use shoal::service::server::{Admission, Server, Stopper};
+use shoal::service::task::Task;
+use shoal::spec::resources::Resources;
+use shoal::sys::{socket, wait};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+/// What the fakes of a world share.
+#[derive(Default)]
+pub struct Stage {
+    /// The processes that live.
+    pids: Mutex<Vec<u32>>,
+    pub events: Mutex<Vec<Event>>,
+    /// The next process dies at its gate instead of running: the execve fails with this errno.
+    pub refuse: Mutex<Option<i32>>,
+    /// The next launch panics.
+    pub panic: AtomicBool,
+}
+
+struct FakeLauncher(Arc<Stage>);
+
+impl Launcher for FakeLauncher {
+    fn launch(&self, order: Order<'_>) -> Result<Waiting> {
+        assert!(!self.0.panic.swap(false, Ordering::SeqCst), "a panic on purpose");
+        let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+        let pid = child.id();
+        let pidfd = wait::open_pidfd(pid).unwrap();
+        let (ours, theirs) = socket::pair().unwrap();
+        self.0.pids.lock().unwrap().push(pid);
+        let killer = pidfd.try_clone().unwrap();
+        let stage = self.0.clone();
+        std::thread::spawn(move || {
+            let mut byte = [0];
+            let go = matches!(socket::receive(theirs.as_fd(), &mut byte), Ok((1, _)));
+            let refuse = stage.refuse.lock().unwrap().take();
+            if let (true, Some(errno)) = (go, refuse) {
+                let report = [3u32.to_ne_bytes(), errno.to_ne_bytes()].concat();
+                let _ = wait::signal(killer.as_fd(), libc::SIGKILL);
+                let _ = socket::send(theirs.as_fd(), &report, None);
+            } else if !go {
+                let _ = wait::signal(killer.as_fd(), libc::SIGKILL);
+            }
+        });
+        let (stage, on_exit) = (self.0.clone(), order.on_exit);
+        std::thread::spawn(move || {
+            let status = child.wait().unwrap();
+            stage.pids.lock().unwrap().retain(|&known| known != pid);
+            let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+            on_exit(ExitStatus { code: code as u32, at: SystemTime::now() });
+        });
+        Ok(Waiting::new(pid, pidfd, None, ours))
+    }
+}
+
+struct FakeCgroup(Arc<Stage>);
+
+impl Cgroup for FakeCgroup {
+    fn entry(&self, _beside: Option<u32>) -> Result<Entry> {
+        Ok(Entry::default())
+    }
+    fn directories(&self) -> Vec<(PathBuf, PathBuf)> {
+        vec![("/sys/fs/cgroup".into(), "/fake".into())]
+    }
+    fn pids(&self) -> Result<Vec<u32>> {
+        Ok(self.0.pids.lock().unwrap().clone())
+    }
+    fn update(&self, _resources: &Resources) -> Result<()> {
+        Ok(())
+    }
+    fn freeze(&self) -> Result<()> {
+        Ok(())
+    }
+    fn thaw(&self) -> Result<()> {
+        Ok(())
+    }
+    fn kill(&self) -> Result<()> {
+        for &pid in &*self.0.pids.lock().unwrap() {
+            if let Ok(pidfd) = wait::open_pidfd(pid) {
+                let _ = wait::signal(pidfd.as_fd(), libc::SIGKILL);
+            }
+        }
+        Ok(())
+    }
+    fn stats(&self) -> Result<Stats> {
+        Ok(Stats::V2(Box::<V2>::default()))
+    }
+    fn watch_oom(&self) -> Result<Option<oom::Watch>> {
+        Ok(None)
+    }
+    fn remove(&self) -> Result<()> {
+        Ok(())
+    }
+    fn record(&self) -> cgroup::Record {
+        cgroup::Record { v2: true, members: vec![], unit: None }
+    }
+}
+
+pub struct World {
+    folder: tempfile::TempDir,
+    pub stage: Arc<Stage>,
+    pub wire: Wire,
+    stopper: Stopper,
+    thread: Option<std::thread::JoinHandle<()>>,
+    pub ended: Arc<AtomicBool>,
+}
+
+const CONFIG: &str = r#"{
+    "ociVersion": "1.0.2",
+    "root": { "path": "rootfs" },
+    "process": { "cwd": "/", "args": ["sh"], "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 } },
+    "linux": { "namespaces": [{ "type": "mount" }, { "type": "pid" }] }
+}"#;
+pub const PROCESS: &str = r#"{ "cwd": "/", "args": ["sh"], "user": { "uid": 0, "gid": 0 } }"#;
+
+impl World {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let stage = Arc::new(Stage::default());
+        let (makes, hears) = (stage.clone(), stage.clone());
+        let sandbox = Sandbox::new(Config {
+            namespace: "ns1".into(),
+            host: Host::probe(Path::new("/")).unwrap(),
+            launcher: Box::new(FakeLauncher(stage.clone())),
+            cgroups: Box::new(move |_, _, _| Ok(Box::new(FakeCgroup(makes.clone())) as Box<dyn Cgroup>)),
+            events: Box::new(move |event| hears.events.lock().unwrap().push(event)),
+        });
+        let stopper = Stopper::new().unwrap();
+        let ended = Arc::new(AtomicBool::new(false));
+        let (stop, end) = (stopper.clone(), ended.clone());
+        let task = Task::new(Arc::new(sandbox.unwrap()), move || {
+            end.store(true, Ordering::SeqCst);
+            stop.stop();
+        });
+        let router = Router { task };
+        let handler = Box::new(move |request, reply| router.route(request, reply));
+        let path = folder.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = Arc::new(Server::new(listener, Admission::ours(), stopper.clone(), handler).unwrap());
+        let thread = Some(std::thread::spawn(move || server.serve()));
+        let wire = Wire::connect(&path);
+        World { folder, stage, wire, stopper, thread, ended }
+    }
+
+    pub fn connect(&self) -> Wire {
+        Wire::connect(&self.folder.path().join("s"))
+    }
+
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        let bundle = self.folder.path().join(format!("bundle-{id}"));
+        std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
+        std::fs::write(bundle.join("config.json"), CONFIG).unwrap();
+        bundle
+    }
+
+    pub fn create_request(&self, id: &str) -> CreateTaskRequest {
+        let bundle = self.bundle(id).to_str().unwrap().to_owned();
+        CreateTaskRequest { id: id.into(), bundle, ..Default::default() }
+    }
+
+    pub fn create(&mut self, id: &str) -> u32 {
+        let request = self.create_request(id);
+        self.wire.task::<CreateTaskResponse>("Create", &request).unwrap().pid
+    }
+
+    pub fn start(&mut self, id: &str, exec: &str) -> u32 {
+        let request = StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        self.wire.task::<StartResponse>("Start", &request).unwrap().pid
+    }
+
+    pub fn add(&mut self, id: &str, exec: &str) {
+        self.wire.task::<Empty>("Exec", &exec_request(id, exec)).unwrap();
+    }
+
+    /// Kills it and waits until it has ended.
+    pub fn end(&mut self, id: &str, exec: &str) -> WaitResponse {
+        self.wire.task::<Empty>("Kill", &kill_request(id, exec, libc::SIGKILL, false)).unwrap();
+        self.wait(id, exec)
+    }
+
+    pub fn wait(&mut self, id: &str, exec: &str) -> WaitResponse {
+        let request = WaitRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        self.wire.task("Wait", &request).unwrap()
+    }
+
+    pub fn delete(&mut self, id: &str, exec: &str) -> DeleteResponse {
+        let request = DeleteRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        self.wire.task("Delete", &request).unwrap()
+    }
+
+    pub fn pause(&mut self, id: &str) {
+        self.wire.task::<Empty>("Pause", &PauseRequest { id: id.into(), ..Default::default() }).unwrap();
+    }
+
+    /// The events so far as words, once there are `count` of them.
+    pub fn events(&self, count: usize) -> Vec<String> {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let events = self.stage.events.lock().unwrap();
+            if events.len() >= count || Instant::now() > end {
+                return events.iter().map(word).collect();
+            }
+            drop(events);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn word(event: &Event) -> String {
+    match event {
+        Event::Create { container, .. } => format!("create {container}"),
+        Event::Start { container, .. } => format!("start {container}"),
+        Event::ExecAdded { container, exec } => format!("exec-added {container} {exec}"),
+        Event::ExecStarted { container, exec, .. } => format!("exec-started {container} {exec}"),
+        Event::Exit { container, id, exit, .. } => format!("exit {container} {id} {}", exit.code),
+        Event::Delete { container, exit, .. } => format!("delete {container} {}", exit.code),
+        Event::Paused { container } => format!("paused {container}"),
+        Event::Resumed { container } => format!("resumed {container}"),
+        Event::Oom { container } => format!("oom {container}"),
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = FakeCgroup(self.stage.clone()).kill();
+        self.stopper.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+pub fn exec_request(id: &str, exec: &str) -> ExecProcessRequest {
+    let url = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+    let spec = Any { type_url: url.into(), value: PROCESS.into(), ..Default::default() };
+    ExecProcessRequest { id: id.into(), exec_id: exec.into(), spec: Some(spec).into(), ..Default::default() }
+}
+
+pub fn kill_request(id: &str, exec: &str, signal: i32, all: bool) -> KillRequest {
+    KillRequest { id: id.into(), exec_id: exec.into(), signal: signal as u32, all, ..Default::default() }
+}
+
+pub fn update_request(id: &str) -> UpdateTaskRequest {
+    let url = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
+    let resources =
+        Any { type_url: url.into(), value: b"{\"pids\":{\"limit\":9}}".to_vec(), ..Default::default() };
+    UpdateTaskRequest { id: id.into(), resources: Some(resources).into(), ..Default::default() }
+}

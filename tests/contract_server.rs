@@ -1,0 +1,333 @@
+//! The server by itself: frames, threads, limits, and who may connect.
+
+mod wire;
+
+use protobuf::well_known_types::empty::Empty;
+use protobuf::well_known_types::wrappers::StringValue;
+use protobuf::Message;
+use shoal::error::{Error, Kind};
+use shoal::service::reply::Later;
+use shoal::service::server::{Admission, Server, Stopper};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use ttrpc::proto::{Code, Response};
+use wire::{decode, Wire};
+
+/// A server with one service of odd methods.
+struct Served {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+    stopper: Stopper,
+    thread: Option<JoinHandle<()>>,
+    parked: Arc<Mutex<Vec<Later>>>,
+}
+
+fn serve(admission: Admission) -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let stopper = Stopper::new().unwrap();
+    let parked = Arc::new(Mutex::new(Vec::new()));
+    let (waiting, together) = (parked.clone(), Barrier::new(8));
+    let server = Server::new(
+        listener,
+        admission,
+        stopper.clone(),
+        Box::new(move |request, reply| match request.method.as_str() {
+            "Echo" => reply.send(Ok(request.payload)),
+            "Panic" => panic!("on purpose"),
+            "Drop" => drop(reply),
+            "Park" => waiting.lock().unwrap().extend(reply.later()),
+            // Answers only when eight are here at once.
+            "Together" => {
+                together.wait();
+                reply.send(Ok(Vec::new()));
+            }
+            "Huge" => reply.send(Ok(vec![0; 5 << 20])),
+            "Large" => reply.send(Ok(vec![0; 4_000_000])),
+            _ => reply.send(Err(Error::new(Kind::State, "cannot do that"))),
+        }),
+    );
+    let server = Arc::new(server.unwrap());
+    let thread = std::thread::spawn(move || server.serve());
+    Served { _folder: folder, path, stopper, thread: Some(thread), parked }
+}
+
+impl Served {
+    fn connect(&self) -> Wire {
+        Wire::connect(&self.path)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stopper.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn text(value: &str) -> StringValue {
+    StringValue { value: value.into(), ..Default::default() }
+}
+
+fn refusal(response: Response) -> (Code, String) {
+    decode::<Empty>(response).expect_err("an error was expected")
+}
+
+#[test]
+fn a_request_is_answered_on_its_stream() {
+    let served = serve(Admission::ours());
+    let mut wire = served.connect();
+    for word in ["a", "b", ""] {
+        let answer: StringValue = wire.call("x.Y", "Echo", &text(word)).unwrap();
+        assert_eq!(answer.value, word);
+    }
+    let error = wire.call::<Empty>("x.Y", "Other", &Empty::new()).unwrap_err();
+    assert_eq!(error, (Code::FAILED_PRECONDITION, "cannot do that".into()));
+}
+
+#[test]
+fn a_panic_becomes_internal_and_the_server_goes_on() {
+    let served = serve(Admission::ours());
+    let mut wire = served.connect();
+    for method in ["Panic", "Drop", "Panic"] {
+        let (code, message) = wire.call::<Empty>("x.Y", method, &Empty::new()).unwrap_err();
+        assert_eq!(code, Code::INTERNAL);
+        assert!(message.contains(&format!("Y.{method}")), "{message}");
+    }
+    assert_eq!(wire.call::<StringValue>("x.Y", "Echo", &text("still here")).unwrap().value, "still here");
+}
+
+#[test]
+fn what_is_not_a_request_is_refused_on_its_stream() {
+    let served = serve(Admission::ours());
+    let mut wire = served.connect();
+    let request =
+        ttrpc::proto::Request { service: "x.Y".into(), method: "Echo".into(), ..Default::default() };
+    let good = request.write_to_bytes().unwrap();
+    for (stream, kind, flags, payload, code) in [
+        (1, 1, 0, &[0xff, 0xff, 0xff][..], Code::INVALID_ARGUMENT),
+        (2, 1, 0, &good, Code::INVALID_ARGUMENT),
+        (3, 1, 2, &good, Code::UNIMPLEMENTED),
+        (5, 3, 0, b"data", Code::UNIMPLEMENTED),
+    ] {
+        wire.raw(stream, kind, flags, payload);
+        let (answered, response) = wire.next().unwrap();
+        assert_eq!(answered, stream);
+        assert_eq!(refusal(response).0, code, "stream {stream}");
+    }
+    // A response that nobody asked for has no answer.
+    wire.raw(7, 2, 0, b"");
+    wire.raw(9, 1, 0, &good);
+    assert_eq!(wire.next().unwrap().0, 9);
+}
+
+#[test]
+fn an_oversized_frame_is_refused_and_its_payload_skipped() {
+    let served = serve(Admission::ours());
+    let mut wire = served.connect();
+    let length = (4 << 20) + 1;
+    wire.header(length, 1, 1, 0);
+    wire.bytes(&vec![0xaa; length as usize]);
+    let (stream, response) = wire.next().unwrap();
+    assert_eq!(stream, 1);
+    let (code, message) = refusal(response);
+    assert_eq!(code, Code::RESOURCE_EXHAUSTED);
+    assert!(message.contains("4194305"), "{message}");
+    let request =
+        ttrpc::proto::Request { service: "x.Y".into(), method: "Echo".into(), ..Default::default() };
+    wire.raw(3, 1, 0, &request.write_to_bytes().unwrap());
+    assert_eq!(wire.next().unwrap().0, 3);
+}
+
+#[test]
+fn an_oversized_response_becomes_an_error_and_a_large_one_arrives() {
+    let served = serve(Admission::ours());
+    let mut wire = served.connect();
+    let (code, _) = wire.call::<Empty>("x.Y", "Huge", &Empty::new()).unwrap_err();
+    assert_eq!(code, Code::RESOURCE_EXHAUSTED);
+    // More than a socket takes at once, and read slowly: the rest is written when there is room.
+    let streams: Vec<u32> = (0..3).map(|_| wire.ask("x.Y", "Large", &Empty::new(), Duration::ZERO)).collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let mut answered: Vec<u32> = (0..3)
+        .map(|_| {
+            let (stream, response) = wire.next().unwrap();
+            assert_eq!(response.payload.len(), 4_000_000);
+            stream
+        })
+        .collect();
+    answered.sort();
+    assert_eq!(answered, streams);
+}
+
+#[test]
+fn a_frame_may_come_byte_by_byte() {
+    let served = serve(Admission::ours());
+    let mut wire = served.connect();
+    let request =
+        ttrpc::proto::Request { service: "x.Y".into(), method: "Echo".into(), ..Default::default() };
+    let payload = request.write_to_bytes().unwrap();
+    let mut frame = (payload.len() as u32).to_be_bytes().to_vec();
+    frame.extend_from_slice(&[0, 0, 0, 1, 1, 0]);
+    frame.extend_from_slice(&payload);
+    for byte in frame {
+        wire.bytes(&[byte]);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(wire.next().unwrap().0, 1);
+}
+
+#[test]
+fn nonsense_stops_neither_the_server_nor_other_connections() {
+    let served = serve(Admission::ours());
+    let mut good = served.connect();
+    // xorshift: the same bytes each time.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for round in 0..300 {
+        let mut wire = served.connect();
+        let payload: Vec<u8> = (0..random() % 200).map(|_| random() as u8).collect();
+        match round % 3 {
+            // A frame that says how long it is, with anything inside.
+            0 => wire.raw(random() as u32, random() as u8 % 4, random() as u8, &payload),
+            // A header of anything, and then less than it says, or more.
+            1 => {
+                let length = random() as u32 % (8 << 20);
+                wire.header(length, random() as u32, random() as u8, random() as u8);
+                wire.bytes(&payload);
+            }
+            _ => wire.bytes(&payload),
+        }
+        drop(wire);
+        assert_eq!(good.call::<StringValue>("x.Y", "Echo", &text("ok")).unwrap().value, "ok");
+    }
+}
+
+#[test]
+fn requests_that_block_do_not_block_others() {
+    let served = serve(Admission::ours());
+    let mut wires: Vec<Wire> = (0..4).map(|_| served.connect()).collect();
+    let seven: Vec<usize> = (0..7).map(|i| i % 4).collect();
+    for &i in &seven {
+        wires[i].ask("x.Y", "Together", &Empty::new(), Duration::ZERO);
+    }
+    let mut other = served.connect();
+    assert_eq!(other.call::<StringValue>("x.Y", "Echo", &text("quick")).unwrap().value, "quick");
+    other.call::<Empty>("x.Y", "Together", &Empty::new()).unwrap();
+    for &i in &seven {
+        assert!(wires[i].next().is_some());
+    }
+}
+
+#[test]
+fn a_hundred_calls_wait_without_a_thread_each() {
+    let served = serve(Admission::ours());
+    let mut wires: Vec<Wire> = (0..100).map(|_| served.connect()).collect();
+    for wire in &mut wires {
+        wire.ask("x.Y", "Park", &Empty::new(), Duration::ZERO);
+    }
+    let end = Instant::now() + Duration::from_secs(10);
+    while served.parked.lock().unwrap().len() < 100 {
+        assert!(Instant::now() < end, "not all calls have arrived");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| {
+        let name = std::fs::read_to_string(task.unwrap().path().join("comm"));
+        name.ok().filter(|name| name.trim() == "rpc")
+    });
+    // Other tests of this process have servers too; each keeps a few.
+    let threads = threads.count();
+    assert!(threads < 50, "{threads} threads for 100 calls that wait");
+    for later in served.parked.lock().unwrap().drain(..) {
+        later.send(Ok(text("done").write_to_bytes().unwrap()));
+    }
+    for wire in &mut wires {
+        let (stream, response) = wire.next().unwrap();
+        assert_eq!(stream, 1);
+        assert_eq!(decode::<StringValue>(response).unwrap().value, "done");
+    }
+}
+
+#[test]
+fn a_call_that_waits_ends_at_its_deadline_and_only_then() {
+    let served = serve(Admission::ours());
+    let mut wire = served.connect();
+    let begun = Instant::now();
+    let late = wire.ask("x.Y", "Park", &Empty::new(), Duration::from_millis(300));
+    let never = wire.ask("x.Y", "Park", &Empty::new(), Duration::ZERO);
+    let (stream, response) = wire.next().unwrap();
+    assert_eq!(stream, late);
+    assert_eq!(refusal(response).0, Code::DEADLINE_EXCEEDED);
+    let took = begun.elapsed();
+    assert!((300..3000).contains(&took.as_millis()), "{took:?}");
+    assert!(wire.silent(Duration::from_millis(200)));
+    // Answering the expired call does nothing; answering the other one does.
+    for later in served.parked.lock().unwrap().drain(..) {
+        later.send(Ok(Vec::new()));
+    }
+    assert_eq!(wire.next().unwrap().0, never);
+    assert!(wire.silent(Duration::from_millis(100)));
+}
+
+#[test]
+fn a_stream_that_waits_cannot_be_used_again() {
+    let served = serve(Admission::ours());
+    let mut wire = served.connect();
+    let request =
+        ttrpc::proto::Request { service: "x.Y".into(), method: "Park".into(), ..Default::default() };
+    let request = request.write_to_bytes().unwrap();
+    wire.raw(1, 1, 0, &request);
+    wire.raw(1, 1, 0, &request);
+    let (stream, response) = wire.next().unwrap();
+    assert_eq!((stream, refusal(response).0), (1, Code::INVALID_ARGUMENT));
+}
+
+#[test]
+fn a_call_whose_connection_is_gone_answers_nobody() {
+    let served = serve(Admission::ours());
+    let mut gone = served.connect();
+    gone.ask("x.Y", "Park", &Empty::new(), Duration::ZERO);
+    let mut other = served.connect();
+    while served.parked.lock().unwrap().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(gone);
+    other.call::<StringValue>("x.Y", "Echo", &text("x")).unwrap();
+    for later in served.parked.lock().unwrap().drain(..) {
+        later.send(Ok(Vec::new()));
+    }
+    assert_eq!(other.call::<StringValue>("x.Y", "Echo", &text("y")).unwrap().value, "y");
+}
+
+#[test]
+fn another_user_is_turned_away() {
+    let ours = Admission::ours();
+    let served = serve(Admission { uid: ours.uid + 1 });
+    let mut wire = served.connect();
+    let request =
+        ttrpc::proto::Request { service: "x.Y".into(), method: "Echo".into(), ..Default::default() };
+    let bytes = request.write_to_bytes().unwrap();
+    // The server may hang up before or after this is written.
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wire.raw(1, 1, 0, &bytes)));
+    assert!(wire.next().is_none(), "a peer with another uid was answered");
+}
+
+#[test]
+fn the_server_ends_when_told() {
+    let mut served = serve(Admission::ours());
+    let mut wire = served.connect();
+    wire.ask("x.Y", "Park", &Empty::new(), Duration::ZERO);
+    served.stopper.stop();
+    served.thread.take().unwrap().join().unwrap();
+    assert!(wire.next().is_none());
+}

@@ -1,0 +1,248 @@
+//! The Task service over a real connection: every method in every state, codes and the order of events.
+
+#[path = "contract/states.rs"]
+mod states;
+mod wire;
+#[path = "contract/world.rs"]
+mod world;
+
+use containerd_shim_protos::api::*;
+use containerd_shim_protos::shim::oci::ProcessDetails;
+use protobuf::{Enum, Message};
+use states::{call, code, container_in, FP, NF, OK, UN};
+use std::time::Duration;
+use ttrpc::proto::Code;
+use wire::{decode, TASK_V2, TASK_V3};
+use world::{exec_request, kill_request, update_request, World};
+
+#[test]
+fn an_exec_of_a_container_that_has_ended_cannot_start() {
+    let mut world = World::new();
+    container_in(&mut world, "running");
+    world.add("c1", "e1");
+    world.end("c1", "");
+    assert_eq!(call(&mut world, "Start", "e1"), FP);
+    assert_eq!(call(&mut world, "Delete", "e1"), OK);
+}
+
+#[test]
+fn the_events_of_a_life_come_in_order() {
+    let mut world = World::new();
+    world.create("c1");
+    world.start("c1", "");
+    world.add("c1", "e1");
+    world.add("c1", "e2");
+    world.start("c1", "e1");
+    world.start("c1", "e2");
+    world.end("c1", "e1");
+    // Its exec outlives the container's first process for a moment, and is heard of first all the same.
+    let mut other = world.connect();
+    other.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGTERM, false)).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(world.end("c1", "e2").exit_status, 137);
+    assert_eq!(world.wait("c1", "").exit_status, 143);
+    world.delete("c1", "e1");
+    assert_eq!(world.delete("c1", "").exit_status, 143);
+    let expected = [
+        "create c1",
+        "start c1",
+        "exec-added c1 e1",
+        "exec-added c1 e2",
+        "exec-started c1 e1",
+        "exec-started c1 e2",
+        "exit c1 e1 137",
+        "exit c1 e2 137",
+        "exit c1 c1 143",
+        "delete c1 143",
+    ];
+    assert_eq!(world.events(expected.len()), expected);
+}
+
+#[test]
+fn both_versions_of_the_service_are_the_same_and_others_are_not_implemented() {
+    let mut world = World::new();
+    let pid = world.create("c1");
+    let request = ConnectRequest { id: "c1".into(), ..Default::default() };
+    for service in [TASK_V2, TASK_V3] {
+        let response: ConnectResponse = world.wire.call(service, "Connect", &request).unwrap();
+        assert_eq!((response.task_pid, response.shim_pid), (pid, std::process::id()));
+    }
+    for (service, method) in
+        [(TASK_V3, "Nothing"), ("containerd.task.v1.Task", "Connect"), ("", ""), (TASK_V2, "")]
+    {
+        assert_eq!(code(world.wire.call::<Empty>(service, method, &request)), UN, "{service}/{method}");
+    }
+    assert_eq!(code(world.wire.task::<Empty>("Connect", &wrong_message())), Code::INVALID_ARGUMENT);
+}
+
+/// Field 1 of every Task request is a string; here it is not one in UTF-8.
+fn wrong_message() -> protobuf::well_known_types::wrappers::BytesValue {
+    protobuf::well_known_types::wrappers::BytesValue { value: vec![0xff, 0xfe], ..Default::default() }
+}
+
+#[test]
+fn a_panic_in_a_handler_is_internal_and_leaves_nothing() {
+    let mut world = World::new();
+    world.stage.panic.store(true, std::sync::atomic::Ordering::SeqCst);
+    let request = world.create_request("c1");
+    let (code, message) = world.wire.task::<CreateTaskResponse>("Create", &request).unwrap_err();
+    assert_eq!(code, Code::INTERNAL);
+    assert!(message.contains("Task.Create"), "{message}");
+    world.create("c1");
+    world.start("c1", "");
+}
+
+#[test]
+fn requests_that_are_wrong_in_themselves_are_refused() {
+    let mut world = World::new();
+    let invalid = Code::INVALID_ARGUMENT;
+    let good = world.create_request("c1");
+    let with = |change: &dyn Fn(&mut CreateTaskRequest)| {
+        let mut request = good.clone();
+        change(&mut request);
+        request
+    };
+    let any = |url: &str| protobuf::well_known_types::any::Any { type_url: url.into(), ..Default::default() };
+    for (request, expected) in [
+        (with(&|r| r.id = "".into()), invalid),
+        (with(&|r| r.id = "../c1".into()), invalid),
+        (with(&|r| r.bundle = "bundle".into()), invalid),
+        (with(&|r| r.checkpoint = "/image".into()), UN),
+        (with(&|r| r.options = Some(any("some.Type")).into()), invalid),
+    ] {
+        assert_eq!(code(world.wire.task::<CreateTaskResponse>("Create", &request)), expected, "{request:?}");
+    }
+    world.create("c1");
+    world.start("c1", "");
+    let mut exec = exec_request("c1", "");
+    assert_eq!(code(world.wire.task::<Empty>("Exec", &exec)), invalid);
+    exec.exec_id = "e1".into();
+    exec.spec = Some(any("google.protobuf.Empty")).into();
+    assert_eq!(code(world.wire.task::<Empty>("Exec", &exec)), invalid);
+    exec.spec = None.into();
+    assert_eq!(code(world.wire.task::<Empty>("Exec", &exec)), invalid);
+    let mut update = update_request("c1");
+    update.resources = None.into();
+    assert_eq!(code(world.wire.task::<Empty>("Update", &update)), invalid);
+    assert_eq!(code(world.wire.task::<Empty>("Kill", &kill_request("c1", "", 65, false))), invalid);
+    let resize = ResizePtyRequest { id: "c1".into(), width: 70_000, ..Default::default() };
+    assert_eq!(code(world.wire.task::<Empty>("ResizePty", &resize)), invalid);
+    assert_eq!(world.events(2), ["create c1", "start c1"]);
+}
+
+#[test]
+fn a_bundle_without_a_config_is_an_error_that_names_it() {
+    let mut world = World::new();
+    let request = world.create_request("c1");
+    std::fs::remove_file(world.bundle("c1").join("config.json")).unwrap();
+    let (_, message) = world.wire.task::<CreateTaskResponse>("Create", &request).unwrap_err();
+    assert!(message.contains("config.json") && message.contains("no such file or directory"), "{message}");
+    assert!(!world.bundle("c1").join("shoal.json").exists());
+    let request = world.create_request("c1");
+    world.wire.task::<CreateTaskResponse>("Create", &request).unwrap();
+}
+
+#[test]
+fn a_start_that_fails_stops_the_container_and_says_why() {
+    let mut world = World::new();
+    world.create("c1");
+    *world.stage.refuse.lock().unwrap() = Some(libc::ENOENT);
+    let request = StartRequest { id: "c1".into(), ..Default::default() };
+    let (code, message) = world.wire.task::<StartResponse>("Start", &request).unwrap_err();
+    assert_eq!(code, Code::UNKNOWN);
+    assert!(message.contains("no such file or directory"), "{message}");
+    assert_eq!(call(&mut world, "Start", ""), FP);
+    world.delete("c1", "");
+    assert_eq!(call(&mut world, "State", ""), NF);
+}
+
+#[test]
+fn the_state_tells_what_the_request_said() {
+    let mut world = World::new();
+    let request = world.create_request("c1");
+    let pid = world.wire.task::<CreateTaskResponse>("Create", &request).unwrap().pid;
+    let state = |world: &mut World, exec: &str| {
+        let request = StateRequest { id: "c1".into(), exec_id: exec.into(), ..Default::default() };
+        world.wire.task::<StateResponse>("State", &request).unwrap()
+    };
+    let status = |s: &StateResponse| s.status.enum_value().unwrap();
+    let created = state(&mut world, "");
+    assert_eq!(
+        (created.id.as_str(), created.bundle.as_str(), created.pid),
+        ("c1", request.bundle.as_str(), pid)
+    );
+    assert_eq!(status(&created), Status::CREATED);
+    assert_eq!(created.exited_at.seconds, -62_135_596_800, "Go's zero time");
+    world.start("c1", "");
+    assert_eq!(status(&state(&mut world, "")), Status::RUNNING);
+    world.add("c1", "e1");
+    let added = state(&mut world, "e1");
+    assert_eq!((added.id.as_str(), added.pid, status(&added)), ("e1", 0, Status::CREATED));
+    let exec_pid = world.start("c1", "e1");
+    let pids: PidsResponse =
+        world.wire.task("Pids", &PidsRequest { id: "c1".into(), ..Default::default() }).unwrap();
+    for process in &pids.processes {
+        let details = process.info.as_ref().map(|info| {
+            assert_eq!(info.type_url, "containerd.runc.v1.ProcessDetails");
+            ProcessDetails::parse_from_bytes(&info.value).unwrap().exec_id
+        });
+        let expected = (process.pid == exec_pid).then(|| "e1".to_owned());
+        assert_eq!(details, expected, "details of {}", process.pid);
+    }
+    assert_eq!(pids.processes.len(), 2);
+    world.pause("c1");
+    assert_eq!([status(&state(&mut world, "")), status(&state(&mut world, "e1"))], [Status::PAUSED; 2]);
+    let resume = ResumeRequest { id: "c1".into(), ..Default::default() };
+    world.wire.task::<Empty>("Resume", &resume).unwrap();
+    world.end("c1", "e1");
+    let ended = world.end("c1", "");
+    let stopped = state(&mut world, "");
+    assert_eq!((status(&stopped), stopped.exit_status), (Status::STOPPED, 137));
+    assert_eq!(stopped.exited_at, ended.exited_at);
+    assert!(stopped.exited_at.seconds > 1_000_000_000);
+    assert_eq!(Status::STOPPED.value(), 3);
+}
+
+#[test]
+fn a_hundred_waits_end_with_the_process() {
+    let mut world = World::new();
+    world.create("c1");
+    world.start("c1", "");
+    let request = WaitRequest { id: "c1".into(), ..Default::default() };
+    let mut wires: Vec<_> = (0..100).map(|_| world.connect()).collect();
+    for wire in &mut wires {
+        wire.ask(TASK_V3, "Wait", &request, Duration::ZERO);
+    }
+    assert!(wires[0].silent(Duration::from_millis(100)));
+    let ended = world.end("c1", "");
+    for wire in &mut wires {
+        let response: WaitResponse = decode(wire.next().unwrap().1).unwrap();
+        assert_eq!((response.exit_status, &response.exited_at), (137, &ended.exited_at));
+    }
+}
+
+#[test]
+fn kill_all_reaches_the_execs() {
+    let mut world = World::new();
+    world.create("c1");
+    world.start("c1", "");
+    world.add("c1", "e1");
+    world.start("c1", "e1");
+    world.wire.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGTERM, true)).unwrap();
+    assert_eq!(world.wait("c1", "e1").exit_status, 143);
+    assert_eq!(world.wait("c1", "").exit_status, 143);
+}
+
+#[test]
+fn the_shim_ends_when_it_was_asked_and_its_last_container_is_gone() {
+    let mut world = World::new();
+    let ended = |world: &World| world.ended.load(std::sync::atomic::Ordering::SeqCst);
+    world.create("c1");
+    world.create("c2");
+    assert_eq!(call(&mut world, "Shutdown", ""), OK);
+    world.delete("c2", "");
+    assert!(!ended(&world));
+    world.delete("c1", "");
+    assert!(world.wire.next().is_none(), "the server hangs up");
+    assert!(ended(&world));
+}

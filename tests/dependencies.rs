@@ -1,0 +1,177 @@
+//! Enforces deny.toml on what cargo has resolved: licences, sources, banned crates, a reason per direct dependency.
+//! `cargo deny` does more (advisories), but it is not there on a fresh machine and takes minutes to build; this is
+//! offline, and reads the same file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn source(path: &str) -> String {
+    let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+fn deny() -> toml::Table {
+    source("deny.toml").parse().expect("deny.toml is TOML")
+}
+
+/// The words of an array of deny.toml, for instance of `licenses.allow`.
+fn words(table: &str, key: &str) -> BTreeSet<String> {
+    let file = deny();
+    let list = file.get(table).and_then(|t| t.get(key)).and_then(toml::Value::as_array);
+    let list = list.unwrap_or_else(|| panic!("deny.toml has no {table}.{key}"));
+    list.iter().map(|word| word.as_str().expect("a string").to_owned()).collect()
+}
+
+/// The packages of the resolved tree of our target, as `cargo metadata` tells them.
+fn packages() -> Vec<Value> {
+    let metadata = |arguments: &[&str]| -> Value {
+        let out = Command::new(env!("CARGO"))
+            .args([
+                "metadata",
+                "--format-version",
+                "1",
+                "--locked",
+                "--filter-platform",
+                "x86_64-unknown-linux-gnu",
+            ])
+            .args(arguments)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .expect("run cargo metadata");
+        assert!(out.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&out.stderr));
+        serde_json::from_slice(&out.stdout).expect("cargo metadata prints JSON")
+    };
+    let all = metadata(&[]);
+    // With a filter, `resolve` holds what is used on the target and `packages` may hold more.
+    let used: BTreeSet<&str> = array(&all["resolve"], "nodes").iter().map(|node| text(node, "id")).collect();
+    array(&all, "packages").iter().filter(|package| used.contains(text(package, "id"))).cloned().collect()
+}
+
+fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().unwrap_or_else(|| panic!("cargo metadata has no {key}"))
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("no {key} in {value}"))
+}
+
+/// Is an SPDX expression satisfied by the allowed licences? `AND` binds tighter than `OR`; `/` is the old `OR`.
+fn satisfied(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
+    let tokens: Vec<&str> = spaced.split_whitespace().collect();
+    let (value, rest) = any(&tokens, allowed);
+    assert!(rest.is_empty(), "{expression}: cannot read {rest:?}");
+    value
+}
+
+fn any<'a, 'b>(tokens: &'b [&'a str], allowed: &BTreeSet<String>) -> (bool, &'b [&'a str]) {
+    let (mut value, mut rest) = all(tokens, allowed);
+    while rest.first() == Some(&"OR") {
+        let (next, after) = all(&rest[1..], allowed);
+        (value, rest) = (value || next, after);
+    }
+    (value, rest)
+}
+
+fn all<'a, 'b>(tokens: &'b [&'a str], allowed: &BTreeSet<String>) -> (bool, &'b [&'a str]) {
+    let (mut value, mut rest) = one(tokens, allowed);
+    while rest.first() == Some(&"AND") {
+        let (next, after) = one(&rest[1..], allowed);
+        (value, rest) = (value && next, after);
+    }
+    (value, rest)
+}
+
+fn one<'a, 'b>(tokens: &'b [&'a str], allowed: &BTreeSet<String>) -> (bool, &'b [&'a str]) {
+    match tokens {
+        ["(", inner @ ..] => {
+            let (value, rest) = any(inner, allowed);
+            assert_eq!(rest.first(), Some(&")"), "a bracket is not closed");
+            (value, &rest[1..])
+        }
+        [name, "WITH", exception, rest @ ..] => (allowed.contains(&format!("{name} WITH {exception}")), rest),
+        [name, rest @ ..] => (allowed.contains(*name), rest),
+        [] => panic!("a licence is missing"),
+    }
+}
+
+#[test]
+fn licence_expressions_are_read_as_spdx_says() {
+    let allowed = ["MIT", "Zlib", "Apache-2.0 WITH LLVM-exception"].map(str::to_owned).into();
+    for good in [
+        "MIT",
+        "GPL-3.0 OR MIT",
+        "MIT/GPL-3.0",
+        "(MIT OR GPL-3.0) AND Zlib",
+        "Apache-2.0 WITH LLVM-exception",
+    ] {
+        assert!(satisfied(good, &allowed), "{good}");
+    }
+    for bad in ["GPL-3.0", "MIT AND GPL-3.0", "GPL-3.0 OR MIT AND AGPL-3.0", "Apache-2.0"] {
+        assert!(!satisfied(bad, &allowed), "{bad}");
+    }
+}
+
+#[test]
+fn every_licence_is_allowed_and_every_source_known() {
+    let (allowed, registries) = (words("licenses", "allow"), words("sources", "allow-registry"));
+    for package in packages() {
+        let name = text(&package, "name");
+        let licence = package["license"].as_str().unwrap_or_else(|| panic!("{name} names no licence"));
+        assert!(satisfied(licence, &allowed), "{name}: licence {licence} is not in deny.toml");
+        // Our own package has no source.
+        if let Some(from) = package["source"].as_str() {
+            let known = registries.iter().any(|registry| from == format!("registry+{registry}"));
+            assert!(known, "{name} comes from {from}");
+        }
+    }
+}
+
+#[test]
+fn no_banned_crate_is_in_the_shim() {
+    // What is linked, on our target; not what its build scripts use.
+    let out = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("run cargo tree");
+    assert!(out.status.success(), "cargo tree: {}", String::from_utf8_lossy(&out.stderr));
+    let tree = String::from_utf8_lossy(&out.stdout).into_owned();
+    let linked: BTreeSet<&str> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(linked.contains("ttrpc"), "cargo tree lists the dependencies: {tree}");
+    let file = deny();
+    let banned = file["bans"]["deny"].as_array().expect("bans.deny is a list");
+    for entry in banned {
+        let name = entry["name"].as_str().expect("a name");
+        assert!(
+            entry["reason"].as_str().is_some_and(|reason| !reason.is_empty()),
+            "{name} is banned without a reason"
+        );
+        assert!(!linked.contains(name), "{name} is banned: {:?}", entry["reason"]);
+    }
+}
+
+#[test]
+fn every_direct_dependency_has_a_reason_and_a_version() {
+    let file = source("deny.toml");
+    let reasons: BTreeMap<&str, &str> =
+        file.lines().filter_map(|line| line.strip_prefix("# direct: ")?.split_once(": ")).collect();
+    let manifest: toml::Table = source("Cargo.toml").parse().expect("Cargo.toml is TOML");
+    let mut direct = BTreeSet::new();
+    for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
+        for (name, value) in manifest.get(table).and_then(toml::Value::as_table).into_iter().flatten() {
+            let version = value.as_str().or_else(|| value.get("version").and_then(toml::Value::as_str));
+            assert!(version.is_some_and(|version| version != "*"), "{name} has no version");
+            assert!(
+                reasons.contains_key(name.as_str()),
+                "{name} has no line `# direct: {name}: ...` in deny.toml"
+            );
+            direct.insert(name.as_str());
+        }
+    }
+    for name in reasons.keys() {
+        assert!(direct.contains(name), "deny.toml gives a reason for {name}, which is no direct dependency");
+    }
+}

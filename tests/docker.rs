@@ -1,0 +1,23 @@
+//! shoal under dockerd, driven by `docker`; each case runs with runc too.
+
+mod testbed;
+
+/// Declares cases: each becomes four tests, named so that the two dockerds are busy side by side.
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => { $( mod $name {
+        use crate::testbed::{docker_case, Runtime::*, Suite::*};
+        #[test]
+        fn runc_on_docker_26() { docker_case(Trixie, Runc, stringify!($name), super::$name) }
+        #[test]
+        fn runc_on_docker_28() { docker_case(Forky, Runc, stringify!($name), super::$name) }
+        #[test]
+        fn shoal_on_docker_26() { docker_case(Trixie, Shoal, stringify!($name), super::$name) }
+        #[test]
+        fn shoal_on_docker_28() { docker_case(Forky, Shoal, stringify!($name), super::$name) }
+    } )* };
+}
+
+#[path = "docker/flags.rs"]
+mod flags;
+#[path = "docker/life.rs"]
+mod life;

@@ -1,0 +1,164 @@
+//! The server as a process: what it inherits, how small it is, its log, its signals.
+
+use crate::containerd::{ended, eventually, Containerd, Version, SHIM};
+use crate::wire::TASK_V3;
+use crate::{connect, create, delete, kill, runc, shut_down, start};
+use containerd_shim_protos::api::*;
+use containerd_shim_protos::shim::oci;
+use serde_json::json;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+#[test]
+fn the_server_is_a_process_of_its_own() {
+    let containerd = Containerd::new(Version::V2_3);
+    containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    let shim = containerd.start("c1");
+    let mut wire = containerd.connect(&shim);
+    let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap();
+
+    let stat = read("stat");
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    assert_eq!(
+        [fields[2], fields[3]],
+        [pid.to_string(), pid.to_string()],
+        "its process group and session are its own"
+    );
+    let ours = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let ours: i32 = ours.trim().parse().unwrap();
+    assert_eq!(read("oom_score_adj").trim().parse(), Ok((ours + 1).min(1000)));
+    // Run from a seal: the program of the host cannot be reached through it.
+    let exe = format!("/proc/{pid}/exe");
+    let (sealed, host) = (std::fs::metadata(&exe).unwrap(), std::fs::metadata(SHIM).unwrap());
+    assert_ne!((sealed.dev(), sealed.ino()), (host.dev(), host.ino()));
+    let error = std::fs::OpenOptions::new().write(true).open(&exe).unwrap_err();
+    let errno = error.raw_os_error().unwrap();
+    assert!([libc::EROFS, libc::ETXTBSY, libc::EPERM].contains(&errno), "{error}");
+
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!(mode(&shim.path), 0o600);
+    assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"));
+    shut_down(wire, "c1");
+    assert!(eventually(|| ended(pid)));
+}
+
+#[test]
+fn where_the_program_has_no_path_the_server_runs_from_sealed_memory() {
+    let mut containerd = Containerd::new(Version::V2_3);
+    let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    containerd.program = containerd.dir.path().join("shim");
+    std::fs::hard_link(SHIM, &containerd.program)
+        .or_else(|_| std::fs::copy(SHIM, &containerd.program).map(drop))
+        .unwrap();
+    let shim = containerd.try_start("c1", &bundle, None).unwrap();
+    assert!(containerd.logged("sealed the program in memory instead: overlayfs over"));
+    let mut wire = containerd.connect(&shim);
+    let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
+    let exe = format!("/proc/{pid}/exe");
+    let link = std::fs::read_link(&exe).unwrap();
+    assert!(link.to_str().unwrap().starts_with("/memfd:"), "{link:?}");
+    assert_eq!(std::fs::read(&exe).unwrap(), std::fs::read(SHIM).unwrap());
+    std::fs::OpenOptions::new().write(true).open(&exe).unwrap_err();
+    create(&containerd, &mut wire, TASK_V3, "c1");
+    start(&mut wire, TASK_V3, "c1");
+    kill(&mut wire, TASK_V3, "c1");
+    wire.task::<WaitResponse>("Wait", &WaitRequest { id: "c1".into(), ..Default::default() }).unwrap();
+    delete(&mut wire, TASK_V3, "c1");
+    shut_down(wire, "c1");
+    containerd.program = SHIM.into();
+    containerd.delete("c1");
+    containerd.remove_bundle("c1");
+}
+
+#[test]
+fn a_server_at_rest_is_small() {
+    let containerd = Containerd::new(Version::V2_3);
+    containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    let shim = containerd.start("c1");
+    let mut wire = containerd.connect(&shim);
+    create(&containerd, &mut wire, TASK_V3, "c1");
+    start(&mut wire, TASK_V3, "c1");
+    wire.ask(TASK_V3, "Wait", &WaitRequest { id: "c1".into(), ..Default::default() }, Duration::ZERO);
+    let mut other = containerd.connect(&shim);
+    let pid = connect(&mut other, TASK_V3, "c1").shim_pid;
+    let number = |key: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
+    };
+    // The first thread, the reaper and the watch: workers and the publisher have ended.
+    assert!(eventually(|| number("Threads:") == 3), "{} threads", number("Threads:"));
+    let private = number("RssAnon:");
+    assert!(private < 400, "{private} KiB of private memory");
+    kill(&mut other, TASK_V3, "c1");
+    assert!(wire.next().is_some());
+    delete(&mut other, TASK_V3, "c1");
+    shut_down(other, "c1");
+    containerd.delete("c1");
+    containerd.remove_bundle("c1");
+}
+
+#[test]
+fn the_log_survives_a_containerd_that_goes_and_comes_back() {
+    let mut containerd = Containerd::new(Version::V2_3);
+    let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    let shim = containerd.start("c1");
+    assert!(containerd.logged("level=info msg=serving"));
+    let mut wire = containerd.connect(&shim);
+    let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
+    assert!(containerd.logged("rpc=Task.Connect object=c1 code=OK"), "BootstrapParams asked for debug lines");
+    // Without a reader of containerd's; a signal that is asked for meanwhile is told later.
+    containerd.log = std::sync::Arc::default();
+    std::thread::sleep(Duration::from_millis(50));
+    let send = |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
+    send(nix::sys::signal::Signal::SIGUSR1);
+    connect(&mut wire, TASK_V3, "c1");
+    containerd.read_log(&bundle);
+    assert!(containerd.logged("dump of the state ends"));
+    shut_down(wire, "c1");
+    assert!(containerd.logged("level=info msg=ended"));
+}
+
+#[test]
+fn a_server_with_containers_ignores_a_request_to_terminate() {
+    let containerd = Containerd::new(Version::V2_3);
+    containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    let shim = containerd.start("c1");
+    let mut wire = containerd.connect(&shim);
+    create(&containerd, &mut wire, TASK_V3, "c1");
+    let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
+    let send = |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
+    send(nix::sys::signal::Signal::SIGTERM);
+    send(nix::sys::signal::Signal::SIGUSR1);
+    assert!(containerd.logged("ignored signal 15"));
+    assert!(containerd.logged("container c1: created"));
+    assert!(!ended(pid));
+    delete(&mut wire, TASK_V3, "c1");
+    send(nix::sys::signal::Signal::SIGTERM);
+    assert!(eventually(|| ended(pid)));
+    assert!(!shim.path.exists());
+    containerd.delete("c1");
+    containerd.remove_bundle("c1");
+}
+
+#[test]
+fn the_shim_joins_the_cgroup_that_it_is_told() {
+    let containerd = Containerd::new(Version::V2_3);
+    let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    // In a hierarchy without controllers, or of one that limits nothing by itself.
+    let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup"];
+    let place = places.map(Path::new).into_iter().find(|place| place.join("cgroup.procs").exists()).unwrap();
+    let cgroup = place.join(&containerd.namespace);
+    std::fs::create_dir(&cgroup).unwrap();
+    let options = oci::Options { shim_cgroup: format!("/{}", containerd.namespace), ..Default::default() };
+    let shim = containerd.try_start("c1", &bundle, Some(&runc(options))).unwrap();
+    let mut wire = containerd.connect(&shim);
+    let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
+    let procs = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+    shut_down(wire, "c1");
+    assert!(procs.lines().any(|line| line == pid.to_string()), "{pid} is not in {procs:?}");
+    assert!(eventually(|| ended(pid)));
+    assert!(eventually(|| std::fs::remove_dir(&cgroup).is_ok()));
+}

@@ -1,0 +1,141 @@
+//! What holds for every plan.
+
+use super::case::{directories, read, Case, Hosts};
+use serde_json::{json, Value};
+use shoal::plan::{self, Host, Open, Plan, Step};
+use shoal::spec::Spec;
+use shoal::sys::seccomp::{Filter, SockFilter};
+use std::path::Path;
+
+pub fn check(plan: &Plan, name: &str) {
+    let steps: Vec<&Step> = plan.steps.iter().map(|(step, _)| step).collect();
+    for pair in steps.windows(2) {
+        assert!(pair[0].phase() <= pair[1].phase(), "{name}: {} before {}", pair[0], pair[1]);
+    }
+    let position = |wanted: fn(&Step) -> bool| steps.iter().position(|step| wanted(step));
+    let gate = position(|s| matches!(s, Step::Gate)).expect("every plan waits for its start");
+    assert!(matches!(steps.last(), Some(Step::Exec { .. })), "{name}: ends in an execve");
+    let ids = position(|s| matches!(s, Step::SetIds { .. })).expect("every plan gives up its ids");
+    let capabilities = position(|s| matches!(s, Step::Capabilities(_))).expect("and its capabilities");
+    assert!(ids < capabilities && capabilities < gate, "{name}");
+    for (step, field) in &plan.steps {
+        assert!(!field.is_empty(), "{name}: {step} has no field");
+        let slot = match step {
+            Step::Attach { slot, .. } | Step::SetNs { slot, .. } => slot,
+            _ => continue,
+        };
+        assert!(usize::from(slot.0) < plan.opens.len(), "{name}: {step}");
+    }
+    for (i, (open, _)) in plan.opens.iter().enumerate() {
+        let used = plan.pid_namespace.is_some_and(|slot| usize::from(slot.0) == i)
+            || steps.iter().any(|step| match step {
+                Step::Attach { slot, .. }
+                | Step::SetNs { slot, .. }
+                | Step::MountRootfs { device: Some(slot), .. } => usize::from(slot.0) == i,
+                _ => false,
+            });
+        assert!(used, "{name}: nobody uses {open}");
+    }
+    // A root that is read-only, or hidden, cannot be prepared any more.
+    if let Some(closed) = position(|s| matches!(s, Step::ReadonlyRoot)) {
+        let creates = |s: &Step| {
+            matches!(
+                s,
+                Step::Mkdir { .. }
+                    | Step::Mknod { .. }
+                    | Step::Symlink { .. }
+                    | Step::MountFs { .. }
+                    | Step::Attach { .. }
+                    | Step::Console { .. }
+                    | Step::Hooks
+            )
+        };
+        assert!(!steps[closed..].iter().any(|s| creates(s)), "{name}");
+    }
+}
+
+#[test]
+fn golden_plans_are_in_order() {
+    for case in Case::all() {
+        for (host_name, host) in Hosts::both() {
+            check(&case.compile(&host).expect("compiles"), &format!("{} on {host_name}", case.name));
+        }
+    }
+}
+
+/// One change to a spec.
+type Toggle = fn(&mut Value);
+
+const TOGGLES: [Toggle; 10] = [
+    |s| s["root"]["readonly"] = json!(true),
+    |s| s["process"]["terminal"] = json!(true),
+    |s| s["process"]["user"]["uid"] = json!(1000),
+    |s| s["process"]["noNewPrivileges"] = json!(false),
+    |s| s["linux"]["sysctl"] = json!({"net.core.somaxconn": "1"}),
+    |s| s["linux"]["rootfsPropagation"] = json!("rshared"),
+    |s| s["hooks"] = json!({"createContainer": [{"path": "/bin/true"}]}),
+    |s| {
+        let namespaces = s["linux"]["namespaces"].as_array_mut().expect("a list");
+        namespaces.retain(|n| n["type"] != "pid");
+        namespaces.push(json!({"type": "pid", "path": "/proc/1/ns/pid"}));
+        namespaces.push(json!({"type": "cgroup"}));
+    },
+    |s| {
+        let mounts = s["mounts"].as_array_mut().expect("a list");
+        mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]}));
+        mounts.push(json!({"destination": "/x", "type": "tmpfs", "options": ["ro", "tmpcopyup"]}));
+        mounts.push(json!({"destination": "/y", "source": "/y", "options": ["rbind", "shared"]}));
+    },
+    |s| {
+        s["process"]["rlimits"] = json!([{"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}]);
+        s["process"]["apparmorProfile"] = json!("p");
+        s["process"]["scheduler"] = json!({"policy": "SCHED_RR", "priority": 1});
+    },
+];
+
+fn compile(spec: &Value, host: &Host) -> Plan {
+    let spec = Spec::parse(spec.to_string().as_bytes()).expect("a good spec");
+    plan::create(&plan::Input {
+        spec: &spec,
+        host,
+        id: "c1",
+        bundle: Path::new("/b"),
+        rootfs: &[],
+        filter: Some(Filter { program: [SockFilter { code: 6, jt: 0, jf: 0, k: 0 }].into(), flags: 0 }),
+        cgroup_dirs: &directories(host),
+        no_pivot_root: false,
+        no_new_keyring: false,
+    })
+    .expect("compiles")
+}
+
+#[test]
+fn every_mixture_is_in_order() {
+    let base: Value = serde_json::from_str(&read("ctr-2.1-default")).expect("JSON");
+    for mixture in 0u32..1 << TOGGLES.len() {
+        let mut spec = base.clone();
+        for (i, toggle) in TOGGLES.iter().enumerate() {
+            if mixture & (1 << i) != 0 {
+                toggle(&mut spec);
+            }
+        }
+        for (host_name, host) in Hosts::both() {
+            check(&compile(&spec, &host), &format!("mixture {mixture:#b} on {host_name}"));
+        }
+    }
+}
+
+#[test]
+fn the_same_spec_is_the_same_plan() {
+    let spec: Value = serde_json::from_str(&read("process-everything")).expect("JSON");
+    assert_eq!(compile(&spec, &Hosts::v2()), compile(&spec, &Hosts::v2()));
+}
+
+#[test]
+fn an_exec_takes_nothing_from_the_host() {
+    for case in Case::all().iter().filter(|case| case.name.starts_with("exec-")) {
+        let plan = case.compile(&Hosts::v1()).expect("compiles");
+        assert!(plan.opens.iter().all(|(open, _)| *open == Open::Init), "{}", case.name);
+        assert_eq!(plan.clone_flags, 0, "{}", case.name);
+    }
+}

@@ -1,0 +1,127 @@
+//! The architecture as a test: who may use whom, where `unsafe` is, what stays out of which layer.
+//!
+//! It reads the sources as text. Comments and strings are blanked first, so that only code counts.
+
+#[path = "layering/source.rs"]
+mod source;
+
+use source::Source;
+use std::path::Path;
+
+/// Lowest first; a module imports only from lower ranks, not from its own.
+const RANKS: &[&[&str]] = &[
+    &["error"],
+    &["sys"],
+    &["spec"],
+    &["plan", "seccomp", "cgroup", "stdio"],
+    &["init"],
+    &["launch"],
+    &["sandbox"],
+    &["service"],
+    &["shim"],
+];
+
+fn rank(module: &str) -> Option<usize> {
+    RANKS.iter().position(|modules| modules.contains(&module))
+}
+
+fn assert_none(what: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
+}
+
+#[test]
+fn every_module_has_a_rank() {
+    let sources = Source::below("src");
+    assert!(sources.len() > 50, "only {} sources were read", sources.len());
+    let found = sources.iter().filter(|s| !s.is_root() && rank(s.module()).is_none());
+    assert_none("not in RANKS", found.map(|s| s.path.clone()).collect());
+}
+
+#[test]
+fn imports_go_downward() {
+    let mut found = Vec::new();
+    let mut seen = 0;
+    for source in Source::below("src").iter().filter(|s| !s.is_root()) {
+        for (line, used) in source.crate_paths() {
+            if used == source.module() {
+                continue;
+            }
+            seen += 1;
+            match (rank(source.module()), rank(&used)) {
+                (Some(own), Some(other)) if other < own => {}
+                _ => found.push(format!("{}:{line}: crate::{used}", source.path)),
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} imports were seen");
+    assert_none("imports from the same or a higher rank", found);
+}
+
+#[test]
+fn unsafe_is_in_sys_only() {
+    let outside = Source::below("src").into_iter().filter(|s| s.module() != "sys");
+    let found: Vec<String> = outside.flat_map(|s| s.lines_with_word(&["unsafe"])).collect();
+    assert_none("unsafe outside of src/sys", found);
+    let inside = Source::below("src/sys").iter().flat_map(|s| s.lines_with_word(&["unsafe"])).count();
+    assert!(inside > 10, "the search finds nothing");
+}
+
+#[test]
+fn protobuf_ends_in_service() {
+    let words = ["protobuf", "containerd_shim_protos", "containerd_shim", "ttrpc"];
+    let service = rank("service");
+    let below = Source::below("src").into_iter().filter(|s| !s.is_root() && rank(s.module()) < service);
+    assert_none("protobuf below service", below.flat_map(|s| s.lines_with_word(&words)).collect());
+}
+
+#[test]
+fn the_child_and_the_compiler_do_not_log() {
+    let quiet =
+        Source::below("src").into_iter().filter(|s| ["sys", "plan", "init", "spec"].contains(&s.module()));
+    let found = quiet.flat_map(|s| s.lines_with_path("log::")).collect();
+    assert_none("logging", found);
+}
+
+#[test]
+fn the_child_knows_plan_and_sys_only() {
+    let mut found = Vec::new();
+    for source in Source::below("src/init") {
+        for (line, used) in source.crate_paths() {
+            if !["plan", "sys", "init"].contains(&used.as_str()) {
+                found.push(format!("{}:{line}: crate::{used}", source.path));
+            }
+        }
+        found.extend(source.lines_with_word(&["PathBuf", "String"]));
+    }
+    assert_none("more than plan and sys in init", found);
+}
+
+#[test]
+fn traits_are_few() {
+    let allowed = ["Context", "Cgroup", "Launcher"];
+    let mut found = Vec::new();
+    for source in Source::below("src") {
+        for (line, name) in source.traits() {
+            if !allowed.contains(&name.as_str()) {
+                found.push(format!("{}:{line}: trait {name}", source.path));
+            }
+        }
+    }
+    assert_none("traits besides Context, Cgroup and Launcher", found);
+}
+
+#[test]
+fn files_are_short_and_named_by_nouns() {
+    let mut found = Vec::new();
+    for source in Source::below("src").into_iter().chain(Source::below("tests")) {
+        let lines = source.code_lines();
+        if lines > 400 {
+            found.push(format!("{}: {lines} lines of code", source.path));
+        }
+        let name = Path::new(&source.path).file_stem().and_then(|n| n.to_str()).unwrap_or_default();
+        if ["util", "utils", "helper", "helpers", "manager", "common", "misc"].contains(&name) {
+            found.push(format!("{}: says nothing", source.path));
+        }
+    }
+    assert_none("files", found);
+}

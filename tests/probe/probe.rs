@@ -1,0 +1,64 @@
+//! `probe`: what a container's program finds, told from inside as JSON. Static, so that an image is one file.
+//!
+//! No Rust runtime before `main`: it would ignore SIGPIPE and open what is closed of 0, 1 and 2.
+#![no_main]
+
+mod report;
+mod watch;
+
+use serde_json::{json, Map, Value};
+use std::fs::{File, OpenOptions};
+use std::io::{Error, Read};
+
+/// The C library calls this; its constructors have made `std::env::args` work by then.
+#[unsafe(no_mangle)]
+extern "C" fn main() -> i32 {
+    let words: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.get(1..).unwrap_or_default() {
+        ["report", ..] => println!("{}", report::all()),
+        ["open", paths @ ..] => println!("{}", open(paths)),
+        ["chmod", paths @ ..] => println!("{}", chmod(paths)),
+        ["stat", paths @ ..] => println!("{}", report::stat(paths)),
+        ["watch", stop] => println!("{}", watch::until(stop)),
+        ["save", path] => return i32::from(std::fs::write(path, report::all().to_string()).is_err()),
+        ["sleep"] => loop {
+            std::thread::park();
+        },
+        ["exit", code] => return code.parse().unwrap_or(125),
+        other => {
+            eprintln!("probe: {other:?}: not a command");
+            return 126;
+        }
+    }
+    0
+}
+
+fn errno(e: Error) -> String {
+    match e.raw_os_error() {
+        Some(number) => format!("{:?}", nix::errno::Errno::from_raw(number)),
+        None => e.to_string(),
+    }
+}
+
+/// What setting the mode that it has anyway gives: `ok`, or an errno.
+fn chmod(paths: &[&str]) -> Value {
+    let each = |path: &&str| {
+        let changed =
+            std::fs::metadata(path).and_then(|about| std::fs::set_permissions(path, about.permissions()));
+        ((*path).to_owned(), changed.map_or_else(errno, |()| "ok".to_owned()).into())
+    };
+    Value::Object(paths.iter().map(each).collect())
+}
+
+/// What reading and writing each path gives: a number of bytes, or an errno.
+fn open(paths: &[&str]) -> Value {
+    let each = |path: &&str| {
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut bytes)).map_err(errno);
+        let write = OpenOptions::new().write(true).open(path).map(|_| "ok").map_err(errno);
+        let read = read.map_or_else(Value::from, Value::from);
+        ((*path).to_owned(), json!({ "read": read, "write": write.unwrap_or_else(|e| e.leak()) }))
+    };
+    Value::Object(paths.iter().map(each).collect::<Map<_, _>>())
+}

@@ -1,0 +1,22 @@
+//! Real processes by the real launcher: needs root. Where that is missing, every test here says so and is skipped.
+
+#[path = "rooted/bench.rs"]
+mod bench;
+#[path = "rooted/container.rs"]
+mod container;
+#[path = "rooted/cost.rs"]
+mod cost;
+#[path = "rooted/escapes.rs"]
+mod escapes;
+#[path = "rooted/hooks.rs"]
+mod hooks;
+#[path = "rooted/kernels.rs"]
+mod kernels;
+#[path = "rooted/launches.rs"]
+mod launches;
+#[path = "rooted/matrix.rs"]
+mod matrix;
+#[path = "rooted/reports.rs"]
+mod reports;
+#[path = "rooted/roots.rs"]
+mod roots;

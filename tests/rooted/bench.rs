@@ -1,0 +1,146 @@
+//! What the tests here share: the launcher, hand-made plans, and the look at what is left behind.
+
+use shoal::cgroup::Entry;
+use shoal::error::Result;
+use shoal::launch::{ExitStatus, Launcher, Order, Real, Reaper, Strangers, Waiting};
+use shoal::plan::{Plan, Step};
+use shoal::stdio::Ends;
+use std::ffi::CString;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::mpsc::{channel, Receiver};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// One launcher for the process. Strangers are left alone: tests run other programs too.
+pub fn launcher() -> &'static Real {
+    static LAUNCHER: OnceLock<Real> = OnceLock::new();
+    LAUNCHER.get_or_init(|| Real::new(Reaper::start(Strangers::Leave).unwrap()))
+}
+
+/// True where a test can run; else says why it does not.
+pub fn rooted(test: &str) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let root =
+        status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
+    if !root {
+        println!("SKIPPED {test}: needs root");
+    }
+    root
+}
+
+pub fn c(text: &str) -> CString {
+    CString::new(text).unwrap()
+}
+
+pub const NAMESPACES: u64 =
+    (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64;
+
+/// A program in new namespaces on the host's root.
+pub fn program(argv: &[&str], between: Vec<Step>) -> Plan {
+    let mut steps = vec![Step::Secede];
+    steps.extend(between);
+    steps.extend(run(argv));
+    plan(NAMESPACES, steps)
+}
+
+/// The last steps of every plan.
+pub fn run(argv: &[&str]) -> Vec<Step> {
+    let name = c(argv[0]);
+    let candidates = if argv[0].contains('/') {
+        vec![name.clone()]
+    } else {
+        ["/usr/local/bin", "/usr/bin", "/bin"].iter().map(|dir| c(&format!("{dir}/{}", argv[0]))).collect()
+    };
+    vec![
+        Step::Umask(0o22),
+        Step::SetSid,
+        Step::Stdio { uid: 0 },
+        Step::FindProgram { name, candidates },
+        Step::Gate,
+        Step::Exec {
+            argv: argv.iter().map(|a| c(a)).collect(),
+            envp: vec![c("PATH=/usr/bin:/bin"), c("A=1")],
+        },
+    ]
+}
+
+pub fn plan(clone_flags: u64, steps: Vec<Step>) -> Plan {
+    Plan { clone_flags, steps: steps.into_iter().map(|step| (step, "".into())).collect(), ..Plan::default() }
+}
+
+/// A process at its gate, with what it writes and how it ends.
+#[derive(Debug)]
+pub struct Process {
+    pub waiting: Waiting,
+    pub output: std::io::PipeReader,
+    pub exit: Receiver<ExitStatus>,
+}
+
+pub fn null() -> OwnedFd {
+    std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap().into()
+}
+
+pub fn launch(plan: &Plan) -> Result<Process> {
+    launch_with(plan, None, &mut |_, _| Ok(()))
+}
+
+pub fn launch_with(
+    plan: &Plan,
+    init: Option<std::os::fd::BorrowedFd<'_>>,
+    hooks: &mut dyn FnMut(u32, std::os::fd::BorrowedFd<'_>) -> Result<()>,
+) -> Result<Process> {
+    let (output, end) = std::io::pipe().unwrap();
+    let (tell, exit) = channel();
+    let ends = Ends { stdin: null(), stdout: end.try_clone().unwrap().into(), stderr: end.into() };
+    let order = Order {
+        plan,
+        ends: Some(ends),
+        entry: Entry::default(),
+        init,
+        hooks,
+        on_exit: Box::new(move |status| {
+            let _ = tell.send(status);
+        }),
+    };
+    let waiting = launcher().launch(order)?;
+    Ok(Process { waiting, output, exit })
+}
+
+impl Process {
+    /// Starts it, and returns what it wrote and its exit code.
+    pub fn finish(self) -> (String, u32) {
+        let Process { waiting, mut output, exit } = self;
+        waiting.start().unwrap();
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        (text, exit.recv_timeout(Duration::from_secs(20)).unwrap().code)
+    }
+}
+
+/// The descriptors of this process, and its children.
+pub fn left_behind() -> (usize, usize) {
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let mut children = 0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
+        let list = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        children += list.split_whitespace().count();
+    }
+    (fds, children)
+}
+
+/// Waits until `true`, or fails the test.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("not in 10 s: {what}");
+}
+
+pub fn exists(path: &str) -> bool {
+    Path::new(path).exists()
+}

@@ -1,0 +1,158 @@
+//! A hook gets the state, its own environment and nothing else, and its time limit holds.
+
+use crate::bench::*;
+use crate::container::Bundle;
+use serde_json::{json, Value};
+use shoal::cgroup::Entry;
+use shoal::launch::hooks::{run, Place};
+use shoal::plan::{HookInput, Host, Step};
+use shoal::spec::{Hook, Spec};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+fn shell(script: &str) -> Hook {
+    Hook {
+        path: "/bin/sh".into(),
+        args: vec!["hook".into(), "-c".into(), script.into()],
+        env: vec!["ONLY=this".into()],
+        timeout: Some(Duration::from_secs(20)),
+    }
+}
+
+fn run_on_host(hook: &Hook, bundle: &Path) -> Result<(), String> {
+    run(launcher(), hook, "hooks.poststop[0]", b"{\"id\":\"c1\"}", bundle, Place::Host)
+        .map_err(|e| e.to_string())
+}
+
+#[test]
+fn a_hook_has_the_state_and_only_its_own_environment() {
+    if !rooted("a_hook_has_the_state_and_only_its_own_environment") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script =
+        "cat > state; tr '\\0' '\\n' < /proc/self/environ > env; pwd > cwd; ls -l /proc/self/fd > fds";
+    run_on_host(&shell(script), dir.path()).unwrap();
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!(read("state"), "{\"id\":\"c1\"}");
+    assert_eq!(read("cwd").trim(), dir.path().to_str().unwrap());
+    let variables: Vec<_> = read("env").lines().map(str::to_owned).collect();
+    // The shell sets PWD and its like for itself.
+    assert!(variables.contains(&"ONLY=this".to_owned()), "{variables:?}");
+    assert!(!variables.iter().any(|v| v.starts_with("PATH=") || v.starts_with("HOME=")), "{variables:?}");
+    // 0 to 2, and the directory that ls lists.
+    assert_eq!(read("fds").lines().filter(|line| line.contains("->")).count(), 4, "{}", read("fds"));
+}
+
+#[test]
+fn a_hook_that_fails_says_why() {
+    if !rooted("a_hook_that_fails_says_why") {
+        return;
+    }
+    let error = run_on_host(&shell("echo out; echo no good >&2; exit 3"), Path::new("/")).unwrap_err();
+    assert_eq!(error, "hooks.poststop[0] \"/bin/sh\": exit status 3, stderr: no good");
+    let hook = Hook { path: "/no/such".into(), ..shell("") };
+    let error = run_on_host(&hook, Path::new("/")).unwrap_err();
+    assert!(error.contains("no such file or directory"), "{error}");
+}
+
+#[test]
+fn a_hook_is_killed_when_its_time_is_over() {
+    if !rooted("a_hook_is_killed_when_its_time_is_over") {
+        return;
+    }
+    let hook = Hook { timeout: Some(Duration::from_secs(2)), ..shell("echo slow >&2; exec sleep 1000") };
+    let began = Instant::now();
+    let error = run_on_host(&hook, Path::new("/")).unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert_eq!(error, "hooks.poststop[0] \"/bin/sh\": killed after 2s, stderr: slow");
+}
+
+#[test]
+fn what_a_hook_leaves_running_is_not_waited_for() {
+    if !rooted("what_a_hook_leaves_running_is_not_waited_for") {
+        return;
+    }
+    let began = Instant::now();
+    run_on_host(&shell("sleep 6 & exit 0"), Path::new("/")).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
+fn hooks_inside_are_in_the_containers_namespaces() {
+    if !rooted("hooks_inside_are_in_the_containers_namespaces") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let script = format!("uname -n > {0}; readlink /proc/self/ns/mnt >> {0}", out.display());
+    let plan = program(&["true"], vec![Step::Hostname(c("inside")), Step::Hooks]);
+    let mut mount_namespace = String::new();
+    let process = launch_with(&plan, None, &mut |pid, pidfd| {
+        let link = std::fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
+        mount_namespace = link.to_str().unwrap().to_owned();
+        run(
+            launcher(),
+            &shell(&script),
+            "hooks.createContainer[0]",
+            b"{}",
+            Path::new("/"),
+            Place::Namespaces(pidfd),
+        )
+    })
+    .unwrap();
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), format!("inside\n{mount_namespace}\n"));
+    assert_eq!(process.finish().1, 0);
+}
+
+#[test]
+fn a_create_hook_that_fails_ends_the_launch() {
+    if !rooted("a_create_hook_that_fails_ends_the_launch") {
+        return;
+    }
+    let mut child = 0;
+    let error = launch_with(&program(&["true"], vec![Step::Hooks]), None, &mut |pid, _| {
+        child = pid;
+        Err(shoal::error::invalid("not today"))
+    })
+    .unwrap_err();
+    assert_eq!(error.to_string(), "not today");
+    assert!(!exists(&format!("/proc/{child}")));
+}
+
+/// The program of a startContainer hook is a file of the image.
+#[test]
+fn a_hook_of_the_container_has_no_more_rights_than_its_program() {
+    if !rooted("a_hook_of_the_container_has_no_more_rights_than_its_program") {
+        return;
+    }
+    let mut bundle = Bundle::new(&["/probe", "report"]);
+    bundle.spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    let saved = bundle.root().join("home/user/saved");
+    let hook = Hook {
+        path: "/probe".into(),
+        args: vec!["name".into(), "save".into(), "/home/user/saved".into()],
+        env: vec!["ONLY=this".into()],
+        timeout: None,
+    };
+    let spec = Spec::parse(&serde_json::to_vec(&bundle.spec).unwrap()).unwrap();
+    let host = Host::probe(Path::new("/")).unwrap();
+    let compile = |hook: &Hook| {
+        let input = HookInput { spec: &spec, hook, host: &host, id: "rooted", filter: None };
+        Ok((shoal::plan::hook(&input)?, Entry::default()))
+    };
+    let init = bundle.create().unwrap();
+    let place = Place::Container(init.waiting.pidfd.as_fd(), &compile);
+    run(launcher(), &hook, "hooks.startContainer[0]", b"{}", bundle.dir.path(), place).unwrap();
+    let ours: Value = serde_json::from_slice(&std::fs::read(saved).unwrap()).unwrap();
+    assert_eq!(ours["environment"], json!(["ONLY=this"]));
+    assert_eq!(ours["arguments"], json!(["name", "save", "/home/user/saved"]));
+    assert_eq!(ours["cwd"], "/");
+    let program: Value = serde_json::from_str(&init.finish()).unwrap();
+    for field in
+        ["ids", "capabilities", "no_new_privs", "seccomp", "limits", "mounts", "hostname", "namespaces"]
+    {
+        assert_eq!(ours[field], program[field], "{field}");
+    }
+}

@@ -1,0 +1,147 @@
+//! Kernels and cgroups that differ: the container does not.
+
+use crate::bench::rooted;
+use crate::container::{Bundle, Running};
+use serde_json::{json, Value};
+use shoal::cgroup::Entry;
+use std::path::{Path, PathBuf};
+
+/// Kernels before 5.6, and seccomp profiles older than openat2(2) and clone3(2) around us.
+#[test]
+fn without_openat2_and_clone3_all_is_the_same() {
+    if !rooted("without_openat2_and_clone3_all_is_the_same") {
+        return;
+    }
+    let test = "without_openat2_and_clone3_all_is_the_same";
+    let mut bundle = Bundle::new(&["/probe", "report"]);
+    bundle.spec["linux"]["sysctl"] = json!({ "kernel.msgmax": "9000" });
+    let text = if std::env::var_os("SHOAL_TEST_ALONE").is_some() {
+        refuse(&[libc::SYS_openat2, libc::SYS_clone3]);
+        let missing =
+            shoal::sys::root::open(std::os::fd::AsFd::as_fd(&std::fs::File::open("/").unwrap()), c"tmp", 0);
+        assert!(missing.is_ok());
+        println!("REPORT {}", bundle.report());
+        return;
+    } else {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([&format!("kernels::{test}"), "--exact", "--nocapture"])
+            .env("SHOAL_TEST_ALONE", "1")
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{}{errors}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let line = text.lines().find_map(|line| line.split_once("REPORT ")).expect("a report").1;
+    let mut without: Value = serde_json::from_str(line).unwrap();
+    let mut with = bundle.report();
+    assert_eq!(without["seccomp"]["mode"], "2", "the wrapper is there");
+    for report in [&mut without, &mut with] {
+        let fields = report.as_object_mut().unwrap();
+        fields.retain(|field, _| !["seccomp", "namespaces", "mounts"].contains(&field.as_str()));
+    }
+    assert_eq!(without, with);
+}
+
+/// Loads a filter into this thread (and its children) that answers ENOSYS to these calls.
+fn refuse(calls: &[i64]) {
+    use shoal::sys::seccomp::{load, Filter, SockFilter};
+    let op = |code: u32, jt, jf, k| SockFilter { code: code as u16, jt, jf, k };
+    let mut program = vec![op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for call in calls {
+        program.push(op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, *call as u32));
+        program.push(op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+    }
+    program.push(op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+    shoal::sys::identity::no_new_privs().unwrap();
+    load(&Filter { program: program.into(), flags: 0 }).unwrap();
+}
+
+/// A cgroup of this test's; removed with it.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(hierarchy: &Path, name: &str) -> Self {
+        let path = hierarchy.join(format!("rooted-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Group(path)
+    }
+
+    fn name(&self) -> &str {
+        self.0.file_name().unwrap().to_str().unwrap()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        crate::bench::eventually("the cgroup is empty", || std::fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+fn cgroups(running: Running) -> Vec<String> {
+    let report: Value = serde_json::from_str(&running.finish()).unwrap();
+    report["cgroup"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
+}
+
+/// Where a cgroup2 is mounted, with or without controllers.
+fn cgroup2() -> Option<PathBuf> {
+    let found = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].into_iter().find(|dir| {
+        Path::new(dir).join("cgroup.procs").exists() && Path::new(dir).join("cgroup.controllers").exists()
+    });
+    if found.is_none() {
+        println!("SKIPPED a_container_is_born_in_its_cgroup: no cgroup2 is mounted");
+    }
+    found.map(PathBuf::from)
+}
+
+#[test]
+fn a_container_is_born_in_its_cgroup() {
+    if !rooted("a_container_is_born_in_its_cgroup") {
+        return;
+    }
+    let Some(hierarchy) = cgroup2() else { return };
+    let alone = std::env::var_os("SHOAL_TEST_ALONE").is_some();
+    if alone {
+        // No clone3: the child writes cgroup.procs.
+        refuse(&[libc::SYS_clone3]);
+    } else {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["kernels::a_container_is_born_in_its_cgroup", "--exact", "--nocapture"])
+            .env("SHOAL_TEST_ALONE", "1")
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}{errors}", String::from_utf8_lossy(&output.stdout));
+    }
+    let group = Group::new(&hierarchy, "born");
+    let bundle = Bundle::new(&["/probe", "report"]);
+    let into = std::fs::File::open(&group.0).unwrap().into();
+    let running = bundle.create_in(Entry { into: Some(into), ..Entry::default() }).unwrap();
+    let member = std::fs::read_to_string(group.0.join("cgroup.procs")).unwrap();
+    assert_eq!(member.trim(), running.waiting.pid.to_string());
+    let lines = cgroups(running);
+    assert!(lines.contains(&format!("0::/{}", group.name())), "{lines:?}");
+}
+
+#[test]
+fn a_container_enters_its_cgroups() {
+    if !rooted("a_container_enters_its_cgroups") {
+        return;
+    }
+    let hierarchies: Vec<_> =
+        ["freezer", "pids"].iter().map(|name| Path::new("/sys/fs/cgroup").join(name)).collect();
+    if !hierarchies.iter().all(|path| path.join("cgroup.procs").exists()) {
+        println!("SKIPPED a_container_enters_its_cgroups: no cgroup v1 here");
+        return;
+    }
+    let groups: Vec<_> = hierarchies.iter().map(|path| Group::new(path, "enters")).collect();
+    let procs = groups.iter().map(|group| {
+        std::fs::OpenOptions::new().write(true).open(group.0.join("cgroup.procs")).unwrap().into()
+    });
+    let bundle = Bundle::new(&["/probe", "report"]);
+    let lines = cgroups(bundle.create_in(Entry { procs: procs.collect(), ..Entry::default() }).unwrap());
+    for (controller, group) in ["freezer", "pids"].iter().zip(&groups) {
+        let end = format!(":{controller}:/{}", group.name());
+        assert!(lines.iter().any(|line| line.ends_with(&end)), "{end}: {lines:?}");
+    }
+}

@@ -1,0 +1,236 @@
+//! One test case, run for each containerd with each runtime. runc is the control: a case that fails with it
+//! is wrong, whatever it says about shoal.
+
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::containerd::Containerd;
+use super::events::Events;
+use super::leak::Snapshot;
+use super::run::{run, until, Output};
+use super::suite::Suite;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    Runc,
+    Shoal,
+}
+
+impl Runtime {
+    /// containerd's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Runtime::Runc => "io.containerd.runc.v2",
+            Runtime::Shoal => "io.containerd.shoal.v2",
+        }
+    }
+
+    /// runc shows that a case is right. What it loses once on a busy machine says nothing about the case; what it does
+    /// twice does. shoal has one attempt.
+    pub fn twice_for_the_control(self, attempt: impl Fn()) {
+        if self == Runtime::Runc {
+            if catch_unwind(AssertUnwindSafe(&attempt)).is_ok() {
+                return;
+            }
+            println!("the control has failed: once more");
+        }
+        attempt();
+    }
+
+    /// `SHOAL_TEST_RUNTIMES=runc` or `=shoal` leaves the other one out.
+    pub fn selected(self) -> bool {
+        let short = if self == Runtime::Runc { "runc" } else { "shoal" };
+        std::env::var("SHOAL_TEST_RUNTIMES").map_or(true, |list| list.split(',').any(|name| name == short))
+    }
+}
+
+/// What a case gets: a containerd with the image, a runtime, and ids of its own.
+pub struct Case<'a> {
+    pub containerd: &'a mut Containerd,
+    pub runtime: Runtime,
+    pub id: String,
+}
+
+/// Runs `body` and fails when it fails or leaves anything behind.
+pub fn case(suite: Suite, runtime: Runtime, name: &str, body: fn(&mut Case<'_>)) {
+    if !runtime.selected() {
+        println!("left out by SHOAL_TEST_RUNTIMES");
+        return;
+    }
+    runtime.twice_for_the_control(|| attempt(suite, runtime, name, body));
+}
+
+fn attempt(suite: Suite, runtime: Runtime, name: &str, body: fn(&mut Case<'_>)) {
+    let mut containerd = shared(suite);
+    let before = Snapshot::take(&containerd.machine);
+    let log = containerd.log().len();
+    let mut case = Case { containerd: &mut containerd, runtime, id: name.replace('_', "-") };
+    let result = catch_unwind(AssertUnwindSafe(|| body(&mut case)));
+    if let Err(panic) = result {
+        let all = containerd.log();
+        eprintln!("--- containerd's log of this case:\n{}---", all.get(log..).unwrap_or(&all));
+        containerd.clear();
+        let _ = before.wait_for_nothing_left(&containerd.machine); // the case's own failure counts
+        resume_unwind(panic);
+    }
+    let left = before.wait_for_nothing_left(&containerd.machine);
+    if let Some(left) = left {
+        let all = containerd.log();
+        containerd.clear();
+        panic!(
+            "left behind:\n{left}--- containerd's log of this case:\n{}---",
+            all.get(log..).unwrap_or(&all)
+        );
+    }
+}
+
+/// `SHOAL_TEST_CGROUPS=systemd`: containers are scopes that systemd makes.
+fn systemd() -> bool {
+    std::env::var("SHOAL_TEST_CGROUPS").is_ok_and(|driver| driver == "systemd")
+}
+
+/// One containerd per version and test program; cases of one version run one after the other.
+fn shared(suite: Suite) -> MutexGuard<'static, Containerd> {
+    static SERVERS: [OnceLock<Mutex<Containerd>>; 2] = [OnceLock::new(), OnceLock::new()];
+    SERVERS[suite as usize]
+        .get_or_init(|| Mutex::new(Containerd::start(suite)))
+        .lock()
+        // A case that failed has cleaned up after itself.
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Case<'_> {
+    /// An id for another container of the same case.
+    pub fn id(&self, suffix: &str) -> String {
+        format!("{}-{suffix}", self.id)
+    }
+
+    #[track_caller]
+    pub fn ctr(&self, args: &[&str]) -> Output {
+        self.containerd.ctr(args)
+    }
+
+    /// `ctr run FLAGS IMAGE ID COMMAND`, not run yet.
+    pub fn run_command(&self, flags: &[&str], id: &str, command: &[&str]) -> Command {
+        let scope = format!("system.slice:{}:{id}", self.containerd.namespace());
+        let mut args = vec!["run", "--runtime", self.runtime.name()];
+        if systemd() {
+            args.extend(["--cgroup", &scope]);
+            if self.runtime == Runtime::Runc {
+                args.push("--runc-systemd-cgroup");
+            }
+        }
+        args.extend(flags);
+        args.extend([self.containerd.image(), id]);
+        args.extend(command);
+        self.containerd.ctr_command(args)
+    }
+
+    /// `ctr run --rm FLAGS IMAGE ID COMMAND`, to its end.
+    #[track_caller]
+    pub fn run(&self, flags: &[&str], command: &[&str]) -> Output {
+        let mut all = vec!["--rm"];
+        all.extend(flags);
+        run(&mut self.run_command(&all, &self.id, command))
+    }
+
+    /// `ctr run -d`: the container runs when this returns.
+    #[track_caller]
+    pub fn detach(&self, flags: &[&str], command: &[&str]) {
+        let mut all = vec!["-d"];
+        all.extend(flags);
+        run(&mut self.run_command(&all, &self.id, command)).ok();
+    }
+
+    /// `ctr tasks exec`, to its end.
+    #[track_caller]
+    pub fn exec(&self, flags: &[&str], command: &[&str]) -> Output {
+        run(&mut self.exec_command(flags, command))
+    }
+
+    pub fn exec_command(&self, flags: &[&str], command: &[&str]) -> Command {
+        let mut args = vec!["tasks", "exec"];
+        args.extend(flags);
+        if !flags.contains(&"--exec-id") {
+            args.extend(["--exec-id", "e"]);
+        }
+        args.push(&self.id);
+        args.extend(command);
+        self.containerd.ctr_command(args)
+    }
+
+    #[track_caller]
+    pub fn kill(&self, signal: &str) {
+        self.ctr(&["tasks", "kill", "-s", signal, &self.id]).ok();
+    }
+
+    /// The task's state as `ctr tasks ls` shows it; empty when there is none.
+    pub fn state(&self) -> String {
+        self.column(2)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.column(1).parse().expect("a task has a pid")
+    }
+
+    fn column(&self, n: usize) -> String {
+        let all = self.ctr(&["tasks", "ls"]);
+        let line = all.ok().lines().find(|line| line.split_whitespace().next() == Some(&self.id));
+        line.and_then(|line| line.split_whitespace().nth(n)).unwrap_or("").to_owned()
+    }
+
+    /// A file of the container's cgroup: by controller and name on v1, or by name on v2.
+    #[track_caller]
+    pub fn cgroup_file(&self, controller: &str, v1: &str, v2: &str) -> String {
+        cgroup_file(self.pid(), controller, v1, v2)
+    }
+
+    #[track_caller]
+    pub fn until_state(&self, state: &str) {
+        until(&format!("{} to be {state}", self.id), 20, || (self.state() == state).then_some(()));
+    }
+
+    /// `ctr tasks delete`: gives the exit code that it reports.
+    #[track_caller]
+    pub fn delete_task(&self) -> i32 {
+        // ctr itself exits 0 and tells the code in a warning.
+        let out = self.ctr(&["tasks", "delete", &self.id]);
+        match out.stderr.split("non-zero exit code ").nth(1) {
+            Some(rest) => rest.trim_end().trim_matches('"').parse().unwrap_or_else(|e| panic!("{e}: {out}")),
+            None => out.code,
+        }
+    }
+
+    /// Kills the task and removes task and container.
+    #[track_caller]
+    pub fn remove(&self) {
+        if self.state() == "RUNNING" {
+            self.kill("KILL");
+            self.until_state("STOPPED");
+        }
+        self.delete_task();
+        self.ctr(&["containers", "delete", &self.id]).ok();
+    }
+
+    pub fn events(&self) -> Events {
+        Events::listen(self.containerd)
+    }
+}
+
+/// A file of the cgroup of process `pid`.
+#[track_caller]
+pub fn cgroup_file(pid: u32, controller: &str, v1: &str, v2: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{}/cgroup", pid)).expect("read the init's cgroup");
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let of = |wanted: &str| {
+        let mut lines = text.lines().map(|line| line.splitn(3, ':').skip(1));
+        lines.find_map(|mut words| words.next()?.split(',').any(|c| c == wanted).then(|| words.next())?)
+    };
+    let file = match of(controller) {
+        Some(path) => root.join(controller).join(path.trim_start_matches('/')).join(v1),
+        None => root.join(of("").expect("a v2 line").trim_start_matches('/')).join(v2),
+    };
+    let value = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    value.trim().to_owned()
+}

@@ -1,0 +1,197 @@
+//! One private containerd.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::image::{image, IMAGE};
+use super::machine::Machine;
+use super::run::{end, patience, run, until, Output};
+use super::suite::Suite;
+
+/// Plugins that no test needs, and that would touch the host (`/opt/containerd`, `/var/run/nri`) or only cost time.
+const UNUSED: &[&str] = &[
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.cri.v1.images",
+    "io.containerd.cri.v1.runtime",
+    "io.containerd.internal.v1.opt",
+    "io.containerd.internal.v1.tracing",
+    "io.containerd.nri.v1.nri",
+    "io.containerd.tracing.processor.v1.otlp",
+    "io.containerd.snapshotter.v1.aufs",
+    "io.containerd.snapshotter.v1.blockfile",
+    "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.erofs",
+    "io.containerd.snapshotter.v1.zfs",
+];
+
+pub struct Containerd {
+    pub suite: Suite,
+    pub machine: Machine,
+    server: Option<Child>,
+}
+
+impl Containerd {
+    /// Starts a containerd of `suite` and imports the test image.
+    pub fn start(suite: Suite) -> Containerd {
+        let mut containerd = Containerd { suite, machine: Machine::new(), server: None };
+        std::fs::write(containerd.dir("config.toml"), containerd.config())
+            .expect("write containerd's config");
+        containerd.serve();
+        containerd.ctr(["images", "import", &image().to_string_lossy()]).ok();
+        containerd.ctr(["images", "check"]).ok();
+        containerd
+    }
+
+    pub fn dir(&self, name: &str) -> PathBuf {
+        self.machine.dir.join(name)
+    }
+
+    /// The containerd namespace of the tests: the mark, so that cgroup paths carry it.
+    pub fn namespace(&self) -> &str {
+        &self.machine.mark
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir("c.sock")
+    }
+
+    /// The folder that containerd makes for container `id`.
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        self.dir("state").join("io.containerd.runtime.v2.task").join(self.namespace()).join(id)
+    }
+
+    fn config(&self) -> String {
+        let level = if std::env::var_os("SHOAL_TEST_DEBUG").is_some() { "debug" } else { "info" };
+        format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\ntemp = {:?}\ndisabled_plugins = {UNUSED:?}\noom_score = 0\n\
+             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n[debug]\naddress = {:?}\nlevel = {level:?}\n",
+            self.dir("root"),
+            self.dir("state"),
+            self.dir("tmp"),
+            self.socket(),
+            self.dir("c.sock.ttrpc"),
+            self.dir("debug.sock"),
+        )
+    }
+
+    /// Starts the server, or starts it again after `kill`; waits until it answers.
+    pub fn serve(&mut self) {
+        let log =
+            File::options().append(true).create(true).open(self.dir("log")).expect("open containerd's log");
+        let server = self
+            .machine
+            .server(self.suite.program("containerd"))
+            .arg("--config")
+            .arg(self.dir("config.toml"))
+            .env("PATH", self.suite.path())
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("clone a descriptor"))
+            .stderr(log)
+            .spawn()
+            .expect("start containerd");
+        self.server = Some(server);
+        until("containerd to answer", 30, || {
+            if let Some(code) = self.server.as_mut().and_then(end_now) {
+                panic!("containerd ended with {code}:\n{}", self.log());
+            }
+            (self.socket().exists() && self.ctr(["version"]).code == 0).then_some(())
+        });
+    }
+
+    /// `kill -9`, as a crash.
+    pub fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.kill().expect("kill containerd");
+            server.wait().expect("wait for containerd");
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().expect("containerd runs").id()
+    }
+
+    /// `ctr` of this version, ready to get arguments.
+    pub fn ctr_command<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.machine.command(self.suite.program("ctr"));
+        command.env("CONTAINERD_ADDRESS", self.socket()).env("CONTAINERD_NAMESPACE", self.namespace());
+        command.args(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        command
+    }
+
+    /// Runs `ctr` to its end.
+    #[track_caller]
+    pub fn ctr<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        run(&mut self.ctr_command(args))
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir("log")).unwrap_or_default()
+    }
+
+    /// Ends every task and removes every container, whatever state a failed test left them in.
+    pub fn clear(&self) {
+        for task in self.ctr(["tasks", "ls", "-q"]).stdout.lines() {
+            self.ctr(["tasks", "resume", task]);
+            self.ctr(["tasks", "kill", "-s", "KILL", "-a", task]);
+            self.ctr(["tasks", "delete", "--force", task]);
+        }
+        for container in self.ctr(["containers", "ls", "-q"]).stdout.lines() {
+            self.ctr(["containers", "delete", container]);
+        }
+        for line in self.ctr(["snapshots", "ls"]).stdout.lines().skip(1) {
+            let mut words = line.split_whitespace();
+            let (key, kind) = (words.next(), words.next_back());
+            if let (Some(key), Some("Active")) = (key, kind) {
+                self.ctr(["snapshots", "rm", key]);
+            }
+        }
+    }
+
+    /// Removes what is left of cgroups `name` below the namespace's own, where nothing lives any more.
+    pub fn remove_empty_cgroups(&self, name: &str) {
+        let below = format!("*/{}/{name}*", self.namespace());
+        run(Command::new("find")
+            .args(["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &below, "-exec", "rmdir"])
+            .args(["{}", "+"]));
+    }
+
+    pub fn remove_shim_sockets(&self) {
+        for entry in
+            std::fs::read_dir(self.machine.inside("/run/containerd/s")).into_iter().flatten().flatten()
+        {
+            std::fs::remove_file(entry.path()).expect("remove a dead shim's socket");
+        }
+    }
+
+    pub fn image(&self) -> &'static str {
+        IMAGE
+    }
+}
+
+fn end_now(child: &mut Child) -> Option<i32> {
+    child.try_wait().expect("wait for containerd").map(|status| status.code().unwrap_or(-1))
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.as_mut() {
+            // SIGTERM first: containerd then closes its database in order. The machine kills what stays.
+            let _ = Command::new("kill").arg(server.id().to_string()).status();
+            if end(server, patience(5)).is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<_> =
+                log.lines().filter(|line| !line.contains("loading plugin")).rev().take(40).collect();
+            eprintln!("--- end of containerd's log ({}):", self.suite.name());
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}

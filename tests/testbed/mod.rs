@@ -1,0 +1,27 @@
+//! A private testbed of real servers: Debian's containerd 1.7 and 2.x and dockerd, started by a test on
+//! sockets and folders of its own, in a mount namespace of its own, and ended whatever happens to the test.
+//!
+//! The programs come from `tests/testbed/fetch`, which is run when they are missing.
+#![allow(dead_code, unused_imports)] // each test file uses its own part of this
+
+mod case;
+mod containerd;
+mod docker;
+mod events;
+mod image;
+mod leak;
+mod machine;
+mod pty;
+mod run;
+mod suite;
+
+pub use case::{case, Case, Runtime};
+pub use containerd::Containerd;
+pub use docker::{docker_case, Docker, DockerCase};
+pub use events::Events;
+pub use image::{image, IMAGE};
+pub use leak::Snapshot;
+pub use machine::Machine;
+pub use pty::Pty;
+pub use run::{end, patience, run, until, Output};
+pub use suite::Suite;

@@ -1,0 +1,74 @@
+//! A Debian suite's unpacked programs.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Which containerd: the suite that brings it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// containerd 1.7, runc 1.1, docker 26.
+    Trixie,
+    /// containerd 2.1, runc 1.3, docker 28.
+    Forky,
+}
+
+impl Suite {
+    pub fn name(self) -> &'static str {
+        match self {
+            Suite::Trixie => "trixie",
+            Suite::Forky => "forky",
+        }
+    }
+
+    /// The folder of the suite; fetched first when it is not there yet.
+    pub fn dir(self) -> PathBuf {
+        static READY: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
+        READY[self as usize].get_or_init(|| {
+            let status = Command::new(source("tests/testbed/fetch"))
+                .arg(self.name())
+                .stdout(std::process::Stdio::null())
+                .status()
+                .expect("run tests/testbed/fetch");
+            assert!(status.success(), "tests/testbed/fetch {} failed", self.name());
+        });
+        testbed_dir().join(self.name())
+    }
+
+    pub fn program(self, name: &str) -> PathBuf {
+        let dir = self.dir();
+        ["usr/bin", "usr/sbin"]
+            .iter()
+            .map(|bin| dir.join(bin).join(name))
+            .find(|path| path.exists())
+            .unwrap_or_else(|| panic!("{} has no {name}", dir.display()))
+    }
+
+    /// `PATH` for a server: our shim first, then the suite's own runc and shim, then the system.
+    pub fn path(self) -> OsString {
+        let dir = self.dir();
+        let mut path = OsString::from(shim().parent().expect("the shim is a file"));
+        for part in [dir.join("usr/bin"), dir.join("usr/sbin")] {
+            path.push(":");
+            path.push(part);
+        }
+        path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        path
+    }
+}
+
+/// A file of the source tree.
+pub fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+pub fn testbed_dir() -> PathBuf {
+    std::env::var_os("SHOAL_TESTBED").map_or_else(|| source("target/testbed"), PathBuf::from)
+}
+
+/// The shim under test: the one of this build, or the file that `SHOAL_SHIM` names.
+pub fn shim() -> PathBuf {
+    std::env::var_os("SHOAL_SHIM")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_containerd-shim-shoal-v2")), PathBuf::from)
+}
