@@ -31,12 +31,9 @@ fn privileged(case: &mut Case<'_>) {
 }
 
 fn net_host(case: &mut Case<'_>) {
-    let own = std::fs::read_link("/proc/self/ns/net").expect("read our namespace");
-    assert_eq!(
-        case.run(&["--net-host"], &["readlink", "/proc/self/ns/net"]).ok().trim(),
-        own.to_string_lossy()
-    );
-    assert_ne!(case.run(&[], &["readlink", "/proc/self/ns/net"]).ok().trim(), own.to_string_lossy());
+    let own = case.containerd.machine.namespace("net");
+    assert_eq!(case.run(&["--net-host"], &["readlink", "/proc/self/ns/net"]).ok().trim(), own);
+    assert_ne!(case.run(&[], &["readlink", "/proc/self/ns/net"]).ok().trim(), own);
     let out = case.run(&[], &["sh", "-c", "ls /sys/class/net; cat /proc/net/dev | wc -l"]);
     assert!(out.ok().starts_with("lo\n"), "{out}");
 }

@@ -48,14 +48,14 @@ fn limits(case: &DockerCase<'_>) {
 }
 
 fn namespaces(case: &DockerCase<'_>) {
-    let own = |ns: &str| std::fs::read_link(format!("/proc/self/ns/{ns}")).expect("read a namespace link");
+    let own = |ns: &str| case.docker.containerd.machine.namespace(ns);
     let flags = ["--network", "host", "--pid", "host", "--ipc", "host", "--uts", "host"];
     let script = "for n in net pid ipc uts; do readlink /proc/self/ns/$n; done";
-    let all = ["net", "pid", "ipc", "uts"].map(|ns| format!("{}\n", own(ns).display())).concat();
+    let all = ["net", "pid", "ipc", "uts"].map(|ns| format!("{}\n", own(ns))).concat();
     assert_eq!(case.run(&flags, &["sh", "-c", script]).ok(), all);
     let out = case.run(&["--network", "none"], &["sh", "-c", &format!("{script}; ls /sys/class/net")]);
     for ns in ["net", "pid", "ipc", "uts"] {
-        assert!(!out.ok().contains(&*own(ns).to_string_lossy()), "{ns}: {out}");
+        assert!(!out.ok().contains(&own(ns)), "{ns}: {out}");
     }
     assert!(out.stdout.ends_with("lo\n"), "{out}");
 }

@@ -1,4 +1,5 @@
-//! A private mount namespace with its own `/run/containerd`, a folder, and a mark to find all of it by.
+//! A private mount namespace with its own `/run/containerd`, a network namespace, a folder, and a mark to find all
+//! of it by.
 //! The script `machine` holds it and cleans up when this process ends, however it ends.
 
 use std::ffi::OsStr;
@@ -45,7 +46,9 @@ impl Machine {
     /// A command that runs inside, with the mark in its environment.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder)).arg("--").arg(program);
+        let holder = self.holder;
+        command.args([format!("--mount=/proc/{holder}/ns/mnt"), format!("--net=/proc/{holder}/ns/net")]);
+        command.arg("--").arg(program);
         command.env("SHOAL_MARK", &self.mark);
         command
     }
@@ -59,6 +62,12 @@ impl Machine {
         );
         command.arg("server").arg(program);
         command
+    }
+
+    /// A namespace of its own, as readlink(1) shows it: `net:[4026532000]`.
+    pub fn namespace(&self, kind: &str) -> String {
+        let link = std::fs::read_link(format!("/proc/{}/ns/{kind}", self.holder)).expect("the holder lives");
+        link.to_string_lossy().into_owned()
     }
 
     /// A path of the inside, as this process can open it.
