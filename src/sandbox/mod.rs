@@ -11,10 +11,12 @@ mod exec;
 mod exit;
 mod hooks;
 mod lifecycle;
+mod pod;
 pub mod record;
 mod request;
 mod watch;
 
+pub use pod::{Dns, PodConfig, PodCreate, PodPid, PodStarted, PodState, PodStatus, UserMappings};
 pub use request::{
     Connected, Create, Deleted, Event, Options, ProcessKey, ProcessState, RootfsMount, Status,
 };
