@@ -147,6 +147,12 @@ pub(super) fn perform<'a>(
             Ok(())
         }
         Step::Gate => super::rendezvous(lent, number),
+        Step::Reap => {
+            sys::signal::leave_children_to_the_kernel()?;
+            // The gate too: that tells the shim that it has come so far.
+            sys::fd::close_all()?;
+            sys::idle::for_ever()
+        }
         Step::Exec { .. } => {
             let program = registers.program.ok_or(Errno::ENOENT)?;
             let home = registers.home.as_ref().map(|home| home.as_c_str());

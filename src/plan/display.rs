@@ -216,6 +216,7 @@ impl Display for Step {
                 write!(f, "access({}, X_OK) in [{}]", Q(name), ListOf(&candidates, ", "))
             }
             Step::Gate => f.write_str("wait for the start"),
+            Step::Reap => f.write_str("reap until the end of the pod"),
             Step::Exec { argv, envp } => {
                 let argv: Vec<_> = argv.iter().map(|arg| Q(arg)).collect();
                 write!(f, "execve([{}], {} variables)", ListOf(&argv, ", "), envp.len())

@@ -4,7 +4,7 @@ use super::builder::Builder;
 use super::dress::Label;
 use super::{Open, Step};
 use crate::error::Result;
-use crate::spec::{Namespaces, Ns, Spec};
+use crate::spec::{Namespaces, Ns, Spec, Sysctl};
 use std::path::Path;
 
 /// CLONE_NEW* as the plan has them, and the spec's word.
@@ -33,7 +33,21 @@ pub(super) fn host_side(b: &mut Builder, oom_score_adj: Option<i32>, label: Opti
 
 /// The namespaces of a container's first process.
 pub(super) fn namespaces(b: &mut Builder, spec: &Spec) -> Result<()> {
-    let ns = &spec.namespaces;
+    enter(b, &spec.namespaces, &spec.sysctls)?;
+    b.step("linux.namespaces[mount]", Step::Secede);
+    Ok(())
+}
+
+/// Those of the process that makes a pod's.
+pub(super) fn pod(b: &mut Builder, namespaces: &Namespaces, sysctls: &[Sysctl]) -> Result<()> {
+    enter(b, namespaces, sysctls)?;
+    if namespaces.mount == Ns::New {
+        b.step("linux.namespaces[mount]", Step::Secede);
+    }
+    Ok(())
+}
+
+fn enter(b: &mut Builder, ns: &Namespaces, sysctls: &[Sysctl]) -> Result<()> {
     for (name, flag, origin) in kinds(ns) {
         let flag = flag as u64;
         let field = format!("linux.namespaces[{name}]");
@@ -43,7 +57,7 @@ pub(super) fn namespaces(b: &mut Builder, spec: &Spec) -> Result<()> {
             Ns::New if name == "cgroup" => b.step(field, Step::Unshare { flags: flag }),
             Ns::New => b.plan.clone_flags |= flag,
             Ns::Join(path) => {
-                let apart = spec.sysctls.iter().any(|sysctl| sysctl.namespace() == name);
+                let apart = sysctls.iter().any(|sysctl| sysctl.namespace() == name);
                 join(b, field, flag, path, apart)?;
             }
         }
@@ -51,7 +65,6 @@ pub(super) fn namespaces(b: &mut Builder, spec: &Spec) -> Result<()> {
     if ns.net == Ns::New {
         b.step("linux.namespaces[network]", Step::LoopbackUp);
     }
-    b.step("linux.namespaces[mount]", Step::Secede);
     Ok(())
 }
 

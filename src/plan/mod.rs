@@ -13,12 +13,14 @@ mod host;
 mod isolate;
 mod mount;
 mod phase;
+mod pod;
 mod privileges;
 mod rootfs;
 mod run;
 pub mod step;
 
 pub use host::{AppArmor, CgroupMounts, Hierarchy, Host};
+pub use pod::{pod, PodInput};
 pub use step::{Open, Phase, RootPath, Slot, Step};
 
 use crate::error::{invalid, Result};

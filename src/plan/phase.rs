@@ -51,7 +51,9 @@ impl Step {
             | Step::SetIds { .. }
             | Step::Workdir { .. }
             | Step::Capabilities(_) => Phase::Privileges,
-            Step::FindProgram { .. } | Step::Gate | Step::Seccomp(_) | Step::Exec { .. } => Phase::Run,
+            Step::FindProgram { .. } | Step::Gate | Step::Reap | Step::Seccomp(_) | Step::Exec { .. } => {
+                Phase::Run
+            }
         }
     }
 }

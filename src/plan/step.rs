@@ -280,6 +280,8 @@ pub enum Step {
     },
     /// Reports that all is ready, and waits for start. What fails after it fails the start.
     Gate,
+    /// The first process of a pod, for as long as there is one: no descriptor, its children's exits go to nobody.
+    Reap,
     /// With noNewPrivileges the filter comes last: the fewest calls need its leave.
     Seccomp(Filter),
     /// execve(2).

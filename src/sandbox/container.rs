@@ -33,14 +33,27 @@ pub(super) struct Container {
     pub spec: Spec,
     pub options: Options,
     pub cgroup: Box<dyn Cgroup>,
+    pub _link: Option<Link>,
     pub events: Arc<EventSink>,
     pub slot: Mutex<Slot>,
+}
+
+/// A member's link in its pod's bundle.
+pub(super) struct Link(pub PathBuf);
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // The pod, and its bundle, may be gone.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 pub(super) struct Slot {
     pub init: Process,
     pub execs: BTreeMap<String, Process>,
     pub frozen: bool,
+    /// Its pod is paused.
+    pub frozen_with_pod: bool,
     /// The first process has ended, and its exit waits for those of its execs.
     pub ending: Option<ExitStatus>,
     /// A Delete is at work.
@@ -60,6 +73,10 @@ impl Slot {
     fn thawed(&self, verb: &str) -> Result<()> {
         if self.frozen {
             return Err(Error::new(Kind::State, format!("cannot {verb} {}: it is paused", self.init.name)));
+        }
+        if self.frozen_with_pod {
+            let what = format!("cannot {verb} {}: its sandbox is paused", self.init.name);
+            return Err(Error::new(Kind::State, what));
         }
         Ok(())
     }
@@ -238,7 +255,7 @@ impl Container {
 
     pub fn state(&self, exec: Option<&str>) -> Result<ProcessState> {
         let mut slot = self.lock();
-        let frozen = slot.frozen;
+        let frozen = slot.frozen || slot.frozen_with_pod;
         let process = slot.process(&self.id, exec)?;
         let status = match process.life {
             Life::Stopped(_) => Status::Stopped,
@@ -302,6 +319,12 @@ impl Container {
 
     pub fn resume(&self) -> Result<()> {
         let mut slot = self.lock();
+        if slot.frozen_with_pod {
+            return Err(Error::new(
+                Kind::State,
+                format!("cannot resume container {}: its sandbox is paused", self.id),
+            ));
+        }
         if !slot.frozen {
             return Err(match slot.init.life {
                 Life::Running(_) => {
@@ -314,6 +337,31 @@ impl Container {
         slot.frozen = false;
         self.emit(Event::Resumed { container: self.id.clone() });
         Ok(())
+    }
+
+    /// Its pod's pause begins or is over; true where that changes what the container is: running, and not paused itself.
+    pub fn set_frozen_with_pod(&self, frozen: bool) -> bool {
+        let mut slot = self.lock();
+        slot.frozen_with_pod = frozen;
+        slot.init.is_running() && !slot.frozen && slot.ending.is_none()
+    }
+
+    pub fn tell_paused(&self, paused: bool) {
+        let container = self.id.clone();
+        self.emit(if paused { Event::Paused { container } } else { Event::Resumed { container } });
+    }
+
+    /// It has, or will have, processes that a freezer can hold.
+    pub fn lives(&self) -> bool {
+        self.lock().init.exited().is_none()
+    }
+
+    /// After a pause of its pod, container by container.
+    pub fn thaw_unless_paused(&self) -> Result<()> {
+        match self.lock().frozen {
+            true => Ok(()),
+            false => self.cgroup.thaw(),
+        }
     }
 
     pub fn update(&self, resources: &Resources) -> Result<()> {

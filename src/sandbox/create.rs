@@ -3,9 +3,10 @@
 //! The container is made first, and its slot is held until the process is at its gate and the event is queued:
 //! an exit, however early, waits for the slot. A create that fails leaves nothing.
 
-use super::container::{Container, Slot};
+use super::container::{Container, Link, Slot};
 use super::exit::Exit;
 use super::lifecycle::{never_ran, Life, Process};
+use super::pod::member;
 use super::record::{self, Record};
 use super::request::{Create, Event, Options};
 use super::watch::ExitOf;
@@ -22,8 +23,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container>> {
-    let spec = read_spec(&request.bundle)?;
-    let cgroup = (sandbox.config.cgroups)(&spec, &request.options, &request.id)?;
+    let mut spec = read_spec(&request.bundle)?;
+    let member = member::join(sandbox, &request, &mut spec)?;
+    let link = member.as_ref().map(|member| Link(member.link.clone()));
+    let (path, limits) = (spec.cgroups_path.as_deref(), &spec.resources);
+    let cgroup = (sandbox.config.cgroups)(path, limits, &request.options, &request.id)?;
     let init = Process {
         name: format!("container {}", request.id),
         pid: 0,
@@ -33,13 +37,21 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
         life: Life::Stopped(never_ran()),
         early: None,
     };
-    let slot = Slot { init, execs: BTreeMap::new(), frozen: false, ending: None, deleting: false };
+    let slot = Slot {
+        init,
+        execs: BTreeMap::new(),
+        frozen: false,
+        frozen_with_pod: false,
+        ending: None,
+        deleting: false,
+    };
     let container = Arc::new(Container {
         id: request.id.clone(),
         bundle: request.bundle.clone(),
         spec,
         options: request.options.clone(),
         cgroup,
+        _link: link,
         events: Arc::clone(&sandbox.events),
         slot: Mutex::new(slot),
     });
@@ -50,13 +62,15 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
         }
         record::remove(&container.bundle);
     }
+    // What a member joins is opened by now.
+    drop(member);
     launched.map(|()| container)
 }
 
 fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Result<()> {
     let Container { id, bundle, spec, options, cgroup, .. } = &**container;
     let mut slot = container.lock();
-    let mut record = Record { id: id.clone(), pid: 0, start_time: 0, cgroup: cgroup.record(), exit: None };
+    let mut record = Record::new(id, Some(cgroup.record()));
     record::write(bundle, &record)?;
 
     let rootfs: Vec<_> = request.rootfs.iter().map(super::request::RootfsMount::to_plan).collect();

@@ -9,6 +9,7 @@ use super::arguments::Arguments;
 use super::{socket, start};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
+use crate::sandbox::member_links;
 use crate::sandbox::record::{self, Record};
 use crate::service::convert;
 use crate::sys::{mount, wait};
@@ -36,6 +37,14 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
         None
     });
     let (mut pid, mut code, mut at) = (0, KILLED, SystemTime::now());
+    for member in members(&bundle) {
+        match record::read(&member) {
+            Ok(Some(record)) => kill(&record),
+            // Its own `delete` has run.
+            Ok(None) => {}
+            Err(error) => complain(&error),
+        }
+    }
     if let Some(record) = &record {
         kill(record);
         pid = record.pid;
@@ -59,19 +68,29 @@ fn complain(error: &Error) {
     eprintln!("{}: delete: {error}", super::NAME);
 }
 
-/// Ends every process of the container and removes its cgroup.
-fn kill(record: &Record) {
-    let cgroup = cgroup::open(&cgroup::Host::default(), &record.cgroup).unwrap_or_else(|error| {
+/// The bundles of a pod's containers. containerd calls `delete` for the pod alone, also where its shim was lost.
+fn members(bundle: &Path) -> Vec<PathBuf> {
+    let links = std::fs::read_dir(member_links(bundle)).into_iter().flatten().flatten();
+    links.filter_map(|link| std::fs::read_link(link.path()).ok()).collect()
+}
+
+fn open_cgroup(record: Option<&cgroup::Record>) -> Option<Box<dyn cgroup::Cgroup>> {
+    cgroup::open(&cgroup::Host::default(), record?).unwrap_or_else(|error| {
         complain(&error);
         None
-    });
+    })
+}
+
+/// Ends every process of the container (or of the pod) and removes its cgroup.
+fn kill(record: &Record) {
+    let cgroup = open_cgroup(record.cgroup.as_ref());
     if let Some(cgroup) = &cgroup {
         cgroup.kill().unwrap_or_else(|error| complain(&error));
     }
     // Also where it has left its cgroup, or where that is shared with others.
     kill_process(record.pid, record.start_time).unwrap_or_else(|error| complain(&error));
-    if let Some(cgroup) = &cgroup {
-        cgroup.remove().unwrap_or_else(|error| complain(&error));
+    for cgroup in cgroup.iter().chain(&open_cgroup(record.parent.as_ref())) {
+        cgroup.kill().and_then(|()| cgroup.remove()).unwrap_or_else(|error| complain(&error));
     }
 }
 

@@ -9,7 +9,7 @@ use shoal::cgroup::{self, oom, Cgroup, Entry};
 use shoal::error::Result;
 use shoal::launch::{ExitStatus, Launcher, Order, Waiting};
 use shoal::plan::Host;
-use shoal::sandbox::{Config, Event, Sandbox};
+use shoal::sandbox::{Config, Event, PodSettings, Sandbox};
 use shoal::service::router::Router;
 use shoal::service::server::{Admission, Server, Stopper};
 use shoal::service::task::Task;
@@ -135,12 +135,14 @@ impl World {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let stage = Arc::new(Stage::default());
-        let (makes, hears) = (stage.clone(), stage.clone());
+        let (makes, pods, hears) = (stage.clone(), stage.clone(), stage.clone());
         let sandbox = Sandbox::new(Config {
             namespace: "ns1".into(),
             host: Host::probe(Path::new("/")).unwrap(),
             launcher: Box::new(FakeLauncher(stage.clone())),
-            cgroups: Box::new(move |_, _, _| Ok(Box::new(FakeCgroup(makes.clone())) as Box<dyn Cgroup>)),
+            cgroups: Box::new(move |_, _, _, _| Ok(Box::new(FakeCgroup(makes.clone())) as Box<dyn Cgroup>)),
+            pod_cgroup: Box::new(move |_| Ok(Box::new(FakeCgroup(pods.clone())) as Box<dyn Cgroup>)),
+            pod_settings: Box::new(|| Ok(PodSettings::default())),
             events: Box::new(move |event| hears.events.lock().unwrap().push(event)),
         });
         let stopper = Stopper::new().unwrap();

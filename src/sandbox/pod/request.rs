@@ -4,7 +4,7 @@ use crate::launch::ExitStatus;
 use crate::sandbox::ProcessState;
 use crate::spec::namespace::{IdMapping, Ns};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// CreateSandbox (or the seed's Controller.Start), checked as far as that needs no look at the host.
@@ -70,6 +70,31 @@ pub struct Dns {
     pub servers: Vec<String>,
     pub searches: Vec<String>,
     pub options: Vec<String>,
+}
+
+/// What an operator decides for all pods of CRI; it does not tell a shim what its own configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodSettings {
+    /// net.ipv4.ip_unprivileged_port_start=0 (CRI's `enable_unprivileged_ports`).
+    pub unprivileged_ports: bool,
+    /// net.ipv4.ping_group_range="0 2147483647" (CRI's `enable_unprivileged_icmp`).
+    pub unprivileged_icmp: bool,
+}
+
+/// CRI's own defaults.
+impl Default for PodSettings {
+    fn default() -> Self {
+        PodSettings { unprivileged_ports: true, unprivileged_icmp: true }
+    }
+}
+
+/// Where a pod's cgroup is.
+#[derive(Clone, Copy, Debug)]
+pub enum PodPlace<'a> {
+    /// The client's `cgroup_parent`.
+    Client(&'a str),
+    /// One of our own, below each hierarchy's mount point.
+    Own(&'a Path),
 }
 
 /// The answer to StartSandbox.
