@@ -3,6 +3,7 @@
 //! No Rust runtime before `main`: it would ignore SIGPIPE and open what is closed of 0, 1 and 2.
 #![no_main]
 
+mod orphan;
 mod report;
 mod watch;
 
@@ -21,6 +22,9 @@ extern "C" fn main() -> i32 {
         ["chmod", paths @ ..] => println!("{}", chmod(paths)),
         ["stat", paths @ ..] => println!("{}", report::stat(paths)),
         ["watch", stop] => println!("{}", watch::until(stop)),
+        ["cat", paths @ ..] => println!("{}", cat(paths)),
+        ["orphan"] => println!("{}", orphan::child()),
+        ["tick", path] => orphan::tick(path),
         ["save", path] => return i32::from(std::fs::write(path, report::all().to_string()).is_err()),
         ["sleep"] => loop {
             std::thread::park();
@@ -39,6 +43,15 @@ fn errno(e: Error) -> String {
         Some(number) => format!("{:?}", nix::errno::Errno::from_raw(number)),
         None => e.to_string(),
     }
+}
+
+/// The text of each file, or an errno.
+fn cat(paths: &[&str]) -> Value {
+    let each = |path: &&str| {
+        let text = std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        ((*path).to_owned(), text.unwrap_or_else(errno).into())
+    };
+    Value::Object(paths.iter().map(each).collect())
 }
 
 /// What setting the mode that it has anyway gives: `ok`, or an errno.
