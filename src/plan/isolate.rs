@@ -43,8 +43,7 @@ pub(super) fn namespaces(b: &mut Builder, spec: &Spec) -> Result<()> {
             Ns::New if name == "cgroup" => b.step(field, Step::Unshare { flags: flag }),
             Ns::New => b.plan.clone_flags |= flag,
             Ns::Join(path) => {
-                let apart = spec.sysctls.iter().any(|sysctl| sysctl.namespace() == name);
-                join(b, field, flag, path, apart)?;
+                join(b, field, flag, path, apart(spec, name))?;
             }
         }
     }
@@ -55,7 +54,19 @@ pub(super) fn namespaces(b: &mut Builder, spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-fn join(b: &mut Builder, field: String, kind: u64, path: &Path, apart: bool) -> Result<()> {
+/// What the container changes in its namespace of this kind, and must not change in the host's.
+fn apart(spec: &Spec, name: &str) -> Option<&'static str> {
+    match name {
+        // Without one of its own, its mounts and its new root would be the host's.
+        "mount" => Some("the container's mounts"),
+        _ if spec.sysctls.iter().any(|sysctl| sysctl.namespace() == name) => Some("linux.sysctl"),
+        "uts" if spec.hostname.is_some() => Some("hostname"),
+        "uts" if spec.domainname.is_some() => Some("domainname"),
+        _ => None,
+    }
+}
+
+fn join(b: &mut Builder, field: String, kind: u64, path: &Path, apart: Option<&'static str>) -> Result<()> {
     let slot = b.open(field.clone(), Open::Namespace { path: path.into(), kind, apart })?;
     if kind == libc::CLONE_NEWPID as u64 {
         // Concerns only children: the launcher joins it for its own.

@@ -52,8 +52,8 @@ pub enum Open {
     /// a directory, so that the child creates the right kind of target.
     Tree { path: PathBuf, recursive: bool },
     /// A namespace file, e.g. `/proc/1/ns/net`; checked to be on nsfs and of type `kind` (a CLONE_NEW* flag).
-    /// With `apart` it must not be the host's (the shim's) own: the spec has sysctls for it.
-    Namespace { path: PathBuf, kind: u64, apart: bool },
+    /// With `apart` it must not be the host's own: that is what would change it, in words.
+    Namespace { path: PathBuf, kind: u64, apart: Option<&'static str> },
     /// A loop device with this file behind it, which goes with the mount.
     Loop { path: PathBuf, readonly: bool, direct: bool },
     /// The pidfd of the container's first process, for an exec.
