@@ -149,6 +149,7 @@ impl Display for Step {
             Step::Hooks => f.write_str("hooks"),
 
             Step::Pivot => f.write_str("pivot_root(\".\", \".\")"),
+            Step::Detach { target } => write!(f, "umount2({}, DETACH), or covered", Q(target)),
             Step::MoveRoot => f.write_str("mount(\".\", \"/\", \"\", MOVE), chroot(\".\")"),
             Step::RootPropagation(propagation) => write!(f, "mount(\"\", \"/\"), {}", propagation.word()),
             Step::Hostname(name) => write!(f, "sethostname({})", Q(name)),

@@ -208,6 +208,11 @@ pub enum Step {
     // Enter
     /// pivot_root(".", ".") into the root; the old root is detached.
     Pivot,
+    /// Detaches a full procfs or sysfs of the host, or covers it where that is not allowed: while one is in the mount
+    /// namespace, the kernel lets a user namespace in the container mount another one without masks.
+    Detach {
+        target: CString,
+    },
     /// MS_MOVE of the root to `/`, and chroot(2) (NoPivotRoot: for an initramfs).
     MoveRoot,
     /// Propagation of the new `/`.

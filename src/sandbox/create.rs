@@ -13,7 +13,7 @@ use super::Sandbox;
 use crate::cgroup::oom::{Happened, Watch};
 use crate::error::{Context, Result};
 use crate::launch::Order;
-use crate::plan;
+use crate::plan::{self, Host};
 use crate::seccomp::{Cache, Compiled};
 use crate::spec::Spec;
 use crate::stdio::Labels;
@@ -64,6 +64,7 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Re
     if let Some(compiled) = &compiled {
         warn(id, &compiled.warnings);
     }
+    let revealing = options.no_pivot_root.then(|| Host::revealing(Path::new("/"))).transpose()?;
     let plan = plan::create(&plan::Input {
         spec,
         host: &sandbox.config.host,
@@ -72,7 +73,7 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Re
         rootfs: &rootfs,
         filter: compiled.map(|compiled| compiled.filter),
         cgroup_dirs: &cgroup.directories(),
-        no_pivot_root: options.no_pivot_root,
+        no_pivot_root: revealing.as_deref(),
         no_new_keyring: options.no_new_keyring,
     })?;
     warn(id, &plan.warnings);

@@ -3,6 +3,7 @@
 //! No Rust runtime before `main`: it would ignore SIGPIPE and open what is closed of 0, 1 and 2.
 #![no_main]
 
+mod procfs;
 mod report;
 mod watch;
 
@@ -25,6 +26,8 @@ extern "C" fn main() -> i32 {
         ["sleep"] => loop {
             std::thread::park();
         },
+        ["procfs"] => println!("{}", procfs::unshared(&words)),
+        ["procfs", "inside"] => println!("{}", procfs::mounted()),
         ["exit", code] => return code.parse().unwrap_or(125),
         other => {
             eprintln!("probe: {other:?}: not a command");
