@@ -222,6 +222,16 @@ fn a_hundred_waits_end_with_the_process() {
 }
 
 #[test]
+fn killing_all_of_a_container_that_has_ended_finds_nothing() {
+    let mut world = World::new();
+    container_in(&mut world, "stopped");
+    let request = kill_request("c1", "", libc::SIGKILL, true);
+    let (code, message) = world.wire.task::<Empty>("Kill", &request).unwrap_err();
+    assert_eq!(code, NF);
+    assert!(message.contains("process already finished"), "{message}");
+}
+
+#[test]
 fn kill_all_reaches_the_execs() {
     let mut world = World::new();
     world.create("c1");

@@ -15,9 +15,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Launcher};
 use crate::spec::{self, resources::Resources, Spec};
 use crate::stdio::{Io, Stdio};
-use crate::sys::{wait, Errno};
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,7 +46,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    fn process(&mut self, container: &str, exec: Option<&str>) -> Result<&mut Process> {
+    pub fn process(&mut self, container: &str, exec: Option<&str>) -> Result<&mut Process> {
         match exec {
             None => Ok(&mut self.init),
             Some(id) => self.execs.get_mut(id).ok_or_else(|| {
@@ -254,38 +252,6 @@ impl Container {
             stdio: process.stdio.clone(),
             exit: process.exited(),
         })
-    }
-
-    pub fn kill(&self, exec: Option<&str>, signal: u32, all: bool) -> Result<()> {
-        let mut slot = self.lock();
-        let frozen = slot.frozen;
-        let process = slot.process(&self.id, exec)?;
-        let sent =
-            if all && exec.is_none() { self.signal_all(process, signal) } else { process.signal(signal) };
-        // A frozen v1 cgroup would keep a killed process for ever.
-        if frozen && signal == libc::SIGKILL as u32 && exec.is_none() {
-            self.cgroup.thaw()?;
-            slot.frozen = false;
-        }
-        sent
-    }
-
-    fn signal_all(&self, init: &Process, signal: u32) -> Result<()> {
-        if signal == libc::SIGKILL as u32 {
-            return self.cgroup.kill();
-        }
-        let pids = self.cgroup.pids()?;
-        if pids.is_empty() {
-            return init.signal(signal);
-        }
-        for pid in pids {
-            // Between the listing and the signal a pid may be gone, and that is what was wanted.
-            match wait::open_pidfd(pid).and_then(|pidfd| wait::signal(pidfd.as_fd(), signal as i32)) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(errno) => return Err(Error::system(format!("kill({pid}, {signal})"), errno as i32)),
-            }
-        }
-        Ok(())
     }
 
     pub fn pause(&self) -> Result<()> {

@@ -14,11 +14,10 @@
 //! container is a running one whose cgroup is frozen: `Container::frozen`, since its processes can still end.
 
 use super::exit::Exit;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::launch::{ExitStatus, Waiting};
 use crate::spec;
 use crate::stdio::{Io, Stdio};
-use crate::sys::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
@@ -86,6 +85,11 @@ impl Process {
         matches!(self.life, Life::Running(_) | Life::Starting(_))
     }
 
+    /// There is nothing yet that a signal could be sent to.
+    pub fn is_unborn(&self) -> bool {
+        matches!(self.life, Life::Added(_) | Life::Starting(None))
+    }
+
     /// The one answer to a request in the wrong state.
     pub fn cannot(&self, verb: &str) -> Error {
         Error::new(Kind::State, format!("cannot {verb} {}: it is {}", self.name, self.life.word()))
@@ -109,26 +113,6 @@ impl Process {
         match self.life {
             Life::Stopped(status) => Some(status),
             _ => None,
-        }
-    }
-
-    /// Sends a signal. A process that is gone is NotFound: containerd relies on it.
-    pub fn signal(&self, signal: u32) -> Result<()> {
-        let gone = || Error::new(Kind::NotFound, format!("{}: process already finished", self.name));
-        if matches!(self.life, Life::Added(_) | Life::Starting(None)) {
-            return Err(Error::new(Kind::State, format!("{}: process not created", self.name)));
-        }
-        let pidfd = self.pidfd().ok_or_else(gone)?;
-        let signal = i32::try_from(signal)
-            .ok()
-            .filter(|s| (0..=64).contains(s))
-            .ok_or_else(|| Error::new(Kind::Invalid, format!("signal {signal} does not exist")))?;
-        match crate::sys::wait::signal(pidfd, signal) {
-            Ok(()) => Ok(()),
-            Err(Errno::ESRCH) => Err(gone()),
-            Err(errno) => {
-                Err(Error::system(format!("pidfd_send_signal({}, {signal})", self.name), errno as i32))
-            }
         }
     }
 }

@@ -13,6 +13,7 @@ mod hooks;
 mod lifecycle;
 pub mod record;
 mod request;
+mod signal;
 mod watch;
 
 pub use request::{
