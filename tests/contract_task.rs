@@ -157,6 +157,25 @@ fn a_start_that_fails_stops_the_container_and_says_why() {
 }
 
 #[test]
+fn a_container_whose_start_failed_can_be_deleted_at_once() {
+    let hook = r#""hooks": { "startContainer": [{ "path": "/bin/hook" }] }, "root""#;
+    for hook in ["\"root\"", hook] {
+        let mut world = World::new();
+        *world.stage.late.lock().unwrap() = Duration::from_millis(200);
+        let request = world.create_request("c1");
+        let config = world.bundle("c1").join("config.json");
+        let text = std::fs::read_to_string(&config).unwrap().replacen("\"root\"", hook, 1);
+        std::fs::write(&config, text).unwrap();
+        world.wire.task::<CreateTaskResponse>("Create", &request).unwrap();
+        // Of the hook's program, or of the container's.
+        *world.stage.refuse.lock().unwrap() = Some(libc::ENOENT);
+        assert_eq!(call(&mut world, "Start", ""), Code::UNKNOWN);
+        assert_eq!(call(&mut world, "Delete", ""), OK, "{hook}");
+        assert_eq!(world.events(3), ["create c1", "exit c1 c1 137", "delete c1 137"]);
+    }
+}
+
+#[test]
 fn the_state_tells_what_the_request_said() {
     let mut world = World::new();
     let request = world.create_request("c1");

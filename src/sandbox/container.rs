@@ -22,7 +22,8 @@ use std::time::Duration;
 
 /// How long Delete waits for the last output of a stream that the shim copies, as the Go shim does.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long Delete waits for a process at its gate to die of SIGKILL.
+/// How long Delete waits for a process at its gate to die of SIGKILL, and a failed Start for the exit: containerd
+/// deletes right after it.
 const DEATH: Duration = Duration::from_secs(10);
 
 pub(super) struct Container {
@@ -89,7 +90,7 @@ impl Container {
         let pid = waiting.pid;
         let started = hooks::start_container(sandbox, self, &waiting).and_then(|()| waiting.start());
         let mut slot = self.lock();
-        // Where the start failed, the process is gone too: its exit is here, or on its way.
+        // Where the start failed, the process is gone too, or its gate is: its exit is here, or on its way.
         if let Life::Starting(Some(pidfd)) = slot.init.take_life() {
             slot.init.life = Life::Running(pidfd);
         }
@@ -99,7 +100,11 @@ impl Container {
         if let Some(status) = slot.init.early.take() {
             self.ended(&mut slot, None, status);
         }
+        let exit = slot.init.exit.clone();
         drop(slot);
+        if started.is_err() && exit.wait_for(DEATH).is_none() {
+            log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
+        }
         started.context(|| format!("start {}", self.id))?;
         hooks::poststart(&*sandbox.config.launcher, self, pid);
         Ok(pid)

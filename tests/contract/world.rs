@@ -32,6 +32,8 @@ pub struct Stage {
     pub events: Mutex<Vec<Event>>,
     /// The next process dies at its gate instead of running: the execve fails with this errno.
     pub refuse: Mutex<Option<i32>>,
+    /// How long each exit is on its way to the sandbox.
+    pub late: Mutex<Duration>,
     /// The next launch panics.
     pub panic: AtomicBool,
 }
@@ -64,6 +66,7 @@ impl Launcher for FakeLauncher {
         std::thread::spawn(move || {
             let status = child.wait().unwrap();
             stage.pids.lock().unwrap().retain(|&known| known != pid);
+            std::thread::sleep(*stage.late.lock().unwrap());
             let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
             on_exit(ExitStatus { code: code as u32, at: SystemTime::now() });
         });
