@@ -10,6 +10,7 @@ use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use protobuf::{Enum, Message};
 use states::{call, code, container_in, FP, NF, OK, UN};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use ttrpc::proto::Code;
 use wire::{decode, TASK_V2, TASK_V3};
@@ -23,6 +24,26 @@ fn an_exec_of_a_container_that_has_ended_cannot_start() {
     world.end("c1", "");
     assert_eq!(call(&mut world, "Start", "e1"), FP);
     assert_eq!(call(&mut world, "Delete", "e1"), OK);
+}
+
+#[test]
+fn an_exec_that_is_born_after_the_containers_end_is_killed_too() {
+    let mut world = World::new();
+    // It shares the host's pid namespace: no kernel ends it with the first process.
+    world.create_with("c1", r#", { "type": "pid" }"#, "");
+    world.start("c1", "");
+    world.add("c1", "e1");
+    let mut other = world.connect();
+    world.stage.hold.store(true, Ordering::SeqCst);
+    let start = StartRequest { id: "c1".into(), exec_id: "e1".into(), ..Default::default() };
+    other.ask(TASK_V3, "Start", &start, Duration::ZERO);
+    world.until(|stage| stage.held.load(Ordering::SeqCst));
+    world.wire.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGTERM, false)).unwrap();
+    world.until(|stage| stage.kills.load(Ordering::SeqCst) > 0);
+    world.stage.hold.store(false, Ordering::SeqCst);
+    decode::<StartResponse>(other.next().unwrap().1).unwrap();
+    assert_eq!(world.wait("c1", "e1").exit_status, 137);
+    assert_eq!(world.wait("c1", "").exit_status, 143);
 }
 
 #[test]
@@ -159,18 +180,14 @@ fn a_start_that_fails_stops_the_container_and_says_why() {
 #[test]
 fn a_container_whose_start_failed_can_be_deleted_at_once() {
     let hook = r#""hooks": { "startContainer": [{ "path": "/bin/hook" }] }, "root""#;
-    for hook in ["\"root\"", hook] {
+    for with in [r#""root""#, hook] {
         let mut world = World::new();
         *world.stage.late.lock().unwrap() = Duration::from_millis(200);
-        let request = world.create_request("c1");
-        let config = world.bundle("c1").join("config.json");
-        let text = std::fs::read_to_string(&config).unwrap().replacen("\"root\"", hook, 1);
-        std::fs::write(&config, text).unwrap();
-        world.wire.task::<CreateTaskResponse>("Create", &request).unwrap();
+        world.create_with("c1", r#""root""#, with);
         // Of the hook's program, or of the container's.
         *world.stage.refuse.lock().unwrap() = Some(libc::ENOENT);
         assert_eq!(call(&mut world, "Start", ""), Code::UNKNOWN);
-        assert_eq!(call(&mut world, "Delete", ""), OK, "{hook}");
+        assert_eq!(call(&mut world, "Delete", ""), OK, "{with}");
         assert_eq!(world.events(3), ["create c1", "exit c1 c1 137", "delete c1 137"]);
     }
 }

@@ -167,6 +167,10 @@ impl Container {
                 process.life = Life::Running(pidfd);
                 let early = process.early.take();
                 self.emit(Event::ExecStarted { container: self.id.clone(), exec: id.into(), pid });
+                // The first process has ended meanwhile, and what it left was killed before this one was born.
+                if slot.ending.is_some() {
+                    self.end_others();
+                }
                 if let Some(status) = early {
                     self.ended(&mut slot, Some(id), status);
                 }
@@ -202,15 +206,19 @@ impl Container {
             let Some(process) = slot.execs.get_mut(id) else { return };
             self.finish(process, exec, status);
         } else {
-            // Without a pid namespace of its own nothing else ends the others.
-            if self.spec.namespaces.pid != spec::Ns::New {
-                if let Err(e) = self.cgroup.kill() {
-                    log::warn!(id = self.id.as_str(); "could not kill what the first process left: {e}");
-                }
-            }
+            self.end_others();
             slot.ending = Some(status);
         }
         self.last_exit(slot);
+    }
+
+    /// Without a pid namespace of its own nothing else ends what the first process has left.
+    fn end_others(&self) {
+        if self.spec.namespaces.pid != spec::Ns::New {
+            if let Err(e) = self.cgroup.kill() {
+                log::warn!(id = self.id.as_str(); "could not kill what the first process left: {e}");
+            }
+        }
     }
 
     fn last_exit(&self, slot: &mut Slot) {

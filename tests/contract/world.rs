@@ -20,7 +20,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +32,12 @@ pub struct Stage {
     pub events: Mutex<Vec<Event>>,
     /// The next process dies at its gate instead of running: the execve fails with this errno.
     pub refuse: Mutex<Option<i32>>,
+    /// Launches wait as long as this is set.
+    pub hold: AtomicBool,
+    /// One does.
+    pub held: AtomicBool,
+    /// How often the cgroup was killed.
+    pub kills: AtomicU32,
     /// How long each exit is on its way to the sandbox.
     pub late: Mutex<Duration>,
     /// The next launch panics.
@@ -43,6 +49,10 @@ struct FakeLauncher(Arc<Stage>);
 impl Launcher for FakeLauncher {
     fn launch(&self, order: Order<'_>) -> Result<Waiting> {
         assert!(!self.0.panic.swap(false, Ordering::SeqCst), "a panic on purpose");
+        while self.0.hold.load(Ordering::SeqCst) {
+            self.0.held.store(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
         let pid = child.id();
         let pidfd = wait::open_pidfd(pid).unwrap();
@@ -96,6 +106,7 @@ impl Cgroup for FakeCgroup {
         Ok(())
     }
     fn kill(&self) -> Result<()> {
+        self.0.kills.fetch_add(1, Ordering::SeqCst);
         for &pid in &*self.0.pids.lock().unwrap() {
             if let Ok(pidfd) = wait::open_pidfd(pid) {
                 let _ = wait::signal(pidfd.as_fd(), libc::SIGKILL);
@@ -179,6 +190,16 @@ impl World {
         CreateTaskRequest { id: id.into(), bundle, ..Default::default() }
     }
 
+    /// A create with one thing of the config replaced.
+    pub fn create_with(&mut self, id: &str, text: &str, by: &str) -> CreateTaskRequest {
+        let request = self.create_request(id);
+        let config = Path::new(&request.bundle).join("config.json");
+        assert!(CONFIG.contains(text));
+        std::fs::write(config, CONFIG.replacen(text, by, 1)).unwrap();
+        self.wire.task::<CreateTaskResponse>("Create", &request).unwrap();
+        request
+    }
+
     pub fn create(&mut self, id: &str) -> u32 {
         let request = self.create_request(id);
         self.wire.task::<CreateTaskResponse>("Create", &request).unwrap().pid
@@ -211,6 +232,15 @@ impl World {
 
     pub fn pause(&mut self, id: &str) {
         self.wire.task::<Empty>("Pause", &PauseRequest { id: id.into(), ..Default::default() }).unwrap();
+    }
+
+    /// Waits until the fakes have come to something.
+    pub fn until(&self, what: impl Fn(&Stage) -> bool) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !what(&self.stage) {
+            assert!(Instant::now() < end, "it does not come");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// The events so far as words, once there are `count` of them.
