@@ -193,6 +193,22 @@ fn a_container_whose_start_failed_can_be_deleted_at_once() {
 }
 
 #[test]
+fn a_cgroup_that_cannot_be_killed_is_removed_all_the_same() {
+    let mut world = World::new();
+    world.stage.immortal.store(true, Ordering::SeqCst);
+    let mut request = world.create_request("c1");
+    request.stdout = "/nowhere/stdout".into();
+    assert_ne!(code(world.wire.task::<CreateTaskResponse>("Create", &request)), OK);
+    let tried = |world: &World| {
+        (world.stage.kills.load(Ordering::SeqCst), world.stage.removals.load(Ordering::SeqCst))
+    };
+    assert_eq!(tried(&world), (1, 1));
+    container_in(&mut world, "stopped");
+    world.delete("c1", "");
+    assert_eq!(tried(&world), (2, 2));
+}
+
+#[test]
 fn the_state_tells_what_the_request_said() {
     let mut world = World::new();
     let request = world.create_request("c1");

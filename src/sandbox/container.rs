@@ -398,7 +398,10 @@ impl Container {
     }
 
     fn end(&self, launcher: &dyn Launcher, exit: &Exit) -> Result<ExitStatus> {
-        self.cgroup.kill()?;
+        // Where it is empty all the same, it can be removed.
+        if let Err(e) = self.cgroup.kill() {
+            log::warn!(id = self.id.as_str(); "could not kill what is left: {e}");
+        }
         let exit = exit.wait_for(DEATH).ok_or_else(|| {
             Error::new(Kind::Deadline, "its first process did not die of SIGKILL within 10 s")
         })?;

@@ -45,8 +45,11 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
     });
     let launched = launch(sandbox, &container, &request);
     if launched.is_err() {
-        if let Err(e) = container.cgroup.kill().and_then(|()| container.cgroup.remove()) {
-            log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
+        // The one may work where the other does not: an empty cgroup needs no kill.
+        for left in [container.cgroup.kill(), container.cgroup.remove()] {
+            if let Err(e) = left {
+                log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
+            }
         }
         record::remove(&container.bundle);
     }

@@ -6,7 +6,7 @@ use containerd_shim_protos::api::*;
 use protobuf::well_known_types::any::Any;
 use shoal::cgroup::stats::{Stats, V2};
 use shoal::cgroup::{self, oom, Cgroup, Entry};
-use shoal::error::Result;
+use shoal::error::{Error, Kind, Result};
 use shoal::launch::{ExitStatus, Launcher, Order, Waiting};
 use shoal::plan::Host;
 use shoal::sandbox::{Config, Event, Sandbox};
@@ -38,6 +38,10 @@ pub struct Stage {
     pub held: AtomicBool,
     /// How often the cgroup was killed.
     pub kills: AtomicU32,
+    /// The cgroup cannot be killed.
+    pub immortal: AtomicBool,
+    /// How often the cgroup was removed.
+    pub removals: AtomicU32,
     /// How long each exit is on its way to the sandbox.
     pub late: Mutex<Duration>,
     /// The next launch panics.
@@ -107,6 +111,9 @@ impl Cgroup for FakeCgroup {
     }
     fn kill(&self) -> Result<()> {
         self.0.kills.fetch_add(1, Ordering::SeqCst);
+        if self.0.immortal.load(Ordering::SeqCst) {
+            return Err(Error::new(Kind::System, "the cgroup cannot be killed"));
+        }
         for &pid in &*self.0.pids.lock().unwrap() {
             if let Ok(pidfd) = wait::open_pidfd(pid) {
                 let _ = wait::signal(pidfd.as_fd(), libc::SIGKILL);
@@ -121,6 +128,7 @@ impl Cgroup for FakeCgroup {
         Ok(None)
     }
     fn remove(&self) -> Result<()> {
+        self.0.removals.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
     fn record(&self) -> cgroup::Record {
@@ -273,6 +281,7 @@ fn word(event: &Event) -> String {
 
 impl Drop for World {
     fn drop(&mut self) {
+        self.stage.immortal.store(false, Ordering::SeqCst);
         let _ = FakeCgroup(self.stage.clone()).kill();
         self.stopper.stop();
         if let Some(thread) = self.thread.take() {
