@@ -1,11 +1,13 @@
 //! One container: its first process, its execs, its cgroup, and what each request does to them.
 //!
 //! One mutex per container (the slot), which nothing holds for longer than a few system calls but a create, whose
-//! container nobody knows yet, and the freezer. A start works without it, and an exit that comes meanwhile is kept
-//! until the start's event is queued: so no exit overtakes a start. Nothing else in the crate is locked while a slot
-//! is held, but the reaper's table for the moment of a clone.
+//! container nobody knows yet, and the kill of a whole v1 cgroup, which freezes it. A start works without it, and an
+//! exit that comes meanwhile is kept until the start's event is queued: so no exit overtakes a start. A pause works
+//! without it too. Nothing else in the crate is locked while a slot is held, but the reaper's table for the moment of
+//! a clone.
 
 use super::exit::Exit;
+use super::freezer::Freezer;
 use super::lifecycle::{never_ran, Life, Process};
 use super::record;
 use super::request::{Deleted, Event, Options, ProcessKey, ProcessState, Status};
@@ -39,7 +41,7 @@ pub(super) struct Container {
 pub(super) struct Slot {
     pub init: Process,
     pub execs: BTreeMap<String, Process>,
-    pub frozen: bool,
+    pub freezer: Freezer,
     /// The first process has ended, and its exit waits for those of its execs.
     pub ending: Option<ExitStatus>,
     /// A Delete is at work.
@@ -55,13 +57,6 @@ impl Slot {
             }),
         }
     }
-
-    fn thawed(&self, verb: &str) -> Result<()> {
-        if self.frozen {
-            return Err(Error::new(Kind::State, format!("cannot {verb} {}: it is paused", self.init.name)));
-        }
-        Ok(())
-    }
 }
 
 impl Container {
@@ -69,7 +64,7 @@ impl Container {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn emit(&self, event: Event) {
+    pub fn emit(&self, event: Event) {
         (self.events)(event);
     }
 
@@ -249,7 +244,7 @@ impl Container {
 
     pub fn state(&self, exec: Option<&str>) -> Result<ProcessState> {
         let mut slot = self.lock();
-        let frozen = slot.frozen;
+        let frozen = slot.freezer == Freezer::Frozen;
         let process = slot.process(&self.id, exec)?;
         let status = match process.life {
             Life::Stopped(_) => Status::Stopped,
@@ -265,34 +260,6 @@ impl Container {
             stdio: process.stdio.clone(),
             exit: process.exited(),
         })
-    }
-
-    pub fn pause(&self) -> Result<()> {
-        let mut slot = self.lock();
-        slot.thawed("pause")?;
-        if !slot.init.is_running() || slot.ending.is_some() {
-            return Err(slot.init.cannot("pause"));
-        }
-        self.cgroup.freeze().context(|| format!("pause {}", self.id))?;
-        slot.frozen = true;
-        self.emit(Event::Paused { container: self.id.clone() });
-        Ok(())
-    }
-
-    pub fn resume(&self) -> Result<()> {
-        let mut slot = self.lock();
-        if !slot.frozen {
-            return Err(match slot.init.life {
-                Life::Running(_) => {
-                    Error::new(Kind::State, format!("cannot resume container {}: it is not paused", self.id))
-                }
-                _ => slot.init.cannot("resume"),
-            });
-        }
-        self.cgroup.thaw().context(|| format!("resume {}", self.id))?;
-        slot.frozen = false;
-        self.emit(Event::Resumed { container: self.id.clone() });
-        Ok(())
     }
 
     pub fn update(&self, resources: &Resources) -> Result<()> {
@@ -371,7 +338,7 @@ impl Container {
                 Life::Stopped(_) => {}
                 // Whether it is there or has just ended: its exit is awaited below.
                 Life::Created(_) => drop(slot.init.signal(libc::SIGKILL as u32)),
-                _ if slot.frozen => {
+                _ if slot.freezer == Freezer::Frozen => {
                     let name = &slot.init.name;
                     return Err(Error::new(Kind::State, format!("cannot delete {name}: it is paused")));
                 }

@@ -5,6 +5,7 @@
 
 use super::container::{Container, Slot};
 use super::exit::Exit;
+use super::freezer::Freezer;
 use super::lifecycle::{never_ran, Life, Process};
 use super::record::{self, Record};
 use super::request::{Create, Event, Options};
@@ -33,7 +34,7 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
         life: Life::Stopped(never_ran()),
         early: None,
     };
-    let slot = Slot { init, execs: BTreeMap::new(), frozen: false, ending: None, deleting: false };
+    let slot = Slot { init, execs: BTreeMap::new(), freezer: Freezer::Thawed, ending: None, deleting: false };
     let container = Arc::new(Container {
         id: request.id.clone(),
         bundle: request.bundle.clone(),

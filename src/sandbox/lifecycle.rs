@@ -11,7 +11,7 @@
 //! A start is made without the container's slot; an exit that comes while it is `Starting` waits for it in `early`.
 //!
 //! A state owns what is valid in it (the gate, the pidfd, the exit), and a transition consumes it. A frozen
-//! container is a running one whose cgroup is frozen: `Container::frozen`, since its processes can still end.
+//! container is a running one whose cgroup is frozen: `Slot::freezer`, since its processes can still end.
 
 use super::exit::Exit;
 use crate::error::{Error, Kind};

@@ -9,6 +9,7 @@ mod create;
 mod dump;
 mod exec;
 mod exit;
+mod freezer;
 mod hooks;
 mod lifecycle;
 pub mod record;

@@ -9,14 +9,11 @@ use std::os::fd::AsFd;
 impl Container {
     pub fn kill(&self, exec: Option<&str>, signal: u32, all: bool) -> Result<()> {
         let mut slot = self.lock();
-        let frozen = slot.frozen;
         let process = slot.process(&self.id, exec)?;
         let sent =
             if all && exec.is_none() { self.signal_all(process, signal) } else { process.signal(signal) };
-        // A frozen v1 cgroup would keep a killed process for ever.
-        if frozen && signal == libc::SIGKILL as u32 && exec.is_none() {
-            self.cgroup.thaw()?;
-            slot.frozen = false;
+        if signal == libc::SIGKILL as u32 && exec.is_none() {
+            self.thaw_to_die(&mut slot)?;
         }
         sent
     }

@@ -36,6 +36,11 @@ pub struct Stage {
     pub hold: AtomicBool,
     /// One does.
     pub held: AtomicBool,
+    /// A freeze takes as long as this is set.
+    pub stuck: AtomicBool,
+    /// One does.
+    pub freezing: AtomicBool,
+    pub frozen: AtomicBool,
     /// How often the cgroup was killed.
     pub kills: AtomicU32,
     /// The cgroup cannot be killed.
@@ -104,9 +109,15 @@ impl Cgroup for FakeCgroup {
         Ok(())
     }
     fn freeze(&self) -> Result<()> {
+        self.0.freezing.store(true, Ordering::SeqCst);
+        while self.0.stuck.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.0.frozen.store(true, Ordering::SeqCst);
         Ok(())
     }
     fn thaw(&self) -> Result<()> {
+        self.0.frozen.store(false, Ordering::SeqCst);
         Ok(())
     }
     fn kill(&self) -> Result<()> {
