@@ -17,7 +17,6 @@ use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -167,10 +166,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 fn remove_socket(bundle: &Path) -> Result<()> {
     let Ok(address) = std::fs::read_to_string(bundle.join(start::ADDRESS)) else { return Ok(()) };
     let Some(path) = address.trim().strip_prefix("unix://").map(Path::new) else { return Ok(()) };
-    match UnixStream::connect(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => socket::remove(path),
-        _ => Ok(()),
-    }
+    socket::remove_stale(path)
 }
 
 #[cfg(test)]

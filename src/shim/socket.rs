@@ -37,22 +37,54 @@ pub fn path(folder: Option<&Path>, address: &str, namespace: &str, group: &str) 
 
 /// Binds the socket, or finds that its server lives. One that nobody listens on is replaced.
 pub fn bind(path: &Path) -> Result<Socket> {
-    let folder = path.parent().ok_or_else(|| invalid(format!("socket path {path:?} has no folder")))?;
+    let folder = folder_of(path)?;
     DirBuilder::new().recursive(true).mode(0o700).create(folder).context(|| format!("mkdir({folder:?})"))?;
-    // Between bind(2) and listen(2) a socket looks as if its server had gone; a second start of the group must
-    // not see that. The lock ends with this function.
-    let lock = File::open(folder).context(|| format!("open({folder:?})"))?;
-    lock.lock().context(|| format!("flock({folder:?})"))?;
+    let _lock = lock(folder)?;
     let what = || format!("bind({path:?})");
     match listen_privately(path) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
         bound => return bound.map(Socket::Bound).context(what),
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Ok(Socket::Live),
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused || e.kind() == io::ErrorKind::NotFound => {
+    match is_stale(path)? {
+        true => {
             remove(path)?;
             listen_privately(path).map(Socket::Bound).context(what)
+        }
+        false => Ok(Socket::Live),
+    }
+}
+
+/// Unlinks it, unless a server answers there.
+pub fn remove_stale(path: &Path) -> Result<()> {
+    let folder = folder_of(path)?;
+    if !folder.exists() {
+        return Ok(());
+    }
+    let _lock = lock(folder)?;
+    match is_stale(path)? {
+        true => remove(path),
+        false => Ok(()),
+    }
+}
+
+fn folder_of(path: &Path) -> Result<&Path> {
+    path.parent().ok_or_else(|| invalid(format!("socket path {path:?} has no folder")))
+}
+
+/// Between bind(2) and listen(2) a socket looks as if its server had gone; nobody must see that, and unlink it. The
+/// lock ends with the descriptor.
+fn lock(folder: &Path) -> Result<File> {
+    let lock = File::open(folder).context(|| format!("open({folder:?})"))?;
+    lock.lock().context(|| format!("flock({folder:?})"))?;
+    Ok(lock)
+}
+
+/// Under the folder's lock: nobody listens there.
+fn is_stale(path: &Path) -> Result<bool> {
+    match UnixStream::connect(path) {
+        Ok(_) => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused || e.kind() == io::ErrorKind::NotFound => {
+            Ok(true)
         }
         Err(e) => Err(e).context(|| format!("connect({path:?})")),
     }
@@ -97,5 +129,25 @@ mod tests {
         assert!(matches!(bind(&path).unwrap(), Socket::Live));
         drop(listener);
         assert!(matches!(bind(&path).unwrap(), Socket::Bound(_)));
+    }
+    #[test]
+    fn a_socket_is_unlinked_only_under_the_folders_lock_and_without_a_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let Socket::Bound(listener) = bind(&path).unwrap() else { panic!("not bound") };
+        remove_stale(&path).unwrap();
+        assert!(path.exists(), "a server answers there");
+        drop(listener);
+        let held = lock(folder.path()).unwrap();
+        std::thread::scope(|scope| {
+            let removing = scope.spawn(|| remove_stale(&path));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(path.exists(), "another start may be between bind and listen");
+            drop(held);
+            removing.join().unwrap().unwrap();
+        });
+        assert!(!path.exists());
+        remove_stale(&path).unwrap();
+        remove_stale(&folder.path().join("nowhere/s")).unwrap();
     }
 }
