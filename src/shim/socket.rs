@@ -1,11 +1,11 @@
 //! The server's socket: where it is, who gets to bind it, and what to do with one that is there already.
 
-use crate::error::{invalid, Context, Result};
+use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::sys::peer::listen_privately;
 use sha2::{Digest, Sha256};
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -72,9 +72,15 @@ fn folder_of(path: &Path) -> Result<&Path> {
 }
 
 /// Between bind(2) and listen(2) a socket looks as if its server had gone; nobody must see that, and unlink it. The
-/// lock ends with the descriptor.
+/// lock ends with the descriptor. Where others can write, the sockets would not be ours.
 fn lock(folder: &Path) -> Result<File> {
     let lock = File::open(folder).context(|| format!("open({folder:?})"))?;
+    let about = lock.metadata().context(|| format!("fstat({folder:?})"))?;
+    let (owner, mode) = (about.uid(), about.mode() & 0o7777);
+    if owner != nix::unistd::geteuid().as_raw() || mode & 0o022 != 0 {
+        let text = format!("{folder:?} belongs to {owner} and has mode 0{mode:o}: others may write to it");
+        return Err(Error::new(Kind::State, text));
+    }
     lock.lock().context(|| format!("flock({folder:?})"))?;
     Ok(lock)
 }
@@ -149,5 +155,21 @@ mod tests {
         assert!(!path.exists());
         remove_stale(&path).unwrap();
         remove_stale(&folder.path().join("nowhere/s")).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        for (mode, good) in [(0o755, true), (0o711, true), (0o770, false), (0o1777, false)] {
+            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            let bound = bind(&path);
+            assert_eq!(bound.is_ok(), good, "{mode:o}: {bound:?}");
+        }
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(1), None).unwrap();
+            assert!(bind(&path).unwrap_err().to_string().contains("belongs to 1"));
+        }
     }
 }
