@@ -9,6 +9,7 @@
 use super::exit::Exit;
 use super::freezer::Freezer;
 use super::lifecycle::{never_ran, Life, Process};
+use super::oom::KILLED;
 use super::record;
 use super::request::{Deleted, Event, Options, ProcessKey, ProcessState, Status};
 use super::{exec, hooks, EventSink, Sandbox};
@@ -44,6 +45,8 @@ pub(super) struct Slot {
     pub freezer: Freezer,
     /// The first process has ended, and its exit waits for those of its execs.
     pub ending: Option<ExitStatus>,
+    /// The cgroup went, with news that may have been of an OOM kill.
+    pub oom_suspected: bool,
     /// A Delete is at work.
     pub deleting: bool,
 }
@@ -221,6 +224,9 @@ impl Container {
             return;
         }
         if let Some(status) = slot.ending.take() {
+            if slot.oom_suspected && status.code == KILLED {
+                self.oom_killed();
+            }
             self.finish(&mut slot.init, None, status);
         }
     }
@@ -301,10 +307,6 @@ impl Container {
             io.close_stdin();
         }
         Ok(())
-    }
-
-    pub fn oom_killed(&self) {
-        self.emit(Event::Oom { container: self.id.clone() });
     }
 
     pub fn delete_exec(&self, id: &str) -> Result<Deleted> {

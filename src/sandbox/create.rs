@@ -34,7 +34,14 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
         life: Life::Stopped(never_ran()),
         early: None,
     };
-    let slot = Slot { init, execs: BTreeMap::new(), freezer: Freezer::Thawed, ending: None, deleting: false };
+    let slot = Slot {
+        init,
+        execs: BTreeMap::new(),
+        freezer: Freezer::Thawed,
+        ending: None,
+        oom_suspected: false,
+        deleting: false,
+    };
     let container = Arc::new(Container {
         id: request.id.clone(),
         bundle: request.bundle.clone(),

@@ -12,6 +12,7 @@ mod exit;
 mod freezer;
 mod hooks;
 mod lifecycle;
+mod oom;
 pub mod record;
 mod request;
 mod signal;

@@ -43,6 +43,8 @@ pub struct Stage {
     pub frozen: AtomicBool,
     /// How often the cgroup was killed.
     pub kills: AtomicU32,
+    /// The next container's watch.
+    pub oom: Mutex<Option<oom::Watch>>,
     /// The cgroup cannot be killed.
     pub immortal: AtomicBool,
     /// How often the cgroup was removed.
@@ -136,7 +138,7 @@ impl Cgroup for FakeCgroup {
         Ok(Stats::V2(Box::<V2>::default()))
     }
     fn watch_oom(&self) -> Result<Option<oom::Watch>> {
-        Ok(None)
+        Ok(self.0.oom.lock().unwrap().take())
     }
     fn remove(&self) -> Result<()> {
         self.0.removals.fetch_add(1, Ordering::SeqCst);
