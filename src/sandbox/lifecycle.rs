@@ -21,8 +21,10 @@ use crate::stdio::{Io, Stdio};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
-/// How long the news of an exit waits for the terminal's last output; copying it takes well under a millisecond.
+/// How long after an exit its news waits for the terminal's last output; copying it takes well under a millisecond.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long it waits at least: it may have been kept by another exit, whose reader is stuck.
+const LEAST_WORDS: Duration = Duration::from_millis(10);
 
 /// The exit code that stands for "it never ran".
 pub(super) const NEVER_RAN: u32 = 255;
@@ -105,7 +107,7 @@ impl Process {
         self.life = Life::Stopped(status);
         if let Some(io) = &self.io {
             io.ended();
-            io.settle(LAST_WORDS);
+            io.settle(patience(status.at.elapsed().unwrap_or_default()));
         }
     }
 
@@ -119,4 +121,24 @@ impl Process {
 
 pub(super) fn never_ran() -> ExitStatus {
     ExitStatus { code: NEVER_RAN, at: SystemTime::now() }
+}
+
+/// All exits wait one after the other, so the time that one has waited for others counts.
+fn patience(since_exit: Duration) -> Duration {
+    LAST_WORDS.saturating_sub(since_exit).max(LEAST_WORDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_exits_with_stuck_readers_are_told_within_two_seconds() {
+        let mut clock = Duration::ZERO;
+        for _ in 0..100 {
+            clock += patience(clock);
+        }
+        assert!(clock < Duration::from_secs(2), "{clock:?}");
+        assert_eq!(patience(Duration::ZERO), LAST_WORDS);
+    }
 }
