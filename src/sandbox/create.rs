@@ -135,7 +135,7 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Re
     Ok(())
 }
 
-fn read_spec(bundle: &Path) -> Result<Spec> {
+pub(super) fn read_spec(bundle: &Path) -> Result<Spec> {
     let path = bundle.join("config.json");
     let json = std::fs::read(&path).context(|| format!("read({path:?})"))?;
     Spec::parse(&json).context(|| format!("{path:?}"))

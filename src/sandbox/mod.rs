@@ -18,6 +18,7 @@ mod request;
 mod signal;
 mod watch;
 
+pub use hooks::poststop_of;
 pub use request::{
     Connected, Create, Deleted, Event, Options, ProcessKey, ProcessState, RootfsMount, Status,
 };

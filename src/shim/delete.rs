@@ -9,6 +9,7 @@ use super::arguments::Arguments;
 use super::{socket, start};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
+use crate::sandbox;
 use crate::sandbox::record::{self, Record};
 use crate::service::convert;
 use crate::sys::{mount, wait};
@@ -24,6 +25,8 @@ use std::time::{Duration, Instant, SystemTime};
 const KILLED: u32 = 137;
 /// containerd gives this verb five seconds.
 const GONE: Duration = Duration::from_secs(2);
+/// Of which the poststop hooks have these.
+const HOOKS: Duration = Duration::from_secs(2);
 
 pub(super) fn delete(arguments: &Arguments) -> Result<()> {
     let bundle = match arguments.bundle == Path::new("") {
@@ -46,6 +49,10 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
     }
     for done in [unmount_below(&bundle), remove_socket(&bundle)] {
         done.unwrap_or_else(|error| complain(&error));
+    }
+    if let Some(record) = &record {
+        // The server runs them before it removes the record.
+        sandbox::poststop_of(&record.id, &bundle, HOOKS).unwrap_or_else(|error| complain(&error));
     }
     record::remove(&bundle);
     let response = convert::deleted(pid, crate::launch::ExitStatus { code, at });
