@@ -5,6 +5,7 @@ BED = tests/testbed
 .PHONY: build demo test check test-v2 deps fetch
 
 # The shim for an installation: target/x86_64-unknown-linux-gnu/release/containerd-shim-shoal-v2
+build: export SHOAL_REVISION ?= $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 build: deps
 	$(CARGO) build --release
 

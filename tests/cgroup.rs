@@ -279,7 +279,7 @@ fn an_oom_kill_is_told() {
         wait_readable(&watch, Duration::from_secs(1));
         match watch.take().unwrap() {
             Happened::Kills(n) => kills += n,
-            Happened::Gone => panic!("the cgroup is there"),
+            Happened::Gone { .. } => panic!("the cgroup is there"),
         }
     }
     use std::os::unix::process::ExitStatusExt;
@@ -289,8 +289,35 @@ fn an_oom_kill_is_told() {
         Stats::V2(stats) => assert_eq!(stats.memory_events.unwrap().oom_kill, 1),
     }
     finish(&*cgroup);
-    wait_readable(&watch, Duration::from_secs(1));
-    assert_eq!(watch.take().unwrap(), Happened::Gone);
+    assert!(wait_readable(&watch, Duration::from_secs(10)), "the removal is not told");
+    match watch.take().unwrap() {
+        Happened::Kills(n) => assert!(!layout.is_v2() && n == 0, "{n} kills"),
+        Happened::Gone { .. } => assert!(layout.is_v2()),
+    }
+}
+
+#[test]
+fn an_oom_kill_is_told_when_the_cgroup_is_gone() {
+    let Some(layout) = layout() else { return };
+    if !counts_memory(&layout) {
+        return;
+    }
+    let cgroup = make(&layout, "late", r#"{"memory":{"limit":20971520,"swap":20971520}}"#);
+    let mut watch = cgroup.watch_oom().unwrap().expect("a memory controller");
+    let mut child = inside(&*cgroup, "exec tail -n 1 /dev/zero");
+    child.wait().unwrap();
+    finish(&*cgroup);
+    let mut told = false;
+    while !told {
+        assert!(wait_readable(&watch, Duration::from_secs(10)), "no kill is told");
+        told = match watch.take().unwrap() {
+            Happened::Kills(n) => n > 0,
+            Happened::Gone { changed } => {
+                assert!(changed);
+                true
+            }
+        };
+    }
 }
 
 #[test]

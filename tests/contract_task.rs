@@ -9,7 +9,9 @@ mod world;
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use protobuf::{Enum, Message};
+use shoal::cgroup::{self, oom};
 use states::{call, code, container_in, FP, NF, OK, UN};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use ttrpc::proto::Code;
 use wire::{decode, TASK_V2, TASK_V3};
@@ -23,6 +25,26 @@ fn an_exec_of_a_container_that_has_ended_cannot_start() {
     world.end("c1", "");
     assert_eq!(call(&mut world, "Start", "e1"), FP);
     assert_eq!(call(&mut world, "Delete", "e1"), OK);
+}
+
+#[test]
+fn an_exec_that_is_born_after_the_containers_end_is_killed_too() {
+    let mut world = World::new();
+    // It shares the host's pid namespace: no kernel ends it with the first process.
+    world.create_with("c1", r#", { "type": "pid" }"#, "");
+    world.start("c1", "");
+    world.add("c1", "e1");
+    let mut other = world.connect();
+    world.stage.hold.store(true, Ordering::SeqCst);
+    let start = StartRequest { id: "c1".into(), exec_id: "e1".into(), ..Default::default() };
+    other.ask(TASK_V3, "Start", &start, Duration::ZERO);
+    world.until(|stage| stage.held.load(Ordering::SeqCst));
+    world.wire.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGTERM, false)).unwrap();
+    world.until(|stage| stage.kills.load(Ordering::SeqCst) > 0);
+    world.stage.hold.store(false, Ordering::SeqCst);
+    decode::<StartResponse>(other.next().unwrap().1).unwrap();
+    assert_eq!(world.wait("c1", "e1").exit_status, 137);
+    assert_eq!(world.wait("c1", "").exit_status, 143);
 }
 
 #[test]
@@ -157,6 +179,125 @@ fn a_start_that_fails_stops_the_container_and_says_why() {
 }
 
 #[test]
+fn a_container_whose_start_failed_can_be_deleted_at_once() {
+    let hook = r#""hooks": { "startContainer": [{ "path": "/bin/hook" }] }, "root""#;
+    for with in [r#""root""#, hook] {
+        let mut world = World::new();
+        *world.stage.late.lock().unwrap() = Duration::from_millis(200);
+        world.create_with("c1", r#""root""#, with);
+        // Of the hook's program, or of the container's.
+        *world.stage.refuse.lock().unwrap() = Some(libc::ENOENT);
+        assert_eq!(call(&mut world, "Start", ""), Code::UNKNOWN);
+        assert_eq!(call(&mut world, "Delete", ""), OK, "{with}");
+        assert_eq!(world.events(3), ["create c1", "exit c1 c1 137", "delete c1 137"]);
+    }
+}
+
+#[test]
+fn a_cgroup_that_cannot_be_killed_is_removed_all_the_same() {
+    let mut world = World::new();
+    world.stage.immortal.store(true, Ordering::SeqCst);
+    let mut request = world.create_request("c1");
+    request.stdout = "/nowhere/stdout".into();
+    assert_ne!(code(world.wire.task::<CreateTaskResponse>("Create", &request)), OK);
+    let tried = |world: &World| {
+        (world.stage.kills.load(Ordering::SeqCst), world.stage.removals.load(Ordering::SeqCst))
+    };
+    assert_eq!(tried(&world), (1, 1));
+    container_in(&mut world, "stopped");
+    world.delete("c1", "");
+    assert_eq!(tried(&world), (2, 2));
+}
+
+#[test]
+fn a_pause_that_takes_long_keeps_nobody_from_the_container() {
+    let mut world = World::new();
+    container_in(&mut world, "running");
+    world.add("c1", "e1");
+    world.stage.stuck.store(true, Ordering::SeqCst);
+    let mut other = world.connect();
+    let request = PauseRequest { id: "c1".into(), ..Default::default() };
+    other.ask(TASK_V3, "Pause", &request, Duration::ZERO);
+    world.until(|stage| stage.freezing.load(Ordering::SeqCst));
+    let answers = [
+        ("State", "", OK),
+        ("Kill", "", OK),
+        ("Pause", "", FP),
+        ("Resume", "", FP),
+        ("Start", "e1", FP),
+        ("Delete", "", FP),
+    ];
+    for (method, exec, expected) in answers {
+        assert_eq!(call(&mut world, method, exec), expected, "{method} {exec}");
+    }
+    let kill = kill_request("c1", "", libc::SIGKILL, false);
+    world.wire.task::<Empty>("Kill", &kill).unwrap();
+    assert_eq!(world.wait("c1", "").exit_status, 137);
+    // The kill's thaw has come before the freeze, which has to be undone.
+    world.stage.stuck.store(false, Ordering::SeqCst);
+    assert_eq!(code(decode::<Empty>(other.next().unwrap().1)), FP);
+    assert!(!world.stage.frozen.load(Ordering::SeqCst));
+    assert!(!world.events(4).contains(&"paused c1".into()));
+    world.delete("c1", "");
+}
+
+/// A v2 cgroup of plain files with a count of OOM kills, and the watch of it.
+fn counted_cgroup() -> (tempfile::TempDir, oom::Watch) {
+    let folder = tempfile::tempdir().unwrap();
+    for (file, text) in [("cgroup.procs", ""), ("memory.events", "oom_kill 0\n")] {
+        std::fs::write(folder.path().join(file), text).unwrap();
+    }
+    let mount = folder.path().parent().unwrap().to_owned();
+    let below = folder.path().file_name().unwrap().into();
+    let record = cgroup::Record {
+        v2: true,
+        members: vec![cgroup::Member { mount, below, names: vec![] }],
+        unit: None,
+    };
+    let opened = cgroup::open(&cgroup::Host::default(), &record).unwrap().expect("it is there");
+    let watch = opened.watch_oom().unwrap().expect("it counts");
+    (folder, watch)
+}
+
+#[test]
+fn an_oom_kill_is_told_though_the_cgroup_went_with_the_count() {
+    // The watch hears of it before the exit, and after.
+    for early in [true, false] {
+        // Whether it was killed, by an OOM killer that changed the count.
+        for (killed, changed) in [(true, true), (false, true), (true, false)] {
+            let mut world = World::new();
+            let (folder, watch) = counted_cgroup();
+            *world.stage.oom.lock().unwrap() = Some(watch);
+            container_in(&mut world, "running");
+            let goes = || {
+                let events = folder.path().join("memory.events");
+                let gone = folder.path().join("gone");
+                if changed {
+                    std::fs::hard_link(&events, &gone).unwrap();
+                    std::fs::remove_file(&events).unwrap();
+                    std::fs::write(&gone, "oom_kill 1\n").unwrap();
+                } else {
+                    std::fs::remove_file(&events).unwrap();
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            };
+            let signal = if killed { libc::SIGKILL } else { libc::SIGTERM };
+            if early {
+                goes();
+            }
+            world.wire.task::<Empty>("Kill", &kill_request("c1", "", signal, false)).unwrap();
+            world.wait("c1", "");
+            if !early {
+                goes();
+            }
+            let expected = killed && changed;
+            let events = world.events(3 + usize::from(expected));
+            assert_eq!(events.contains(&"oom c1".into()), expected, "{early} {killed} {changed}: {events:?}");
+        }
+    }
+}
+
+#[test]
 fn the_state_tells_what_the_request_said() {
     let mut world = World::new();
     let request = world.create_request("c1");
@@ -219,6 +360,16 @@ fn a_hundred_waits_end_with_the_process() {
         let response: WaitResponse = decode(wire.next().unwrap().1).unwrap();
         assert_eq!((response.exit_status, &response.exited_at), (137, &ended.exited_at));
     }
+}
+
+#[test]
+fn killing_all_of_a_container_that_has_ended_finds_nothing() {
+    let mut world = World::new();
+    container_in(&mut world, "stopped");
+    let request = kill_request("c1", "", libc::SIGKILL, true);
+    let (code, message) = world.wire.task::<Empty>("Kill", &request).unwrap_err();
+    assert_eq!(code, NF);
+    assert!(message.contains("process already finished"), "{message}");
 }
 
 #[test]

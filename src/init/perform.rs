@@ -101,6 +101,7 @@ pub(super) fn perform<'a>(
         Step::Hooks => super::rendezvous(lent, number),
 
         Step::Pivot => enter::pivot(registers.root()?),
+        Step::Detach { target } => enter::detach(target),
         Step::MoveRoot => enter::move_root(registers.root()?),
         Step::RootPropagation(propagation) => {
             let flags = propagation.flag | if propagation.recursive { libc::MS_REC } else { 0 };

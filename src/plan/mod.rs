@@ -68,7 +68,9 @@ pub struct Input<'a> {
     pub filter: Option<Filter>,
     /// The container's own cgroup: `(mount point, path below it)` of each hierarchy.
     pub cgroup_dirs: &'a [(PathBuf, PathBuf)],
-    pub no_pivot_root: bool,
+    /// Without pivot_root(2): the full procfs and sysfs mounts of the host ([`Host::revealing`]), which stay in the
+    /// mount namespace then.
+    pub no_pivot_root: Option<&'a [PathBuf]>,
     pub no_new_keyring: bool,
 }
 

@@ -29,6 +29,7 @@ impl Step {
             | Step::ReadonlyRoot
             | Step::Hooks => Phase::Root,
             Step::Pivot
+            | Step::Detach { .. }
             | Step::MoveRoot
             | Step::RootPropagation(_)
             | Step::Hostname(_)

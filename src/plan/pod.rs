@@ -32,7 +32,7 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
     if input.root.is_some() {
         b.step("cgroup_parent", Step::EnterCgroup);
     }
-    isolate::pod(&mut b, &namespaces, input.sysctls)?;
+    isolate::pod(&mut b, &namespaces, input)?;
     if let Some(root) = input.root {
         empty_root(&mut b, root)?;
     }

@@ -5,6 +5,7 @@
 
 use super::container::{Container, Link, Slot};
 use super::exit::Exit;
+use super::freezer::Freezer;
 use super::lifecycle::{never_ran, Life, Process};
 use super::pod::member;
 use super::record::{self, Record};
@@ -14,7 +15,7 @@ use super::Sandbox;
 use crate::cgroup::oom::{Happened, Watch};
 use crate::error::{Context, Result};
 use crate::launch::Order;
-use crate::plan;
+use crate::plan::{self, Host};
 use crate::seccomp::{Cache, Compiled};
 use crate::spec::Spec;
 use crate::stdio::Labels;
@@ -40,9 +41,10 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
     let slot = Slot {
         init,
         execs: BTreeMap::new(),
-        frozen: false,
+        freezer: Freezer::Thawed,
         frozen_with_pod: false,
         ending: None,
+        oom_suspected: false,
         deleting: false,
     };
     let container = Arc::new(Container {
@@ -57,8 +59,11 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
     });
     let launched = launch(sandbox, &container, &request);
     if launched.is_err() {
-        if let Err(e) = container.cgroup.kill().and_then(|()| container.cgroup.remove()) {
-            log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
+        // The one may work where the other does not: an empty cgroup needs no kill.
+        for left in [container.cgroup.kill(), container.cgroup.remove()] {
+            if let Err(e) = left {
+                log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
+            }
         }
         record::remove(&container.bundle);
     }
@@ -78,6 +83,7 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Re
     if let Some(compiled) = &compiled {
         warn(id, &compiled.warnings);
     }
+    let revealing = options.no_pivot_root.then(|| Host::revealing(Path::new("/"))).transpose()?;
     let plan = plan::create(&plan::Input {
         spec,
         host: &sandbox.config.host,
@@ -86,7 +92,7 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Re
         rootfs: &rootfs,
         filter: compiled.map(|compiled| compiled.filter),
         cgroup_dirs: &cgroup.directories(),
-        no_pivot_root: options.no_pivot_root,
+        no_pivot_root: revealing.as_deref(),
         no_new_keyring: options.no_new_keyring,
     })?;
     warn(id, &plan.warnings);
@@ -137,7 +143,7 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Re
     Ok(())
 }
 
-fn read_spec(bundle: &Path) -> Result<Spec> {
+pub(super) fn read_spec(bundle: &Path) -> Result<Spec> {
     let path = bundle.join("config.json");
     let json = std::fs::read(&path).context(|| format!("read({path:?})"))?;
     Spec::parse(&json).context(|| format!("{path:?}"))

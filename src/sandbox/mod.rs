@@ -9,13 +9,17 @@ mod create;
 mod dump;
 mod exec;
 mod exit;
+mod freezer;
 mod hooks;
 mod lifecycle;
+mod oom;
 mod pod;
 pub mod record;
 mod request;
+mod signal;
 mod watch;
 
+pub use hooks::poststop_of;
 pub use pod::{
     member_links, Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
     UserMappings,

@@ -9,8 +9,8 @@ use super::arguments::Arguments;
 use super::{socket, start};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
-use crate::sandbox::member_links;
 use crate::sandbox::record::{self, Record};
+use crate::sandbox::{member_links, poststop_of};
 use crate::service::convert;
 use crate::sys::{mount, wait};
 use protobuf::Message;
@@ -18,7 +18,6 @@ use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +25,8 @@ use std::time::{Duration, Instant, SystemTime};
 const KILLED: u32 = 137;
 /// containerd gives this verb five seconds.
 const GONE: Duration = Duration::from_secs(2);
+/// Of which the poststop hooks have these.
+const HOOKS: Duration = Duration::from_secs(2);
 
 pub(super) fn delete(arguments: &Arguments) -> Result<()> {
     let bundle = match arguments.bundle == Path::new("") {
@@ -56,6 +57,11 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
     }
     for done in [unmount_below(&bundle), remove_socket(&bundle)] {
         done.unwrap_or_else(|error| complain(&error));
+    }
+    // A pod has no hooks.
+    if let Some(record) = record.as_ref().filter(|record| record.parent.is_none()) {
+        // The server runs them before it removes the record.
+        poststop_of(&record.id, &bundle, HOOKS).unwrap_or_else(|error| complain(&error));
     }
     record::remove(&bundle);
     let response = convert::deleted(pid, crate::launch::ExitStatus { code, at });
@@ -186,10 +192,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 fn remove_socket(bundle: &Path) -> Result<()> {
     let Ok(address) = std::fs::read_to_string(bundle.join(start::ADDRESS)) else { return Ok(()) };
     let Some(path) = address.trim().strip_prefix("unix://").map(Path::new) else { return Ok(()) };
-    match UnixStream::connect(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => socket::remove(path),
-        _ => Ok(()),
-    }
+    socket::remove_stale(path)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! A test holds each word of it against the code that reads specs.
 
-use crate::spec;
+use crate::{seccomp, spec};
 use serde_json::{json, Value};
 
 /// Words that are not for the filesystem; `r…` is the recursive form of mount_setattr(2).
@@ -70,6 +70,28 @@ pub(super) const MOUNT_OPTIONS: &[&str] = &[
 
 const NAMESPACES: [&str; 6] = ["cgroup", "ipc", "mount", "network", "pid", "uts"];
 
+const ACTIONS: [&str; 8] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+const OPERATORS: [&str; 7] = [
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_MASKED_EQ",
+    "SCMP_CMP_NE",
+];
+const FLAGS: [&str; 3] =
+    ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"];
+
 pub(super) fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
@@ -82,22 +104,12 @@ pub(super) fn features() -> Value {
             "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true },
             "seccomp": {
                 "enabled": true,
-                "actions": [
-                    "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
-                    "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
-                ],
-                "operators": [
-                    "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ",
-                    "SCMP_CMP_NE",
-                ],
-                "archs": [
-                    "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_MIPS", "SCMP_ARCH_MIPS64",
-                    "SCMP_ARCH_MIPS64N32", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32",
-                    "SCMP_ARCH_PPC", "SCMP_ARCH_PPC64", "SCMP_ARCH_PPC64LE", "SCMP_ARCH_RISCV64", "SCMP_ARCH_S390",
-                    "SCMP_ARCH_S390X", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64",
-                ],
-                "knownFlags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"],
-                "supportedFlags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"],
+                "actions": ACTIONS,
+                "operators": OPERATORS,
+                "archs": seccomp::accepted(),
+                // Each kernel that can run the server knows them all.
+                "knownFlags": FLAGS,
+                "supportedFlags": FLAGS,
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
@@ -149,6 +161,41 @@ mod tests {
         }
         for word in ["idmap", "ridmap", "size=1"] {
             assert!(parsed(json!([{ "type": "mount" }]), json!(["bind", word])).is_err());
+        }
+    }
+
+    #[test]
+    fn every_word_of_seccomp_is_compiled_and_no_other() {
+        let compiled = |field: &str, word: &Value| {
+            let mut profile = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["read"], "action": "SCMP_ACT_TRAP", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}],
+            });
+            match field {
+                "actions" => profile["syscalls"][0]["action"] = word.clone(),
+                "operators" => profile["syscalls"][0]["args"][0]["op"] = word.clone(),
+                "archs" => profile["architectures"] = json!([word]),
+                _ => profile["flags"] = json!([word]),
+            }
+            let spec = json!({
+                "ociVersion": "1.2.0",
+                "root": { "path": "rootfs" },
+                "process": { "cwd": "/", "args": ["sh"], "user": { "uid": 0, "gid": 0 } },
+                "linux": { "namespaces": [{ "type": "mount" }], "seccomp": profile },
+            });
+            let spec = Spec::parse(spec.to_string().as_bytes())?;
+            crate::seccomp::compile(&spec.seccomp.expect("a profile"))
+        };
+        let features = features();
+        for field in ["actions", "operators", "archs", "knownFlags", "supportedFlags"] {
+            for word in features["linux"]["seccomp"][field].as_array().expect(field) {
+                compiled(field, word).unwrap_or_else(|e| panic!("{word}: {e}"));
+            }
+        }
+        let others = [("actions", "SCMP_ACT_NOTIFY"), ("flags", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")];
+        for (field, word) in others {
+            let error = compiled(field, &word.into()).expect_err(word);
+            assert_eq!(error.kind(), Kind::Unsupported, "{word}");
         }
     }
 }

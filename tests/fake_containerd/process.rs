@@ -73,6 +73,18 @@ fn where_the_program_has_no_path_the_server_runs_from_sealed_memory() {
 }
 
 #[test]
+fn an_option_without_an_effect_is_in_the_log() {
+    let containerd = Containerd::new(Version::V2_3);
+    let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    let options = oci::Options { binary_name: "crun".into(), ..Default::default() };
+    let shim = containerd.try_start("c1", &bundle, Some(&runc(options))).unwrap();
+    assert!(containerd.logged("start: options: BinaryName has no effect"));
+    shut_down(containerd.connect(&shim), "c1");
+    containerd.delete("c1");
+    containerd.remove_bundle("c1");
+}
+
+#[test]
 fn a_server_at_rest_is_small() {
     let containerd = Containerd::new(Version::V2_3);
     containerd.prepare("c1", &["/probe", "sleep"], json!({}));

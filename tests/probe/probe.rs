@@ -4,6 +4,7 @@
 #![no_main]
 
 mod orphan;
+mod procfs;
 mod report;
 mod watch;
 
@@ -29,6 +30,8 @@ extern "C" fn main() -> i32 {
         ["sleep"] => loop {
             std::thread::park();
         },
+        ["procfs"] => println!("{}", procfs::unshared(&words)),
+        ["procfs", "inside"] => println!("{}", procfs::mounted()),
         ["exit", code] => return code.parse().unwrap_or(125),
         other => {
             eprintln!("probe: {other:?}: not a command");

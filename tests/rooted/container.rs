@@ -56,6 +56,7 @@ impl Bundle {
 
     pub fn plan(&self) -> Result<Plan> {
         let spec = Spec::parse(&serde_json::to_vec(&self.spec).unwrap())?;
+        let revealing = self.no_pivot_root.then(|| Host::revealing(Path::new("/"))).transpose()?;
         plan::create(&plan::Input {
             spec: &spec,
             host: &Host::probe(Path::new("/"))?,
@@ -64,7 +65,7 @@ impl Bundle {
             rootfs: &self.rootfs,
             filter: None,
             cgroup_dirs: &[],
-            no_pivot_root: self.no_pivot_root,
+            no_pivot_root: revealing.as_deref(),
             no_new_keyring: false,
         })
     }

@@ -133,6 +133,41 @@ fn sysctls_of_the_host_are_refused_by_path_too() {
 }
 
 #[test]
+fn a_hostname_of_the_host_is_refused_by_path_too() {
+    if !rooted("a_hostname_of_the_host_is_refused_by_path_too") {
+        return;
+    }
+    for field in ["hostname", "domainname"] {
+        let mut bundle = bundle();
+        let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "uts");
+        namespaces.push(json!({"type": "uts", "path": "/proc/self/ns/uts"}));
+        bundle.spec["hostname"] = Value::Null;
+        bundle.report();
+        // What it is already: were it set, nothing would change.
+        let own = std::fs::read_to_string(format!("/proc/sys/kernel/{field}")).unwrap();
+        bundle.spec[field] = own.trim().into();
+        let error = bundle.create().err().expect("refused").to_string();
+        assert!(error.ends_with(&format!("the host's, which {field} would change")), "{error}");
+    }
+}
+
+#[test]
+fn the_mount_namespace_of_the_host_is_refused_by_path_too() {
+    if !rooted("the_mount_namespace_of_the_host_is_refused_by_path_too") {
+        return;
+    }
+    let mut bundle = bundle();
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "mount");
+    namespaces.push(json!({"type": "mount", "path": "/proc/self/ns/mnt"}));
+    let error = bundle.create().err().expect("refused").to_string();
+    assert!(error.ends_with("the host's, which the container's mounts would change"), "{error}");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(bundle.dir.path().to_str().unwrap()), "a mount on the host");
+}
+
+#[test]
 fn a_cgroup_namespace_is_as_with_runc() {
     if !rooted("a_cgroup_namespace_is_as_with_runc") {
         return;

@@ -256,6 +256,22 @@ fn limits_that_are_refused_are_told_with_their_field() {
 }
 
 #[test]
+fn no_user_namespace_in_a_container_can_mount_a_procfs_without_masks() {
+    needs_root!("no_user_namespace_in_a_container_can_mount_a_procfs_without_masks");
+    for no_pivot_root in [false, true] {
+        let mut bundle = Bundle::new(&["/probe", "procfs"]);
+        bundle.no_pivot_root = no_pivot_root;
+        for (whose, answer) in bundle.reports() {
+            assert_eq!(answer, "EPERM", "{whose}, no_pivot_root: {no_pivot_root}");
+        }
+        bundle.spec["linux"]["maskedPaths"] = Value::Null;
+        bundle.spec["linux"]["readonlyPaths"] = Value::Null;
+        assert_eq!(bundle.report(), "ok", "the probe finds nothing");
+    }
+    assert!(std::path::Path::new("/proc/self/fd").exists(), "the host's is gone");
+}
+
+#[test]
 fn without_pivot_root_all_is_the_same() {
     needs_root!("without_pivot_root_all_is_the_same");
     let mut bundle = Bundle::new(&["/probe", "report"]);

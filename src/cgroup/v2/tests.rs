@@ -124,3 +124,26 @@ fn statistics_come_from_the_files() {
     assert_eq!(stats.pids.current, 4);
     assert!(stats.cpu_pressure.is_none());
 }
+
+#[test]
+fn a_freeze_that_fails_leaves_nothing_frozen() {
+    // A directory can be opened, and not be read.
+    let tree = tree().with_leaf("unified", &[("cgroup.events/x", ""), ("cgroup.freeze", "0")]);
+    let cgroup = tree.make(&format!("{{{OPEN}}}")).unwrap();
+    assert_eq!(cgroup.freeze().unwrap_err().errno(), Some(libc::EISDIR));
+    assert_eq!(tree.leaf("unified", "cgroup.freeze"), "0");
+}
+
+#[test]
+fn a_freeze_ends_when_another_thaws() {
+    let tree = tree().with_leaf("unified", &[("cgroup.events", "frozen 0\n"), ("cgroup.freeze", "0")]);
+    let cgroup = tree.make(&format!("{{{OPEN}}}")).unwrap();
+    std::thread::scope(|scope| {
+        let freezing = scope.spawn(|| cgroup.freeze());
+        while tree.leaf("unified", "cgroup.freeze") != "1" {
+            std::thread::yield_now();
+        }
+        cgroup.thaw().unwrap();
+        assert_eq!(freezing.join().unwrap().unwrap_err().kind(), Kind::State);
+    });
+}
