@@ -1,6 +1,6 @@
 //! The OCI features document of what is implemented: runtime-spec, features.md and features-linux.md.
 //!
-//! A test holds each word of it against the code that reads specs.
+//! Tests hold its lists of words against the code that reads specs.
 
 use crate::spec;
 use serde_json::{json, Value};
@@ -149,6 +149,102 @@ mod tests {
         }
         for word in ["idmap", "ridmap", "size=1"] {
             assert!(parsed(json!([{ "type": "mount" }]), json!(["bind", word])).is_err());
+        }
+    }
+
+    fn words(at: &str) -> Vec<String> {
+        serde_json::from_value(features().pointer(at).expect(at).clone()).expect(at)
+    }
+
+    fn with(field: &str, value: Value) -> Result<Spec, crate::error::Error> {
+        let mut spec = json!({
+            "ociVersion": "1.2.1",
+            "root": { "path": "rootfs" },
+            "process": { "cwd": "/", "args": ["sh"], "user": { "uid": 0, "gid": 0 } },
+            "linux": { "namespaces": [{ "type": "mount" }] },
+        });
+        let (place, name) = field.rsplit_once('/').expect("a pointer");
+        spec.pointer_mut(place).expect(place)[name] = value;
+        Spec::parse(spec.to_string().as_bytes())
+    }
+
+    #[test]
+    fn every_hook_of_the_document_is_read_and_there_are_no_others() {
+        let spec::hook::Hooks {
+            prestart,
+            create_runtime,
+            create_container,
+            start_container,
+            poststart,
+            poststop,
+        } = {
+            let hook = |name: String| (name.clone(), json!([{ "path": format!("/{name}") }]));
+            let all: serde_json::Map<String, Value> = words("/hooks").into_iter().map(hook).collect();
+            with("/hooks", all.into()).expect("all are known").hooks
+        };
+        let lists = [prestart, create_runtime, create_container, start_container, poststart, poststop];
+        let read: Vec<String> =
+            lists.iter().flatten().map(|hook| hook.path.display().to_string()[1..].to_owned()).collect();
+        assert_eq!(read, words("/hooks"));
+    }
+
+    #[test]
+    fn every_capability_of_the_document_is_known_and_the_next_one_is_not() {
+        let names = words("/linux/capabilities");
+        let spec = with("/process/capabilities", json!({ "bounding": names })).expect("all are known");
+        let process = spec.process;
+        assert_eq!(process.warnings, Vec::<String>::new());
+        assert_eq!(process.capabilities.expect("given").bounding, (1 << names.len()) - 1);
+        let spec = with("/process/capabilities", json!({ "bounding": ["CAP_NEXT"] })).expect("ignored");
+        assert_eq!(spec.process.warnings.len(), 1);
+    }
+
+    /// Parsed and compiled: what libseccomp cannot do must not be promised.
+    fn compiled(profile: Value) -> Result<(), crate::error::Error> {
+        let seccomp = with("/linux/seccomp", profile)?.seccomp.expect("given");
+        crate::seccomp::compile(&seccomp).map(drop)
+    }
+
+    #[test]
+    fn every_seccomp_word_of_the_document_is_taken() {
+        for action in words("/linux/seccomp/actions") {
+            let rule = json!({ "names": ["mkdir"], "action": action });
+            let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] });
+            compiled(profile).unwrap_or_else(|e| panic!("{action}: {e}"));
+            compiled(json!({ "defaultAction": action })).unwrap_or_else(|e| panic!("default {action}: {e}"));
+        }
+        for operator in words("/linux/seccomp/operators") {
+            let condition = json!({ "index": 0, "value": 7, "valueTwo": 3, "op": operator });
+            let rule = json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [condition] });
+            compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule] }))
+                .unwrap_or_else(|e| panic!("{operator}: {e}"));
+        }
+        // One program cannot be for both byte orders: libseccomp refuses these beside the one of this machine.
+        let big = ["MIPS", "MIPS64", "MIPS64N32", "PPC", "PPC64", "S390", "S390X"];
+        for arch in words("/linux/seccomp/archs") {
+            let rule = json!({ "names": ["mkdirat"], "action": "SCMP_ACT_ALLOW" });
+            let profile =
+                json!({ "defaultAction": "SCMP_ACT_ERRNO", "architectures": [arch], "syscalls": [rule] });
+            with("/linux/seccomp", profile.clone()).unwrap_or_else(|e| panic!("{arch}: {e}"));
+            let foreign = big.contains(&&arch["SCMP_ARCH_".len()..]);
+            assert_eq!(compiled(profile).is_err(), foreign && cfg!(target_endian = "little"), "{arch}");
+        }
+        assert_eq!(words("/linux/seccomp/knownFlags"), words("/linux/seccomp/supportedFlags"));
+        for flag in words("/linux/seccomp/supportedFlags") {
+            compiled(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": [flag] }))
+                .unwrap_or_else(|e| panic!("{flag}: {e}"));
+        }
+    }
+
+    #[test]
+    fn what_needs_a_seccomp_listener_is_not_in_the_document_and_is_refused() {
+        let flag = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
+        for (word, profile) in [
+            ("SCMP_ACT_NOTIFY", json!({ "defaultAction": "SCMP_ACT_NOTIFY" })),
+            (flag, json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": [flag] })),
+        ] {
+            assert!(!features().to_string().contains(word), "{word}");
+            assert_eq!(compiled(profile).expect_err(word).kind(), Kind::Unsupported);
         }
     }
 }
