@@ -179,7 +179,7 @@ pub fn runc() -> Option<PathBuf> {
         [testbed.join("forky/usr/sbin/runc"), testbed.join("trixie/usr/sbin/runc"), "/usr/sbin/runc".into()];
     let found = found.into_iter().find(|path| path.exists());
     if found.is_none() {
-        println!("SKIPPED the comparison with runc: no runc (tests/testbed/fetch gets one)");
+        crate::skip::missing("no runc to compare with (tests/testbed/fetch gets one)");
     }
     found
 }
