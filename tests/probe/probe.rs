@@ -3,6 +3,7 @@
 //! No Rust runtime before `main`: it would ignore SIGPIPE and open what is closed of 0, 1 and 2.
 #![no_main]
 
+mod kernel;
 mod report;
 mod watch;
 
@@ -18,6 +19,7 @@ extern "C" fn main() -> i32 {
     match words.get(1..).unwrap_or_default() {
         ["report", ..] => println!("{}", report::all()),
         ["open", paths @ ..] => println!("{}", open(paths)),
+        ["call", numbers @ ..] => println!("{}", kernel::calls(numbers)),
         ["chmod", paths @ ..] => println!("{}", chmod(paths)),
         ["stat", paths @ ..] => println!("{}", report::stat(paths)),
         ["watch", stop] => println!("{}", watch::until(stop)),
