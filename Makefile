@@ -20,8 +20,9 @@ test: fetch
 	$(CARGO) test --no-fail-fast
 	tests/vm/v2 --short
 
-# The inner loop: no root, no servers.
+# The inner loop: no root, no servers. Root only where a tool is missing that building needs.
 check:
+	$(BED)/deps build
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) test --lib --test layering --test golden --test dependencies

@@ -176,6 +176,45 @@ fn a_start_that_fails_stops_the_container_and_says_why() {
     assert_eq!(call(&mut world, "Start", ""), FP);
     world.delete("c1", "");
     assert_eq!(call(&mut world, "State", ""), NF);
+    // Its process was there, and has ended; it never started.
+    assert_eq!(world.events(3), ["create c1", "exit c1 c1 137", "delete c1 137"]);
+}
+
+#[test]
+fn an_exec_whose_start_fails_was_never_there() {
+    let mut world = World::new();
+    container_in(&mut world, "running");
+    world.add("c1", "e1");
+    *world.stage.refuse.lock().unwrap() = Some(libc::EACCES);
+    let request = StartRequest { id: "c1".into(), exec_id: "e1".into(), ..Default::default() };
+    let (code, message) = world.wire.task::<StartResponse>("Start", &request).unwrap_err();
+    assert_eq!(code, Code::UNKNOWN);
+    assert!(message.contains("exec e1 in c1") && message.contains("permission denied"), "{message}");
+    assert_eq!(world.wait("c1", "e1").exit_status, 255);
+    assert_eq!(call(&mut world, "Start", "e1"), FP);
+    assert_eq!(world.delete("c1", "e1").exit_status, 255);
+    // The id is free again, and the container goes on.
+    world.add("c1", "e1");
+    world.start("c1", "e1");
+    let expected = ["create c1", "start c1", "exec-added c1 e1", "exec-added c1 e1", "exec-started c1 e1"];
+    assert_eq!(world.events(expected.len()), expected);
+}
+
+#[test]
+fn an_exec_does_not_start_in_a_paused_container_and_can_after_it() {
+    let mut world = World::new();
+    container_in(&mut world, "running");
+    world.add("c1", "e1");
+    world.pause("c1");
+    let request = StartRequest { id: "c1".into(), exec_id: "e1".into(), ..Default::default() };
+    let (code, message) = world.wire.task::<StartResponse>("Start", &request).unwrap_err();
+    assert_eq!(code, Code::FAILED_PRECONDITION);
+    assert!(message.ends_with("cannot exec in container c1: it is paused"), "{message}");
+    assert_eq!(call(&mut world, "Resume", ""), OK);
+    world.start("c1", "e1");
+    let expected =
+        ["create c1", "start c1", "exec-added c1 e1", "paused c1", "resumed c1", "exec-started c1 e1"];
+    assert_eq!(world.events(expected.len()), expected);
 }
 
 #[test]

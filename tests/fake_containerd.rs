@@ -1,10 +1,14 @@
 //! The real binary, driven as each version of containerd drives it. Needs root.
 
+#[path = "fake_containerd/bad_input.rs"]
+mod bad_input;
 #[path = "fake_containerd/containerd.rs"]
 mod containerd;
 #[path = "fake_containerd/events.rs"]
 #[allow(dead_code)]
 mod fake;
+#[path = "fake_containerd/options.rs"]
+mod options;
 #[path = "fake_containerd/process.rs"]
 mod process;
 mod wire;
@@ -20,9 +24,13 @@ use std::process::Command;
 use std::time::Duration;
 use wire::{decode, Wire, TASK_V2, TASK_V3};
 
-fn create(containerd: &Containerd, wire: &mut Wire, service: &str, id: &str) -> u32 {
+fn create_request(containerd: &Containerd, id: &str) -> CreateTaskRequest {
     let bundle = containerd.bundle(id).to_str().unwrap().to_owned();
-    let request = CreateTaskRequest { id: id.into(), bundle, ..Default::default() };
+    CreateTaskRequest { id: id.into(), bundle, ..Default::default() }
+}
+
+fn create(containerd: &Containerd, wire: &mut Wire, service: &str, id: &str) -> u32 {
+    let request = create_request(containerd, id);
     wire.call::<CreateTaskResponse>(service, "Create", &request).unwrap().pid
 }
 
@@ -43,6 +51,11 @@ fn kill(wire: &mut Wire, service: &str, id: &str) {
 
 fn delete(wire: &mut Wire, service: &str, id: &str) -> DeleteResponse {
     wire.call(service, "Delete", &DeleteRequest { id: id.into(), ..Default::default() }).unwrap()
+}
+
+fn wait(wire: &mut Wire, service: &str, id: &str) -> u32 {
+    let request = WaitRequest { id: id.into(), ..Default::default() };
+    wire.call::<WaitResponse>(service, "Wait", &request).unwrap().exit_status
 }
 
 fn service_of(shim: &Shim) -> &'static str {

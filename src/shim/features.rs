@@ -1,6 +1,6 @@
 //! The OCI features document of what is implemented: runtime-spec, features.md and features-linux.md.
 //!
-//! A test holds each word of it against the code that reads specs.
+//! Tests hold its lists of words against the code that reads specs.
 
 use crate::{seccomp, spec};
 use serde_json::{json, Value};
@@ -164,38 +164,95 @@ mod tests {
         }
     }
 
+    fn words(at: &str) -> Vec<String> {
+        serde_json::from_value(features().pointer(at).expect(at).clone()).expect(at)
+    }
+
+    fn with(field: &str, value: Value) -> Result<Spec, crate::error::Error> {
+        let mut spec = json!({
+            "ociVersion": "1.2.1",
+            "root": { "path": "rootfs" },
+            "process": { "cwd": "/", "args": ["sh"], "user": { "uid": 0, "gid": 0 } },
+            "linux": { "namespaces": [{ "type": "mount" }] },
+        });
+        let (place, name) = field.rsplit_once('/').expect("a pointer");
+        spec.pointer_mut(place).expect(place)[name] = value;
+        Spec::parse(spec.to_string().as_bytes())
+    }
+
     #[test]
-    fn every_word_of_seccomp_is_compiled_and_no_other() {
-        let compiled = |field: &str, word: &Value| {
-            let mut profile = json!({
-                "defaultAction": "SCMP_ACT_ALLOW",
-                "syscalls": [{"names": ["read"], "action": "SCMP_ACT_TRAP", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}],
-            });
-            match field {
-                "actions" => profile["syscalls"][0]["action"] = word.clone(),
-                "operators" => profile["syscalls"][0]["args"][0]["op"] = word.clone(),
-                "archs" => profile["architectures"] = json!([word]),
-                _ => profile["flags"] = json!([word]),
-            }
-            let spec = json!({
-                "ociVersion": "1.2.0",
-                "root": { "path": "rootfs" },
-                "process": { "cwd": "/", "args": ["sh"], "user": { "uid": 0, "gid": 0 } },
-                "linux": { "namespaces": [{ "type": "mount" }], "seccomp": profile },
-            });
-            let spec = Spec::parse(spec.to_string().as_bytes())?;
-            crate::seccomp::compile(&spec.seccomp.expect("a profile"))
+    fn every_hook_of_the_document_is_read_and_there_are_no_others() {
+        let spec::hook::Hooks {
+            prestart,
+            create_runtime,
+            create_container,
+            start_container,
+            poststart,
+            poststop,
+        } = {
+            let hook = |name: String| (name.clone(), json!([{ "path": format!("/{name}") }]));
+            let all: serde_json::Map<String, Value> = words("/hooks").into_iter().map(hook).collect();
+            with("/hooks", all.into()).expect("all are known").hooks
         };
-        let features = features();
-        for field in ["actions", "operators", "archs", "knownFlags", "supportedFlags"] {
-            for word in features["linux"]["seccomp"][field].as_array().expect(field) {
-                compiled(field, word).unwrap_or_else(|e| panic!("{word}: {e}"));
-            }
+        let lists = [prestart, create_runtime, create_container, start_container, poststart, poststop];
+        let read: Vec<String> =
+            lists.iter().flatten().map(|hook| hook.path.display().to_string()[1..].to_owned()).collect();
+        assert_eq!(read, words("/hooks"));
+    }
+
+    #[test]
+    fn every_capability_of_the_document_is_known_and_the_next_one_is_not() {
+        let names = words("/linux/capabilities");
+        let spec = with("/process/capabilities", json!({ "bounding": names })).expect("all are known");
+        let process = spec.process;
+        assert_eq!(process.warnings, Vec::<String>::new());
+        assert_eq!(process.capabilities.expect("given").bounding, (1 << names.len()) - 1);
+        let spec = with("/process/capabilities", json!({ "bounding": ["CAP_NEXT"] })).expect("ignored");
+        assert_eq!(spec.process.warnings.len(), 1);
+    }
+
+    /// Parsed and compiled: what libseccomp cannot do must not be promised.
+    fn compiled(profile: Value) -> Result<(), crate::error::Error> {
+        let seccomp = with("/linux/seccomp", profile)?.seccomp.expect("given");
+        crate::seccomp::compile(&seccomp).map(drop)
+    }
+
+    #[test]
+    fn every_seccomp_word_of_the_document_is_taken() {
+        for action in words("/linux/seccomp/actions") {
+            let rule = json!({ "names": ["mkdir"], "action": action });
+            let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] });
+            compiled(profile).unwrap_or_else(|e| panic!("{action}: {e}"));
+            compiled(json!({ "defaultAction": action })).unwrap_or_else(|e| panic!("default {action}: {e}"));
         }
-        let others = [("actions", "SCMP_ACT_NOTIFY"), ("flags", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")];
-        for (field, word) in others {
-            let error = compiled(field, &word.into()).expect_err(word);
-            assert_eq!(error.kind(), Kind::Unsupported, "{word}");
+        for operator in words("/linux/seccomp/operators") {
+            let condition = json!({ "index": 0, "value": 7, "valueTwo": 3, "op": operator });
+            let rule = json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [condition] });
+            compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule] }))
+                .unwrap_or_else(|e| panic!("{operator}: {e}"));
+        }
+        for arch in words("/linux/seccomp/archs") {
+            let rule = json!({ "names": ["mkdirat"], "action": "SCMP_ACT_ALLOW" });
+            let profile =
+                json!({ "defaultAction": "SCMP_ACT_ERRNO", "architectures": [arch], "syscalls": [rule] });
+            compiled(profile).unwrap_or_else(|e| panic!("{arch}: {e}"));
+        }
+        assert_eq!(words("/linux/seccomp/knownFlags"), words("/linux/seccomp/supportedFlags"));
+        for flag in words("/linux/seccomp/supportedFlags") {
+            compiled(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": [flag] }))
+                .unwrap_or_else(|e| panic!("{flag}: {e}"));
+        }
+    }
+
+    #[test]
+    fn what_needs_a_seccomp_listener_is_not_in_the_document_and_is_refused() {
+        let flag = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
+        for (word, profile) in [
+            ("SCMP_ACT_NOTIFY", json!({ "defaultAction": "SCMP_ACT_NOTIFY" })),
+            (flag, json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": [flag] })),
+        ] {
+            assert!(!features().to_string().contains(word), "{word}");
+            assert_eq!(compiled(profile).expect_err(word).kind(), Kind::Unsupported);
         }
     }
 }

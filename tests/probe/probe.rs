@@ -3,6 +3,7 @@
 //! No Rust runtime before `main`: it would ignore SIGPIPE and open what is closed of 0, 1 and 2.
 #![no_main]
 
+mod kernel;
 mod orphan;
 mod procfs;
 mod report;
@@ -10,7 +11,8 @@ mod watch;
 
 use serde_json::{json, Map, Value};
 use std::fs::{File, OpenOptions};
-use std::io::{Error, Read};
+use std::io::{Error, Read, Write};
+use std::os::unix::net::UnixStream;
 
 /// The C library calls this; its constructors have made `std::env::args` work by then.
 #[unsafe(no_mangle)]
@@ -20,6 +22,8 @@ extern "C" fn main() -> i32 {
     match words.get(1..).unwrap_or_default() {
         ["report", ..] => println!("{}", report::all()),
         ["open", paths @ ..] => println!("{}", open(paths)),
+        ["send", socket, file] => println!("{}", send(socket, file).unwrap_or(0)),
+        ["call", numbers @ ..] => println!("{}", kernel::calls(numbers)),
         ["chmod", paths @ ..] => println!("{}", chmod(paths)),
         ["stat", paths @ ..] => println!("{}", report::stat(paths)),
         ["watch", stop] => println!("{}", watch::until(stop)),
@@ -39,6 +43,14 @@ extern "C" fn main() -> i32 {
         }
     }
     0
+}
+
+/// Writes the file to the socket; how much comes back at once. Nothing where the other side hangs up.
+fn send(socket: &str, file: &str) -> std::io::Result<usize> {
+    let mut socket = UnixStream::connect(socket)?;
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
+    socket.write_all(&std::fs::read(file)?)?;
+    socket.read(&mut [0; 4096])
 }
 
 fn errno(e: Error) -> String {

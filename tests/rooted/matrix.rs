@@ -132,6 +132,73 @@ fn sysctls_of_the_host_are_refused_by_path_too() {
     }
 }
 
+/// A process in a namespace of its own, and that namespace's path.
+struct Held(std::process::Child, String);
+
+impl Held {
+    /// `flag` of unshare(1), and the file below /proc/PID/ns.
+    fn new(flag: &str, file: &str) -> Self {
+        let child = Command::new("unshare").args([flag, "sleep", "1000"]).spawn().unwrap();
+        let path = format!("/proc/{}/ns/{file}", child.id());
+        let own = std::fs::read_link(format!("/proc/self/ns/{file}")).unwrap();
+        crate::bench::eventually("the namespace", || std::fs::read_link(&path).unwrap() != own);
+        Held(child, path)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn joining(kind: &str, path: &str) -> Bundle {
+    let mut bundle = bundle();
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != kind);
+    namespaces.push(json!({"type": kind, "path": path}));
+    bundle
+}
+
+#[test]
+fn a_cgroup_namespace_by_path_is_joined_as_with_runc() {
+    if !rooted("a_cgroup_namespace_by_path_is_joined_as_with_runc") {
+        return;
+    }
+    let held = Held::new("--cgroup", "cgroup");
+    let link = std::fs::read_link(&held.1).unwrap();
+    let bundle = joining("cgroup", &held.1);
+    same(&bundle);
+    for (name, report) in bundle.reports() {
+        assert_eq!(report["namespaces"]["cgroup"], link.to_str().unwrap(), "{name}");
+    }
+}
+
+/// The root is made in the namespace that is joined, and the host's sees nothing of it.
+#[test]
+fn a_mount_namespace_by_path_is_joined_as_with_runc() {
+    if !rooted("a_mount_namespace_by_path_is_joined_as_with_runc") {
+        return;
+    }
+    let host = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = host();
+    // One for each runtime: whoever pivots takes the namespace's other processes along.
+    let (first, second) = (Held::new("--mount", "mnt"), Held::new("--mount", "mnt"));
+    let of = |held: &Held| std::fs::read_link(&held.1).unwrap().to_str().unwrap().to_owned();
+    let mut bundle = joining("mount", &first.1);
+    let ours = bundle.report();
+    assert_eq!(ours["namespaces"]["mnt"], of(&first));
+    assert_eq!(ours["root"]["probe"].as_str().unwrap().split(' ').next(), Some("file"));
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.last_mut().unwrap()["path"] = second.1.clone().into();
+    if let Some(theirs) = bundle.report_of_runc() {
+        assert_eq!(theirs["namespaces"]["mnt"], of(&second));
+        crate::reports::compare(ours, Some(theirs));
+    }
+    assert_eq!(host(), before);
+}
+
 #[test]
 fn a_hostname_of_the_host_is_refused_by_path_too() {
     if !rooted("a_hostname_of_the_host_is_refused_by_path_too") {
