@@ -100,8 +100,12 @@ impl Pod {
         self.lock().held.as_ref().map_or(0, |held| held.pid)
     }
 
-    /// Its first process has ended: by a stop, or else the pod has ended with it.
+    /// Its first process has ended: by a stop, or else the pod has ended with it. Without one, it was the process that
+    /// made the namespaces.
     fn init_ended(&self, status: ExitStatus) {
+        if self.init_cgroup.is_none() {
+            return;
+        }
         self.init_exit.set(status);
         if self.lock().phase != Phase::Stopping {
             log::warn!(sandbox = self.id.as_str(), code = status.code; "the first process of a sandbox ended");

@@ -103,7 +103,7 @@ impl Make<'_> {
         });
         let held = match (made, &init_cgroup) {
             (Err(error), Some(init_cgroup)) => {
-                if let Err(e) = init_cgroup.remove() {
+                if let Err(e) = init_cgroup.remove().and_then(|()| cgroup.remove()) {
                     log::warn!(sandbox = self.id; "a failed create left its cgroup: {e}");
                 }
                 return Err(error);
@@ -189,8 +189,7 @@ impl InitExit {
             news.pod = Some(Arc::downgrade(pod));
             news.status
         };
-        // Without a process that stays, the one that made the namespaces has ended by now.
-        if let Some(status) = early.filter(|_| pod.init_cgroup.is_some()) {
+        if let Some(status) = early {
             pod.init_ended(status);
         }
     }
