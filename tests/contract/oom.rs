@@ -2,6 +2,7 @@
 
 use super::states::container_in;
 use super::world::{kill_request, World};
+use containerd_shim_protos::api::Empty;
 use shoal::cgroup::{self, oom};
 use std::time::Duration;
 
