@@ -11,6 +11,9 @@ use ttrpc::proto::{Code, Request, Response};
 
 pub const TASK_V2: &str = "containerd.task.v2.Task";
 pub const TASK_V3: &str = "containerd.task.v3.Task";
+pub const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
+pub const CONTROLLER: &str = "containerd.services.sandbox.v1.Controller";
+pub const STORE: &str = "containerd.services.sandbox.v1.Store";
 
 /// An answer that takes longer than this is none.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,14 +52,18 @@ impl Wire {
 
     /// Sends a request and returns its stream.
     pub fn ask(&mut self, service: &str, method: &str, message: &impl Message, timeout: Duration) -> u32 {
-        self.last = if self.last == 0 { 1 } else { self.last + 2 };
-        let request = Request {
+        self.send(&Request {
             service: service.into(),
             method: method.into(),
             payload: message.write_to_bytes().unwrap(),
             timeout_nano: timeout.as_nanos() as i64,
             ..Default::default()
-        };
+        })
+    }
+
+    /// Sends a request as it is and returns its stream.
+    pub fn send(&mut self, request: &Request) -> u32 {
+        self.last = if self.last == 0 { 1 } else { self.last + 2 };
         self.raw(self.last, 1, 0, &request.write_to_bytes().unwrap());
         self.last
     }
