@@ -210,6 +210,24 @@ impl World {
         Wire::connect(&self.folder.path().join("s"))
     }
 
+    /// The folder that the shim was launched in.
+    pub fn pod_bundle(&self) -> PathBuf {
+        let bundle = self.folder.path().join("pod");
+        std::fs::create_dir_all(&bundle).unwrap();
+        bundle
+    }
+
+    /// A container of the pod, as containerd marks one.
+    pub fn member(&self, id: &str) -> CreateTaskRequest {
+        let request = self.create_request(id);
+        std::fs::write(self.bundle(id).join("sandbox"), POD).unwrap();
+        request
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
     /// Where containerd's gRPC socket would be.
     pub fn grpc(&self) -> PathBuf {
         self.folder.path().join("c.sock")

@@ -15,6 +15,14 @@ pub const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 pub const CONTROLLER: &str = "containerd.services.sandbox.v1.Controller";
 pub const STORE: &str = "containerd.services.sandbox.v1.Store";
 
+pub const OK: Code = Code::OK;
+pub const NF: Code = Code::NOT_FOUND;
+pub const FP: Code = Code::FAILED_PRECONDITION;
+pub const AE: Code = Code::ALREADY_EXISTS;
+pub const UN: Code = Code::UNIMPLEMENTED;
+pub const DE: Code = Code::DEADLINE_EXCEEDED;
+pub const IA: Code = Code::INVALID_ARGUMENT;
+
 /// An answer that takes longer than this is none.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -115,4 +123,11 @@ pub fn decode<R: Message>(response: Response) -> Result<R, Refusal> {
         Some(status) if status.code() != Code::OK => Err((status.code(), status.message)),
         _ => Ok(R::parse_from_bytes(&response.payload).unwrap()),
     }
+}
+
+pub fn code<T>(answer: Result<T, Refusal>) -> Code {
+    answer.err().map_or(Code::OK, |(code, message)| {
+        assert!(message.len() > 5, "an error without a sentence: {message:?}");
+        code
+    })
 }
