@@ -112,7 +112,11 @@ async fn connection(stream: tokio::net::UnixStream, rule: Rule, seen: Arc<Mutex<
             let answer = rule(&one);
             seen.lock().unwrap().push(one);
             match answer {
-                Answer::HangUp => hang_up.notify_one(),
+                // The stream is kept, or its end would be told before that of the connection.
+                Answer::HangUp => {
+                    hang_up.notify_one();
+                    std::future::pending().await
+                }
                 Answer::Never => std::future::pending().await,
                 answer => send(answer, respond),
             }
