@@ -22,6 +22,7 @@ pub const AE: Code = Code::ALREADY_EXISTS;
 pub const UN: Code = Code::UNIMPLEMENTED;
 pub const DE: Code = Code::DEADLINE_EXCEEDED;
 pub const IA: Code = Code::INVALID_ARGUMENT;
+pub const UNAVAILABLE: Code = Code::UNAVAILABLE;
 
 /// An answer that takes longer than this is none.
 const PATIENCE: Duration = Duration::from_secs(20);
