@@ -2,13 +2,13 @@
 //! case runs with runc and a pause container (the control), with shoal and a pause container, and with shoal alone.
 
 #[path = "testbed/cri/mod.rs"]
-mod node;
+mod kubelet;
 mod testbed;
 
 /// Declares cases: each becomes one test per mode and version.
 macro_rules! cases {
     ($($name:ident),* $(,)?) => { $( mod $name {
-        use crate::{node::{case, Mode::*}, testbed::Suite::*};
+        use crate::{kubelet::{case, Mode::*}, testbed::Suite::*};
         #[test]
         fn runc_podsandbox_on_1_7() { case(Trixie, Runc, stringify!($name), super::$name) }
         #[test]

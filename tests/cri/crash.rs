@@ -2,16 +2,24 @@
 
 use serde_json::json;
 
-use crate::node::{Case, Mode};
+use crate::kubelet::{Case, Mode};
 use crate::testbed::{until, Suite};
 
-cases! { a_pod_is_one_shim_and_its_containers, pods_outlive_containerd, a_pod_ends_with_its_shim }
+cases! {
+    a_pod_is_one_shim_and_its_containers,
+    pods_outlive_containerd,
+    a_pod_ends_with_its_shim,
+    a_process_tree_ends_with_its_first_process,
+    commands_at_once_leave_nothing,
+}
 
 /// What runs here beside containerd: command lines.
 fn processes(case: &Case<'_>) -> Vec<(u32, String)> {
     let server = case.node.containerd.dir("config.toml").display().to_string();
     let all = case.node.machine().processes().into_iter();
-    all.filter(|process| !process.words.ends_with(&server)).map(|process| (process.pid, process.words)).collect()
+    all.filter(|process| !process.words.ends_with(&server))
+        .map(|process| (process.pid, process.words))
+        .collect()
 }
 
 fn a_pod_is_one_shim_and_its_containers(case: &mut Case<'_>) {
@@ -90,4 +98,45 @@ fn a_pod_ends_with_its_shim(case: &mut Case<'_>) {
     if case.mode == Mode::Runc {
         case.node.containerd.remove_shim_sockets(); // the Go shim's `delete` leaves its socket file
     }
+}
+
+/// The process that is number 1 where `pid` lives.
+fn first_process(pid: u32) -> u32 {
+    let of = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let namespace = of(pid).expect("it lives");
+    let all = std::fs::read_dir("/proc").expect("read /proc").flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut first = pids.filter(|pid| of(*pid).as_ref() == Some(&namespace)).filter(|pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
+    });
+    first.next().expect("a namespace has a first process")
+}
+
+fn a_process_tree_ends_with_its_first_process(case: &mut Case<'_>) {
+    let pod = case.pod(json!({ "linux": { "security_context": { "namespace_options": { "pid": "POD" } } } }));
+    let app = pod.start("app", json!({}));
+    let first = first_process(app.pid());
+    crate::testbed::run(std::process::Command::new("kill").args(["-KILL", &first.to_string()])).ok();
+    assert_eq!(app.until_exited(), 137);
+    until("the pod to be not ready", 10, || (pod.state() == "SANDBOX_NOTREADY").then_some(()));
+    pod.remove();
+}
+
+fn commands_at_once_leave_nothing(case: &mut Case<'_>) {
+    let pod = case.plain_pod();
+    let app = pod.start("app", json!({ "command": ["sleep", "1022"] }));
+    let before = processes(case).len();
+    std::thread::scope(|scope| {
+        let command = |n: i64| {
+            let exec = app.exec(&["sh", "-c", &format!("echo {n}; exit {n}")]);
+            assert_eq!((exec.code, exec.stdout), (n, format!("{n}\n")));
+        };
+        let threads: Vec<_> = (0..20).map(|n| scope.spawn(move || command(n))).collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("the command does what it should"));
+    });
+    until("only the container to run", 5, || (processes(case).len() == before).then_some(()));
+    app.stop(0);
+    assert_eq!(app.until_exited(), 137);
+    pod.remove();
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 
-use crate::node::{Case, WebSocket};
+use crate::kubelet::{Case, WebSocket};
 use crate::testbed::{patience, until};
 
 cases! {

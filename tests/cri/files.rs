@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::node::{http_get, Case};
+use crate::kubelet::{http_get, Case};
 use crate::testbed::until;
 
 cases! {

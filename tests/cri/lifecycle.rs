@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::node::{number, Case, Mode, Pod};
+use crate::kubelet::{number, Case, Mode, Pod};
 use crate::testbed::until;
 
 cases! {
@@ -23,7 +23,8 @@ fn init_containers_run_one_after_the_other(case: &mut Case<'_>) {
     let volume = case.folder("init");
     let mounts = json!([{ "container_path": "/data", "host_path": volume }]);
     for n in 1..=3 {
-        let (code, _) = pod.script(&format!("init{n}"), &format!("echo {n} >>/data/list"), json!({ "mounts": mounts }));
+        let (code, _) =
+            pod.script(&format!("init{n}"), &format!("echo {n} >>/data/list"), json!({ "mounts": mounts }));
         assert_eq!(code, 0);
     }
     let app = pod.start("app", json!({ "mounts": mounts }));

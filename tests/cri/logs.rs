@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::node::Case;
+use crate::kubelet::Case;
 use crate::testbed::until;
 
 cases! { a_line_tells_its_stream, a_long_line_comes_in_parts, nothing_is_lost_when_the_log_is_rotated }
@@ -49,7 +49,10 @@ fn nothing_is_lost_when_the_log_is_rotated(case: &mut Case<'_>) {
     let lines: Vec<_> = all.lines().collect();
     let (last, numbers) = lines.split_last().expect("it wrote");
     assert_eq!(*last, "end");
-    assert!(numbers.iter().copied().eq((1..=numbers.len()).map(|n| n.to_string())), "each line once, in order");
+    assert!(
+        numbers.iter().copied().eq((1..=numbers.len()).map(|n| n.to_string())),
+        "each line once, in order"
+    );
     pod.remove();
 }
 

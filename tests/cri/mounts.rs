@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{json, Value};
 
-use crate::node::{Case, Mode};
+use crate::kubelet::{Case, Mode};
 use crate::testbed::{run, Suite};
 
 cases! {
@@ -67,6 +67,10 @@ fn a_read_only_mount_may_be_so_all_the_way_down(case: &mut Case<'_>) {
         println!("left out: containerd 1.7 does not know recursive_read_only");
         return;
     }
+    if case.mode != Mode::Runc {
+        println!("left out: up to 2.2.6 containerd asks runc alone whether it can, and ends with a nil pointer otherwise");
+        return;
+    }
     let pod = case.plain_pod();
     let folder = case.folder("data");
     let sub = folder.join("sub");
@@ -80,14 +84,8 @@ fn a_read_only_mount_may_be_so_all_the_way_down(case: &mut Case<'_>) {
     let plain = pod.start("plain", mount(false));
     assert_ne!(plain.exec(&["touch", "/data/file"]).code, 0);
     plain.sh("touch /data/sub/file");
-    if case.mode == Mode::Runc {
-        let deep = pod.start("deep", mount(true));
-        assert_ne!(deep.exec(&["touch", "/data/sub/file"]).code, 0);
-    } else {
-        // Up to 2.2.6 containerd asks no other runtime than its own what it can do.
-        let failure = pod.try_create("deep", mount(true)).expect_err("containerd does not believe it");
-        assert!(failure.message.contains("recursive"), "{failure:?}");
-    }
+    let deep = pod.start("deep", mount(true));
+    assert_ne!(deep.exec(&["touch", "/data/sub/file"]).code, 0);
     pod.remove();
     of_the_node(case, &["umount"], &sub);
 }

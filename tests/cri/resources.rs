@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 
-use crate::node::{number, Case, Container};
+use crate::kubelet::{number, Case, Container};
 use crate::testbed::{cgroup_file, until};
 
 cases! {
@@ -41,8 +41,9 @@ fn seen(app: &Container) -> [String; 3] {
 fn a_container_out_of_memory_says_so(case: &mut Case<'_>) {
     let pod = case.plain_pod();
     let limits = json!({ "memory_limit_in_bytes": "16777216", "memory_swap_limit_in_bytes": "16777216" });
-    let (code, _) = pod.script("app", "tail /dev/zero", json!({ "linux": { "resources": limits } }));
-    assert_eq!(code, 137);
+    let app = pod.start("app", json!({ "command": ["tail", "/dev/zero"], "linux": { "resources": limits } }));
+    assert_eq!(app.until_exited(), 137);
+    until("the reason", 10, || (app.status()["reason"] == "OOMKilled").then_some(()));
     pod.remove();
 }
 

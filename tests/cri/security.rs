@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 
-use crate::node::Case;
+use crate::kubelet::Case;
 
 cases! {
     a_user_and_groups,
@@ -38,7 +38,8 @@ fn a_user_and_groups(case: &mut Case<'_>) {
     let groups: Vec<_> = lines[2].split(' ').collect();
     assert!(["3000", "4000", "5000"].iter().all(|group| groups.contains(group)), "{out}");
     assert!(groups.contains(&"2000"), "those of the image count too: {out}");
-    let (code, out) = pod.script("name", "id -u; id -g; echo $HOME", secured(json!({ "run_as_username": "app" })));
+    let (code, out) =
+        pod.script("name", "id -u; id -g; echo $HOME", secured(json!({ "run_as_username": "app" })));
     assert_eq!((code, out.as_str()), (0, "1000\n1000\n/home/app\n"));
     // Commands that come later are the same user.
     let app = pod.start("exec", secured(user));
@@ -79,7 +80,8 @@ fn a_root_may_be_read_only(case: &mut Case<'_>) {
 fn a_privileged_container_has_what_the_node_has(case: &mut Case<'_>) {
     let pod = case.pod(secured(json!({ "privileged": true })));
     let app = pod.start("app", secured(json!({ "privileged": true })));
-    let (inside, ours) = (app.sh(STATUS), std::fs::read_to_string("/proc/self/status").expect("read our status"));
+    let (inside, ours) =
+        (app.sh(STATUS), std::fs::read_to_string("/proc/self/status").expect("read our status"));
     assert_eq!(status(&inside, "CapEff"), status(&ours, "CapEff"));
     assert_eq!(status(&inside, "Seccomp"), "0");
     for kind in ["sysfs", "cgroup"] {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::node::{http_get, Case, Container, Mode};
+use crate::kubelet::{http_get, Case, Container, Mode};
 use crate::testbed::{until, Suite};
 
 cases! {
@@ -116,7 +116,8 @@ fn a_container_may_join_another_ones_processes(case: &mut Case<'_>) {
 }
 
 fn a_pod_may_have_the_processes_of_the_node(case: &mut Case<'_>) {
-    let pod = case.pod(json!({ "linux": { "security_context": { "namespace_options": { "pid": "NODE" } } } }));
+    let pod =
+        case.pod(json!({ "linux": { "security_context": { "namespace_options": { "pid": "NODE" } } } }));
     let app = pod.start("app", json!({}));
     assert_eq!(namespace(&app, "pid"), of_this_process("pid"));
     assert_eq!(app.sh(&format!("tr '\\0' ' ' </proc/{}/cmdline", app.pid())).trim(), "sleep 1000");
@@ -128,7 +129,8 @@ fn a_pod_may_have_the_processes_of_the_node(case: &mut Case<'_>) {
 }
 
 fn a_pod_may_have_the_memory_of_the_node(case: &mut Case<'_>) {
-    let pod = case.pod(json!({ "linux": { "security_context": { "namespace_options": { "ipc": "NODE" } } } }));
+    let pod =
+        case.pod(json!({ "linux": { "security_context": { "namespace_options": { "ipc": "NODE" } } } }));
     let app = pod.start("app", json!({}));
     assert_eq!(namespace(&app, "ipc"), of_this_process("ipc"));
     let file = format!("/dev/shm/{}", case.node.machine().mark);
@@ -141,7 +143,9 @@ fn a_pod_may_have_the_memory_of_the_node(case: &mut Case<'_>) {
 
 fn a_pod_may_have_the_network_of_the_node(case: &mut Case<'_>) {
     if case.mode == Mode::Shim && case.suite == Suite::Forky {
-        println!("left out: containerd 2.0 to 2.2 end with a nil pointer when such a pod has no pause container");
+        println!(
+            "left out: containerd 2.0 to 2.2 end with a nil pointer when such a pod has no pause container"
+        );
         return;
     }
     let pod = case.pod(

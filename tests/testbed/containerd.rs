@@ -157,10 +157,6 @@ impl Containerd {
         }
     }
 
-    pub fn runs(&self) -> bool {
-        self.server.is_some()
-    }
-
     pub fn pid(&self) -> u32 {
         self.server.as_ref().expect("containerd runs").id()
     }

@@ -1,8 +1,8 @@
 //! One case, run for each containerd in each mode. runc is the control: a case that fails with it is wrong.
 
-use std::path::PathBuf;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{json, Value};
 
@@ -30,43 +30,32 @@ pub fn case(suite: Suite, mode: Mode, name: &str, body: fn(&mut Case<'_>)) {
 }
 
 fn attempt(suite: Suite, mode: Mode, name: &str, body: fn(&mut Case<'_>)) {
-    let mut node = shared(suite, mode);
+    let mut slot = shared(suite, mode);
+    let node = slot.get_or_insert_with(|| Node::start(suite, mode));
     let before = Snapshot::take(node.machine());
     let rules = node.rules();
     let log = node.containerd.log().len();
-    let mut case = Case { node: &mut node, mode, suite, name: name.replace('_', "-") };
-    let result = catch_unwind(AssertUnwindSafe(|| body(&mut case)));
-    let of_this_case = |node: &Node| {
-        let all = node.containerd.log();
-        format!("--- containerd's log of this case:\n{}---", all.get(log..).unwrap_or(&all))
-    };
+    let mut case = Case { node, mode, suite, name: name.replace('_', "-") };
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        body(&mut case);
+        before.assert_nothing_left(case.node.machine());
+        let kept = case.node.kept();
+        assert!(kept.is_empty(), "containerd has kept:\n{kept}");
+        assert_eq!(case.node.rules(), rules, "rules of the packet filter are what they were");
+    }));
     if let Err(panic) = result {
-        eprintln!("{}", of_this_case(&node));
-        node.clear();
-        let _ = before.wait_for_nothing_left(node.machine()); // the case's own failure counts
+        let all = node.containerd.log();
+        eprintln!("--- containerd's log of this case:\n{}---", all.get(log..).unwrap_or(&all));
+        *slot = None; // with all that is left; the next case starts a new node
         resume_unwind(panic);
-    }
-    let left = before.wait_for_nothing_left(node.machine());
-    let kept = node.kept();
-    let rules_now = node.rules();
-    if left.is_some() || !kept.is_empty() || rules != rules_now {
-        let log = of_this_case(&node);
-        node.clear();
-        panic!(
-            "left behind:\n{}{kept}rules of the packet filter before:\n{rules}and after:\n{rules_now}{log}",
-            left.unwrap_or_default()
-        );
     }
 }
 
 /// One node per version, mode and test program; its cases run one after the other.
-fn shared(suite: Suite, mode: Mode) -> MutexGuard<'static, Node> {
-    static NODES: [[OnceLock<Mutex<Node>>; 3]; 2] = [const { [const { OnceLock::new() }; 3] }; 2];
-    NODES[suite as usize][mode as usize]
-        .get_or_init(|| Mutex::new(Node::start(suite, mode)))
-        .lock()
-        // A case that failed has cleaned up after itself.
-        .unwrap_or_else(PoisonError::into_inner)
+fn shared(suite: Suite, mode: Mode) -> MutexGuard<'static, Option<Node>> {
+    static NODES: [[Mutex<Option<Node>>; 3]; 2] = [const { [const { Mutex::new(None) }; 3] }; 2];
+    // A case that failed has removed its node.
+    NODES[suite as usize][mode as usize].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Node {
@@ -75,12 +64,7 @@ impl Node {
         let containers = self.containerd.ctr(["containers", "ls", "-q"]);
         let snapshots = self.containerd.ctr(["snapshots", "ls"]);
         let active = snapshots.ok().lines().filter(|line| line.trim_end().ends_with("Active"));
-        containers
-            .ok()
-            .lines()
-            .chain(active)
-            .map(|line| format!("  containerd's own: {line}\n"))
-            .collect()
+        containers.ok().lines().chain(active).map(|line| format!("  containerd's own: {line}\n")).collect()
     }
 
     /// The rules by which ports of the node lead to pods: none but those of the plugin's own chains.
@@ -90,25 +74,6 @@ impl Node {
         list.env("XTABLES_LIBDIR", libraries).args(["-t", "nat", "-S"]);
         let all = crate::testbed::run(&mut list);
         all.ok().lines().filter(|line| line.contains("CNI-DN-")).map(|line| format!("{line}\n")).collect()
-    }
-
-    /// Removes all pods, whatever state a failed test left them in.
-    fn clear(&mut self) {
-        if !self.containerd.runs() {
-            self.containerd.serve();
-        }
-        let client = self.client();
-        let pods = client.call("ListPodSandbox", &json!({})).unwrap_or_default();
-        for pod in pods["items"].as_array().into_iter().flatten() {
-            let request = json!({ "pod_sandbox_id": pod["id"] });
-            for method in ["StopPodSandbox", "RemovePodSandbox"] {
-                if let Err(failure) = client.call(method, &request) {
-                    eprintln!("{method} of a failed test: {failure:?}");
-                }
-            }
-        }
-        self.containerd.clear();
-        self.containerd.remove_empty_cgroups("");
     }
 }
 

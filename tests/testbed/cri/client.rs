@@ -81,7 +81,8 @@ async fn unary(socket: &Path, path: &str, request: &[u8]) -> Result<Vec<u8>, Fai
     }
     let trailers = body.trailers().await.map_err(Failure::local)?.unwrap_or(head.headers);
     connection.abort();
-    let field = |name: &str| trailers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let field =
+        |name: &str| trailers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     match field("grpc-status").and_then(|code| code.parse().ok()) {
         Some(0) => Ok(all.split_off(5)),
         Some(code) => Err(Failure { code, message: field("grpc-message").unwrap_or_default() }),

@@ -107,10 +107,12 @@ fn network(dir: &Path, suite: Suite) {
 fn setting(dir: &Path, suite: Suite, mode: Mode) -> Setting {
     let (plugins, lists) = (suite.dir().join("usr/lib/cni"), dir.join("cni/net.d"));
     // On in containerd 2, and shoal's own default; off in 1.7.
-    let common = "enable_unprivileged_ports = true\nenable_unprivileged_icmp = true\nrestrict_oom_score_adj = true\n";
+    let common =
+        "enable_unprivileged_ports = true\nenable_unprivileged_icmp = true\nrestrict_oom_score_adj = true\n";
     let (version, imports, tables) = match suite {
         Suite::Trixie => {
-            let shoal = std::fs::read_to_string(source("runtime-config/containerd-1.7.toml")).expect("read it");
+            let shoal =
+                std::fs::read_to_string(source("runtime-config/containerd-1.7.toml")).expect("read it");
             let tables = format!(
                 "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = {PAUSE:?}\n{common}\
                  [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = {plugins:?}\n\
