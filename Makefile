@@ -5,6 +5,7 @@ BED = tests/testbed
 .PHONY: build demo test check test-v2 deps fetch
 
 # The shim for an installation: target/x86_64-unknown-linux-gnu/release/containerd-shim-shoal-v2
+build: export SHOAL_REVISION ?= $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 build: deps
 	$(CARGO) build --release
 
@@ -19,8 +20,9 @@ test: fetch
 	$(CARGO) test --no-fail-fast
 	tests/vm/v2 --short
 
-# The inner loop: no root, no servers.
+# The inner loop: no root, no servers. Root only where a tool is missing that building needs.
 check:
+	$(BED)/deps build
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) test --lib --test layering --test golden --test dependencies

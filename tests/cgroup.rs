@@ -2,6 +2,8 @@
 //!
 //! Each test makes its own cgroup, and looks that nothing of it is left.
 
+#[path = "testbed/skip.rs"]
+mod skip;
 #[path = "cgroup/systemd.rs"]
 mod systemd;
 #[path = "cgroup/version.rs"]
@@ -18,23 +20,18 @@ use shoal::cgroup::oom::Happened;
 use shoal::cgroup::{self, Cgroup, CgroupsPath, Host, Layout, Stats};
 use shoal::error::Kind;
 use shoal::spec::resources::Resources;
-
-/// Past the capture of a test's output: who reads the result must see it.
-fn skipped(reason: &str) {
-    let test = std::thread::current().name().unwrap_or("test").to_owned();
-    let _ = std::io::stderr().write_all(format!("{test}: skipped: {reason}\n").as_bytes());
-}
+use skip::{missing, other_machine};
 
 /// None, with the reason on stderr, where the machine cannot run these tests.
 fn layout() -> Option<Layout> {
     if !nix::unistd::geteuid().is_root() {
-        skipped("not root");
+        missing("not root");
         return None;
     }
     let layout = match Layout::probe(Path::new("/proc")) {
         Ok(layout) => layout,
         Err(error) => {
-            skipped(&error.to_string());
+            missing(&error.to_string());
             return None;
         }
     };
@@ -42,7 +39,7 @@ fn layout() -> Option<Layout> {
     let name = format!("shoal-probe-{}-{:?}", std::process::id(), std::thread::current().id());
     let probe = mount.join(name);
     if let Err(error) = std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe)) {
-        skipped(&format!("{mount:?} cannot be written to: {error}"));
+        missing(&format!("{mount:?} cannot be written to: {error}"));
         return None;
     }
     Some(layout)
@@ -52,7 +49,7 @@ fn layout() -> Option<Layout> {
 fn counts_memory(layout: &Layout) -> bool {
     let counts = layout.is_v2() || layout.hierarchies().iter().any(|h| h.has("memory"));
     if !counts {
-        skipped("the kernel has no memory controller for v1");
+        other_machine("the kernel has no memory controller for v1");
     }
     counts
 }
@@ -279,7 +276,7 @@ fn an_oom_kill_is_told() {
         wait_readable(&watch, Duration::from_secs(1));
         match watch.take().unwrap() {
             Happened::Kills(n) => kills += n,
-            Happened::Gone => panic!("the cgroup is there"),
+            Happened::Gone { .. } => panic!("the cgroup is there"),
         }
     }
     use std::os::unix::process::ExitStatusExt;
@@ -289,8 +286,35 @@ fn an_oom_kill_is_told() {
         Stats::V2(stats) => assert_eq!(stats.memory_events.unwrap().oom_kill, 1),
     }
     finish(&*cgroup);
-    wait_readable(&watch, Duration::from_secs(1));
-    assert_eq!(watch.take().unwrap(), Happened::Gone);
+    assert!(wait_readable(&watch, Duration::from_secs(10)), "the removal is not told");
+    match watch.take().unwrap() {
+        Happened::Kills(n) => assert!(!layout.is_v2() && n == 0, "{n} kills"),
+        Happened::Gone { .. } => assert!(layout.is_v2()),
+    }
+}
+
+#[test]
+fn an_oom_kill_is_told_when_the_cgroup_is_gone() {
+    let Some(layout) = layout() else { return };
+    if !counts_memory(&layout) {
+        return;
+    }
+    let cgroup = make(&layout, "late", r#"{"memory":{"limit":20971520,"swap":20971520}}"#);
+    let mut watch = cgroup.watch_oom().unwrap().expect("a memory controller");
+    let mut child = inside(&*cgroup, "exec tail -n 1 /dev/zero");
+    child.wait().unwrap();
+    finish(&*cgroup);
+    let mut told = false;
+    while !told {
+        assert!(wait_readable(&watch, Duration::from_secs(10)), "no kill is told");
+        told = match watch.take().unwrap() {
+            Happened::Kills(n) => n > 0,
+            Happened::Gone { changed } => {
+                assert!(changed);
+                true
+            }
+        };
+    }
 }
 
 #[test]

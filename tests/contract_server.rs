@@ -1,5 +1,7 @@
 //! The server by itself: frames, threads, limits, and who may connect.
 
+#[path = "testbed/skip.rs"]
+mod skip;
 mod wire;
 
 use protobuf::well_known_types::empty::Empty;
@@ -320,6 +322,34 @@ fn another_user_is_turned_away() {
     // The server may hang up before or after this is written.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wire.raw(1, 1, 0, &bytes)));
     assert!(wire.next().is_none(), "a peer with another uid was answered");
+}
+
+/// Root of another user namespace: unshare(1) maps us to ourselves, so that the uid is right.
+#[test]
+fn a_peer_of_another_user_namespace_is_turned_away() {
+    let served = serve(Admission::ours());
+    let request =
+        ttrpc::proto::Request { service: "x.Y".into(), method: "Echo".into(), ..Default::default() };
+    let payload = request.write_to_bytes().unwrap();
+    let mut frame = (payload.len() as u32).to_be_bytes().to_vec();
+    frame.extend_from_slice(&[0, 0, 0, 1, 1, 0]);
+    frame.extend_from_slice(&payload);
+    let file = served.path.with_file_name("frame");
+    std::fs::write(&file, frame).unwrap();
+    let ask = |before: &[&str]| {
+        let mut command = std::process::Command::new("env");
+        command.args(before).arg(env!("CARGO_BIN_EXE_probe")).arg("send").arg(&served.path).arg(&file);
+        let output = command.output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        (String::from_utf8_lossy(&output.stdout).trim().to_owned(), errors)
+    };
+    let (answered, errors) = ask(&[]);
+    assert!(answered.parse::<u32>().is_ok_and(|length| length >= 10), "{answered}, {errors}");
+    let (answered, errors) = ask(&["unshare", "--user", "--map-current-user"]);
+    if errors.starts_with("unshare:") {
+        return skip::other_machine(&errors);
+    }
+    assert_eq!((answered.as_str(), errors.as_str()), ("0", ""), "it was answered");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The Task service over a real connection: every method in every state, codes and the order of events.
 
+#[path = "contract/oom.rs"]
+mod oom;
 #[path = "contract/states.rs"]
 mod states;
 mod wire;
@@ -10,6 +12,7 @@ use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use protobuf::{Enum, Message};
 use states::{call, code, container_in, FP, NF, OK, UN};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use ttrpc::proto::Code;
 use wire::{decode, TASK_V2, TASK_V3};
@@ -23,6 +26,26 @@ fn an_exec_of_a_container_that_has_ended_cannot_start() {
     world.end("c1", "");
     assert_eq!(call(&mut world, "Start", "e1"), FP);
     assert_eq!(call(&mut world, "Delete", "e1"), OK);
+}
+
+#[test]
+fn an_exec_that_is_born_after_the_containers_end_is_killed_too() {
+    let mut world = World::new();
+    // It shares the host's pid namespace: no kernel ends it with the first process.
+    world.create_with("c1", r#", { "type": "pid" }"#, "");
+    world.start("c1", "");
+    world.add("c1", "e1");
+    let mut other = world.connect();
+    world.stage.hold.store(true, Ordering::SeqCst);
+    let start = StartRequest { id: "c1".into(), exec_id: "e1".into(), ..Default::default() };
+    other.ask(TASK_V3, "Start", &start, Duration::ZERO);
+    world.until(|stage| stage.held.load(Ordering::SeqCst));
+    world.wire.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGTERM, false)).unwrap();
+    world.until(|stage| stage.kills.load(Ordering::SeqCst) > 0);
+    world.stage.hold.store(false, Ordering::SeqCst);
+    decode::<StartResponse>(other.next().unwrap().1).unwrap();
+    assert_eq!(world.wait("c1", "e1").exit_status, 137);
+    assert_eq!(world.wait("c1", "").exit_status, 143);
 }
 
 #[test]
@@ -154,6 +177,108 @@ fn a_start_that_fails_stops_the_container_and_says_why() {
     assert_eq!(call(&mut world, "Start", ""), FP);
     world.delete("c1", "");
     assert_eq!(call(&mut world, "State", ""), NF);
+    // Its process was there, and has ended; it never started.
+    assert_eq!(world.events(3), ["create c1", "exit c1 c1 137", "delete c1 137"]);
+}
+
+#[test]
+fn an_exec_whose_start_fails_was_never_there() {
+    let mut world = World::new();
+    container_in(&mut world, "running");
+    world.add("c1", "e1");
+    *world.stage.refuse.lock().unwrap() = Some(libc::EACCES);
+    let request = StartRequest { id: "c1".into(), exec_id: "e1".into(), ..Default::default() };
+    let (code, message) = world.wire.task::<StartResponse>("Start", &request).unwrap_err();
+    assert_eq!(code, Code::UNKNOWN);
+    assert!(message.contains("exec e1 in c1") && message.contains("permission denied"), "{message}");
+    assert_eq!(world.wait("c1", "e1").exit_status, 255);
+    assert_eq!(call(&mut world, "Start", "e1"), FP);
+    assert_eq!(world.delete("c1", "e1").exit_status, 255);
+    // The id is free again, and the container goes on.
+    world.add("c1", "e1");
+    world.start("c1", "e1");
+    let expected = ["create c1", "start c1", "exec-added c1 e1", "exec-added c1 e1", "exec-started c1 e1"];
+    assert_eq!(world.events(expected.len()), expected);
+}
+
+#[test]
+fn an_exec_does_not_start_in_a_paused_container_and_can_after_it() {
+    let mut world = World::new();
+    container_in(&mut world, "running");
+    world.add("c1", "e1");
+    world.pause("c1");
+    let request = StartRequest { id: "c1".into(), exec_id: "e1".into(), ..Default::default() };
+    let (code, message) = world.wire.task::<StartResponse>("Start", &request).unwrap_err();
+    assert_eq!(code, Code::FAILED_PRECONDITION);
+    assert!(message.ends_with("cannot exec in container c1: it is paused"), "{message}");
+    assert_eq!(call(&mut world, "Resume", ""), OK);
+    world.start("c1", "e1");
+    let expected =
+        ["create c1", "start c1", "exec-added c1 e1", "paused c1", "resumed c1", "exec-started c1 e1"];
+    assert_eq!(world.events(expected.len()), expected);
+}
+
+#[test]
+fn a_container_whose_start_failed_can_be_deleted_at_once() {
+    let hook = r#""hooks": { "startContainer": [{ "path": "/bin/hook" }] }, "root""#;
+    for with in [r#""root""#, hook] {
+        let mut world = World::new();
+        *world.stage.late.lock().unwrap() = Duration::from_millis(200);
+        world.create_with("c1", r#""root""#, with);
+        // Of the hook's program, or of the container's.
+        *world.stage.refuse.lock().unwrap() = Some(libc::ENOENT);
+        assert_eq!(call(&mut world, "Start", ""), Code::UNKNOWN);
+        assert_eq!(call(&mut world, "Delete", ""), OK, "{with}");
+        assert_eq!(world.events(3), ["create c1", "exit c1 c1 137", "delete c1 137"]);
+    }
+}
+
+#[test]
+fn a_cgroup_that_cannot_be_killed_is_removed_all_the_same() {
+    let mut world = World::new();
+    world.stage.immortal.store(true, Ordering::SeqCst);
+    let mut request = world.create_request("c1");
+    request.stdout = "/nowhere/stdout".into();
+    assert_ne!(code(world.wire.task::<CreateTaskResponse>("Create", &request)), OK);
+    let tried = |world: &World| {
+        (world.stage.kills.load(Ordering::SeqCst), world.stage.removals.load(Ordering::SeqCst))
+    };
+    assert_eq!(tried(&world), (1, 1));
+    container_in(&mut world, "stopped");
+    world.delete("c1", "");
+    assert_eq!(tried(&world), (2, 2));
+}
+
+#[test]
+fn a_pause_that_takes_long_keeps_nobody_from_the_container() {
+    let mut world = World::new();
+    container_in(&mut world, "running");
+    world.add("c1", "e1");
+    world.stage.stuck.store(true, Ordering::SeqCst);
+    let mut other = world.connect();
+    let request = PauseRequest { id: "c1".into(), ..Default::default() };
+    other.ask(TASK_V3, "Pause", &request, Duration::ZERO);
+    world.until(|stage| stage.freezing.load(Ordering::SeqCst));
+    let answers = [
+        ("State", "", OK),
+        ("Kill", "", OK),
+        ("Pause", "", FP),
+        ("Resume", "", FP),
+        ("Start", "e1", FP),
+        ("Delete", "", FP),
+    ];
+    for (method, exec, expected) in answers {
+        assert_eq!(call(&mut world, method, exec), expected, "{method} {exec}");
+    }
+    let kill = kill_request("c1", "", libc::SIGKILL, false);
+    world.wire.task::<Empty>("Kill", &kill).unwrap();
+    assert_eq!(world.wait("c1", "").exit_status, 137);
+    // The kill's thaw has come before the freeze, which has to be undone.
+    world.stage.stuck.store(false, Ordering::SeqCst);
+    assert_eq!(code(decode::<Empty>(other.next().unwrap().1)), FP);
+    assert!(!world.stage.frozen.load(Ordering::SeqCst));
+    assert!(!world.events(4).contains(&"paused c1".into()));
+    world.delete("c1", "");
 }
 
 #[test]
@@ -219,6 +344,16 @@ fn a_hundred_waits_end_with_the_process() {
         let response: WaitResponse = decode(wire.next().unwrap().1).unwrap();
         assert_eq!((response.exit_status, &response.exited_at), (137, &ended.exited_at));
     }
+}
+
+#[test]
+fn killing_all_of_a_container_that_has_ended_finds_nothing() {
+    let mut world = World::new();
+    container_in(&mut world, "stopped");
+    let request = kill_request("c1", "", libc::SIGKILL, true);
+    let (code, message) = world.wire.task::<Empty>("Kill", &request).unwrap_err();
+    assert_eq!(code, NF);
+    assert!(message.contains("process already finished"), "{message}");
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! The real binary, driven as each version of containerd drives it. Needs root.
 
+#[path = "fake_containerd/bad_input.rs"]
+mod bad_input;
 #[path = "fake_containerd/containerd.rs"]
 mod containerd;
 #[path = "fake_containerd/events.rs"]
 #[allow(dead_code)]
 mod fake;
+#[path = "fake_containerd/options.rs"]
+mod options;
 #[path = "fake_containerd/process.rs"]
 mod process;
 mod wire;
@@ -20,9 +24,13 @@ use std::process::Command;
 use std::time::Duration;
 use wire::{decode, Wire, TASK_V2, TASK_V3};
 
-fn create(containerd: &Containerd, wire: &mut Wire, service: &str, id: &str) -> u32 {
+fn create_request(containerd: &Containerd, id: &str) -> CreateTaskRequest {
     let bundle = containerd.bundle(id).to_str().unwrap().to_owned();
-    let request = CreateTaskRequest { id: id.into(), bundle, ..Default::default() };
+    CreateTaskRequest { id: id.into(), bundle, ..Default::default() }
+}
+
+fn create(containerd: &Containerd, wire: &mut Wire, service: &str, id: &str) -> u32 {
+    let request = create_request(containerd, id);
     wire.call::<CreateTaskResponse>(service, "Create", &request).unwrap().pid
 }
 
@@ -43,6 +51,11 @@ fn kill(wire: &mut Wire, service: &str, id: &str) {
 
 fn delete(wire: &mut Wire, service: &str, id: &str) -> DeleteResponse {
     wire.call(service, "Delete", &DeleteRequest { id: id.into(), ..Default::default() }).unwrap()
+}
+
+fn wait(wire: &mut Wire, service: &str, id: &str) -> u32 {
+    let request = WaitRequest { id: id.into(), ..Default::default() };
+    wire.call::<WaitResponse>(service, "Wait", &request).unwrap().exit_status
 }
 
 fn service_of(shim: &Shim) -> &'static str {
@@ -217,6 +230,37 @@ fn a_lost_shim_s_container_that_had_ended_keeps_its_exit() {
     assert_eq!(response.exited_at, exit.exited_at);
     containerd.remove_bundle("c1");
     assert!(containerd.cgroups().is_empty());
+}
+
+#[test]
+fn the_poststop_hooks_of_a_lost_shim_are_run() {
+    let containerd = Containerd::new(Version::V2_3);
+    let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({ "a": "b" }));
+    let config = bundle.join("config.json");
+    let mut spec: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    let hook = |script: &str| json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+    spec["hooks"]["poststop"] = json!([hook("cat >state"), hook("exec sleep 1000")]);
+    std::fs::write(&config, spec.to_string()).unwrap();
+    let shim = containerd.start("c1");
+    let mut wire = containerd.connect(&shim);
+    create(&containerd, &mut wire, TASK_V3, "c1");
+    kill_process(connect(&mut wire, TASK_V3, "c1").shim_pid);
+    assert!(wire.next().is_none());
+
+    let begun = std::time::Instant::now();
+    let done = containerd.verb("c1", &bundle, &["delete"]);
+    assert_eq!(done.code, Some(0));
+    assert!(done.stderr.contains("hooks.poststop[1] \"/bin/sh\": killed after 1s"), "{}", done.stderr);
+    assert_eq!(DeleteResponse::parse_from_bytes(&done.stdout).unwrap().exit_status, 137);
+    assert!(begun.elapsed() < Duration::from_secs(4), "containerd waits for five seconds");
+    let state: Value = serde_json::from_slice(&std::fs::read(bundle.join("state")).unwrap()).unwrap();
+    assert_eq!((&state["id"], &state["status"]), (&"c1".into(), &"stopped".into()));
+    assert_eq!(state["annotations"]["a"], "b");
+    // They have run: the next call finds no record.
+    std::fs::remove_file(bundle.join("state")).unwrap();
+    containerd.delete("c1");
+    assert!(!bundle.join("state").exists());
+    containerd.remove_bundle("c1");
 }
 
 fn kill_process(pid: u32) {

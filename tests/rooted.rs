@@ -1,4 +1,4 @@
-//! Real processes by the real launcher: needs root. Where that is missing, every test here says so and is skipped.
+//! Real processes by the real launcher: needs root. Where that is missing, every test here says so and is skipped (in CI: fails).
 
 #[path = "rooted/bench.rs"]
 mod bench;
@@ -20,3 +20,5 @@ mod matrix;
 mod reports;
 #[path = "rooted/roots.rs"]
 mod roots;
+#[path = "testbed/skip.rs"]
+mod skip;

@@ -10,6 +10,7 @@ mod dir;
 mod fake;
 pub mod layout;
 pub mod oom;
+mod parent;
 pub mod path;
 mod read;
 pub mod stats;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use layout::Layout;
+pub use parent::Parent;
 pub use path::CgroupsPath;
 pub use stats::Stats;
 

@@ -16,8 +16,9 @@ use crate::error::{Context, Error, Result};
 pub enum Happened {
     /// So many kills since the last call; 0 where the descriptor was readable for another reason.
     Kills(u64),
-    /// The cgroup is removed: nothing will come any more.
-    Gone,
+    /// The cgroup is removed, as systemd does as soon as it is empty, and its count with it: nothing will come any
+    /// more. `changed`: there was news of its memory, and of a kill maybe, that nobody can read.
+    Gone { changed: bool },
 }
 
 /// Readable when the kernel has killed in this cgroup or below.
@@ -29,8 +30,9 @@ pub struct Watch {
 
 #[derive(Debug)]
 enum Source {
-    /// An eventfd on memory.oom_control (Documentation/admin-guide/cgroup-v1/memory.rst, section 10).
-    V1(EventFd),
+    /// An eventfd on memory.oom_control (Documentation/admin-guide/cgroup-v1/memory.rst, section 10), and its signals
+    /// since that file is gone.
+    V1(EventFd, u64),
     /// inotify on memory.events, and its oom_kill so far.
     V2(Inotify, u64),
 }
@@ -38,7 +40,7 @@ enum Source {
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.source {
-            Source::V1(event) => event.as_fd(),
+            Source::V1(event, _) => event.as_fd(),
             Source::V2(inotify, _) => inotify.as_fd(),
         }
     }
@@ -55,7 +57,7 @@ impl Watch {
         let control: OwnedFd = dir.open_file(CONTROL, OFlag::O_RDONLY)?;
         let numbers = format!("{} {}", event.as_fd().as_raw_fd(), control.as_raw_fd());
         dir.write("cgroup.event_control", &numbers)?;
-        Ok(Watch { dir: Dir::open(dir.path())?, source: Source::V1(event) })
+        Ok(Watch { dir: Dir::open(dir.path())?, source: Source::V1(event, 0) })
     }
 
     pub(super) fn v2(dir: &Dir) -> Result<Watch> {
@@ -72,25 +74,29 @@ impl Watch {
     /// Call it when the descriptor is readable; never blocks.
     pub fn take(&mut self) -> Result<Happened> {
         match &mut self.source {
-            Source::V1(event) => {
+            Source::V1(event, late) => {
                 let signals = match event.read() {
                     Ok(n) => n,
                     Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Happened::Kills(0)),
                     Err(errno) => return Err(Error::system("read(eventfd)", errno as i32)),
                 };
-                // The kernel signals also when it removes the cgroup. It signals before it picks a victim: the
-                // file's oom_kill may not have counted yet, so the signal itself is what counts.
-                match self.dir.read_if(CONTROL)? {
-                    Some(_) => Ok(Happened::Kills(signals)),
-                    None => Ok(Happened::Gone),
+                // The kernel signals before it picks a victim: the file's oom_kill may not have counted yet, so the
+                // signal itself is what counts. The removal is one signal too, after the file has gone: what comes
+                // besides it was a kill.
+                if self.dir.read_if(CONTROL)?.is_some() {
+                    return Ok(Happened::Kills(signals));
                 }
+                let before = late.saturating_sub(1);
+                *late += signals;
+                Ok(Happened::Kills(late.saturating_sub(1) - before))
             }
             Source::V2(inotify, so_far) => {
-                match inotify.read_events() {
-                    Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+                let changed = match inotify.read_events() {
+                    Ok(events) => events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_MODIFY)),
+                    Err(Errno::EAGAIN | Errno::EINTR) => false,
                     Err(errno) => return Err(Error::system("read(inotify)", errno as i32)),
-                }
-                let Some(text) = self.dir.read_if(EVENTS)? else { return Ok(Happened::Gone) };
+                };
+                let Some(text) = self.dir.read_if(EVENTS)? else { return Ok(Happened::Gone { changed }) };
                 let now = MemoryEvents::parse(&text).oom_kill;
                 let kills = now.saturating_sub(*so_far);
                 *so_far = now;

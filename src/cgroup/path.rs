@@ -108,7 +108,7 @@ fn unit(slice: &str, prefix: &str, name: &str) -> Option<Unit> {
 }
 
 /// `a-b.slice` is `a.slice/a-b.slice`; `-.slice` is the root.
-fn expand(slice: &str) -> Option<PathBuf> {
+pub(super) fn expand(slice: &str) -> Option<PathBuf> {
     let stem = slice.strip_suffix(".slice")?;
     if stem == "-" {
         return Some(PathBuf::new());

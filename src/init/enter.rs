@@ -89,6 +89,21 @@ pub(super) fn pivot(root: BorrowedFd<'_>) -> Result<()> {
     exec::chdir(c"/")
 }
 
+/// Takes a mount of the host out of the own mount namespace.
+pub(super) fn detach(target: &CStr) -> Result<()> {
+    // The host's must stay, whatever the plan said of propagation.
+    match mount::mount(None, target, None, libc::MS_REC | libc::MS_SLAVE, None) {
+        // It went with the one that it was on.
+        Err(Errno::ENOENT) => return Ok(()),
+        answer => answer?,
+    }
+    match mount::unmount(target, libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) {
+        // It is locked, as in a user namespace: what is covered counts no more.
+        Err(Errno::EINVAL | Errno::EPERM) => mount::mount(Some(c"tmpfs"), target, Some(c"tmpfs"), 0, None),
+        answer => answer,
+    }
+}
+
 /// For an initramfs, which cannot be pivoted away from: the old root stays mounted below.
 pub(super) fn move_root(root: BorrowedFd<'_>) -> Result<()> {
     exec::fchdir(root)?;

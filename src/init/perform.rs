@@ -101,6 +101,7 @@ pub(super) fn perform<'a>(
         Step::Hooks => super::rendezvous(lent, number),
 
         Step::Pivot => enter::pivot(registers.root()?),
+        Step::Detach { target } => enter::detach(target),
         Step::MoveRoot => enter::move_root(registers.root()?),
         Step::RootPropagation(propagation) => {
             let flags = propagation.flag | if propagation.recursive { libc::MS_REC } else { 0 };
@@ -147,6 +148,12 @@ pub(super) fn perform<'a>(
             Ok(())
         }
         Step::Gate => super::rendezvous(lent, number),
+        Step::Reap => {
+            sys::signal::leave_children_to_the_kernel()?;
+            // The gate too: that tells the shim that it has come so far.
+            sys::fd::close_all()?;
+            sys::idle::for_ever()
+        }
         Step::Exec { .. } => {
             let program = registers.program.ok_or(Errno::ENOENT)?;
             let home = registers.home.as_ref().map(|home| home.as_c_str());

@@ -19,6 +19,20 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Where a procfs or sysfs is mounted as a whole, a lower mount first: see [`Step::Detach`](crate::plan::Step).
+    pub fn revealing(root: &Path) -> Result<Vec<PathBuf>> {
+        let mountinfo = read(&root.join("proc/self/mountinfo"))?;
+        let point = |line: &str| {
+            let (mount, fs) = line.split_once(" - ")?;
+            let (fstype, mut fields) = (fs.split(' ').next()?, mount.split(' '));
+            let (inside, point) = (fields.nth(3)?, fields.next()?);
+            (matches!(fstype, "proc" | "sysfs") && inside == "/").then(|| unescape(point))
+        };
+        Ok(mountinfo.lines().filter_map(point).collect())
+    }
+}
+
 fn read(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).context(|| format!("read({path:?})"))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -152,6 +166,19 @@ mod tests {
         let root = host("30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n");
         let host = Host::probe(root.path()).expect("readable");
         assert_eq!((host.cgroups, host.last_cap), (CgroupMounts::V2, 40));
+    }
+
+    #[test]
+    fn a_part_of_a_procfs_reveals_nothing() {
+        let root = host(
+            "20 1 0:5 / /proc rw shared:5 - proc proc rw\n\
+             21 1 0:6 / /sys rw - sysfs none rw\n\
+             22 20 0:5 /sys /proc/sys ro - proc proc rw\n\
+             23 1 0:7 / /tmp rw - tmpfs proc rw\n\
+             24 1 0:8 / /srv/a\\040root/proc rw - proc none rw\n",
+        );
+        let seen = Host::revealing(root.path()).expect("readable");
+        assert_eq!(seen, ["/proc", "/sys", "/srv/a root/proc"].map(PathBuf::from));
     }
 
     #[test]

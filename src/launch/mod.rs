@@ -5,12 +5,14 @@
 //! on the other: see [`Waiting::new`].
 
 mod failure;
+mod holder;
 pub mod hooks;
 mod opens;
 mod real;
 mod reaper;
 mod waiting;
 
+pub use holder::Holder;
 pub use real::Real;
 pub use reaper::{Ended, Kept, Reaper, Strangers};
 pub use waiting::Waiting;

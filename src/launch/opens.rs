@@ -31,8 +31,8 @@ fn one(open: &Open, field: &Field, init: Option<BorrowedFd<'_>>) -> Result<Lendi
             let name = c_path(path, field)?;
             let file = not_opened(fd::open(&name, libc::O_RDONLY, 0), field, path)?;
             check_namespace(file.as_fd(), *kind, field, path)?;
-            if *apart {
-                refuse_own(file.as_fd(), *kind, field, path)?;
+            if let Some(changes) = apart {
+                refuse_own(file.as_fd(), *kind, changes, field, path)?;
             }
             (file, false)
         }
@@ -73,19 +73,22 @@ fn check_namespace(file: BorrowedFd<'_>, kind: u64, field: &Field, path: &Path) 
     }
 }
 
-/// A path can lead to the shim's own namespace, which is the host's: sysctls would change that.
-fn refuse_own(file: BorrowedFd<'_>, kind: u64, field: &Field, path: &Path) -> Result<()> {
-    let own = match i32::try_from(kind) {
-        Ok(libc::CLONE_NEWNET) => c"/proc/self/ns/net",
-        Ok(libc::CLONE_NEWIPC) => c"/proc/self/ns/ipc",
-        Ok(libc::CLONE_NEWUTS) => c"/proc/self/ns/uts",
-        _ => return Err(Error::new(Kind::Bug, format!("{field}: a namespace without sysctls"))),
+/// A path can lead to the shim's own namespace, or to that of the host's first process: what the container does
+/// would be done to the host.
+fn refuse_own(file: BorrowedFd<'_>, kind: u64, changes: &str, field: &Field, path: &Path) -> Result<()> {
+    let [own, first] = match i32::try_from(kind) {
+        Ok(libc::CLONE_NEWNS) => [c"/proc/self/ns/mnt", c"/proc/1/ns/mnt"],
+        Ok(libc::CLONE_NEWNET) => [c"/proc/self/ns/net", c"/proc/1/ns/net"],
+        Ok(libc::CLONE_NEWIPC) => [c"/proc/self/ns/ipc", c"/proc/1/ns/ipc"],
+        Ok(libc::CLONE_NEWUTS) => [c"/proc/self/ns/uts", c"/proc/1/ns/uts"],
+        _ => return Err(Error::new(Kind::Bug, format!("{field}: a namespace that nothing changes"))),
     };
     let inode = |file: BorrowedFd<'_>| fd::stat(file).map(|stat| stat.inode);
-    let own =
-        fd::open(own, libc::O_RDONLY, 0).and_then(|own| inode(own.as_fd())).context(|| format!("{own:?}"))?;
-    if inode(file).context(|| format!("fstat({path:?})"))? == own {
-        return Err(invalid(format!("{field} {path:?}: the host's, which linux.sysctl would change")));
+    let inode_of = |name| fd::open(name, libc::O_RDONLY, 0).and_then(|file| inode(file.as_fd()));
+    let found = inode(file).context(|| format!("fstat({path:?})"))?;
+    // The first process may be out of sight; the own namespace must not be.
+    if inode_of(own).context(|| format!("{own:?}"))? == found || inode_of(first) == Ok(found) {
+        return Err(invalid(format!("{field} {path:?}: the host's, which {changes} would change")));
     }
     Ok(())
 }

@@ -27,8 +27,8 @@ pub struct Waiting {
 
 impl Waiting {
     /// A process that waits on the other end of `gate`, a SOCK_SEQPACKET pair. It is sent one byte to start;
-    /// it closes its end when its program runs, or sends 8 bytes (step and errno, `init::Report`) before it closes
-    /// it. Where `gate` is dropped instead, it sees the end of the file and ends.
+    /// its end closes when its program runs, or it sends 8 bytes (step and errno, `init::Report`) before it ends.
+    /// Where `gate` is dropped instead, it sees the end of the file and ends.
     pub fn new(pid: u32, pidfd: OwnedFd, console: Option<OwnedFd>, gate: OwnedFd) -> Self {
         Waiting { pid, pidfd, console, gate, later: Vec::new(), ended: None }
     }
@@ -39,8 +39,9 @@ impl Waiting {
         self
     }
 
-    /// Opens the gate and waits for the execve(2): Ok when the program runs, else the step that failed; then the
-    /// process is gone, and its exit has been told.
+    /// Opens the gate and waits for the execve(2): Ok when the program runs (or was killed on its way there, which
+    /// its exit tells), else the step that failed. After a failure the process is gone and its exit has been told,
+    /// unless it takes longer than `GONE` to go.
     pub fn start(self) -> Result<OwnedFd> {
         match socket::send(self.gate.as_fd(), &[1], None) {
             Ok(()) => {}
@@ -51,7 +52,7 @@ impl Waiting {
         }
         let mut bytes = [0; Report::SIZE];
         match socket::receive(self.gate.as_fd(), &mut bytes) {
-            // Closed by the execve(2). A process that was killed meanwhile has also closed it; its exit tells that.
+            // Closed by the execve(2), or by a kill.
             Ok((0, _)) | Err(Errno::ECONNRESET) => Ok(self.pidfd),
             Ok((Report::SIZE, _)) => {
                 let report = Report::from_bytes(bytes);

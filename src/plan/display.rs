@@ -50,7 +50,7 @@ impl Display for Open {
             Open::Tree { path, recursive: false } => write!(f, "open_tree({path:?}, CLONE)"),
             Open::Namespace { path, kind, apart } => {
                 write!(f, "open({path:?}), a {} namespace", namespace_words(*kind))?;
-                f.write_str(if *apart { ", not the host's" } else { "" })
+                f.write_str(if apart.is_some() { ", not the host's" } else { "" })
             }
             Open::Loop { path, readonly, direct } => {
                 write!(f, "loop device of {path:?}")?;
@@ -149,6 +149,7 @@ impl Display for Step {
             Step::Hooks => f.write_str("hooks"),
 
             Step::Pivot => f.write_str("pivot_root(\".\", \".\")"),
+            Step::Detach { target } => write!(f, "umount2({}, DETACH), or covered", Q(target)),
             Step::MoveRoot => f.write_str("mount(\".\", \"/\", \"\", MOVE), chroot(\".\")"),
             Step::RootPropagation(propagation) => write!(f, "mount(\"\", \"/\"), {}", propagation.word()),
             Step::Hostname(name) => write!(f, "sethostname({})", Q(name)),
@@ -216,6 +217,7 @@ impl Display for Step {
                 write!(f, "access({}, X_OK) in [{}]", Q(name), ListOf(&candidates, ", "))
             }
             Step::Gate => f.write_str("wait for the start"),
+            Step::Reap => f.write_str("reap until the end of the pod"),
             Step::Exec { argv, envp } => {
                 let argv: Vec<_> = argv.iter().map(|arg| Q(arg)).collect();
                 write!(f, "execve([{}], {} variables)", ListOf(&argv, ", "), envp.len())

@@ -2,7 +2,7 @@
 
 use super::builder::Builder;
 use super::dress::Label;
-use super::{Open, Step};
+use super::{Open, PodInput, Step};
 use crate::error::Result;
 use crate::spec::{Namespaces, Ns, Spec};
 use std::path::Path;
@@ -33,7 +33,25 @@ pub(super) fn host_side(b: &mut Builder, oom_score_adj: Option<i32>, label: Opti
 
 /// The namespaces of a container's first process.
 pub(super) fn namespaces(b: &mut Builder, spec: &Spec) -> Result<()> {
-    let ns = &spec.namespaces;
+    enter(b, &spec.namespaces, |name| apart(spec, name))?;
+    b.step("linux.namespaces[mount]", Step::Secede);
+    Ok(())
+}
+
+/// Those of the process that makes a pod's.
+pub(super) fn pod(b: &mut Builder, namespaces: &Namespaces, input: &PodInput<'_>) -> Result<()> {
+    enter(b, namespaces, |name| match name {
+        _ if input.sysctls.iter().any(|sysctl| sysctl.namespace() == name) => Some("linux.sysctl"),
+        "uts" if input.hostname.is_some() => Some("hostname"),
+        _ => None,
+    })?;
+    if namespaces.mount == Ns::New {
+        b.step("linux.namespaces[mount]", Step::Secede);
+    }
+    Ok(())
+}
+
+fn enter(b: &mut Builder, ns: &Namespaces, apart: impl Fn(&str) -> Option<&'static str>) -> Result<()> {
     for (name, flag, origin) in kinds(ns) {
         let flag = flag as u64;
         let field = format!("linux.namespaces[{name}]");
@@ -43,19 +61,29 @@ pub(super) fn namespaces(b: &mut Builder, spec: &Spec) -> Result<()> {
             Ns::New if name == "cgroup" => b.step(field, Step::Unshare { flags: flag }),
             Ns::New => b.plan.clone_flags |= flag,
             Ns::Join(path) => {
-                let apart = spec.sysctls.iter().any(|sysctl| sysctl.namespace() == name);
-                join(b, field, flag, path, apart)?;
+                join(b, field, flag, path, apart(name))?;
             }
         }
     }
     if ns.net == Ns::New {
         b.step("linux.namespaces[network]", Step::LoopbackUp);
     }
-    b.step("linux.namespaces[mount]", Step::Secede);
     Ok(())
 }
 
-fn join(b: &mut Builder, field: String, kind: u64, path: &Path, apart: bool) -> Result<()> {
+/// What the container changes in its namespace of this kind, and must not change in the host's.
+fn apart(spec: &Spec, name: &str) -> Option<&'static str> {
+    match name {
+        // Without one of its own, its mounts and its new root would be the host's.
+        "mount" => Some("the container's mounts"),
+        _ if spec.sysctls.iter().any(|sysctl| sysctl.namespace() == name) => Some("linux.sysctl"),
+        "uts" if spec.hostname.is_some() => Some("hostname"),
+        "uts" if spec.domainname.is_some() => Some("domainname"),
+        _ => None,
+    }
+}
+
+fn join(b: &mut Builder, field: String, kind: u64, path: &Path, apart: Option<&'static str>) -> Result<()> {
     let slot = b.open(field.clone(), Open::Namespace { path: path.into(), kind, apart })?;
     if kind == libc::CLONE_NEWPID as u64 {
         // Concerns only children: the launcher joins it for its own.

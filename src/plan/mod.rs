@@ -13,12 +13,14 @@ mod host;
 mod isolate;
 mod mount;
 mod phase;
+mod pod;
 mod privileges;
 mod rootfs;
 mod run;
 pub mod step;
 
 pub use host::{AppArmor, CgroupMounts, Hierarchy, Host};
+pub use pod::{pod, PodInput};
 pub use step::{Open, Phase, RootPath, Slot, Step};
 
 use crate::error::{invalid, Result};
@@ -66,7 +68,9 @@ pub struct Input<'a> {
     pub filter: Option<Filter>,
     /// The container's own cgroup: `(mount point, path below it)` of each hierarchy.
     pub cgroup_dirs: &'a [(PathBuf, PathBuf)],
-    pub no_pivot_root: bool,
+    /// Without pivot_root(2): the full procfs and sysfs mounts of the host ([`Host::revealing`]), which stay in the
+    /// mount namespace then.
+    pub no_pivot_root: Option<&'a [PathBuf]>,
     pub no_new_keyring: bool,
 }
 

@@ -29,6 +29,7 @@ impl Step {
             | Step::ReadonlyRoot
             | Step::Hooks => Phase::Root,
             Step::Pivot
+            | Step::Detach { .. }
             | Step::MoveRoot
             | Step::RootPropagation(_)
             | Step::Hostname(_)
@@ -51,7 +52,9 @@ impl Step {
             | Step::SetIds { .. }
             | Step::Workdir { .. }
             | Step::Capabilities(_) => Phase::Privileges,
-            Step::FindProgram { .. } | Step::Gate | Step::Seccomp(_) | Step::Exec { .. } => Phase::Run,
+            Step::FindProgram { .. } | Step::Gate | Step::Reap | Step::Seccomp(_) | Step::Exec { .. } => {
+                Phase::Run
+            }
         }
     }
 }

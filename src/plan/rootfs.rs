@@ -6,6 +6,7 @@ use super::builder::{host_path, tidy, Builder};
 use super::{Input, Open, RootfsMount, Step};
 use crate::error::{invalid, Error, Kind, Result};
 use crate::spec::mount::Propagation;
+use crate::spec::Ns;
 use option::{LoopDevice, MountOptions};
 use std::ffi::CString;
 use std::path::Path;
@@ -74,10 +75,21 @@ fn mount_rootfs(
 /// The root becomes `/`.
 pub(super) fn enter(b: &mut Builder, input: &Input<'_>) -> Result<()> {
     let spec = input.spec;
-    if input.no_pivot_root {
+    if let Some(revealing) = input.no_pivot_root {
         if matches!(spec.rootfs_propagation, Some(Propagation { flag: libc::MS_PRIVATE, .. })) {
             // What the host mounts later would be hidden below the root, but still be there.
             return Err(invalid("linux.rootfsPropagation: private is not safe without pivot_root"));
+        }
+        if matches!(spec.namespaces.mount, Ns::Join(_)) {
+            // What is mounted there is not known before the clone.
+            return Err(invalid(
+                "linux.namespaces: a mount namespace by path is not safe without pivot_root",
+            ));
+        }
+        let root = tidy(&input.bundle.join(&spec.root.path));
+        // What is mounted on another one goes first.
+        for target in revealing.iter().rev().filter(|target| !target.starts_with(&root)) {
+            b.step("root.path", Step::Detach { target: host_path("root.path", target)? });
         }
         b.step("root.path", Step::MoveRoot);
     } else {

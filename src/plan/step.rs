@@ -52,8 +52,8 @@ pub enum Open {
     /// a directory, so that the child creates the right kind of target.
     Tree { path: PathBuf, recursive: bool },
     /// A namespace file, e.g. `/proc/1/ns/net`; checked to be on nsfs and of type `kind` (a CLONE_NEW* flag).
-    /// With `apart` it must not be the host's (the shim's) own: the spec has sysctls for it.
-    Namespace { path: PathBuf, kind: u64, apart: bool },
+    /// With `apart` it must not be the host's own: that is what would change it, in words.
+    Namespace { path: PathBuf, kind: u64, apart: Option<&'static str> },
     /// A loop device with this file behind it, which goes with the mount.
     Loop { path: PathBuf, readonly: bool, direct: bool },
     /// The pidfd of the container's first process, for an exec.
@@ -208,6 +208,11 @@ pub enum Step {
     // Enter
     /// pivot_root(".", ".") into the root; the old root is detached.
     Pivot,
+    /// Detaches a full procfs or sysfs of the host, or covers it where that is not allowed: while one is in the mount
+    /// namespace, the kernel lets a user namespace in the container mount another one without masks.
+    Detach {
+        target: CString,
+    },
     /// MS_MOVE of the root to `/`, and chroot(2) (NoPivotRoot: for an initramfs).
     MoveRoot,
     /// Propagation of the new `/`.
@@ -280,6 +285,8 @@ pub enum Step {
     },
     /// Reports that all is ready, and waits for start. What fails after it fails the start.
     Gate,
+    /// The first process of a pod, for as long as there is one: no descriptor, its children's exits go to nobody.
+    Reap,
     /// With noNewPrivileges the filter comes last: the fewest calls need its leave.
     Seccomp(Filter),
     /// execve(2).

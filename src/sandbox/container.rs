@@ -1,12 +1,15 @@
 //! One container: its first process, its execs, its cgroup, and what each request does to them.
 //!
 //! One mutex per container (the slot), which nothing holds for longer than a few system calls but a create, whose
-//! container nobody knows yet, and the freezer. A start works without it, and an exit that comes meanwhile is kept
-//! until the start's event is queued: so no exit overtakes a start. Nothing else in the crate is locked while a slot
-//! is held, but the reaper's table for the moment of a clone.
+//! container nobody knows yet, and the kill of a whole v1 cgroup, which freezes it. A start works without it, and an
+//! exit that comes meanwhile is kept until the start's event is queued: so no exit overtakes a start. A pause works
+//! without it too. Nothing else in the crate is locked while a slot is held, but the reaper's table for the moment of
+//! a clone.
 
 use super::exit::Exit;
+use super::freezer::Freezer;
 use super::lifecycle::{never_ran, Life, Process};
+use super::oom::KILLED;
 use super::record;
 use super::request::{Deleted, Event, Options, ProcessKey, ProcessState, Status};
 use super::{exec, hooks, EventSink, Sandbox};
@@ -15,16 +18,15 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Launcher};
 use crate::spec::{self, resources::Resources, Spec};
 use crate::stdio::{Io, Stdio};
-use crate::sys::{wait, Errno};
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long Delete waits for the last output of a stream that the shim copies, as the Go shim does.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long Delete waits for a process at its gate to die of SIGKILL.
+/// How long Delete waits for a process at its gate to die of SIGKILL, and a failed Start for the exit: containerd
+/// deletes right after it.
 const DEATH: Duration = Duration::from_secs(10);
 
 pub(super) struct Container {
@@ -33,35 +35,43 @@ pub(super) struct Container {
     pub spec: Spec,
     pub options: Options,
     pub cgroup: Box<dyn Cgroup>,
+    pub _link: Option<Link>,
     pub events: Arc<EventSink>,
     pub slot: Mutex<Slot>,
+}
+
+/// A member's link in its pod's bundle.
+pub(super) struct Link(pub PathBuf);
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // The pod, and its bundle, may be gone.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 pub(super) struct Slot {
     pub init: Process,
     pub execs: BTreeMap<String, Process>,
-    pub frozen: bool,
+    /// Its pod is paused.
+    pub frozen_with_pod: bool,
+    pub freezer: Freezer,
     /// The first process has ended, and its exit waits for those of its execs.
     pub ending: Option<ExitStatus>,
+    /// The cgroup went, with news that may have been of an OOM kill.
+    pub oom_suspected: bool,
     /// A Delete is at work.
     pub deleting: bool,
 }
 
 impl Slot {
-    fn process(&mut self, container: &str, exec: Option<&str>) -> Result<&mut Process> {
+    pub fn process(&mut self, container: &str, exec: Option<&str>) -> Result<&mut Process> {
         match exec {
             None => Ok(&mut self.init),
             Some(id) => self.execs.get_mut(id).ok_or_else(|| {
                 Error::new(Kind::NotFound, format!("exec {id} of container {container} does not exist"))
             }),
         }
-    }
-
-    fn thawed(&self, verb: &str) -> Result<()> {
-        if self.frozen {
-            return Err(Error::new(Kind::State, format!("cannot {verb} {}: it is paused", self.init.name)));
-        }
-        Ok(())
     }
 }
 
@@ -70,7 +80,7 @@ impl Container {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn emit(&self, event: Event) {
+    pub fn emit(&self, event: Event) {
         (self.events)(event);
     }
 
@@ -91,7 +101,7 @@ impl Container {
         let pid = waiting.pid;
         let started = hooks::start_container(sandbox, self, &waiting).and_then(|()| waiting.start());
         let mut slot = self.lock();
-        // Where the start failed, the process is gone too: its exit is here, or on its way.
+        // Where the start failed, the process is gone too, or its gate is: its exit is here, or on its way.
         if let Life::Starting(Some(pidfd)) = slot.init.take_life() {
             slot.init.life = Life::Running(pidfd);
         }
@@ -101,7 +111,11 @@ impl Container {
         if let Some(status) = slot.init.early.take() {
             self.ended(&mut slot, None, status);
         }
+        let exit = slot.init.exit.clone();
         drop(slot);
+        if started.is_err() && exit.wait_for(DEATH).is_none() {
+            log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
+        }
         started.context(|| format!("start {}", self.id))?;
         hooks::poststart(&*sandbox.config.launcher, self, pid);
         Ok(pid)
@@ -164,6 +178,10 @@ impl Container {
                 process.life = Life::Running(pidfd);
                 let early = process.early.take();
                 self.emit(Event::ExecStarted { container: self.id.clone(), exec: id.into(), pid });
+                // The first process has ended meanwhile, and what it left was killed before this one was born.
+                if slot.ending.is_some() {
+                    self.end_others();
+                }
                 if let Some(status) = early {
                     self.ended(&mut slot, Some(id), status);
                 }
@@ -199,15 +217,19 @@ impl Container {
             let Some(process) = slot.execs.get_mut(id) else { return };
             self.finish(process, exec, status);
         } else {
-            // Without a pid namespace of its own nothing else ends the others.
-            if self.spec.namespaces.pid != spec::Ns::New {
-                if let Err(e) = self.cgroup.kill() {
-                    log::warn!(id = self.id.as_str(); "could not kill what the first process left: {e}");
-                }
-            }
+            self.end_others();
             slot.ending = Some(status);
         }
         self.last_exit(slot);
+    }
+
+    /// Without a pid namespace of its own nothing else ends what the first process has left.
+    fn end_others(&self) {
+        if self.spec.namespaces.pid != spec::Ns::New {
+            if let Err(e) = self.cgroup.kill() {
+                log::warn!(id = self.id.as_str(); "could not kill what the first process left: {e}");
+            }
+        }
     }
 
     fn last_exit(&self, slot: &mut Slot) {
@@ -215,6 +237,9 @@ impl Container {
             return;
         }
         if let Some(status) = slot.ending.take() {
+            if slot.oom_suspected && status.code == KILLED {
+                self.oom_killed();
+            }
             self.finish(&mut slot.init, None, status);
         }
     }
@@ -238,7 +263,7 @@ impl Container {
 
     pub fn state(&self, exec: Option<&str>) -> Result<ProcessState> {
         let mut slot = self.lock();
-        let frozen = slot.frozen;
+        let frozen = slot.freezer == Freezer::Frozen || slot.frozen_with_pod;
         let process = slot.process(&self.id, exec)?;
         let status = match process.life {
             Life::Stopped(_) => Status::Stopped,
@@ -254,66 +279,6 @@ impl Container {
             stdio: process.stdio.clone(),
             exit: process.exited(),
         })
-    }
-
-    pub fn kill(&self, exec: Option<&str>, signal: u32, all: bool) -> Result<()> {
-        let mut slot = self.lock();
-        let frozen = slot.frozen;
-        let process = slot.process(&self.id, exec)?;
-        let sent =
-            if all && exec.is_none() { self.signal_all(process, signal) } else { process.signal(signal) };
-        // A frozen v1 cgroup would keep a killed process for ever.
-        if frozen && signal == libc::SIGKILL as u32 && exec.is_none() {
-            self.cgroup.thaw()?;
-            slot.frozen = false;
-        }
-        sent
-    }
-
-    fn signal_all(&self, init: &Process, signal: u32) -> Result<()> {
-        if signal == libc::SIGKILL as u32 {
-            return self.cgroup.kill();
-        }
-        let pids = self.cgroup.pids()?;
-        if pids.is_empty() {
-            return init.signal(signal);
-        }
-        for pid in pids {
-            // Between the listing and the signal a pid may be gone, and that is what was wanted.
-            match wait::open_pidfd(pid).and_then(|pidfd| wait::signal(pidfd.as_fd(), signal as i32)) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(errno) => return Err(Error::system(format!("kill({pid}, {signal})"), errno as i32)),
-            }
-        }
-        Ok(())
-    }
-
-    pub fn pause(&self) -> Result<()> {
-        let mut slot = self.lock();
-        slot.thawed("pause")?;
-        if !slot.init.is_running() || slot.ending.is_some() {
-            return Err(slot.init.cannot("pause"));
-        }
-        self.cgroup.freeze().context(|| format!("pause {}", self.id))?;
-        slot.frozen = true;
-        self.emit(Event::Paused { container: self.id.clone() });
-        Ok(())
-    }
-
-    pub fn resume(&self) -> Result<()> {
-        let mut slot = self.lock();
-        if !slot.frozen {
-            return Err(match slot.init.life {
-                Life::Running(_) => {
-                    Error::new(Kind::State, format!("cannot resume container {}: it is not paused", self.id))
-                }
-                _ => slot.init.cannot("resume"),
-            });
-        }
-        self.cgroup.thaw().context(|| format!("resume {}", self.id))?;
-        slot.frozen = false;
-        self.emit(Event::Resumed { container: self.id.clone() });
-        Ok(())
     }
 
     pub fn update(&self, resources: &Resources) -> Result<()> {
@@ -357,10 +322,6 @@ impl Container {
         Ok(())
     }
 
-    pub fn oom_killed(&self) {
-        self.emit(Event::Oom { container: self.id.clone() });
-    }
-
     pub fn delete_exec(&self, id: &str) -> Result<Deleted> {
         let (pid, exit, io) = {
             let mut slot = self.lock();
@@ -392,7 +353,7 @@ impl Container {
                 Life::Stopped(_) => {}
                 // Whether it is there or has just ended: its exit is awaited below.
                 Life::Created(_) => drop(slot.init.signal(libc::SIGKILL as u32)),
-                _ if slot.frozen => {
+                _ if slot.freezer == Freezer::Frozen => {
                     let name = &slot.init.name;
                     return Err(Error::new(Kind::State, format!("cannot delete {name}: it is paused")));
                 }
@@ -419,7 +380,10 @@ impl Container {
     }
 
     fn end(&self, launcher: &dyn Launcher, exit: &Exit) -> Result<ExitStatus> {
-        self.cgroup.kill()?;
+        // Where it is empty all the same, it can be removed.
+        if let Err(e) = self.cgroup.kill() {
+            log::warn!(id = self.id.as_str(); "could not kill what is left: {e}");
+        }
         let exit = exit.wait_for(DEATH).ok_or_else(|| {
             Error::new(Kind::Deadline, "its first process did not die of SIGKILL within 10 s")
         })?;

@@ -3,9 +3,11 @@
 //! The container is made first, and its slot is held until the process is at its gate and the event is queued:
 //! an exit, however early, waits for the slot. A create that fails leaves nothing.
 
-use super::container::{Container, Slot};
+use super::container::{Container, Link, Slot};
 use super::exit::Exit;
+use super::freezer::Freezer;
 use super::lifecycle::{never_ran, Life, Process};
+use super::pod::member;
 use super::record::{self, Record};
 use super::request::{Create, Event, Options};
 use super::watch::ExitOf;
@@ -13,7 +15,7 @@ use super::Sandbox;
 use crate::cgroup::oom::{Happened, Watch};
 use crate::error::{Context, Result};
 use crate::launch::Order;
-use crate::plan;
+use crate::plan::{self, Host};
 use crate::seccomp::{Cache, Compiled};
 use crate::spec::Spec;
 use crate::stdio::Labels;
@@ -22,8 +24,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container>> {
-    let spec = read_spec(&request.bundle)?;
-    let cgroup = (sandbox.config.cgroups)(&spec, &request.options, &request.id)?;
+    let mut spec = read_spec(&request.bundle)?;
+    let member = member::join(sandbox, &request, &mut spec)?;
+    let link = member.as_ref().map(|member| Link(member.link.clone()));
+    let (path, limits) = (spec.cgroups_path.as_deref(), &spec.resources);
+    let cgroup = (sandbox.config.cgroups)(path, limits, &request.options, &request.id)?;
     let init = Process {
         name: format!("container {}", request.id),
         pid: 0,
@@ -33,30 +38,44 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
         life: Life::Stopped(never_ran()),
         early: None,
     };
-    let slot = Slot { init, execs: BTreeMap::new(), frozen: false, ending: None, deleting: false };
+    let slot = Slot {
+        init,
+        execs: BTreeMap::new(),
+        freezer: Freezer::Thawed,
+        frozen_with_pod: false,
+        ending: None,
+        oom_suspected: false,
+        deleting: false,
+    };
     let container = Arc::new(Container {
         id: request.id.clone(),
         bundle: request.bundle.clone(),
         spec,
         options: request.options.clone(),
         cgroup,
+        _link: link,
         events: Arc::clone(&sandbox.events),
         slot: Mutex::new(slot),
     });
     let launched = launch(sandbox, &container, &request);
     if launched.is_err() {
-        if let Err(e) = container.cgroup.kill().and_then(|()| container.cgroup.remove()) {
-            log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
+        // The one may work where the other does not: an empty cgroup needs no kill.
+        for left in [container.cgroup.kill(), container.cgroup.remove()] {
+            if let Err(e) = left {
+                log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
+            }
         }
         record::remove(&container.bundle);
     }
+    // What a member joins is opened by now.
+    drop(member);
     launched.map(|()| container)
 }
 
 fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Result<()> {
     let Container { id, bundle, spec, options, cgroup, .. } = &**container;
     let mut slot = container.lock();
-    let mut record = Record { id: id.clone(), pid: 0, start_time: 0, cgroup: cgroup.record(), exit: None };
+    let mut record = Record::new(id, Some(cgroup.record()));
     record::write(bundle, &record)?;
 
     let rootfs: Vec<_> = request.rootfs.iter().map(super::request::RootfsMount::to_plan).collect();
@@ -64,6 +83,7 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Re
     if let Some(compiled) = &compiled {
         warn(id, &compiled.warnings);
     }
+    let revealing = options.no_pivot_root.then(|| Host::revealing(Path::new("/"))).transpose()?;
     let plan = plan::create(&plan::Input {
         spec,
         host: &sandbox.config.host,
@@ -72,7 +92,7 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Re
         rootfs: &rootfs,
         filter: compiled.map(|compiled| compiled.filter),
         cgroup_dirs: &cgroup.directories(),
-        no_pivot_root: options.no_pivot_root,
+        no_pivot_root: revealing.as_deref(),
         no_new_keyring: options.no_new_keyring,
     })?;
     warn(id, &plan.warnings);
@@ -123,7 +143,7 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Re
     Ok(())
 }
 
-fn read_spec(bundle: &Path) -> Result<Spec> {
+pub(super) fn read_spec(bundle: &Path) -> Result<Spec> {
     let path = bundle.join("config.json");
     let json = std::fs::read(&path).context(|| format!("read({path:?})"))?;
     Spec::parse(&json).context(|| format!("{path:?}"))

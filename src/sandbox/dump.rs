@@ -1,5 +1,6 @@
 //! The state in words, for a person who looks for what a shim is doing.
 
+use super::freezer::Freezer;
 use super::lifecycle::Process;
 use super::Sandbox;
 use std::sync::TryLockError;
@@ -27,9 +28,12 @@ impl Sandbox {
                 }
             };
             let mut line = process(&slot.init);
-            for (on, word) in
-                [(slot.frozen, "paused"), (slot.ending.is_some(), "ending"), (slot.deleting, "being deleted")]
-            {
+            for (on, word) in [
+                (slot.freezer == Freezer::Frozen, "paused"),
+                (slot.freezer == Freezer::Freezing, "being paused"),
+                (slot.ending.is_some(), "ending"),
+                (slot.deleting, "being deleted"),
+            ] {
                 if on {
                     line = format!("{line}, {word}");
                 }

@@ -42,6 +42,11 @@ impl Exit {
         }
     }
 
+    /// None while it is still to come.
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.lock().status
+    }
+
     /// Whether both are the exit of the same process.
     pub fn is(&self, other: &Exit) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

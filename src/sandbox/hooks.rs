@@ -8,21 +8,37 @@ use super::Sandbox;
 use crate::cgroup::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::launch::hooks::{self, Place};
-use crate::launch::{Launcher, Waiting};
+use crate::launch::{Launcher, Real, Reaper, Strangers, Waiting};
 use crate::plan::{self, Plan};
-use crate::spec::Hook;
+use crate::spec::{Hook, Spec};
 use serde_json::json;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// Whose hooks they are.
+#[derive(Clone, Copy)]
+struct Owner<'a> {
+    id: &'a str,
+    bundle: &'a Path,
+    spec: &'a Spec,
+}
+
+impl<'a> From<&'a Container> for Owner<'a> {
+    fn from(container: &'a Container) -> Self {
+        Owner { id: &container.id, bundle: &container.bundle, spec: &container.spec }
+    }
+}
 
 /// The container's state, as hooks get it on their standard input (runtime.md, "State").
-fn state(container: &Container, status: &str, pid: u32) -> Result<Vec<u8>> {
+fn state(owner: Owner<'_>, status: &str, pid: u32) -> Result<Vec<u8>> {
     let state = json!({
-        "ociVersion": container.spec.version,
-        "id": container.id,
+        "ociVersion": owner.spec.version,
+        "id": owner.id,
         "status": status,
         "pid": pid,
-        "bundle": container.bundle,
-        "annotations": container.spec.annotations,
+        "bundle": owner.bundle,
+        "annotations": owner.spec.annotations,
     });
     serde_json::to_vec(&state).map_err(|e| Error::caused_by(Kind::Bug, "the state for a hook", e))
 }
@@ -35,14 +51,20 @@ struct Moment<'a> {
     place: Place<'a>,
 }
 
-fn run(launcher: &dyn Launcher, container: &Container, list: &[Hook], moment: &Moment<'_>) -> Result<()> {
+fn run<'a>(
+    launcher: &dyn Launcher,
+    owner: impl Into<Owner<'a>>,
+    list: &[Hook],
+    moment: &Moment<'_>,
+) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
-    let state = state(container, moment.status, moment.pid)?;
+    let owner = owner.into();
+    let state = state(owner, moment.status, moment.pid)?;
     for (i, hook) in list.iter().enumerate() {
         let field = format!("hooks.{}[{i}]", moment.kind);
-        hooks::run(launcher, hook, &field, &state, &container.bundle, moment.place)?;
+        hooks::run(launcher, hook, &field, &state, owner.bundle, moment.place)?;
     }
     Ok(())
 }
@@ -86,8 +108,25 @@ pub(super) fn poststart(launcher: &dyn Launcher, container: &Container, pid: u32
 }
 
 pub(super) fn poststop(launcher: &dyn Launcher, container: &Container) {
-    let moment = Moment { kind: "poststop", status: "stopped", pid: 0, place: Place::Host };
-    warn(container, run(launcher, container, &container.spec.hooks.poststop, &moment));
+    warn(container, run(launcher, container, &container.spec.hooks.poststop, &POSTSTOP));
+}
+
+const POSTSTOP: Moment<'_> = Moment { kind: "poststop", status: "stopped", pid: 0, place: Place::Host };
+
+/// The poststop hooks of a container whose shim is gone. They are killed after `limit`, whatever the spec allows.
+pub fn poststop_of(id: &str, bundle: &Path, limit: Duration) -> Result<()> {
+    let spec = super::create::read_spec(bundle)?;
+    let mut hooks = spec.hooks.poststop.clone();
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    // Each has its part of the time.
+    let part = limit / u32::try_from(hooks.len()).unwrap_or(u32::MAX);
+    for hook in &mut hooks {
+        hook.timeout = Some(hook.timeout.map_or(part, |own| own.min(part)));
+    }
+    let launcher = Real::new(Reaper::start(Strangers::Reap)?);
+    run(&launcher, Owner { id, bundle, spec: &spec }, &hooks, &POSTSTOP)
 }
 
 fn warn(container: &Container, ran: Result<()>) {

@@ -11,19 +11,20 @@
 //! A start is made without the container's slot; an exit that comes while it is `Starting` waits for it in `early`.
 //!
 //! A state owns what is valid in it (the gate, the pidfd, the exit), and a transition consumes it. A frozen
-//! container is a running one whose cgroup is frozen: `Container::frozen`, since its processes can still end.
+//! container is a running one whose cgroup is frozen: `Slot::freezer`, since its processes can still end.
 
 use super::exit::Exit;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::launch::{ExitStatus, Waiting};
 use crate::spec;
 use crate::stdio::{Io, Stdio};
-use crate::sys::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
-/// How long the news of an exit waits for the terminal's last output; copying it takes well under a millisecond.
+/// How long after an exit its news waits for the terminal's last output; copying it takes well under a millisecond.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long it waits at least: it may have been kept by another exit, whose reader is stuck.
+const LEAST_WORDS: Duration = Duration::from_millis(10);
 
 /// The exit code that stands for "it never ran".
 pub(super) const NEVER_RAN: u32 = 255;
@@ -86,6 +87,11 @@ impl Process {
         matches!(self.life, Life::Running(_) | Life::Starting(_))
     }
 
+    /// There is nothing yet that a signal could be sent to.
+    pub fn is_unborn(&self) -> bool {
+        matches!(self.life, Life::Added(_) | Life::Starting(None))
+    }
+
     /// The one answer to a request in the wrong state.
     pub fn cannot(&self, verb: &str) -> Error {
         Error::new(Kind::State, format!("cannot {verb} {}: it is {}", self.name, self.life.word()))
@@ -101,7 +107,7 @@ impl Process {
         self.life = Life::Stopped(status);
         if let Some(io) = &self.io {
             io.ended();
-            io.settle(LAST_WORDS);
+            io.settle(patience(status.at.elapsed().unwrap_or_default()));
         }
     }
 
@@ -111,28 +117,28 @@ impl Process {
             _ => None,
         }
     }
-
-    /// Sends a signal. A process that is gone is NotFound: containerd relies on it.
-    pub fn signal(&self, signal: u32) -> Result<()> {
-        let gone = || Error::new(Kind::NotFound, format!("{}: process already finished", self.name));
-        if matches!(self.life, Life::Added(_) | Life::Starting(None)) {
-            return Err(Error::new(Kind::State, format!("{}: process not created", self.name)));
-        }
-        let pidfd = self.pidfd().ok_or_else(gone)?;
-        let signal = i32::try_from(signal)
-            .ok()
-            .filter(|s| (0..=64).contains(s))
-            .ok_or_else(|| Error::new(Kind::Invalid, format!("signal {signal} does not exist")))?;
-        match crate::sys::wait::signal(pidfd, signal) {
-            Ok(()) => Ok(()),
-            Err(Errno::ESRCH) => Err(gone()),
-            Err(errno) => {
-                Err(Error::system(format!("pidfd_send_signal({}, {signal})", self.name), errno as i32))
-            }
-        }
-    }
 }
 
 pub(super) fn never_ran() -> ExitStatus {
     ExitStatus { code: NEVER_RAN, at: SystemTime::now() }
+}
+
+/// All exits wait one after the other, so the time that one has waited for others counts.
+fn patience(since_exit: Duration) -> Duration {
+    LAST_WORDS.saturating_sub(since_exit).max(LEAST_WORDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_exits_with_stuck_readers_are_told_within_two_seconds() {
+        let mut clock = Duration::ZERO;
+        for _ in 0..100 {
+            clock += patience(clock);
+        }
+        assert!(clock < Duration::from_secs(2), "{clock:?}");
+        assert_eq!(patience(Duration::ZERO), LAST_WORDS);
+    }
 }

@@ -9,12 +9,21 @@ mod create;
 mod dump;
 mod exec;
 mod exit;
+mod freezer;
 mod hooks;
 mod lifecycle;
+mod oom;
+mod pod;
 pub mod record;
 mod request;
+mod signal;
 mod watch;
 
+pub use hooks::poststop_of;
+pub use pod::{
+    member_links, Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
+    UserMappings,
+};
 pub use request::{
     Connected, Create, Deleted, Event, Options, ProcessKey, ProcessState, RootfsMount, Status,
 };
@@ -24,9 +33,10 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Launcher};
 use crate::plan::Host;
 use crate::seccomp::Cache;
-use crate::spec::{self, resources::Resources, Spec};
+use crate::spec::{self, resources::Resources};
 use crate::stdio::{Stdio, Switchboard};
 use container::Container;
+use pod::Pod;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,8 +44,15 @@ use std::time::Duration;
 /// Where events go. Called in order, must not block.
 pub type EventSink = Box<dyn Fn(Event) + Send + Sync>;
 
-/// Makes a container's cgroup.
-pub type CgroupMaker = Box<dyn Fn(&Spec, &Options, &str) -> Result<Box<dyn Cgroup>> + Send + Sync>;
+/// Makes a container's cgroup: `linux.cgroupsPath`, the limits, the options, the container's id.
+pub type CgroupMaker =
+    Box<dyn Fn(Option<&str>, &Resources, &Options, &str) -> Result<Box<dyn Cgroup>> + Send + Sync>;
+
+/// Finds a pod's cgroup.
+pub type PodCgroup = Box<dyn Fn(PodPlace<'_>) -> Result<Box<dyn Cgroup>> + Send + Sync>;
+
+/// What the operator has decided; read anew for each pod.
+pub type Settings = Box<dyn Fn() -> Result<PodSettings> + Send + Sync>;
 
 /// The world around a sandbox, as parameters.
 pub struct Config {
@@ -44,6 +61,8 @@ pub struct Config {
     pub host: Host,
     pub launcher: Box<dyn Launcher>,
     pub cgroups: CgroupMaker,
+    pub pod_cgroup: PodCgroup,
+    pub pod_settings: Settings,
     pub events: EventSink,
 }
 
@@ -61,8 +80,37 @@ pub struct Sandbox {
 struct Containers {
     /// By id; None while a create is at work: the id is taken, and there is nothing to ask yet.
     known: BTreeMap<String, Option<Arc<Container>>>,
+    pod: PodSlot,
     /// The shim has decided to end.
     closed: bool,
+}
+
+/// The pod of this shim, if it has one.
+#[derive(Default)]
+enum PodSlot {
+    #[default]
+    None,
+    /// One with this id is being created.
+    Taken(String),
+    Here(Arc<Pod>),
+}
+
+/// Gives the place of a create that ends without a pod up, by an error or by a panic.
+struct PodTaken<'a>(&'a Sandbox);
+
+impl PodTaken<'_> {
+    fn fill(self, pod: Arc<Pod>) {
+        self.0.lock().pod = PodSlot::Here(pod);
+    }
+}
+
+impl Drop for PodTaken<'_> {
+    fn drop(&mut self) {
+        let mut containers = self.0.lock();
+        if matches!(containers.pod, PodSlot::Taken(_)) {
+            containers.pod = PodSlot::None;
+        }
+    }
 }
 
 /// Frees the id of a create that ends without a container, by an error or by a panic.
@@ -105,6 +153,48 @@ impl Sandbox {
         }
     }
 
+    fn all(&self) -> Vec<Arc<Container>> {
+        self.lock().known.values().flatten().cloned().collect()
+    }
+
+    fn creates_are_at_work(&self) -> bool {
+        self.lock().known.values().any(Option::is_none)
+    }
+
+    fn forget(&self, id: &str) {
+        self.lock().known.remove(id);
+    }
+
+    fn pod(&self) -> Option<Arc<Pod>> {
+        match &self.lock().pod {
+            PodSlot::Here(pod) => Some(Arc::clone(pod)),
+            _ => None,
+        }
+    }
+
+    fn take_pod(&self, id: &str) -> Result<PodTaken<'_>> {
+        let mut containers = self.lock();
+        if containers.closed {
+            return Err(Error::new(Kind::Unavailable, format!("create sandbox {id}: the shim is ending")));
+        }
+        let exists = |what: &str| Err(Error::new(Kind::Exists, format!("create sandbox {id}: {what}")));
+        match &containers.pod {
+            PodSlot::None if containers.known.is_empty() => {}
+            PodSlot::None => return exists("this shim has containers without a sandbox"),
+            PodSlot::Taken(taken) => return exists(&format!("sandbox {taken} is being created")),
+            PodSlot::Here(pod) => return exists(&format!("sandbox {} exists", pod.id)),
+        }
+        containers.pod = PodSlot::Taken(id.to_owned());
+        Ok(PodTaken(self))
+    }
+
+    /// No create succeeds any more.
+    fn forget_pod(&self) {
+        let mut containers = self.lock();
+        containers.pod = PodSlot::None;
+        containers.closed = true;
+    }
+
     /// Makes a container whose process waits at its gate; returns its pid.
     pub fn create(&self, request: Create) -> Result<u32> {
         let id = request.id.clone();
@@ -113,7 +203,8 @@ impl Sandbox {
             if containers.closed {
                 return Err(Error::new(Kind::Unavailable, format!("create {id}: the shim is ending")));
             }
-            if containers.known.contains_key(&id) {
+            let pods = matches!(&containers.pod, PodSlot::Here(pod) if pod.id == id);
+            if pods || containers.known.contains_key(&id) {
                 return Err(Error::new(Kind::Exists, format!("container {id} exists")));
             }
             containers.known.insert(id.clone(), None);
@@ -160,7 +251,7 @@ impl Sandbox {
             return container.delete_exec(exec);
         }
         let deleted = container.delete(&*self.config.launcher)?;
-        self.lock().known.remove(&key.container);
+        self.forget(&key.container);
         Ok(deleted)
     }
 
@@ -175,7 +266,12 @@ impl Sandbox {
 
     /// `all` signals every process of the container; it means nothing for an exec.
     pub fn kill(&self, key: &ProcessKey, signal: u32, all: bool) -> Result<()> {
-        self.container(&key.container)?.kill(key.exec.as_deref(), signal, all)
+        let container = self.container(&key.container)?;
+        container.kill(key.exec.as_deref(), signal, all)?;
+        if signal == libc::SIGKILL as u32 && key.exec.is_none() {
+            self.let_die(&container)?;
+        }
+        Ok(())
     }
 
     pub fn pause(&self, container: &str) -> Result<()> {
@@ -215,7 +311,10 @@ impl Sandbox {
 
     /// Never an error: containerd asks it of ids that this shim does not have.
     pub fn connect(&self, container: &str) -> Connected {
-        let task_pid = self.container(container).map_or(0, |c| c.lock().init.pid);
+        let task_pid = match self.pod() {
+            Some(pod) if pod.id == container => pod.pid(),
+            _ => self.container(container).map_or(0, |c| c.lock().init.pid),
+        };
         Connected { shim_pid: std::process::id(), task_pid }
     }
 
@@ -223,7 +322,7 @@ impl Sandbox {
     /// remembers that it asked, and asks again after each delete.
     pub fn shutdown(&self) -> bool {
         let mut containers = self.lock();
-        containers.closed = containers.known.is_empty();
+        containers.closed |= containers.known.is_empty() && matches!(containers.pod, PodSlot::None);
         containers.closed
     }
 

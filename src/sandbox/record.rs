@@ -20,8 +20,18 @@ pub struct Record {
     pub pid: u32,
     /// Field 22 of /proc/PID/stat (proc_pid_stat(5)): with it a pid that was used again is told apart.
     pub start_time: u64,
-    pub cgroup: cgroup::Record,
+    /// Of the process; a pod without one has none.
+    pub cgroup: Option<cgroup::Record>,
+    /// Of a pod, as far as it is ours to remove.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<cgroup::Record>,
     pub exit: Option<RecordedExit>,
+}
+
+impl Record {
+    pub(super) fn new(id: &str, cgroup: Option<cgroup::Record>) -> Self {
+        Record { id: id.to_owned(), pid: 0, start_time: 0, cgroup, parent: None, exit: None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -98,7 +98,12 @@ fn run(queue: &Queue) {
                     container.oom_killed();
                     true
                 }
-                Ok(Happened::Gone) => false,
+                Ok(Happened::Gone { changed }) => {
+                    if changed {
+                        container.perhaps_oom_killed();
+                    }
+                    false
+                }
                 Err(e) => {
                     log::warn!(id = container.id.as_str(); "no more OOM events: {e}");
                     false

@@ -1,36 +1,57 @@
 //! Architectures: as the spec names them, as libseccomp does, and as the kernel tells them to a program.
 
-use libseccomp::ScmpArch;
+use libseccomp::{ScmpAction, ScmpArch, ScmpFilterContext};
 use oci_spec::runtime::Arch;
 
-/// What libseccomp calls it.
-pub fn of(arch: Arch) -> ScmpArch {
-    match arch {
-        Arch::ScmpArchNative => ScmpArch::native(),
-        Arch::ScmpArchX86 => ScmpArch::X86,
-        Arch::ScmpArchX86_64 => ScmpArch::X8664,
-        Arch::ScmpArchX32 => ScmpArch::X32,
-        Arch::ScmpArchArm => ScmpArch::Arm,
-        Arch::ScmpArchAarch64 => ScmpArch::Aarch64,
-        Arch::ScmpArchMips => ScmpArch::Mips,
-        Arch::ScmpArchMips64 => ScmpArch::Mips64,
-        Arch::ScmpArchMips64n32 => ScmpArch::Mips64N32,
-        Arch::ScmpArchMipsel => ScmpArch::Mipsel,
-        Arch::ScmpArchMipsel64 => ScmpArch::Mipsel64,
-        Arch::ScmpArchMipsel64n32 => ScmpArch::Mipsel64N32,
-        Arch::ScmpArchPpc => ScmpArch::Ppc,
-        Arch::ScmpArchPpc64 => ScmpArch::Ppc64,
-        Arch::ScmpArchPpc64le => ScmpArch::Ppc64Le,
-        Arch::ScmpArchS390 => ScmpArch::S390,
-        Arch::ScmpArchS390x => ScmpArch::S390X,
-        Arch::ScmpArchParisc => ScmpArch::Parisc,
-        Arch::ScmpArchParisc64 => ScmpArch::Parisc64,
-        Arch::ScmpArchRiscv64 => ScmpArch::Riscv64,
-        Arch::ScmpArchLoongarch64 => ScmpArch::Loongarch64,
-        Arch::ScmpArchM68k => ScmpArch::M68k,
-        Arch::ScmpArchSh => ScmpArch::Sh,
-        Arch::ScmpArchSheb => ScmpArch::Sheb,
-    }
+macro_rules! architectures {
+    ($($spec:ident => $scmp:ident,)*) => {
+        /// All that a profile can name, but the native one, which is always there.
+        const ALL: &[Arch] = &[$(Arch::$spec),*];
+
+        /// What libseccomp calls it.
+        pub fn of(arch: Arch) -> ScmpArch {
+            match arch {
+                Arch::ScmpArchNative => ScmpArch::native(),
+                $(Arch::$spec => ScmpArch::$scmp,)*
+            }
+        }
+    };
+}
+
+architectures! {
+    ScmpArchX86 => X86,
+    ScmpArchX86_64 => X8664,
+    ScmpArchX32 => X32,
+    ScmpArchArm => Arm,
+    ScmpArchAarch64 => Aarch64,
+    ScmpArchMips => Mips,
+    ScmpArchMips64 => Mips64,
+    ScmpArchMips64n32 => Mips64N32,
+    ScmpArchMipsel => Mipsel,
+    ScmpArchMipsel64 => Mipsel64,
+    ScmpArchMipsel64n32 => Mipsel64N32,
+    ScmpArchPpc => Ppc,
+    ScmpArchPpc64 => Ppc64,
+    ScmpArchPpc64le => Ppc64Le,
+    ScmpArchS390 => S390,
+    ScmpArchS390x => S390X,
+    ScmpArchParisc => Parisc,
+    ScmpArchParisc64 => Parisc64,
+    ScmpArchRiscv64 => Riscv64,
+    ScmpArchLoongarch64 => Loongarch64,
+    ScmpArchM68k => M68k,
+    ScmpArchSh => Sh,
+    ScmpArchSheb => Sheb,
+}
+
+/// What a profile can name on this machine: libseccomp takes no architecture of the other byte order, nor one that is
+/// newer than itself.
+pub fn accepted() -> Vec<Arch> {
+    let takes = |arch: &&Arch| {
+        let context = ScmpFilterContext::new(ScmpAction::Allow);
+        context.is_ok_and(|mut context| context.add_arch(of(**arch)).is_ok())
+    };
+    ALL.iter().filter(takes).copied().collect()
 }
 
 /// AUDIT_ARCH_* of linux/audit.h. x32 is x86_64 with a bit in the number ([`super::table::X32_BIT`]).

@@ -14,6 +14,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+pub use arch::accepted;
 pub use cache::Cache;
 pub use compile::compile;
 

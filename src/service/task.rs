@@ -15,8 +15,8 @@ use ttrpc::proto::Code;
 
 pub struct Task {
     sandbox: Arc<Sandbox>,
-    /// Somebody asked for the end while containers were left. Shutdown may arrive between the answer to a
-    /// Delete and the container's removal, and is never repeated: the shim would stay for ever.
+    /// Somebody asked for the end while containers were left: containerd asks after the Delete of each container of
+    /// a pod, in any order, and does not ask again. The last Delete then ends the shim.
     asked_to_end: AtomicBool,
     end: Box<dyn Fn() + Send + Sync>,
 }

@@ -15,6 +15,7 @@ containerd-shim-shoal-v2 is started by containerd, for containers with the runti
   -address string          containerd's gRPC socket
   -bundle string           the container's bundle directory (delete; else the working directory)
   -debug                   log in detail
+  -debug-socket string     accepted and not used: it is where the Go shim serves its profiler
   -id string               the container
   -info                    print what this runtime is and can do, as a protobuf containerd.types.RuntimeInfo
   -log-level string        trace, debug, info, warn or error (given to the server by start)

@@ -10,6 +10,7 @@ use super::{socket, start};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sandbox::record::{self, Record};
+use crate::sandbox::{member_links, poststop_of};
 use crate::service::convert;
 use crate::sys::{mount, wait};
 use protobuf::Message;
@@ -17,7 +18,6 @@ use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,6 +25,8 @@ use std::time::{Duration, Instant, SystemTime};
 const KILLED: u32 = 137;
 /// containerd gives this verb five seconds.
 const GONE: Duration = Duration::from_secs(2);
+/// Of which the poststop hooks have these.
+const HOOKS: Duration = Duration::from_secs(2);
 
 pub(super) fn delete(arguments: &Arguments) -> Result<()> {
     let bundle = match arguments.bundle == Path::new("") {
@@ -36,6 +38,14 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
         None
     });
     let (mut pid, mut code, mut at) = (0, KILLED, SystemTime::now());
+    for member in members(&bundle) {
+        match record::read(&member) {
+            Ok(Some(record)) => kill(&record),
+            // Its own `delete` has run.
+            Ok(None) => {}
+            Err(error) => complain(&error),
+        }
+    }
     if let Some(record) = &record {
         kill(record);
         pid = record.pid;
@@ -48,6 +58,11 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
     for done in [unmount_below(&bundle), remove_socket(&bundle)] {
         done.unwrap_or_else(|error| complain(&error));
     }
+    // A pod has no hooks.
+    if let Some(record) = record.as_ref().filter(|record| record.parent.is_none()) {
+        // The server runs them before it removes the record.
+        poststop_of(&record.id, &bundle, HOOKS).unwrap_or_else(|error| complain(&error));
+    }
     record::remove(&bundle);
     let response = convert::deleted(pid, crate::launch::ExitStatus { code, at });
     let response = response.write_to_bytes();
@@ -59,19 +74,29 @@ fn complain(error: &Error) {
     eprintln!("{}: delete: {error}", super::NAME);
 }
 
-/// Ends every process of the container and removes its cgroup.
-fn kill(record: &Record) {
-    let cgroup = cgroup::open(&cgroup::Host::default(), &record.cgroup).unwrap_or_else(|error| {
+/// The bundles of a pod's containers. containerd calls `delete` for the pod alone, also where its shim was lost.
+fn members(bundle: &Path) -> Vec<PathBuf> {
+    let links = std::fs::read_dir(member_links(bundle)).into_iter().flatten().flatten();
+    links.filter_map(|link| std::fs::read_link(link.path()).ok()).collect()
+}
+
+fn open_cgroup(record: Option<&cgroup::Record>) -> Option<Box<dyn cgroup::Cgroup>> {
+    cgroup::open(&cgroup::Host::default(), record?).unwrap_or_else(|error| {
         complain(&error);
         None
-    });
+    })
+}
+
+/// Ends every process of the container (or of the pod) and removes its cgroup.
+fn kill(record: &Record) {
+    let cgroup = open_cgroup(record.cgroup.as_ref());
     if let Some(cgroup) = &cgroup {
         cgroup.kill().unwrap_or_else(|error| complain(&error));
     }
     // Also where it has left its cgroup, or where that is shared with others.
     kill_process(record.pid, record.start_time).unwrap_or_else(|error| complain(&error));
-    if let Some(cgroup) = &cgroup {
-        cgroup.remove().unwrap_or_else(|error| complain(&error));
+    for cgroup in cgroup.iter().chain(&open_cgroup(record.parent.as_ref())) {
+        cgroup.kill().and_then(|()| cgroup.remove()).unwrap_or_else(|error| complain(&error));
     }
 }
 
@@ -167,10 +192,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 fn remove_socket(bundle: &Path) -> Result<()> {
     let Ok(address) = std::fs::read_to_string(bundle.join(start::ADDRESS)) else { return Ok(()) };
     let Some(path) = address.trim().strip_prefix("unix://").map(Path::new) else { return Ok(()) };
-    match UnixStream::connect(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => socket::remove(path),
-        _ => Ok(()),
-    }
+    socket::remove_stale(path)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The OCI features document of what is implemented: runtime-spec, features.md and features-linux.md.
 //!
-//! A test holds each word of it against the code that reads specs.
+//! Tests hold its lists of words against the code that reads specs.
 
-use crate::spec;
+use crate::{seccomp, spec};
 use serde_json::{json, Value};
 
 /// Words that are not for the filesystem; `r…` is the recursive form of mount_setattr(2).
@@ -70,6 +70,28 @@ pub(super) const MOUNT_OPTIONS: &[&str] = &[
 
 const NAMESPACES: [&str; 6] = ["cgroup", "ipc", "mount", "network", "pid", "uts"];
 
+const ACTIONS: [&str; 8] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+const OPERATORS: [&str; 7] = [
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_MASKED_EQ",
+    "SCMP_CMP_NE",
+];
+const FLAGS: [&str; 3] =
+    ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"];
+
 pub(super) fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
@@ -82,22 +104,12 @@ pub(super) fn features() -> Value {
             "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true },
             "seccomp": {
                 "enabled": true,
-                "actions": [
-                    "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
-                    "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
-                ],
-                "operators": [
-                    "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ",
-                    "SCMP_CMP_NE",
-                ],
-                "archs": [
-                    "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_MIPS", "SCMP_ARCH_MIPS64",
-                    "SCMP_ARCH_MIPS64N32", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32",
-                    "SCMP_ARCH_PPC", "SCMP_ARCH_PPC64", "SCMP_ARCH_PPC64LE", "SCMP_ARCH_RISCV64", "SCMP_ARCH_S390",
-                    "SCMP_ARCH_S390X", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64",
-                ],
-                "knownFlags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"],
-                "supportedFlags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"],
+                "actions": ACTIONS,
+                "operators": OPERATORS,
+                "archs": seccomp::accepted(),
+                // Each kernel that can run the server knows them all.
+                "knownFlags": FLAGS,
+                "supportedFlags": FLAGS,
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
@@ -149,6 +161,98 @@ mod tests {
         }
         for word in ["idmap", "ridmap", "size=1"] {
             assert!(parsed(json!([{ "type": "mount" }]), json!(["bind", word])).is_err());
+        }
+    }
+
+    fn words(at: &str) -> Vec<String> {
+        serde_json::from_value(features().pointer(at).expect(at).clone()).expect(at)
+    }
+
+    fn with(field: &str, value: Value) -> Result<Spec, crate::error::Error> {
+        let mut spec = json!({
+            "ociVersion": "1.2.1",
+            "root": { "path": "rootfs" },
+            "process": { "cwd": "/", "args": ["sh"], "user": { "uid": 0, "gid": 0 } },
+            "linux": { "namespaces": [{ "type": "mount" }] },
+        });
+        let (place, name) = field.rsplit_once('/').expect("a pointer");
+        spec.pointer_mut(place).expect(place)[name] = value;
+        Spec::parse(spec.to_string().as_bytes())
+    }
+
+    #[test]
+    fn every_hook_of_the_document_is_read_and_there_are_no_others() {
+        let spec::hook::Hooks {
+            prestart,
+            create_runtime,
+            create_container,
+            start_container,
+            poststart,
+            poststop,
+        } = {
+            let hook = |name: String| (name.clone(), json!([{ "path": format!("/{name}") }]));
+            let all: serde_json::Map<String, Value> = words("/hooks").into_iter().map(hook).collect();
+            with("/hooks", all.into()).expect("all are known").hooks
+        };
+        let lists = [prestart, create_runtime, create_container, start_container, poststart, poststop];
+        let read: Vec<String> =
+            lists.iter().flatten().map(|hook| hook.path.display().to_string()[1..].to_owned()).collect();
+        assert_eq!(read, words("/hooks"));
+    }
+
+    #[test]
+    fn every_capability_of_the_document_is_known_and_the_next_one_is_not() {
+        let names = words("/linux/capabilities");
+        let spec = with("/process/capabilities", json!({ "bounding": names })).expect("all are known");
+        let process = spec.process;
+        assert_eq!(process.warnings, Vec::<String>::new());
+        assert_eq!(process.capabilities.expect("given").bounding, (1 << names.len()) - 1);
+        let spec = with("/process/capabilities", json!({ "bounding": ["CAP_NEXT"] })).expect("ignored");
+        assert_eq!(spec.process.warnings.len(), 1);
+    }
+
+    /// Parsed and compiled: what libseccomp cannot do must not be promised.
+    fn compiled(profile: Value) -> Result<(), crate::error::Error> {
+        let seccomp = with("/linux/seccomp", profile)?.seccomp.expect("given");
+        crate::seccomp::compile(&seccomp).map(drop)
+    }
+
+    #[test]
+    fn every_seccomp_word_of_the_document_is_taken() {
+        for action in words("/linux/seccomp/actions") {
+            let rule = json!({ "names": ["mkdir"], "action": action });
+            let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] });
+            compiled(profile).unwrap_or_else(|e| panic!("{action}: {e}"));
+            compiled(json!({ "defaultAction": action })).unwrap_or_else(|e| panic!("default {action}: {e}"));
+        }
+        for operator in words("/linux/seccomp/operators") {
+            let condition = json!({ "index": 0, "value": 7, "valueTwo": 3, "op": operator });
+            let rule = json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [condition] });
+            compiled(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule] }))
+                .unwrap_or_else(|e| panic!("{operator}: {e}"));
+        }
+        for arch in words("/linux/seccomp/archs") {
+            let rule = json!({ "names": ["mkdirat"], "action": "SCMP_ACT_ALLOW" });
+            let profile =
+                json!({ "defaultAction": "SCMP_ACT_ERRNO", "architectures": [arch], "syscalls": [rule] });
+            compiled(profile).unwrap_or_else(|e| panic!("{arch}: {e}"));
+        }
+        assert_eq!(words("/linux/seccomp/knownFlags"), words("/linux/seccomp/supportedFlags"));
+        for flag in words("/linux/seccomp/supportedFlags") {
+            compiled(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": [flag] }))
+                .unwrap_or_else(|e| panic!("{flag}: {e}"));
+        }
+    }
+
+    #[test]
+    fn what_needs_a_seccomp_listener_is_not_in_the_document_and_is_refused() {
+        let flag = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
+        for (word, profile) in [
+            ("SCMP_ACT_NOTIFY", json!({ "defaultAction": "SCMP_ACT_NOTIFY" })),
+            (flag, json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": [flag] })),
+        ] {
+            assert!(!features().to_string().contains(word), "{word}");
+            assert_eq!(compiled(profile).expect_err(word).kind(), Kind::Unsupported);
         }
     }
 }

@@ -11,6 +11,7 @@ mod features;
 mod info;
 mod log;
 mod serve;
+mod settings;
 mod socket;
 mod start;
 mod version;

@@ -2,16 +2,16 @@
 
 use super::arguments::Arguments;
 use super::{log as server_log, socket, start};
-use crate::cgroup::{self, CgroupsPath, Layout};
+use crate::cgroup::{self, Cgroup, CgroupsPath, Layout, Parent};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Real, Reaper, Strangers};
 use crate::plan::Host;
-use crate::sandbox::{Config, Options, Sandbox};
+use crate::sandbox::{Config, Options, PodPlace, Sandbox};
 use crate::service::events::Events;
 use crate::service::router::Router;
 use crate::service::server::{Admission, Server, Stopper};
 use crate::service::task::Task;
-use crate::spec::Spec;
+use crate::spec::resources::Resources;
 use crate::sys::event::Event;
 use crate::sys::handler::{self, SIGINT, SIGTERM, SIGUSR1};
 use crate::sys::{identity, process};
@@ -136,20 +136,29 @@ fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
     let namespace = arguments.namespace.clone();
     let host = cgroup::Host::default();
     let layout = Layout::probe(&host.proc)?;
-    let cgroups = move |spec: &Spec, options: &Options, id: &str| {
-        let path = spec.cgroups_path.clone();
+    let (pods_host, pods_layout) = (host.clone(), layout.clone());
+    let cgroups = move |path: Option<&str>, limits: &Resources, options: &Options, id: &str| {
         let path = match path {
             None if !options.systemd_cgroup => format!("/{namespace}/{id}"),
-            path => path.unwrap_or_default(),
+            path => path.unwrap_or_default().to_owned(),
         };
         let path = CgroupsPath::parse(&path, options.systemd_cgroup, id)?;
-        cgroup::create(&host, &layout, &path, &spec.resources)
+        cgroup::create(&host, &layout, &path, limits)
+    };
+    let pod_cgroup = move |place: PodPlace<'_>| {
+        let parent = match place {
+            PodPlace::Client(text) => Parent::of_client(&pods_host, &pods_layout, text)?,
+            PodPlace::Own(below) => Parent::own(&pods_host, &pods_layout, below),
+        };
+        Ok(Box::new(parent) as Box<dyn Cgroup>)
     };
     Sandbox::new(Config {
         namespace: arguments.namespace.clone(),
         host: Host::probe(Path::new("/"))?,
         launcher: Box::new(Real::new(Reaper::start(Strangers::Reap)?)),
         cgroups: Box::new(cgroups),
+        pod_cgroup: Box::new(pod_cgroup),
+        pod_settings: Box::new(|| super::settings::read(Path::new(super::settings::FILE))),
         events: Box::new(move |event| events.push(event)),
     })
 }

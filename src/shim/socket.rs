@@ -1,11 +1,11 @@
 //! The server's socket: where it is, who gets to bind it, and what to do with one that is there already.
 
-use crate::error::{invalid, Context, Result};
+use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::sys::peer::listen_privately;
 use sha2::{Digest, Sha256};
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -37,22 +37,60 @@ pub fn path(folder: Option<&Path>, address: &str, namespace: &str, group: &str) 
 
 /// Binds the socket, or finds that its server lives. One that nobody listens on is replaced.
 pub fn bind(path: &Path) -> Result<Socket> {
-    let folder = path.parent().ok_or_else(|| invalid(format!("socket path {path:?} has no folder")))?;
+    let folder = folder_of(path)?;
     DirBuilder::new().recursive(true).mode(0o700).create(folder).context(|| format!("mkdir({folder:?})"))?;
-    // Between bind(2) and listen(2) a socket looks as if its server had gone; a second start of the group must
-    // not see that. The lock ends with this function.
-    let lock = File::open(folder).context(|| format!("open({folder:?})"))?;
-    lock.lock().context(|| format!("flock({folder:?})"))?;
+    let _lock = lock(folder)?;
     let what = || format!("bind({path:?})");
     match listen_privately(path) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
         bound => return bound.map(Socket::Bound).context(what),
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Ok(Socket::Live),
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused || e.kind() == io::ErrorKind::NotFound => {
+    match is_stale(path)? {
+        true => {
             remove(path)?;
             listen_privately(path).map(Socket::Bound).context(what)
+        }
+        false => Ok(Socket::Live),
+    }
+}
+
+/// Unlinks it, unless a server answers there.
+pub fn remove_stale(path: &Path) -> Result<()> {
+    let folder = folder_of(path)?;
+    if !folder.exists() {
+        return Ok(());
+    }
+    let _lock = lock(folder)?;
+    match is_stale(path)? {
+        true => remove(path),
+        false => Ok(()),
+    }
+}
+
+fn folder_of(path: &Path) -> Result<&Path> {
+    path.parent().ok_or_else(|| invalid(format!("socket path {path:?} has no folder")))
+}
+
+/// Between bind(2) and listen(2) a socket looks as if its server had gone; nobody must see that, and unlink it. The
+/// lock ends with the descriptor. Where others can write, the sockets would not be ours.
+fn lock(folder: &Path) -> Result<File> {
+    let lock = File::open(folder).context(|| format!("open({folder:?})"))?;
+    let about = lock.metadata().context(|| format!("fstat({folder:?})"))?;
+    let (owner, mode) = (about.uid(), about.mode() & 0o7777);
+    if owner != nix::unistd::geteuid().as_raw() || mode & 0o022 != 0 {
+        let text = format!("{folder:?} belongs to {owner} and has mode 0{mode:o}: others may write to it");
+        return Err(Error::new(Kind::State, text));
+    }
+    lock.lock().context(|| format!("flock({folder:?})"))?;
+    Ok(lock)
+}
+
+/// Under the folder's lock: nobody listens there.
+fn is_stale(path: &Path) -> Result<bool> {
+    match UnixStream::connect(path) {
+        Ok(_) => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused || e.kind() == io::ErrorKind::NotFound => {
+            Ok(true)
         }
         Err(e) => Err(e).context(|| format!("connect({path:?})")),
     }
@@ -97,5 +135,41 @@ mod tests {
         assert!(matches!(bind(&path).unwrap(), Socket::Live));
         drop(listener);
         assert!(matches!(bind(&path).unwrap(), Socket::Bound(_)));
+    }
+    #[test]
+    fn a_socket_is_unlinked_only_under_the_folders_lock_and_without_a_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let Socket::Bound(listener) = bind(&path).unwrap() else { panic!("not bound") };
+        remove_stale(&path).unwrap();
+        assert!(path.exists(), "a server answers there");
+        drop(listener);
+        let held = lock(folder.path()).unwrap();
+        std::thread::scope(|scope| {
+            let removing = scope.spawn(|| remove_stale(&path));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(path.exists(), "another start may be between bind and listen");
+            drop(held);
+            removing.join().unwrap().unwrap();
+        });
+        assert!(!path.exists());
+        remove_stale(&path).unwrap();
+        remove_stale(&folder.path().join("nowhere/s")).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        for (mode, good) in [(0o755, true), (0o711, true), (0o770, false), (0o1777, false)] {
+            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            let bound = bind(&path);
+            assert_eq!(bound.is_ok(), good, "{mode:o}: {bound:?}");
+        }
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(1), None).unwrap();
+            assert!(bind(&path).unwrap_err().to_string().contains("belongs to 1"));
+        }
     }
 }

@@ -24,7 +24,7 @@ const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kuberne
 /// The file in the bundle that says where the server listens.
 pub(super) const ADDRESS: &str = "address";
 
-/// How a launch tells the server what it could not do: it has no log of its own.
+/// How a launch tells the server what it could not do, and what has no effect: it has no log of its own.
 pub(super) const NOTES: &str = "SHOAL_START_NOTES";
 
 pub(super) fn start(arguments: &Arguments) -> Result<()> {
@@ -84,7 +84,7 @@ fn launch(
     path: &Path,
     listener: &UnixListener,
 ) -> Result<()> {
-    let mut notes = Vec::new();
+    let mut notes = bootstrap.options.warnings.clone();
     // What the server inherits is done to this process, which ends now anyway.
     if std::env::var_os("SCHED_CORE").is_some() {
         process::own_core_scheduling().context(|| "prctl(PR_SCHED_CORE, CREATE)")?;

@@ -116,6 +116,11 @@ impl Spec {
     }
 }
 
+/// Sysctls for a pod with these namespaces, checked as a container's are.
+pub fn sysctls(map: BTreeMap<String, String>, namespaces: &Namespaces) -> Result<Vec<Sysctl>> {
+    sysctl::check(map, namespaces)
+}
+
 /// The rules of 1.x are read; nothing else is out there.
 fn check_version(version: &str) -> Result<()> {
     match version.split('.').next() {

@@ -14,6 +14,14 @@ pub enum Ns {
     Join(PathBuf),
 }
 
+/// user_namespaces(7): ids from `inside` on are those from `outside` on, `size` of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdMapping {
+    pub inside: u32,
+    pub outside: u32,
+    pub size: u32,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespaces {
     pub pid: Ns,

@@ -39,7 +39,8 @@ impl Output {
     /// Whether somebody else has the fifo open for reading. Until then what was written would be lost with the
     /// shim's ends, and a reader that comes later would wait for a writer for ever.
     pub fn has_reader(&mut self) -> bool {
-        // The kernel tells a writer only whether there is any reader, so ours steps aside.
+        // The kernel tells a writer only whether there is any reader, so ours steps aside. Where there is no other, a
+        // process that outlives an exec and writes in these microseconds finds none: nothing else tells who reads.
         self.read = None;
         let there = pipe::has_reader(&self.write);
         self.read = pipe::reopen(&self.write, Access::Read, true).ok();

@@ -92,9 +92,14 @@ pub fn close_all_but(keep: &[RawFd]) -> Result<()> {
     close_range(first, u32::MAX, 0)
 }
 
+/// Closes every descriptor, 0 to 2 among them: for a clone's child that opens none any more.
+pub fn close_all() -> Result<()> {
+    close_range(0, u32::MAX, 0)
+}
+
 fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
     // SAFETY: takes integers only; that no descriptor in the range has an owner is the contract of
-    // `close_all_but`, the only caller.
+    // `close_all_but` and `close_all`, the only callers.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 

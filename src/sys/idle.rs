@@ -13,12 +13,17 @@ pub fn idle() -> Result<Child> {
         let _ = fd::close_all_but(&[]);
         // SAFETY: takes integers only.
         unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
-        loop {
-            let none = core::ptr::null_mut::<libc::c_void>();
-            // SAFETY: with no descriptors and no time limit the call reads nothing, and sleeps.
-            unsafe { libc::syscall(libc::SYS_ppoll, none, 0, none, none, 0) };
-        }
+        for_ever()
     });
     signal::restore(mask)?;
     child
+}
+
+/// Sleeps until a signal ends the process.
+pub fn for_ever() -> ! {
+    loop {
+        let none = core::ptr::null_mut::<libc::c_void>();
+        // SAFETY: with no descriptors and no time limit the call reads nothing, and sleeps.
+        unsafe { libc::syscall(libc::SYS_ppoll, none, 0, none, none, 0) };
+    }
 }

@@ -52,30 +52,35 @@ pub fn restore(mask: Mask) -> Result<()> {
 /// Every signal to its default action, then an empty mask. execve(2) resets handlers, but an ignored signal
 /// stays ignored (SIGPIPE is, in a Rust program) and a blocked one blocked.
 pub fn reset() -> Result<()> {
-    let default = Action {
-        handler: libc::SIG_DFL,
+    for signal in 1..=64 {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        dispose(signal, libc::SIG_DFL)?;
+    }
+    restore(Mask(0))
+}
+
+/// Children that end are gone at once: with SIGCHLD ignored the kernel reaps them (wait(2), "Notes"), also those that
+/// a pid namespace's first process inherits.
+pub fn leave_children_to_the_kernel() -> Result<()> {
+    dispose(libc::SIGCHLD, libc::SIG_IGN)
+}
+
+/// `handler` is SIG_DFL or SIG_IGN.
+fn dispose(signal: i32, handler: usize) -> Result<()> {
+    let action = Action {
+        handler,
         flags: 0,
         #[cfg(target_arch = "x86_64")]
         restorer: 0,
         mask: 0,
     };
     let none = core::ptr::null_mut::<Action>();
-    for signal in 1..=64 {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-            continue;
-        }
-        // SAFETY: the kernel reads one `Action` (its own layout, not libc's) with a set of 8 bytes, and is given
-        // nowhere to write. No handler is installed.
-        let answer = unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                core::ptr::from_ref(&default),
-                none,
-                size_of::<u64>(),
-            )
-        };
-        check(answer)?;
-    }
-    restore(Mask(0))
+    // SAFETY: the kernel reads one `Action` (its own layout, not libc's) with a set of 8 bytes, and is given
+    // nowhere to write. No handler is installed.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, core::ptr::from_ref(&action), none, size_of::<u64>())
+    };
+    check(answer).map(drop)
 }

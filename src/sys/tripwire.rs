@@ -31,3 +31,36 @@ unsafe impl GlobalAlloc for Tripwire {
         unsafe { System.dealloc(pointer, layout) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::CODE;
+    use crate::sys::{clone, exec, signal, wait};
+
+    fn code_of_a_child_that(acts: impl FnOnce()) -> u32 {
+        let mask = signal::block_all().unwrap();
+        let child = clone::clone(0, None, || {
+            acts();
+            exec::exit(3)
+        });
+        signal::restore(mask).unwrap();
+        wait::reap(child.unwrap().pid).unwrap().code
+    }
+
+    #[test]
+    fn an_allocation_in_the_child_ends_it() {
+        let code = code_of_a_child_that(|| drop(std::hint::black_box(vec![1u8; 100])));
+        assert_eq!(code, CODE as u32);
+    }
+
+    #[test]
+    fn giving_memory_back_in_the_child_ends_it() {
+        let memory = std::hint::black_box(vec![1u8; 100]);
+        assert_eq!(code_of_a_child_that(move || drop(memory)), CODE as u32);
+    }
+
+    #[test]
+    fn a_child_that_does_not_allocate_ends_as_it_likes() {
+        assert_eq!(code_of_a_child_that(|| assert_eq!(std::hint::black_box([1u8; 100])[99], 1)), 3);
+    }
+}

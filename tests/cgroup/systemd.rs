@@ -15,7 +15,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn systemd() -> Option<(Layout, MutexGuard<'static, ()>)> {
     let layout = layout()?;
     if !Path::new("/run/systemd/system").is_dir() {
-        skipped("no systemd");
+        other_machine("no systemd");
         return None;
     }
     Some((layout, ALONE.lock().unwrap_or_else(PoisonError::into_inner)))

@@ -1,10 +1,11 @@
 //! The life of one container: run, wait, state, delete.
 
-use crate::testbed::{run, until, Case, Events};
+use crate::testbed::{run, until, Case, Events, Runtime};
 
 cases! {
     run_prints_and_ends, exit_codes_come_through, run_detached, an_id_can_be_used_again, create_then_start,
-    stdin_reaches_the_container_and_ends, ps_lists_all_processes, metrics_are_live, events_come_in_order,
+    stdin_reaches_the_container_and_ends, ps_lists_all_processes, metrics_are_live, every_metric_of_runc_is_there,
+    events_come_in_order,
     many_lines_come_complete, null_io, the_snapshotter_may_be_native, the_pid_file_names_the_init,
     attach_shows_what_is_written, a_container_leaves_no_process_behind,
 }
@@ -108,6 +109,93 @@ fn metrics_are_live(case: &mut Case<'_>) {
     let table = case.ctr(&["tasks", "metrics", &case.id]);
     assert!(table.ok().contains("pids.current"), "{table}");
     case.remove();
+}
+
+type Numbers = std::collections::BTreeMap<String, f64>;
+
+/// Every number of a document by its path; those of a list without their places.
+fn numbers(value: &serde_json::Value, path: &str, all: &mut Numbers) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| numbers(value, &format!("{path}/{name}"), all));
+        }
+        serde_json::Value::Array(list) => {
+            list.iter().for_each(|value| numbers(value, &format!("{path}[]"), all));
+        }
+        value => drop(all.insert(path.to_owned(), value.as_f64().unwrap_or(0.0))),
+    }
+}
+
+/// What may be zero (and is left out of the document then) or not from one run to the next: whose page it is that is
+/// in the cache, on which list it is, how long somebody waited for something, and what is counted in batches.
+fn by_chance(path: &str) -> bool {
+    const WORDS: [&str; 15] = [
+        "active_",
+        "cache",
+        "/file",
+        "maj_fault",
+        "majfault",
+        "dirty",
+        "writeback",
+        "workingset",
+        "pgscan",
+        "pgsteal",
+        "pressure",
+        "/psi",
+        "thp_",
+        "kernel_stack",
+        "mapped_file",
+    ];
+    WORDS.iter().any(|word| path.contains(word))
+}
+
+/// The fields that runc's shim fills are filled, in the same units; limits are the same.
+fn every_metric_of_runc_is_there(case: &mut Case<'_>) {
+    if case.runtime == Runtime::Runc {
+        return; // it is the other half of shoal's case
+    }
+    // Some CPU time, page faults, and a file that is read and written; then it sleeps.
+    let work = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; \
+        while [ $i -lt 50050 ]; do dd if=/dev/zero of=/f bs=64k count=16 2>/dev/null; cat /f >/dev/null; i=$((i+1)); done; \
+        : >/done; sleep 1000";
+    let measured = |case: &Case<'_>| {
+        case.detach(&["--memory-limit", "67108864", "--cpus", "0.1"], &["sh", "-c", work]);
+        until("the work to be done", 20, || {
+            std::path::Path::new(&format!("/proc/{}/root/done", case.pid())).exists().then_some(())
+        });
+        let out = case.ctr(&["tasks", "metrics", "--format", "json", &case.id]);
+        let mut all = Numbers::new();
+        numbers(&serde_json::from_str(out.ok()).expect("ctr prints JSON"), "", &mut all);
+        case.remove();
+        all
+    };
+    let only = |these: &Numbers, those: &Numbers| {
+        let lacking = these.keys().filter(|path| !those.contains_key(*path) && !by_chance(path));
+        lacking.cloned().collect::<Vec<_>>()
+    };
+    let id = case.id("control");
+    let (mut ours, mut theirs) = (Numbers::new(), Numbers::new());
+    // Any of the numbers can be zero once.
+    for _ in 0..3 {
+        ours.extend(measured(case));
+        let control = Case { containerd: &mut *case.containerd, runtime: Runtime::Runc, id: id.clone() };
+        theirs.extend(measured(&control));
+        if only(&ours, &theirs).is_empty() && only(&theirs, &ours).is_empty() {
+            break;
+        }
+    }
+    assert!(ours.len() > 15, "{ours:?}");
+    assert_eq!(only(&theirs, &ours), Vec::<String>::new(), "only runc has them; shoal: {ours:#?}");
+    assert_eq!(only(&ours, &theirs), Vec::<String>::new(), "only shoal has them; runc: {theirs:#?}");
+    for (path, our) in ours.iter().filter(|(path, _)| theirs.contains_key(*path)) {
+        let their = theirs[path];
+        if path.ends_with("limit") {
+            assert_eq!(*our, their, "{path}");
+        } else if *our != their && !by_chance(path) {
+            // Not the same work, but the same units: a page is 4096 bytes, a microsecond 1000 nanoseconds.
+            assert!((0.01..100.0).contains(&(our / their)), "{path}: {our}, and {their} with runc");
+        }
+    }
 }
 
 fn events_come_in_order(case: &mut Case<'_>) {

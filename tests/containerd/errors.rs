@@ -4,7 +4,7 @@ use crate::testbed::Case;
 
 cases! {
     a_missing_program, a_program_that_is_none, a_bad_interpreter, a_bad_cwd, a_bad_mount_source, a_bad_filesystem,
-    a_limit_that_is_too_small, a_bad_namespace, a_missing_rootfs, an_unknown_capability, a_bad_spec_file,
+    a_bad_mount_option, a_limit_that_is_too_small, a_limit_that_the_kernel_refuses, a_bad_namespace, a_missing_rootfs, an_unknown_capability, a_bad_spec_file,
     a_task_that_does_not_exist, failures_do_not_add_up,
 }
 
@@ -40,6 +40,17 @@ fn a_bad_filesystem(case: &mut Case<'_>) {
         out.code != 0 && (out.stderr.contains("no such device") || out.stderr.contains("ENODEV")),
         "{out}"
     );
+}
+
+fn a_bad_mount_option(case: &mut Case<'_>) {
+    let out = case.run(&["--mount", "type=tmpfs,src=tmpfs,dst=/m,options=size=nonsense"], &["true"]);
+    out.fails_with("invalid argument");
+    assert!(out.stderr.contains("/m"), "the message names the mount: {out}");
+}
+
+fn a_limit_that_the_kernel_refuses(case: &mut Case<'_>) {
+    // Less than a millisecond in each period.
+    case.run(&["--cpu-quota", "1", "--cpu-period", "100000"], &["true"]).fails_with("invalid argument");
 }
 
 fn a_limit_that_is_too_small(case: &mut Case<'_>) {

@@ -6,7 +6,7 @@ cases! {
     read_only, privileged, net_host, memory_limit, cpus, cpu_shares, device, devices_are_filtered, mount_bind,
     mount_tmpfs, env, user, cwd, seccomp, seccomp_profile, rootfs, hostname, capabilities, no_new_privs,
     joins_a_namespace, cgroup_path, out_of_memory, default_mounts, masked_and_read_only_paths, rootfs_propagation,
-    default_devices, limits_and_namespaces,
+    default_devices, limits_and_namespaces, runtime_config_path,
 }
 
 fn read_only(case: &mut Case<'_>) {
@@ -312,4 +312,26 @@ fn limits_and_namespaces(case: &mut Case<'_>) {
     let out = case.run(&[], &["sh", "-c", "ulimit -n; echo $$; ls /proc | grep -c '^[0-9]'"]);
     let lines: Vec<_> = out.ok().lines().collect();
     assert_eq!(lines[..2], ["1024", "1"], "{out}");
+}
+
+fn runtime_config_path(case: &mut Case<'_>) {
+    if case.runtime == Runtime::Runc {
+        return; // runc's shim refuses any such file
+    }
+    let file = case.containerd.dir("shoal.toml");
+    let path = file.to_string_lossy().into_owned();
+    let with = |case: &Case<'_>, toml: &str, flags: &[&str]| {
+        std::fs::write(&file, toml).expect("write the options");
+        case.run(&[&["--runtime-config-path", &path], flags].concat(), &["echo", "fine"])
+    };
+    assert_eq!(with(case, "NoPivotRoot = true\nSomethingNew = 1\n", &[]).ok(), "fine\n");
+    let log = case.containerd.log();
+    assert!(log.contains("the key SomethingNew is not known"), "{log}");
+    // What is only safe with pivot_root shows that there is none.
+    let private = ["--rootfs-propagation", "private"];
+    with(case, "NoPivotRoot = true", &private).fails_with("private is not safe without pivot_root");
+    assert_eq!(with(case, "NoPivotRoot = false", &private).ok(), "fine\n");
+    with(case, "NoPivotRoot = 'yes'", &[]).fails_with("NoPivotRoot must be true or false");
+    std::fs::remove_file(&file).expect("remove the options");
+    case.run(&["--runtime-config-path", &path], &["true"]).fails_with("shoal.toml");
 }

@@ -85,6 +85,8 @@ pub fn call(world: &mut World, method: &str, exec: &str) -> Code {
             code(world.wire.task::<Empty>(method, &request))
         }
         "Kill" => code(world.wire.task::<Empty>(method, &kill_request("c1", exec, libc::SIGCONT, false))),
+        "Kill all" => code(world.wire.task::<Empty>("Kill", &kill_request("c1", exec, libc::SIGCONT, true))),
+        "Kill all, 65" => code(world.wire.task::<Empty>("Kill", &kill_request("c1", exec, 65, true))),
         "Pause" => code(world.wire.task::<Empty>(method, &PauseRequest { id, ..Default::default() })),
         "Resume" => code(world.wire.task::<Empty>(method, &ResumeRequest { id, ..Default::default() })),
         "Update" => code(world.wire.task::<Empty>(method, &update_request("c1"))),
@@ -112,6 +114,7 @@ pub fn call(world: &mut World, method: &str, exec: &str) -> Code {
 pub const OK: Code = Code::OK;
 pub const NF: Code = Code::NOT_FOUND;
 pub const FP: Code = Code::FAILED_PRECONDITION;
+const IA: Code = Code::INVALID_ARGUMENT;
 const AE: Code = Code::ALREADY_EXISTS;
 pub const UN: Code = Code::UNIMPLEMENTED;
 const DE: Code = Code::DEADLINE_EXCEEDED;
@@ -128,6 +131,8 @@ fn each_method_in_each_state_of_a_container() {
         ("ResizePty", [NF, OK, OK, OK, FP, NF]),
         ("CloseIO", [NF, OK, OK, OK, OK, NF]),
         ("Kill", [NF, OK, OK, OK, NF, NF]),
+        ("Kill all", [NF, OK, OK, OK, NF, NF]),
+        ("Kill all, 65", [NF, IA, IA, IA, NF, NF]),
         ("Pause", [NF, FP, OK, FP, FP, NF]),
         ("Resume", [NF, FP, FP, OK, FP, NF]),
         ("Update", [NF, OK, OK, OK, FP, NF]),

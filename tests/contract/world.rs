@@ -6,10 +6,10 @@ use containerd_shim_protos::api::*;
 use protobuf::well_known_types::any::Any;
 use shoal::cgroup::stats::{Stats, V2};
 use shoal::cgroup::{self, oom, Cgroup, Entry};
-use shoal::error::Result;
+use shoal::error::{Error, Kind, Result};
 use shoal::launch::{ExitStatus, Launcher, Order, Waiting};
 use shoal::plan::Host;
-use shoal::sandbox::{Config, Event, Sandbox};
+use shoal::sandbox::{Config, Event, PodSettings, Sandbox};
 use shoal::service::router::Router;
 use shoal::service::server::{Admission, Server, Stopper};
 use shoal::service::task::Task;
@@ -20,7 +20,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +32,25 @@ pub struct Stage {
     pub events: Mutex<Vec<Event>>,
     /// The next process dies at its gate instead of running: the execve fails with this errno.
     pub refuse: Mutex<Option<i32>>,
+    /// Launches wait as long as this is set.
+    pub hold: AtomicBool,
+    /// One does.
+    pub held: AtomicBool,
+    /// A freeze takes as long as this is set.
+    pub stuck: AtomicBool,
+    /// One does.
+    pub freezing: AtomicBool,
+    pub frozen: AtomicBool,
+    /// How often the cgroup was killed.
+    pub kills: AtomicU32,
+    /// The next container's watch.
+    pub oom: Mutex<Option<oom::Watch>>,
+    /// The cgroup cannot be killed.
+    pub immortal: AtomicBool,
+    /// How often the cgroup was removed.
+    pub removals: AtomicU32,
+    /// How long each exit is on its way to the sandbox.
+    pub late: Mutex<Duration>,
     /// The next launch panics.
     pub panic: AtomicBool,
 }
@@ -41,6 +60,10 @@ struct FakeLauncher(Arc<Stage>);
 impl Launcher for FakeLauncher {
     fn launch(&self, order: Order<'_>) -> Result<Waiting> {
         assert!(!self.0.panic.swap(false, Ordering::SeqCst), "a panic on purpose");
+        while self.0.hold.load(Ordering::SeqCst) {
+            self.0.held.store(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
         let pid = child.id();
         let pidfd = wait::open_pidfd(pid).unwrap();
@@ -64,6 +87,7 @@ impl Launcher for FakeLauncher {
         std::thread::spawn(move || {
             let status = child.wait().unwrap();
             stage.pids.lock().unwrap().retain(|&known| known != pid);
+            std::thread::sleep(*stage.late.lock().unwrap());
             let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
             on_exit(ExitStatus { code: code as u32, at: SystemTime::now() });
         });
@@ -87,12 +111,22 @@ impl Cgroup for FakeCgroup {
         Ok(())
     }
     fn freeze(&self) -> Result<()> {
+        self.0.freezing.store(true, Ordering::SeqCst);
+        while self.0.stuck.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.0.frozen.store(true, Ordering::SeqCst);
         Ok(())
     }
     fn thaw(&self) -> Result<()> {
+        self.0.frozen.store(false, Ordering::SeqCst);
         Ok(())
     }
     fn kill(&self) -> Result<()> {
+        self.0.kills.fetch_add(1, Ordering::SeqCst);
+        if self.0.immortal.load(Ordering::SeqCst) {
+            return Err(Error::new(Kind::System, "the cgroup cannot be killed"));
+        }
         for &pid in &*self.0.pids.lock().unwrap() {
             if let Ok(pidfd) = wait::open_pidfd(pid) {
                 let _ = wait::signal(pidfd.as_fd(), libc::SIGKILL);
@@ -104,9 +138,10 @@ impl Cgroup for FakeCgroup {
         Ok(Stats::V2(Box::<V2>::default()))
     }
     fn watch_oom(&self) -> Result<Option<oom::Watch>> {
-        Ok(None)
+        Ok(self.0.oom.lock().unwrap().take())
     }
     fn remove(&self) -> Result<()> {
+        self.0.removals.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
     fn record(&self) -> cgroup::Record {
@@ -135,12 +170,14 @@ impl World {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let stage = Arc::new(Stage::default());
-        let (makes, hears) = (stage.clone(), stage.clone());
+        let (makes, pods, hears) = (stage.clone(), stage.clone(), stage.clone());
         let sandbox = Sandbox::new(Config {
             namespace: "ns1".into(),
             host: Host::probe(Path::new("/")).unwrap(),
             launcher: Box::new(FakeLauncher(stage.clone())),
-            cgroups: Box::new(move |_, _, _| Ok(Box::new(FakeCgroup(makes.clone())) as Box<dyn Cgroup>)),
+            cgroups: Box::new(move |_, _, _, _| Ok(Box::new(FakeCgroup(makes.clone())) as Box<dyn Cgroup>)),
+            pod_cgroup: Box::new(move |_| Ok(Box::new(FakeCgroup(pods.clone())) as Box<dyn Cgroup>)),
+            pod_settings: Box::new(|| Ok(PodSettings::default())),
             events: Box::new(move |event| hears.events.lock().unwrap().push(event)),
         });
         let stopper = Stopper::new().unwrap();
@@ -174,6 +211,16 @@ impl World {
     pub fn create_request(&self, id: &str) -> CreateTaskRequest {
         let bundle = self.bundle(id).to_str().unwrap().to_owned();
         CreateTaskRequest { id: id.into(), bundle, ..Default::default() }
+    }
+
+    /// A create with one thing of the config replaced.
+    pub fn create_with(&mut self, id: &str, text: &str, by: &str) -> CreateTaskRequest {
+        let request = self.create_request(id);
+        let config = Path::new(&request.bundle).join("config.json");
+        assert!(CONFIG.contains(text));
+        std::fs::write(config, CONFIG.replacen(text, by, 1)).unwrap();
+        self.wire.task::<CreateTaskResponse>("Create", &request).unwrap();
+        request
     }
 
     pub fn create(&mut self, id: &str) -> u32 {
@@ -210,6 +257,15 @@ impl World {
         self.wire.task::<Empty>("Pause", &PauseRequest { id: id.into(), ..Default::default() }).unwrap();
     }
 
+    /// Waits until the fakes have come to something.
+    pub fn until(&self, what: impl Fn(&Stage) -> bool) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !what(&self.stage) {
+            assert!(Instant::now() < end, "it does not come");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// The events so far as words, once there are `count` of them.
     pub fn events(&self, count: usize) -> Vec<String> {
         let end = Instant::now() + Duration::from_secs(10);
@@ -240,6 +296,7 @@ fn word(event: &Event) -> String {
 
 impl Drop for World {
     fn drop(&mut self) {
+        self.stage.immortal.store(false, Ordering::SeqCst);
         let _ = FakeCgroup(self.stage.clone()).kill();
         self.stopper.stop();
         if let Some(thread) = self.thread.take() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{json, Value};
 
 use crate::kubelet::{Case, Mode};
-use crate::testbed::{run, Suite};
+use crate::testbed::{run, skip, Suite};
 
 cases! {
     files_and_folders_of_the_node_are_mounted,
@@ -64,11 +64,13 @@ fn mounts_go_the_way_that_was_asked_for(case: &mut Case<'_>) {
 
 fn a_read_only_mount_may_be_so_all_the_way_down(case: &mut Case<'_>) {
     if case.suite == Suite::Trixie {
-        println!("left out: containerd 1.7 does not know recursive_read_only");
+        skip::other_machine("containerd 1.7 does not know recursive_read_only");
         return;
     }
     if case.mode != Mode::Runc {
-        println!("left out: up to 2.2.6 containerd asks runc alone whether it can, and ends with a nil pointer otherwise");
+        skip::other_machine(
+            "up to 2.2.6 containerd asks runc alone whether it can, and ends with a nil pointer otherwise",
+        );
         return;
     }
     let pod = case.plain_pod();

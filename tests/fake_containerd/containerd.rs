@@ -36,6 +36,10 @@ pub struct Containerd {
     pub events: EventService,
     /// The shim. One that is not the build's own is removed once it runs.
     pub program: PathBuf,
+    /// Besides containerd's own: variables of `start` and `delete`.
+    pub environment: Vec<(&'static str, &'static str)>,
+    /// Of BootstrapParams: where the sockets are to be.
+    pub socket_dir: Option<PathBuf>,
     /// What the shims wrote to their logs.
     pub log: Arc<Mutex<Vec<u8>>>,
 }
@@ -61,7 +65,16 @@ impl Containerd {
         let dir = tempfile::tempdir().unwrap();
         let events = EventService::listen(&dir.path().join("c.sock.ttrpc"), &[]);
         let namespace = format!("fake-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
-        Containerd { version, namespace, dir, events, program: SHIM.into(), log: Arc::default() }
+        Containerd {
+            version,
+            namespace,
+            dir,
+            events,
+            program: SHIM.into(),
+            environment: Vec::new(),
+            socket_dir: None,
+            log: Arc::default(),
+        }
     }
 
     pub fn address(&self) -> String {
@@ -96,6 +109,14 @@ impl Containerd {
         bundle
     }
 
+    /// Changes the bundle's config.json.
+    pub fn configure(&self, id: &str, change: impl FnOnce(&mut Value)) {
+        let path = self.bundle(id).join("config.json");
+        let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut config);
+        std::fs::write(path, config.to_string()).unwrap();
+    }
+
     /// Copies the bundle's log until the file is gone or this containerd is.
     pub fn read_log(&self, bundle: &Path) {
         let mut fifo = open_log(bundle);
@@ -127,6 +148,7 @@ impl Containerd {
             .env("TTRPC_ADDRESS", format!("{}.ttrpc", self.address()))
             .env("GRPC_ADDRESS", self.address())
             .env("NAMESPACE", &self.namespace)
+            .envs(self.environment.iter().copied())
             .current_dir(cwd);
         command
     }
@@ -145,6 +167,7 @@ impl Containerd {
             containerd_ttrpc_address: format!("{}.ttrpc", self.address()),
             containerd_grpc_address: self.address(),
             containerd_binary: "/usr/bin/containerd".into(),
+            socket_dir: self.socket_dir.as_ref().map(|dir| dir.to_str().unwrap().to_owned()),
             extensions: options.iter().map(|any| extension(any)).collect(),
             ..Default::default()
         };

@@ -73,6 +73,18 @@ fn where_the_program_has_no_path_the_server_runs_from_sealed_memory() {
 }
 
 #[test]
+fn an_option_without_an_effect_is_in_the_log() {
+    let containerd = Containerd::new(Version::V2_3);
+    let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    let options = oci::Options { binary_name: "crun".into(), ..Default::default() };
+    let shim = containerd.try_start("c1", &bundle, Some(&runc(options))).unwrap();
+    assert!(containerd.logged("start: options: BinaryName has no effect"));
+    shut_down(containerd.connect(&shim), "c1");
+    containerd.delete("c1");
+    containerd.remove_bundle("c1");
+}
+
+#[test]
 fn a_server_at_rest_is_small() {
     let containerd = Containerd::new(Version::V2_3);
     containerd.prepare("c1", &["/probe", "sleep"], json!({}));
@@ -139,6 +151,68 @@ fn a_server_with_containers_ignores_a_request_to_terminate() {
     send(nix::sys::signal::Signal::SIGTERM);
     assert!(eventually(|| ended(pid)));
     assert!(!shim.path.exists());
+    containerd.delete("c1");
+    containerd.remove_bundle("c1");
+}
+
+#[test]
+fn the_socket_is_where_the_parameters_say() {
+    let mut containerd = Containerd::new(Version::V2_3);
+    let folder = containerd.dir.path().join("sockets/here");
+    containerd.socket_dir = Some(folder.clone());
+    let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    let shim = containerd.start("c1");
+    assert_eq!(shim.path.parent(), Some(&*folder));
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!((mode(&folder), mode(&shim.path)), (0o700, 0o600));
+    let address = std::fs::read_to_string(bundle.join("address")).unwrap();
+    assert_eq!(address, format!("unix://{}", shim.path.display()));
+    let mut wire = containerd.connect(&shim);
+    let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
+    // A second launch finds the same server there.
+    assert_eq!(containerd.start("c1").path, shim.path);
+    shut_down(wire, "c1");
+    assert!(eventually(|| ended(pid)));
+    assert!(!shim.path.exists());
+    containerd.delete("c1");
+    containerd.remove_bundle("c1");
+}
+
+/// The core-scheduling cookie of a process; the kernel's error where it has no core scheduling.
+fn cookie(pid: u32) -> nix::Result<u64> {
+    let mut cookie = 0u64;
+    // SAFETY: PR_SCHED_CORE_GET writes one u64 to where the last argument points, which lives for the call.
+    let answer =
+        unsafe { libc::prctl(libc::PR_SCHED_CORE, libc::PR_SCHED_CORE_GET, pid, 0, &raw mut cookie) };
+    nix::errno::Errno::result(answer).map(|_| cookie)
+}
+
+/// As the Go shim: on its own, or not at all.
+#[test]
+fn a_shim_that_is_to_share_its_core_with_nobody_does_not_or_fails() {
+    let mut containerd = Containerd::new(Version::V2_3);
+    containerd.environment.push(("SCHED_CORE", "1"));
+    containerd.socket_dir = Some(containerd.dir.path().join("s"));
+    let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    let started = containerd.try_start("c1", &bundle, None);
+    if let Err(errno) = cookie(0) {
+        println!("this kernel has no core scheduling: {errno}");
+        let error = started.unwrap_err();
+        assert!(error.contains("prctl(PR_SCHED_CORE, CREATE): "), "{error}");
+        assert!(error.contains(&format!("({errno:?})")), "{error}");
+        assert!(!bundle.join("address").exists());
+        let sockets = std::fs::read_dir(containerd.socket_dir.as_ref().unwrap()).unwrap();
+        assert_eq!(sockets.count(), 0, "a socket is left");
+        return;
+    }
+    let mut wire = containerd.connect(&started.unwrap());
+    let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
+    let (theirs, ours) = (cookie(pid).unwrap(), cookie(0).unwrap());
+    assert!(theirs != 0 && theirs != ours, "{theirs}, {ours}");
+    let container = create(&containerd, &mut wire, TASK_V3, "c1");
+    assert_eq!(cookie(container).unwrap(), theirs, "its containers inherit it");
+    delete(&mut wire, TASK_V3, "c1");
+    shut_down(wire, "c1");
     containerd.delete("c1");
     containerd.remove_bundle("c1");
 }

@@ -145,6 +145,7 @@ impl Case {
                 no_new_keyring: self.no_new_keyring,
             });
         }
+        let revealing = ["/proc", "/sys"].map(PathBuf::from);
         plan::create(&plan::Input {
             spec: &spec,
             host,
@@ -153,7 +154,7 @@ impl Case {
             rootfs: &self.rootfs,
             filter,
             cgroup_dirs: &directories(host),
-            no_pivot_root: self.no_pivot_root,
+            no_pivot_root: self.no_pivot_root.then_some(&revealing),
             no_new_keyring: self.no_new_keyring,
         })
     }

@@ -230,7 +230,7 @@ fn sentence(spec: &Value, host: &Host) -> Option<(Kind, String)> {
             rootfs: &[],
             filter: None,
             cgroup_dirs: &directories(host),
-            no_pivot_root: false,
+            no_pivot_root: None,
             no_new_keyring: false,
         })
     };
@@ -296,6 +296,8 @@ fn what_only_the_request_can_get_wrong() {
     let spec = Spec::parse(read("ctr-2.1-default").as_bytes()).expect("a good spec");
     let mut private = spec.clone();
     private.rootfs_propagation = shoal::spec::mount::Propagation::parse("rprivate");
+    let mut joined = spec.clone();
+    joined.namespaces.mount = shoal::spec::Ns::Join("/run/ns".into());
     let host = Hosts::v1();
     let overlay = |words: &[&str], target: &str| RootfsMount {
         fstype: "overlay".into(),
@@ -310,6 +312,11 @@ fn what_only_the_request_can_get_wrong() {
         (&spec, overlay(&[], "/sub"), "rootfs[0].target: a mount below the root is not supported"),
         (&spec, overlay(&["a\0"], ""), "rootfs[0].options: a NUL byte in \"a\\0\""),
         (&private, overlay(&[], ""), "linux.rootfsPropagation: private is not safe without pivot_root"),
+        (
+            &joined,
+            overlay(&[], ""),
+            "linux.namespaces: a mount namespace by path is not safe without pivot_root",
+        ),
     ] {
         let input = plan::Input {
             spec,
@@ -319,7 +326,7 @@ fn what_only_the_request_can_get_wrong() {
             rootfs: &[mount],
             filter: None,
             cgroup_dirs: &[],
-            no_pivot_root: true,
+            no_pivot_root: Some(&[]),
             no_new_keyring: false,
         };
         assert_eq!(plan::create(&input).expect_err(expected).to_string(), expected);

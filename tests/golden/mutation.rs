@@ -38,7 +38,7 @@ fn compile(spec: &Value) -> Result<Plan> {
         rootfs: &[],
         filter: None,
         cgroup_dirs: &directories(&host),
-        no_pivot_root: false,
+        no_pivot_root: None,
         no_new_keyring: false,
     })
 }

@@ -103,7 +103,7 @@ fn compile(spec: &Value, host: &Host) -> Plan {
         rootfs: &[],
         filter: Some(Filter { program: [SockFilter { code: 6, jt: 0, jf: 0, k: 0 }].into(), flags: 0 }),
         cgroup_dirs: &directories(host),
-        no_pivot_root: false,
+        no_pivot_root: None,
         no_new_keyring: false,
     })
     .expect("compiles")

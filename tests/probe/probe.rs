@@ -3,12 +3,16 @@
 //! No Rust runtime before `main`: it would ignore SIGPIPE and open what is closed of 0, 1 and 2.
 #![no_main]
 
+mod kernel;
+mod orphan;
+mod procfs;
 mod report;
 mod watch;
 
 use serde_json::{json, Map, Value};
 use std::fs::{File, OpenOptions};
-use std::io::{Error, Read};
+use std::io::{Error, Read, Write};
+use std::os::unix::net::UnixStream;
 
 /// The C library calls this; its constructors have made `std::env::args` work by then.
 #[unsafe(no_mangle)]
@@ -18,13 +22,20 @@ extern "C" fn main() -> i32 {
     match words.get(1..).unwrap_or_default() {
         ["report", ..] => println!("{}", report::all()),
         ["open", paths @ ..] => println!("{}", open(paths)),
+        ["send", socket, file] => println!("{}", send(socket, file).unwrap_or(0)),
+        ["call", numbers @ ..] => println!("{}", kernel::calls(numbers)),
         ["chmod", paths @ ..] => println!("{}", chmod(paths)),
         ["stat", paths @ ..] => println!("{}", report::stat(paths)),
         ["watch", stop] => println!("{}", watch::until(stop)),
+        ["cat", paths @ ..] => println!("{}", cat(paths)),
+        ["orphan"] => println!("{}", orphan::child()),
+        ["tick", path] => orphan::tick(path),
         ["save", path] => return i32::from(std::fs::write(path, report::all().to_string()).is_err()),
         ["sleep"] => loop {
             std::thread::park();
         },
+        ["procfs"] => println!("{}", procfs::unshared(&words)),
+        ["procfs", "inside"] => println!("{}", procfs::mounted()),
         ["exit", code] => return code.parse().unwrap_or(125),
         other => {
             eprintln!("probe: {other:?}: not a command");
@@ -34,11 +45,28 @@ extern "C" fn main() -> i32 {
     0
 }
 
+/// Writes the file to the socket; how much comes back at once. Nothing where the other side hangs up.
+fn send(socket: &str, file: &str) -> std::io::Result<usize> {
+    let mut socket = UnixStream::connect(socket)?;
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
+    socket.write_all(&std::fs::read(file)?)?;
+    socket.read(&mut [0; 4096])
+}
+
 fn errno(e: Error) -> String {
     match e.raw_os_error() {
         Some(number) => format!("{:?}", nix::errno::Errno::from_raw(number)),
         None => e.to_string(),
     }
+}
+
+/// The text of each file, or an errno.
+fn cat(paths: &[&str]) -> Value {
+    let each = |path: &&str| {
+        let text = std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        ((*path).to_owned(), text.unwrap_or_else(errno).into())
+    };
+    Value::Object(paths.iter().map(each).collect())
 }
 
 /// What setting the mode that it has anyway gives: `ok`, or an errno.

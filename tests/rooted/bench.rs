@@ -25,7 +25,7 @@ pub fn rooted(test: &str) -> bool {
     let root =
         status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
     if !root {
-        println!("SKIPPED {test}: needs root");
+        crate::skip::missing(&format!("{test} needs root"));
     }
     root
 }

@@ -9,6 +9,7 @@ use shoal::launch::{ExitStatus, Launcher, Order, Waiting};
 use shoal::plan::{self, Host, Plan, RootfsMount};
 use shoal::spec::Spec;
 use shoal::stdio::Ends;
+use shoal::sys::seccomp::Filter;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub struct Bundle {
     /// Mounts of the request; only ours know them.
     pub rootfs: Vec<RootfsMount>,
     pub no_pivot_root: bool,
+    pub no_new_keyring: bool,
 }
 
 /// What runs, its console or output, and how it ends.
@@ -47,7 +49,13 @@ impl Bundle {
         std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/x\nuser:x:1000:1000::/home/user:/x\n")
             .unwrap();
         std::os::unix::fs::chown(root.join("home/user"), Some(1000), Some(1000)).unwrap();
-        Bundle { dir, spec: default_spec(args), rootfs: Vec::new(), no_pivot_root: false }
+        Bundle {
+            dir,
+            spec: default_spec(args),
+            rootfs: Vec::new(),
+            no_pivot_root: false,
+            no_new_keyring: false,
+        }
     }
 
     pub fn root(&self) -> PathBuf {
@@ -56,16 +64,17 @@ impl Bundle {
 
     pub fn plan(&self) -> Result<Plan> {
         let spec = Spec::parse(&serde_json::to_vec(&self.spec).unwrap())?;
+        let revealing = self.no_pivot_root.then(|| Host::revealing(Path::new("/"))).transpose()?;
         plan::create(&plan::Input {
             spec: &spec,
             host: &Host::probe(Path::new("/"))?,
             id: "rooted",
             bundle: self.dir.path(),
             rootfs: &self.rootfs,
-            filter: None,
+            filter: filter(&spec)?,
             cgroup_dirs: &[],
-            no_pivot_root: self.no_pivot_root,
-            no_new_keyring: false,
+            no_pivot_root: revealing.as_deref(),
+            no_new_keyring: self.no_new_keyring,
         })
     }
 
@@ -77,8 +86,8 @@ impl Bundle {
             process: &process,
             host: &Host::probe(Path::new("/"))?,
             id: "rooted",
-            filter: None,
-            no_new_keyring: false,
+            filter: filter(&spec)?,
+            no_new_keyring: self.no_new_keyring,
         })
     }
 
@@ -147,20 +156,26 @@ impl Bundle {
     }
 
     fn run_runc(&self, runc: &Path) -> String {
+        let output = self.try_runc(runc);
+        assert!(output.status.success(), "runc: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Whatever comes of it.
+    pub fn try_runc(&self, runc: &Path) -> std::process::Output {
         let id = self.configure_runc();
         let state = tempfile::tempdir().unwrap();
-        let output = Command::new(runc)
+        Command::new(runc)
             .arg("--root")
             .arg(state.path())
             .args(["run", "--bundle"])
             .arg(self.dir.path())
             .args(self.no_pivot_root.then_some("--no-pivot"))
+            .args(self.no_new_keyring.then_some("--no-new-keyring"))
             .arg(&id)
             .stdin(Stdio::null())
             .output()
-            .unwrap();
-        assert!(output.status.success(), "runc: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+            .unwrap()
     }
 
     /// Reports of ours and of runc's (where there is one), with names.
@@ -171,6 +186,11 @@ impl Bundle {
     }
 }
 
+/// The profile of the spec, compiled as for a container of the shim.
+fn filter(spec: &Spec) -> Result<Option<Filter>> {
+    spec.seccomp.as_ref().map(|profile| Ok(shoal::seccomp::compile(profile)?.filter)).transpose()
+}
+
 /// The runc of the testbed, or of the system.
 pub fn runc() -> Option<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/testbed");
@@ -179,7 +199,7 @@ pub fn runc() -> Option<PathBuf> {
         [testbed.join("forky/usr/sbin/runc"), testbed.join("trixie/usr/sbin/runc"), "/usr/sbin/runc".into()];
     let found = found.into_iter().find(|path| path.exists());
     if found.is_none() {
-        println!("SKIPPED the comparison with runc: no runc (tests/testbed/fetch gets one)");
+        crate::skip::missing("no runc to compare with (tests/testbed/fetch gets one)");
     }
     found
 }

@@ -175,22 +175,3 @@ fn a_process_that_is_killed_at_its_gate_is_told_so() {
     assert_eq!(error.to_string(), "the process ended before it was started");
     assert_eq!(error.kind(), shoal::error::Kind::State);
 }
-
-#[test]
-fn an_allocation_in_the_child_ends_it() {
-    if !rooted("an_allocation_in_the_child_ends_it") {
-        return;
-    }
-    if !cfg!(debug_assertions) {
-        println!("SKIPPED an_allocation_in_the_child_ends_it: the tripwire is in debug builds only");
-        return;
-    }
-    let mask = shoal::sys::signal::block_all().unwrap();
-    let child = shoal::sys::clone::clone(0, None, || {
-        std::hint::black_box(vec![1u8; 100]);
-        shoal::sys::exec::exit(0)
-    });
-    shoal::sys::signal::restore(mask).unwrap();
-    let child = child.unwrap();
-    assert_eq!(shoal::sys::wait::reap(child.pid).unwrap().code, 77);
-}

@@ -132,6 +132,108 @@ fn sysctls_of_the_host_are_refused_by_path_too() {
     }
 }
 
+/// A process in a namespace of its own, and that namespace's path.
+struct Held(std::process::Child, String);
+
+impl Held {
+    /// `flag` of unshare(1), and the file below /proc/PID/ns.
+    fn new(flag: &str, file: &str) -> Self {
+        let child = Command::new("unshare").args([flag, "sleep", "1000"]).spawn().unwrap();
+        let path = format!("/proc/{}/ns/{file}", child.id());
+        let own = std::fs::read_link(format!("/proc/self/ns/{file}")).unwrap();
+        crate::bench::eventually("the namespace", || std::fs::read_link(&path).unwrap() != own);
+        Held(child, path)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn joining(kind: &str, path: &str) -> Bundle {
+    let mut bundle = bundle();
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != kind);
+    namespaces.push(json!({"type": kind, "path": path}));
+    bundle
+}
+
+#[test]
+fn a_cgroup_namespace_by_path_is_joined_as_with_runc() {
+    if !rooted("a_cgroup_namespace_by_path_is_joined_as_with_runc") {
+        return;
+    }
+    let held = Held::new("--cgroup", "cgroup");
+    let link = std::fs::read_link(&held.1).unwrap();
+    let bundle = joining("cgroup", &held.1);
+    same(&bundle);
+    for (name, report) in bundle.reports() {
+        assert_eq!(report["namespaces"]["cgroup"], link.to_str().unwrap(), "{name}");
+    }
+}
+
+/// The root is made in the namespace that is joined, and the host's sees nothing of it.
+#[test]
+fn a_mount_namespace_by_path_is_joined_as_with_runc() {
+    if !rooted("a_mount_namespace_by_path_is_joined_as_with_runc") {
+        return;
+    }
+    let host = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = host();
+    // One for each runtime: whoever pivots takes the namespace's other processes along.
+    let (first, second) = (Held::new("--mount", "mnt"), Held::new("--mount", "mnt"));
+    let of = |held: &Held| std::fs::read_link(&held.1).unwrap().to_str().unwrap().to_owned();
+    let mut bundle = joining("mount", &first.1);
+    let ours = bundle.report();
+    assert_eq!(ours["namespaces"]["mnt"], of(&first));
+    assert_eq!(ours["root"]["probe"].as_str().unwrap().split(' ').next(), Some("file"));
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.last_mut().unwrap()["path"] = second.1.clone().into();
+    if let Some(theirs) = bundle.report_of_runc() {
+        assert_eq!(theirs["namespaces"]["mnt"], of(&second));
+        crate::reports::compare(ours, Some(theirs));
+    }
+    assert_eq!(host(), before);
+}
+
+#[test]
+fn a_hostname_of_the_host_is_refused_by_path_too() {
+    if !rooted("a_hostname_of_the_host_is_refused_by_path_too") {
+        return;
+    }
+    for field in ["hostname", "domainname"] {
+        let mut bundle = bundle();
+        let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "uts");
+        namespaces.push(json!({"type": "uts", "path": "/proc/self/ns/uts"}));
+        bundle.spec["hostname"] = Value::Null;
+        bundle.report();
+        // What it is already: were it set, nothing would change.
+        let own = std::fs::read_to_string(format!("/proc/sys/kernel/{field}")).unwrap();
+        bundle.spec[field] = own.trim().into();
+        let error = bundle.create().err().expect("refused").to_string();
+        assert!(error.ends_with(&format!("the host's, which {field} would change")), "{error}");
+    }
+}
+
+#[test]
+fn the_mount_namespace_of_the_host_is_refused_by_path_too() {
+    if !rooted("the_mount_namespace_of_the_host_is_refused_by_path_too") {
+        return;
+    }
+    let mut bundle = bundle();
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "mount");
+    namespaces.push(json!({"type": "mount", "path": "/proc/self/ns/mnt"}));
+    let error = bundle.create().err().expect("refused").to_string();
+    assert!(error.ends_with("the host's, which the container's mounts would change"), "{error}");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(bundle.dir.path().to_str().unwrap()), "a mount on the host");
+}
+
 #[test]
 fn a_cgroup_namespace_is_as_with_runc() {
     if !rooted("a_cgroup_namespace_is_as_with_runc") {

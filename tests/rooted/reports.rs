@@ -5,6 +5,7 @@ use crate::container::Bundle;
 use serde_json::{json, Value};
 use std::fs::Permissions;
 use std::os::unix::fs::{symlink, PermissionsExt};
+use std::path::Path;
 
 /// What our tests do not give, or what is new each time.
 const OWN: [&str; 2] = ["cgroup", "namespaces"];
@@ -25,6 +26,12 @@ fn comparable(mut report: Value) -> Value {
             *mount = mount["point"].clone();
         }
     }
+    // The number is that of a run, and so is the name of one that belongs to a container: `_ses.` and its id.
+    let keyring = report["keyring"].as_object_mut().unwrap();
+    keyring.remove("number");
+    if keyring["name"].as_str().unwrap_or_default().starts_with("_ses.") {
+        keyring["name"] = "_ses.".into();
+    }
     // Some builds of runc leave the C library's signal 32 ignored.
     let ignored = report["signals"]["ignored"].as_str().unwrap();
     let ignored = u64::from_str_radix(ignored, 16).unwrap() & !(1 << 31);
@@ -36,7 +43,7 @@ pub fn same(bundle: &Bundle) -> Value {
     compare(bundle.report(), bundle.report_of_runc())
 }
 
-fn compare(ours: Value, theirs: Option<Value>) -> Value {
+pub fn compare(ours: Value, theirs: Option<Value>) -> Value {
     if let Some(theirs) = theirs {
         let (ours, theirs) = (comparable(ours.clone()), comparable(theirs));
         let mut differences = Vec::new();
@@ -256,6 +263,22 @@ fn limits_that_are_refused_are_told_with_their_field() {
 }
 
 #[test]
+fn no_user_namespace_in_a_container_can_mount_a_procfs_without_masks() {
+    needs_root!("no_user_namespace_in_a_container_can_mount_a_procfs_without_masks");
+    for no_pivot_root in [false, true] {
+        let mut bundle = Bundle::new(&["/probe", "procfs"]);
+        bundle.no_pivot_root = no_pivot_root;
+        for (whose, answer) in bundle.reports() {
+            assert_eq!(answer, "EPERM", "{whose}, no_pivot_root: {no_pivot_root}");
+        }
+        bundle.spec["linux"]["maskedPaths"] = Value::Null;
+        bundle.spec["linux"]["readonlyPaths"] = Value::Null;
+        assert_eq!(bundle.report(), "ok", "the probe finds nothing");
+    }
+    assert!(std::path::Path::new("/proc/self/fd").exists(), "the host's is gone");
+}
+
+#[test]
 fn without_pivot_root_all_is_the_same() {
     needs_root!("without_pivot_root_all_is_the_same");
     let mut bundle = Bundle::new(&["/probe", "report"]);
@@ -268,4 +291,114 @@ fn without_pivot_root_all_is_the_same() {
         "{points:?}"
     );
     assert_eq!(report["root"]["probe"].as_str().unwrap().split(' ').next(), Some("file"));
+}
+
+#[test]
+fn the_session_keyring_is_a_new_one_or_the_callers() {
+    needs_root!("the_session_keyring_is_a_new_one_or_the_callers");
+    let outside = std::process::Command::new(env!("CARGO_BIN_EXE_probe")).arg("report").output().unwrap();
+    let outside = &serde_json::from_slice::<Value>(&outside.stdout).unwrap()["keyring"];
+    let mut bundle = Bundle::new(&["/probe", "report"]);
+    for (name, report) in bundle.reports() {
+        let keyring = &report["keyring"];
+        assert!(keyring["name"].as_str().unwrap().starts_with("_ses.rooted"), "{name}: {keyring}");
+        assert_ne!(keyring["number"], outside["number"], "{name}");
+        assert_eq!(keyring["permissions"], "3f1b0000", "{name}");
+    }
+    bundle.no_new_keyring = true;
+    for (name, report) in bundle.reports() {
+        assert_eq!(report["keyring"], *outside, "{name}");
+    }
+    same(&bundle);
+    let mut process = bundle.spec["process"].clone();
+    bundle.spec["process"]["args"] = json!(["/probe", "sleep"]);
+    assert_eq!(bundle.exec_report(&process)["keyring"], *outside);
+    bundle.no_new_keyring = false;
+    process["user"] = json!({ "uid": 1000, "gid": 1000 });
+    let report = same_exec(&bundle, &process);
+    assert!(report["keyring"]["name"].as_str().unwrap().starts_with("_ses."), "{}", report["keyring"]);
+}
+
+/// EDOM, which no call here gives by itself.
+const REFUSED: u32 = libc::EDOM as u32;
+
+/// The names of calls to their numbers on this machine, as the probe's arguments.
+fn numbers(calls: &[libc::c_long]) -> Vec<String> {
+    calls.iter().map(libc::c_long::to_string).collect()
+}
+
+/// Early (before the ids and capabilities are given up) where no_new_privs is not asked for, else late.
+#[test]
+fn a_seccomp_profile_is_as_with_runc_early_and_late() {
+    needs_root!("a_seccomp_profile_is_as_with_runc_early_and_late");
+    for late in [true, false] {
+        let mut bundle = Bundle::new(&["/probe", "report"]);
+        bundle.spec["process"]["noNewPrivileges"] = late.into();
+        bundle.spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+        bundle.spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["personality", "vhangup"], "action": "SCMP_ACT_ERRNO", "errnoRet": REFUSED }],
+        });
+        let report = same(&bundle);
+        assert_eq!(report["seccomp"], json!({ "mode": "2", "filters": "1" }));
+        assert_eq!(report["no_new_privs"], if late { "1" } else { "0" });
+
+        let calls = numbers(&[libc::SYS_personality, libc::SYS_vhangup, libc::SYS_getpgid, 100_000]);
+        bundle.spec["process"]["args"] =
+            json!([&["/probe".to_owned(), "call".to_owned()], &calls[..]].concat());
+        for (name, report) in bundle.reports() {
+            let told: Vec<_> = calls.iter().map(|call| report[call].as_str().unwrap()).collect();
+            assert_eq!(told, ["EDOM", "EDOM", "ok", "ENOSYS"], "{name}, late: {late}");
+        }
+        // An exec is filtered as well.
+        let process = bundle.spec["process"].clone();
+        bundle.spec["process"]["args"] = json!(["/probe", "sleep"]);
+        let ours = bundle.exec_report(&process);
+        assert_eq!(ours[&calls[0]], "EDOM");
+        if let Some(theirs) = bundle.exec_report_of_runc(&process) {
+            assert_eq!(ours, theirs);
+        }
+    }
+}
+
+#[test]
+fn an_early_filter_is_there_when_the_user_is_set_and_a_late_one_is_not() {
+    needs_root!("an_early_filter_is_there_when_the_user_is_set_and_a_late_one_is_not");
+    let mut bundle = Bundle::new(&["/probe", "report"]);
+    let ids = ["setgroups", "setuid", "setresuid", "setgid", "setresgid"];
+    bundle.spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ids, "action": "SCMP_ACT_ERRNO", "errnoRet": REFUSED }],
+    });
+    assert_eq!(same(&bundle)["seccomp"]["mode"], "2");
+    bundle.spec["process"]["noNewPrivileges"] = false.into();
+    let error = bundle.create().err().expect("refused").to_string();
+    assert!(error.starts_with("process.user.additionalGids: step ") && error.contains("(EDOM)"), "{error}");
+    if let Some(runc) = crate::container::runc() {
+        let output = bundle.try_runc(&runc);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && errors.contains("numerical argument out of domain"), "{errors}");
+    }
+}
+
+/// A profile that refuses what it does not know: a call that is newer than it gives ENOSYS all the same, so that
+/// programs fall back to older ones.
+#[test]
+fn a_call_that_is_newer_than_the_profile_is_not_implemented() {
+    needs_root!("a_call_that_is_newer_than_the_profile_is_not_implemented");
+    let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/specs/ctr-seccomp.json");
+    let spec: Value = serde_json::from_slice(&std::fs::read(spec).unwrap()).unwrap();
+    let calls = numbers(&[libc::SYS_vhangup, libc::SYS_getpgid, 100_000]);
+    for late in [true, false] {
+        let words = [&["/probe".to_owned(), "call".to_owned()], &calls[..]].concat();
+        let mut bundle = Bundle::new(&[]);
+        bundle.spec["process"]["args"] = json!(words);
+        bundle.spec["process"]["noNewPrivileges"] = late.into();
+        bundle.spec["linux"]["seccomp"] = spec["linux"]["seccomp"].clone();
+        bundle.spec["linux"]["seccomp"]["defaultErrnoRet"] = REFUSED.into();
+        for (name, report) in bundle.reports() {
+            let told: Vec<_> = calls.iter().map(|call| report[call].as_str().unwrap()).collect();
+            assert_eq!(told, ["EDOM", "ok", "ENOSYS"], "{name}, late: {late}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod leak;
 mod machine;
 mod pty;
 mod run;
+pub mod skip;
 mod suite;
 
 pub use case::{case, cgroup_file, Case, Runtime};

@@ -27,6 +27,7 @@ const DAEMON: Target = Target {
 #[derive(Debug)]
 pub(super) struct Bus {
     stream: UnixStream,
+    limit: Duration,
     deadline: Instant,
     serial: u32,
     /// Jobs that ended before somebody asked: object path and result.
@@ -49,6 +50,10 @@ impl Refusal {
 impl Bus {
     /// `run` is `/run`.
     pub(super) fn connect(run: &Path) -> Result<Bus> {
+        Bus::connect_within(run, LIMIT)
+    }
+
+    fn connect_within(run: &Path, limit: Duration) -> Result<Bus> {
         let private = run.join("systemd/private");
         let system = run.join("dbus/system_bus_socket");
         let (stream, daemon) = match UnixStream::connect(&private) {
@@ -66,7 +71,8 @@ impl Bus {
                 }
             },
         };
-        let mut bus = Bus { stream, deadline: Instant::now() + LIMIT, serial: 0, ended: Vec::new() };
+        let deadline = Instant::now() + limit;
+        let mut bus = Bus { stream, limit, deadline, serial: 0, ended: Vec::new() };
         bus.authenticate()?;
         if daemon {
             bus.demand(DAEMON, "Hello", "", &Writer::default())?;
@@ -103,21 +109,20 @@ impl Bus {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream
-            .set_write_timeout(Some(self.left()?))
-            .and_then(|()| self.stream.write_all(bytes))
-            .map_err(failed)
+        let left = self.left()?;
+        let sent = self.stream.set_write_timeout(Some(left)).and_then(|()| self.stream.write_all(bytes));
+        sent.map_err(|e| self.failed(e))
     }
 
     fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
         let mut filled = 0;
         while filled < bytes.len() {
-            self.stream.set_read_timeout(Some(self.left()?)).map_err(failed)?;
+            self.stream.set_read_timeout(Some(self.left()?)).map_err(|e| self.failed(e))?;
             match self.stream.read(&mut bytes[filled..]) {
                 Ok(0) => return Err(Error::new(Kind::Unavailable, "systemd closed the D-Bus connection")),
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(failed(e)),
+                Err(e) => return Err(self.failed(e)),
             }
         }
         Ok(())
@@ -126,17 +131,27 @@ impl Bus {
     fn left(&self) -> Result<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         match left.is_zero() {
-            true => Err(too_slow()),
+            true => Err(self.too_slow()),
             false => Ok(left),
         }
     }
 
+    fn too_slow(&self) -> Error {
+        Error::new(Kind::Deadline, format!("systemd did not answer within {:?}", self.limit))
+    }
+
+    fn failed(&self, error: std::io::Error) -> Error {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.too_slow(),
+            _ => Error::caused_by(Kind::Unavailable, "systemd's D-Bus socket", error),
+        }
+    }
+
     fn next(&mut self) -> Result<Message> {
-        let mut bytes = vec![0; wire::START];
-        self.receive(&mut bytes)?;
-        let start = bytes.first_chunk().ok_or_else(too_slow)?;
-        let length = wire::rest_length(start)?;
-        bytes.resize(wire::START + length, 0);
+        let mut start = [0; wire::START];
+        self.receive(&mut start)?;
+        let mut bytes = start.to_vec();
+        bytes.resize(wire::START + wire::rest_length(&start)?, 0);
         self.receive(&mut bytes[wire::START..])?;
         wire::parse(&bytes)
     }
@@ -225,13 +240,5 @@ pub(super) fn refused(member: &str, refusal: &Refusal) -> Error {
     Error::new(kind, format!("systemd refused {member}: {} ({})", refusal.message, refusal.name))
 }
 
-fn too_slow() -> Error {
-    Error::new(Kind::Deadline, format!("systemd did not answer within {LIMIT:?}"))
-}
-
-fn failed(error: std::io::Error) -> Error {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => too_slow(),
-        _ => Error::caused_by(Kind::Unavailable, "systemd's D-Bus socket", error),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,11 @@ impl Writer {
         self.u32(value.into());
     }
 
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// A string or an object path.
     pub(super) fn text(&mut self, text: &str) {
         self.u32(text.len() as u32);

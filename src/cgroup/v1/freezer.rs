@@ -9,10 +9,18 @@ use crate::error::{Error, Kind, Result};
 const STATE: &str = "freezer.state";
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// The cgroup is frozen, or it is thawed and there is an error.
+pub(super) fn freeze(dir: &Dir) -> Result<()> {
+    until_frozen(dir).map_err(|error| match thaw(dir) {
+        Ok(()) => error,
+        Err(also) => error.context(format!("it could not be thawed either ({also})")),
+    })
+}
+
 /// FREEZING lasts while a task is in uninterruptible sleep, and for good where tasks hold each other up (a
 /// vfork whose child is frozen first); reading the state makes the kernel look again, and letting all run for
 /// a moment helps the second kind.
-pub(super) fn freeze(dir: &Dir) -> Result<()> {
+fn until_frozen(dir: &Dir) -> Result<()> {
     let start = Instant::now();
     let mut round: u32 = 0;
     let mut pause = Duration::from_micros(20);
@@ -21,15 +29,15 @@ pub(super) fn freeze(dir: &Dir) -> Result<()> {
         match dir.read(STATE)?.trim() {
             "FROZEN" => return Ok(()),
             "FREEZING" if start.elapsed() < LIMIT => {}
+            // By somebody else, for a SIGKILL.
+            "THAWED" => {
+                return Err(Error::new(Kind::State, format!("{:?} was thawed while it froze", dir.path())))
+            }
             state => {
-                let error = Error::new(
+                return Err(Error::new(
                     Kind::Deadline,
                     format!("{:?} is {state} after {:?}", dir.path().join(STATE), start.elapsed()),
-                );
-                return match thaw(dir) {
-                    Ok(()) => Err(error),
-                    Err(also) => Err(error.context(format!("it could not be thawed either ({also})"))),
-                };
+                ))
             }
         }
         round += 1;

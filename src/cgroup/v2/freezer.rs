@@ -12,8 +12,16 @@ use crate::error::{Error, Kind, Result};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The kernel tells by POLLPRI when `cgroup.events` has changed.
+/// The cgroup is frozen, or it is thawed and there is an error.
 pub(super) fn freeze(dir: &Dir) -> Result<()> {
+    until_frozen(dir).map_err(|error| match thaw(dir) {
+        Ok(()) => error,
+        Err(also) => error.context(format!("it could not be thawed either ({also})")),
+    })
+}
+
+/// The kernel tells by POLLPRI when `cgroup.events` has changed.
+fn until_frozen(dir: &Dir) -> Result<()> {
     let events = dir.open_file("cgroup.events", OFlag::O_RDONLY)?;
     let start = Instant::now();
     dir.write("cgroup.freeze", "1")?;
@@ -25,13 +33,15 @@ pub(super) fn freeze(dir: &Dir) -> Result<()> {
         if String::from_utf8_lossy(&text[..length]).lines().any(|line| line == "frozen 1") {
             return Ok(());
         }
+        if dir.read("cgroup.freeze")?.trim() != "1" {
+            return Err(Error::new(Kind::State, format!("{:?} was thawed while it froze", dir.path())));
+        }
         let left = LIMIT.saturating_sub(start.elapsed());
         if left.is_zero() {
-            let error = Error::new(Kind::Deadline, format!("{:?} is not frozen after {LIMIT:?}", dir.path()));
-            return match thaw(dir) {
-                Ok(()) => Err(error),
-                Err(also) => Err(error.context(format!("it could not be thawed either ({also})"))),
-            };
+            return Err(Error::new(
+                Kind::Deadline,
+                format!("{:?} is not frozen after {LIMIT:?}", dir.path()),
+            ));
         }
         // A second look now and then, should the kernel's word get lost.
         let wait = left.min(Duration::from_millis(100));

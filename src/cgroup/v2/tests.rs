@@ -34,6 +34,67 @@ fn each_limit_is_in_its_file() {
     }
 }
 
+/// Resources, and the file that they are written to, with what is in it then.
+const ONE_BY_ONE: [(&str, &str, &str); 14] = [
+    (r#""cpu":{"cpus":"1-2"}"#, "cpuset.cpus", "1-2"),
+    (r#""cpu":{"mems":"1"}"#, "cpuset.mems", "1"),
+    (r#""cpu":{"burst":5000}"#, "cpu.max.burst", "5000"),
+    (r#""cpu":{"idle":0}"#, "cpu.idle", "0"),
+    (HUGE, "hugetlb.2MB.max", "4194304"),
+    (HUGE, "hugetlb.2MB.rsvd.max", "4194304"),
+    (r#""rdma":{"mlx5_1":{"hcaHandles":3,"hcaObjects":4}}"#, "rdma.max", "mlx5_1 hca_handle=3 hca_object=4"),
+    (r#""blockIO":{"throttleReadBpsDevice":[RATE]}"#, "io.max", "8:16 rbps=9"),
+    (r#""blockIO":{"throttleWriteBpsDevice":[RATE]}"#, "io.max", "8:16 wbps=9"),
+    (r#""blockIO":{"throttleReadIOPSDevice":[RATE]}"#, "io.max", "8:16 riops=9"),
+    (r#""blockIO":{"throttleWriteIOPSDevice":[RATE]}"#, "io.max", "8:16 wiops=9"),
+    (WEIGHT, "io.weight", "8:16 4950"),
+    (r#""pids":{"limit":7}"#, "pids.max", "7"),
+    (r#""unified":{"memory.low":"max"}"#, "memory.low", "max"),
+];
+const HUGE: &str = r#""hugepageLimits":[{"pageSize":"2MB","limit":4194304}]"#;
+const WEIGHT: &str = r#""blockIO":{"weightDevice":[{"major":8,"minor":16,"weight":500}]}"#;
+const RATE: &str = r#"{"major":8,"minor":16,"rate":9}"#;
+
+/// A tree that has all of those files, empty.
+fn whole_tree() -> Tree {
+    ONE_BY_ONE.iter().fold(Tree::v2(), |tree, (_, file, _)| tree.with_leaf("unified", &[(file, "")]))
+}
+
+#[test]
+fn each_limit_alone_is_in_its_file_after_a_create_and_after_an_update() {
+    for (json, file, value) in ONE_BY_ONE {
+        let json = json.replace("RATE", RATE);
+        let tree = whole_tree();
+        tree.make(&format!("{{{json},{OPEN}}}")).unwrap_or_else(|e| panic!("{json}: {e}"));
+        assert_eq!(tree.leaf("unified", file), value, "{json}");
+
+        let tree = whole_tree();
+        let cgroup = tree.make(&format!("{{{OPEN}}}")).unwrap();
+        update(&*cgroup, &format!("{{{json}}}")).unwrap_or_else(|e| panic!("update {json}: {e}"));
+        assert_eq!(tree.leaf("unified", file), value, "update {json}");
+    }
+}
+
+#[test]
+fn weights_of_devices_are_with_the_weight_that_the_kernel_has() {
+    let tree = whole_tree().with_leaf("unified", &[("io.bfq.weight", "")]);
+    tree.make(&format!("{{{WEIGHT},{OPEN}}}")).unwrap();
+    assert_eq!(tree.leaf("unified", "io.bfq.weight"), "8:16 500");
+    assert_eq!(tree.leaf("unified", "io.weight"), "");
+}
+
+/// As the other runtimes have it: what v2 has no file for is left out, not refused.
+#[test]
+fn what_only_v1_has_is_left_out() {
+    let tree = whole_tree();
+    let json = r#""cpu":{"realtimeRuntime":950,"realtimePeriod":1000},"memory":{"swappiness":7},
+        "network":{"classID":1048577,"priorities":[{"name":"lo","priority":3}]}"#;
+    tree.make(&format!("{{{json},{OPEN}}}")).unwrap();
+    for (_, file, _) in ONE_BY_ONE {
+        assert_eq!(tree.leaf("unified", file), "", "{file}");
+    }
+}
+
 #[test]
 fn an_idle_cgroup_gets_no_weight() {
     let tree = tree();
@@ -123,4 +184,27 @@ fn statistics_come_from_the_files() {
     assert_eq!((stats.hugetlb[0].max, stats.hugetlb[0].failures), (u64::MAX, 5));
     assert_eq!(stats.pids.current, 4);
     assert!(stats.cpu_pressure.is_none());
+}
+
+#[test]
+fn a_freeze_that_fails_leaves_nothing_frozen() {
+    // A directory can be opened, and not be read.
+    let tree = tree().with_leaf("unified", &[("cgroup.events/x", ""), ("cgroup.freeze", "0")]);
+    let cgroup = tree.make(&format!("{{{OPEN}}}")).unwrap();
+    assert_eq!(cgroup.freeze().unwrap_err().errno(), Some(libc::EISDIR));
+    assert_eq!(tree.leaf("unified", "cgroup.freeze"), "0");
+}
+
+#[test]
+fn a_freeze_ends_when_another_thaws() {
+    let tree = tree().with_leaf("unified", &[("cgroup.events", "frozen 0\n"), ("cgroup.freeze", "0")]);
+    let cgroup = tree.make(&format!("{{{OPEN}}}")).unwrap();
+    std::thread::scope(|scope| {
+        let freezing = scope.spawn(|| cgroup.freeze());
+        while tree.leaf("unified", "cgroup.freeze") != "1" {
+            std::thread::yield_now();
+        }
+        cgroup.thaw().unwrap();
+        assert_eq!(freezing.join().unwrap().unwrap_err().kind(), Kind::State);
+    });
 }

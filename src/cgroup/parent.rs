@@ -1,0 +1,171 @@
+//! A pod's cgroup: the one that its containers' cgroups are in.
+//!
+//! Mostly it is the client's (`cgroup_parent`): the kubelet has made it, limits it, and removes it. Containers come
+//! and go in it, and directories with them (v1 hierarchies, a slice that systemd makes when it is needed), so each call
+//! looks anew.
+
+use super::path::expand;
+use super::{oom, open_files, Cgroup, Entry, Host, Layout, Member, Record, Stats};
+use crate::error::{invalid, Error, Kind, Result};
+use crate::spec::resources::Resources;
+use std::path::{Component, Path, PathBuf};
+
+#[derive(Debug)]
+pub struct Parent {
+    host: Host,
+    record: Record,
+    /// Made by us, and removed by us.
+    ours: bool,
+}
+
+impl Parent {
+    /// The client's: a path of every hierarchy, or the name of a slice. A path must be there already: made here, it
+    /// would have no limits and no one to remove it.
+    pub fn of_client(host: &Host, layout: &Layout, text: &str) -> Result<Parent> {
+        let wrong = |what: &str| invalid(format!("linux.cgroup_parent: {text:?} {what}"));
+        let slice = text.ends_with(".slice") && !text.contains('/');
+        let below = match slice {
+            true => expand(text).ok_or_else(|| wrong("is not the name of a slice"))?,
+            false => plain(text).ok_or_else(|| wrong("is not the path of a cgroup"))?,
+        };
+        let parent = Parent { host: host.clone(), record: record(layout, &below), ours: false };
+        if !slice && !parent.record.members.iter().any(|m| m.mount.join(&m.below).is_dir()) {
+            let what = format!("linux.cgroup_parent: there is no cgroup {text:?}");
+            return Err(Error::new(Kind::State, what));
+        }
+        Ok(parent)
+    }
+
+    /// Ours, at `below` each hierarchy's mount point: it comes to be with the first cgroup in it.
+    pub fn own(host: &Host, layout: &Layout, below: &Path) -> Parent {
+        Parent { host: host.clone(), record: record(layout, below), ours: true }
+    }
+
+    fn files(&self) -> Result<Option<Box<dyn Cgroup>>> {
+        open_files(&self.host, &self.record)
+    }
+
+    fn there(&self) -> Result<Box<dyn Cgroup>> {
+        let gone = || Error::new(Kind::NotFound, "the pod's cgroup does not exist (yet)");
+        self.files()?.ok_or_else(gone)
+    }
+}
+
+fn record(layout: &Layout, below: &Path) -> Record {
+    let member = |h: &super::layout::Hierarchy| Member {
+        mount: h.mount.clone(),
+        below: below.to_owned(),
+        names: h.names.clone(),
+    };
+    let members = layout.hierarchies().iter().map(member).collect();
+    Record { v2: layout.is_v2(), members, unit: None }
+}
+
+/// Relative; None where it has `..`, or nothing.
+fn plain(text: &str) -> Option<PathBuf> {
+    let parts = Path::new(text).components().filter(|c| !matches!(c, Component::RootDir | Component::CurDir));
+    let path: Option<PathBuf> =
+        parts.map(|c| matches!(c, Component::Normal(_)).then(|| c.as_os_str())).collect();
+    path.filter(|path| !path.as_os_str().is_empty() && !text.contains('\0'))
+}
+
+impl Cgroup for Parent {
+    fn entry(&self, _beside: Option<u32>) -> Result<Entry> {
+        Err(Error::new(Kind::Bug, "no process is put into a pod's own cgroup"))
+    }
+
+    fn directories(&self) -> Vec<(PathBuf, PathBuf)> {
+        self.record.members.iter().map(|m| (m.mount.clone(), m.below.clone())).collect()
+    }
+
+    fn pids(&self) -> Result<Vec<u32>> {
+        self.files()?.map_or(Ok(Vec::new()), |files| files.pids())
+    }
+
+    fn update(&self, resources: &Resources) -> Result<()> {
+        self.there()?.update(resources)
+    }
+
+    fn freeze(&self) -> Result<()> {
+        self.there()?.freeze()
+    }
+
+    fn thaw(&self) -> Result<()> {
+        self.there()?.thaw()
+    }
+
+    /// Of a client's it is not ours to kill all.
+    fn kill(&self) -> Result<()> {
+        match self.ours {
+            true => self.files()?.map_or(Ok(()), |files| files.kill()),
+            false => Ok(()),
+        }
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        self.there()?.stats()
+    }
+
+    fn watch_oom(&self) -> Result<Option<oom::Watch>> {
+        Ok(None)
+    }
+
+    fn remove(&self) -> Result<()> {
+        match self.ours {
+            true => self.files()?.map_or(Ok(()), |files| files.remove()),
+            false => Ok(()),
+        }
+    }
+
+    /// Nothing where it is the client's: `delete` must not touch it.
+    fn record(&self) -> Record {
+        match self.ours {
+            true => self.record.clone(),
+            false => Record { members: Vec::new(), ..self.record.clone() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::layout::Hierarchy;
+
+    fn tree() -> (tempfile::TempDir, Layout) {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = dir.path().to_owned();
+        (dir, Layout::V2(Hierarchy { mount, names: Vec::new(), own: String::new() }))
+    }
+
+    #[test]
+    fn a_parent_of_the_client_must_be_there_and_stays() {
+        let (dir, layout) = tree();
+        let host = Host::default();
+        let error = Parent::of_client(&host, &layout, "/kubepods/pod1").unwrap_err();
+        assert_eq!(error.kind(), Kind::State);
+        assert!(error.to_string().contains("linux.cgroup_parent"), "{error}");
+        std::fs::create_dir_all(dir.path().join("kubepods/pod1")).unwrap();
+        let parent = Parent::of_client(&host, &layout, "/kubepods/pod1").unwrap();
+        parent.remove().unwrap();
+        assert!(dir.path().join("kubepods/pod1").is_dir());
+        assert!(parent.record().members.is_empty());
+        for wrong in ["/", "", "../x", "/a/../b", "a--b.slice"] {
+            assert_eq!(
+                Parent::of_client(&host, &layout, wrong).unwrap_err().kind(),
+                Kind::Invalid,
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_slice_is_where_systemd_has_it_and_may_come_later() {
+        let (dir, layout) = tree();
+        let parent = Parent::of_client(&Host::default(), &layout, "kubepods-pod1.slice").unwrap();
+        assert_eq!(
+            parent.directories(),
+            [(dir.path().to_owned(), "kubepods.slice/kubepods-pod1.slice".into())]
+        );
+        assert_eq!(parent.freeze().unwrap_err().kind(), Kind::NotFound);
+    }
+}

@@ -1,0 +1,197 @@
+//! Against a bus of the tests' own: it answers as a D-Bus daemon with systemd behind it does, or not at all.
+
+use super::*;
+use std::os::unix::net::UnixListener;
+use std::thread::JoinHandle;
+
+/// What the bus does once the client has said who it is.
+#[derive(Clone, Copy)]
+enum Manner {
+    Polite,
+    /// Says no to every call.
+    Refusing,
+    /// Takes what is sent, and never answers.
+    Silent,
+    /// Does not let anybody in.
+    Locked,
+    /// Hangs up after the greeting.
+    Gone,
+}
+
+/// A folder such as `/run`; the thread gives the calls in their order when the client has hung up.
+fn bus(socket: &str, manner: Manner) -> (tempfile::TempDir, JoinHandle<Vec<String>>) {
+    let run = tempfile::tempdir().unwrap();
+    let path = run.path().join(socket);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let listener = UnixListener::bind(path).unwrap();
+    let thread = std::thread::spawn(move || serve(listener.accept().unwrap().0, manner));
+    (run, thread)
+}
+
+fn serve(mut client: UnixStream, manner: Manner) -> Vec<String> {
+    let mut greeting = Vec::new();
+    while !greeting.ends_with(b"BEGIN\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        greeting.extend(byte);
+    }
+    let uid: String =
+        nix::unistd::geteuid().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
+    assert_eq!(String::from_utf8(greeting).unwrap(), format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n"));
+    match manner {
+        Manner::Locked => client.write_all(b"REJECTED EXTERNAL\r\n").unwrap(),
+        Manner::Silent => {}
+        _ => client.write_all(b"OK 0123456789abcdef\r\n").unwrap(),
+    }
+    let mut calls = Vec::new();
+    if matches!(manner, Manner::Gone) {
+        return calls;
+    }
+    let mut start = [0; wire::START];
+    while client.read_exact(&mut start).is_ok() {
+        let mut bytes = start.to_vec();
+        bytes.resize(wire::START + wire::rest_length(&start).unwrap(), 0);
+        client.read_exact(&mut bytes[wire::START..]).unwrap();
+        let call = wire::parse(&bytes).unwrap();
+        let text = Reader::new(&call.body).text().unwrap_or_default().to_owned();
+        calls.push(format!("{} {text}", call.member).trim_end().to_owned());
+        let serial = u32::from_le_bytes(bytes[8..12].try_into().unwrap());
+        match manner {
+            Manner::Polite if call.member == "StopUnit" => {
+                // The job ends before the call that made it is answered: signals come when they like.
+                client.write_all(&job_removed("/job/1", "done")).unwrap();
+                let mut body = Writer::default();
+                body.text("/job/1");
+                client
+                    .write_all(&message(wire::METHOD_RETURN, &[(5, Field::Number(serial))], &body))
+                    .unwrap();
+            }
+            Manner::Polite => {
+                let reply = message(wire::METHOD_RETURN, &[(5, Field::Number(serial))], &Writer::default());
+                client.write_all(&reply).unwrap();
+            }
+            Manner::Refusing => {
+                let mut body = Writer::default();
+                body.text("not for you");
+                let name = Field::Text("org.freedesktop.DBus.Error.AccessDenied");
+                let reply = message(wire::ERROR, &[(4, name), (5, Field::Number(serial))], &body);
+                client.write_all(&reply).unwrap();
+            }
+            Manner::Silent | Manner::Locked | Manner::Gone => {}
+        }
+    }
+    calls
+}
+
+enum Field {
+    Text(&'static str),
+    Number(u32),
+}
+
+fn job_removed(job: &str, result: &str) -> Vec<u8> {
+    let mut body = Writer::default();
+    body.u32(1);
+    for text in [job, "t-c1.scope", result] {
+        body.text(text);
+    }
+    message(wire::SIGNAL, &[(3, Field::Text("JobRemoved"))], &body)
+}
+
+/// A message of the other side's, laid out by hand: fields are `code, signature, value`, each from a multiple of 8.
+fn message(kind: u8, fields: &[(u8, Field)], body: &Writer) -> Vec<u8> {
+    let mut header = Vec::new();
+    for (code, field) in fields {
+        header.resize(header.len().next_multiple_of(8), 0);
+        match field {
+            Field::Text(text) => {
+                header.extend([*code, 1, b's', 0]);
+                header.extend((text.len() as u32).to_le_bytes());
+                header.extend(text.as_bytes());
+                header.push(0);
+            }
+            Field::Number(number) => {
+                header.extend([*code, 1, b'u', 0]);
+                header.extend(number.to_le_bytes());
+            }
+        }
+    }
+    let mut bytes = vec![b'l', kind, 0, 1];
+    bytes.extend((body.bytes().len() as u32).to_le_bytes());
+    bytes.extend(7u32.to_le_bytes());
+    bytes.extend((header.len() as u32).to_le_bytes());
+    bytes.extend(header);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes.extend(body.bytes());
+    bytes
+}
+
+const SYSTEM: &str = "dbus/system_bus_socket";
+const PRIVATE: &str = "systemd/private";
+
+#[test]
+fn on_the_system_bus_it_says_hello_and_asks_for_the_ends_of_jobs() {
+    let (run, thread) = bus(SYSTEM, Manner::Polite);
+    let mut bus = Bus::connect(run.path()).unwrap();
+    let mut body = Writer::default();
+    body.text("t-c1.scope");
+    let answer = bus.manager("StopUnit", "s", &body).unwrap().unwrap();
+    let job = Reader::new(&answer).text().unwrap().to_owned();
+    assert_eq!(bus.wait(&job).unwrap(), "done");
+    drop(bus);
+    let rule = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
+    let expected = ["Hello", &format!("AddMatch {rule}"), "Subscribe", "StopUnit t-c1.scope"];
+    assert_eq!(thread.join().unwrap(), expected);
+}
+
+#[test]
+fn on_the_private_socket_there_is_no_daemon_to_greet() {
+    let (run, thread) = bus(PRIVATE, Manner::Polite);
+    drop(Bus::connect(run.path()).unwrap());
+    assert_eq!(thread.join().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_refusal_names_the_call_and_the_reason() {
+    let (run, thread) = bus(SYSTEM, Manner::Refusing);
+    let error = Bus::connect(run.path()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied);
+    let text = error.to_string();
+    assert_eq!(text, "systemd refused Hello: not for you (org.freedesktop.DBus.Error.AccessDenied)");
+    assert_eq!(thread.join().unwrap(), ["Hello"]);
+    let (run, thread) = bus(PRIVATE, Manner::Locked);
+    let error = Bus::connect(run.path()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied);
+    assert!(error.to_string().ends_with("refused us: REJECTED EXTERNAL"), "{error}");
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_bus_that_never_answers_is_given_up_in_time() {
+    let (run, thread) = bus(SYSTEM, Manner::Silent);
+    let begun = Instant::now();
+    let error = Bus::connect_within(run.path(), Duration::from_millis(200)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Deadline);
+    assert_eq!(error.to_string(), "systemd did not answer within 200ms");
+    let took = begun.elapsed();
+    assert!((200..5000).contains(&took.as_millis()), "{took:?}");
+    thread.join().unwrap();
+    // The limit is one for all that is done: a job that never ends is given up, too.
+    let (run, thread) = bus(PRIVATE, Manner::Polite);
+    let mut bus = Bus::connect_within(run.path(), Duration::from_millis(200)).unwrap();
+    assert_eq!(bus.wait("/job/of/nobody").unwrap_err().kind(), Kind::Deadline);
+    drop(bus);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_bus_that_is_not_there_or_hangs_up_is_named() {
+    let nothing = tempfile::tempdir().unwrap();
+    let error = Bus::connect(nothing.path()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    let text = error.to_string();
+    assert!(text.contains(PRIVATE) && text.contains(SYSTEM), "{text}");
+    let (run, thread) = bus(SYSTEM, Manner::Gone);
+    let error = Bus::connect(run.path()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    thread.join().unwrap();
+}

@@ -1,0 +1,76 @@
+//! The plan of the process that makes a pod's namespaces.
+//!
+//! Without a pid namespace to look after it is gone once the shim holds them. Else it stays, as the first process
+//! of the pod: in an empty, read-only root of its own, without rights, with nothing to do but to be the parent of
+//! orphans.
+
+use super::builder::{host_path, Builder};
+use super::{isolate, mount, Host, Plan, Step};
+use crate::error::Result;
+use crate::spec::{CapabilitySets, Namespaces, Ns, Sysctl};
+use std::ffi::CString;
+use std::path::Path;
+
+/// Whoever is nobody's user in any image: what pause containers run as.
+const NOBODY: u32 = 65535;
+
+pub struct PodInput<'a> {
+    /// `mount` and `cgroup` are the first process's own business.
+    pub namespaces: &'a Namespaces,
+    /// Set where the uts namespace is new.
+    pub hostname: Option<&'a CString>,
+    pub sysctls: &'a [Sysctl],
+    pub host: &'a Host,
+    /// A directory that the empty root is mounted on, in a mount namespace of its own; None: no process stays.
+    pub root: Option<&'a Path>,
+}
+
+pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
+    let mut b = Builder::default();
+    let mount = if input.root.is_some() { Ns::New } else { Ns::Host };
+    let namespaces = Namespaces { mount, cgroup: Ns::Host, ..input.namespaces.clone() };
+    if input.root.is_some() {
+        b.step("cgroup_parent", Step::EnterCgroup);
+    }
+    isolate::pod(&mut b, &namespaces, input)?;
+    if let Some(root) = input.root {
+        empty_root(&mut b, root)?;
+    }
+    mount::sysctls(&mut b, input.sysctls);
+    if input.root.is_some() {
+        b.step("root", Step::ReadonlyRoot);
+        b.step("root", Step::Pivot);
+    }
+    if let Some(name) = input.hostname {
+        b.step("hostname", Step::Hostname(name.clone()));
+    }
+    if input.root.is_some() {
+        b.step("process", Step::SetSid);
+        b.step("process", Step::NoNewPrivs);
+        b.step("process", Step::BoundingSet { keep: 0, last: input.host.last_cap });
+        b.step("process", Step::SetGroups(Vec::new()));
+        b.step("process", Step::SetIds { uid: NOBODY, gid: NOBODY });
+        b.step("process", Step::Capabilities(CapabilitySets::default()));
+    }
+    b.step("process", Step::Gate);
+    if input.root.is_some() {
+        b.step("process", Step::Reap);
+    }
+    Ok(b.plan)
+}
+
+fn empty_root(b: &mut Builder, root: &Path) -> Result<()> {
+    let target = host_path("root", root)?;
+    let step = Step::MountRootfs {
+        fstype: c"tmpfs".into(),
+        source: c"tmpfs".into(),
+        device: None,
+        target: target.clone(),
+        flags: libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+        data: c"mode=755,size=4k".into(),
+        chdir: None,
+    };
+    b.step("root", step);
+    b.step("root", Step::OpenRoot { target, private: true });
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Task.Pause and Task.Resume.
+
+use super::container::{Container, Slot};
+use super::lifecycle::Life;
+use super::request::Event;
+use crate::error::{Context, Error, Kind, Result};
+
+/// What the container's cgroup is, as far as requests are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freezer {
+    Thawed,
+    /// A pause is at work, without the slot: a process in an uninterruptible sleep can make it long.
+    Freezing,
+    Frozen,
+}
+
+impl Slot {
+    pub fn thawed(&self, verb: &str) -> Result<()> {
+        let state = match self.freezer {
+            Freezer::Thawed if self.frozen_with_pod => {
+                let what = format!("cannot {verb} {}: its sandbox is paused", self.init.name);
+                return Err(Error::new(Kind::State, what));
+            }
+            Freezer::Thawed => return Ok(()),
+            Freezer::Freezing => "being paused",
+            Freezer::Frozen => "paused",
+        };
+        Err(Error::new(Kind::State, format!("cannot {verb} {}: it is {state}", self.init.name)))
+    }
+
+    fn can_pause(&self) -> Result<()> {
+        match self.init.is_running() && self.ending.is_none() {
+            true => Ok(()),
+            false => Err(self.init.cannot("pause")),
+        }
+    }
+}
+
+impl Container {
+    pub fn pause(&self) -> Result<()> {
+        {
+            let mut slot = self.lock();
+            slot.thawed("pause")?;
+            slot.can_pause()?;
+            slot.freezer = Freezer::Freezing;
+        }
+        let frozen = self.cgroup.freeze().context(|| format!("pause {}", self.id));
+        let mut slot = self.lock();
+        let wanted = std::mem::replace(&mut slot.freezer, Freezer::Thawed) == Freezer::Freezing;
+        let still = match wanted {
+            true => slot.can_pause(),
+            false => {
+                Err(Error::new(Kind::State, format!("{} was killed while it was paused", slot.init.name)))
+            }
+        };
+        if let Err(e) = still {
+            // The kill has thawed it, maybe before it was frozen.
+            if let Err(e) = frozen.and_then(|()| self.cgroup.thaw()) {
+                log::debug!(id = self.id.as_str(); "the freezer of a container that ends: {e}");
+            }
+            return Err(e);
+        }
+        frozen?;
+        slot.freezer = Freezer::Frozen;
+        self.emit(Event::Paused { container: self.id.clone() });
+        Ok(())
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        let mut slot = self.lock();
+        if slot.frozen_with_pod {
+            let what = format!("cannot resume container {}: its sandbox is paused", self.id);
+            return Err(Error::new(Kind::State, what));
+        }
+        if slot.freezer != Freezer::Frozen {
+            return Err(match slot.init.life {
+                Life::Running(_) => {
+                    Error::new(Kind::State, format!("cannot resume container {}: it is not paused", self.id))
+                }
+                _ => slot.init.cannot("resume"),
+            });
+        }
+        self.cgroup.thaw().context(|| format!("resume {}", self.id))?;
+        slot.freezer = Freezer::Thawed;
+        self.emit(Event::Resumed { container: self.id.clone() });
+        Ok(())
+    }
+
+    /// For a SIGKILL: a frozen v1 cgroup would keep a killed process for ever. A pause that is at work fails.
+    pub fn thaw_to_die(&self, slot: &mut Slot) -> Result<()> {
+        let thawed = match slot.freezer {
+            Freezer::Thawed => return Ok(()),
+            Freezer::Freezing | Freezer::Frozen => self.cgroup.thaw(),
+        };
+        // Where this failed, the pause tries it again.
+        if thawed.is_ok() || slot.freezer == Freezer::Freezing {
+            slot.freezer = Freezer::Thawed;
+        }
+        thawed
+    }
+
+    /// Its pod's pause begins or is over; true where that changes what the container is: running, and not paused by
+    /// itself.
+    pub fn set_frozen_with_pod(&self, frozen: bool) -> bool {
+        let mut slot = self.lock();
+        slot.frozen_with_pod = frozen;
+        slot.can_pause().is_ok() && slot.freezer == Freezer::Thawed
+    }
+
+    pub fn tell_paused(&self, paused: bool) {
+        let container = self.id.clone();
+        self.emit(if paused { Event::Paused { container } } else { Event::Resumed { container } });
+    }
+
+    /// It has, or will have, processes that a freezer can hold.
+    pub fn lives(&self) -> bool {
+        self.lock().init.exited().is_none()
+    }
+
+    /// After a pause of its pod, container by container.
+    pub fn thaw_unless_paused(&self) -> Result<()> {
+        let own = self.lock().freezer;
+        match own {
+            Freezer::Thawed => self.cgroup.thaw(),
+            Freezer::Freezing | Freezer::Frozen => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! CreateSandbox: from a request to namespaces, files and a cgroup. A create that fails leaves nothing.
+
+use super::document::{self, Extra};
+use super::files::{self, SHM_SIZE};
+use super::namespaces::{self, refused, Held, Wanted};
+use super::request::{PodConfig, PodCreate, PodPid, PodSettings};
+use super::{Life, Phase, Pod};
+use crate::cgroup::{Cgroup, Entry};
+use crate::error::{Context, Error, Kind, Result};
+use crate::launch::{ExitStatus, OnExit};
+use crate::sandbox::exit::Exit;
+use crate::sandbox::record::{self, Record};
+use crate::sandbox::{Options, PodPlace, Sandbox};
+use crate::spec::{self, Namespaces, Ns};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+/// sethostname(2): HOST_NAME_MAX.
+const HOSTNAME_MAX: usize = 64;
+
+impl Sandbox {
+    /// Makes the pod: namespaces, files, sysctls. A second one, or one with an id that a container has, is `Exists`;
+    /// what a failure half-made is gone.
+    pub fn create_pod(&self, request: PodCreate) -> Result<()> {
+        let id = request.id.clone();
+        let taken = self.take_pod(&id)?;
+        let pod = create(self, request).context(|| format!("create sandbox {id}"))?;
+        log::info!(sandbox = id.as_str(), pid = pod.pid(); "created a sandbox");
+        taken.fill(pod);
+        Ok(())
+    }
+}
+
+fn create(sandbox: &Sandbox, request: PodCreate) -> Result<Arc<Pod>> {
+    let (mut config, extra, settings) = match request.config {
+        Some(config) => (config, Extra::default(), (sandbox.config.pod_settings)()?),
+        None => {
+            let (config, extra) = document::read(&request.bundle)?;
+            (config, extra, PodSettings { unprivileged_ports: false, unprivileged_icmp: false })
+        }
+    };
+    config.annotations.extend(request.annotations);
+    let namespaces = place(&mut config, request.netns)?;
+    let hostname = hostname(&config)?;
+    let sysctls = sysctls(&config, &settings);
+    let checked = spec::sysctls(sysctls.clone(), &namespaces)?;
+    let (cgroup, members_below) = cgroup(sandbox, &request.id, &config, &extra)?;
+
+    let bundle = request.bundle;
+    let make = Make { sandbox, id: &request.id, bundle: &bundle, config: &config, sysctls: &sysctls };
+    let shm_size = extra.shm_size.unwrap_or(SHM_SIZE);
+    let wanted = Wanted { namespaces, hostname, sysctls: checked, root: None };
+    let pod = make.all(wanted, shm_size, cgroup, members_below);
+    if pod.is_err() {
+        if let Err(e) = files::remove(&bundle) {
+            log::warn!(sandbox = request.id.as_str(); "a failed create left its files: {e}");
+        }
+        record::remove(&bundle);
+    }
+    pod
+}
+
+/// What the parts of a create need to know.
+struct Make<'a> {
+    sandbox: &'a Sandbox,
+    id: &'a str,
+    bundle: &'a Path,
+    config: &'a PodConfig,
+    sysctls: &'a BTreeMap<String, String>,
+}
+
+impl Make<'_> {
+    fn all(
+        &self,
+        mut wanted: Wanted,
+        shm_size: u64,
+        cgroup: Box<dyn Cgroup>,
+        members_below: Option<PathBuf>,
+    ) -> Result<Arc<Pod>> {
+        let mut record = Record { parent: Some(cgroup.record()), ..Record::new(self.id, None) };
+        record::write(self.bundle, &record)?;
+        let files = files::make(self.bundle, self.config, shm_size)?;
+        let mut init_cgroup = None;
+        if wanted.namespaces.pid == Ns::New || wanted.namespaces.user != Ns::Host {
+            let root = self.bundle.join("rootfs");
+            std::fs::create_dir_all(&root).context(|| format!("mkdir({root:?})"))?;
+            wanted.root = Some(root);
+            init_cgroup = Some(self.init_cgroup(&members_below)?);
+        }
+        let news = Arc::new(InitExit::default());
+        let made = self.namespaces(&wanted, init_cgroup.as_deref(), &news).and_then(|held| {
+            if let Some(init_cgroup) = &init_cgroup {
+                record.pid = held.pid;
+                record.start_time = record::start_time(held.pid).unwrap_or(0);
+                record.cgroup = Some(init_cgroup.record());
+                // A failure drops, and so ends, what is held.
+                record::write(self.bundle, &record)?;
+            }
+            Ok(held)
+        });
+        let held = match (made, &init_cgroup) {
+            (Err(error), Some(init_cgroup)) => {
+                if let Err(e) = init_cgroup.remove().and_then(|()| cgroup.remove()) {
+                    log::warn!(sandbox = self.id; "a failed create left its cgroup: {e}");
+                }
+                return Err(error);
+            }
+            (made, _) => made?,
+        };
+        let below = cgroup.directories().into_iter().next().map(|(_, below)| below).unwrap_or_default();
+        let spec =
+            document::write(self.config, &held, &files, self.sysctls, &format!("/{}", below.display()));
+        let pod = Arc::new(Pod {
+            id: self.id.to_owned(),
+            bundle: self.bundle.to_owned(),
+            config: self.config.clone(),
+            created_at: SystemTime::now(),
+            files,
+            cgroup,
+            init_cgroup,
+            members_below,
+            spec,
+            exit: Exit::default(),
+            init_exit: Exit::default(),
+            life: Mutex::new(Life { phase: Phase::Created, held: Some(Arc::new(held)), frozen: None }),
+        });
+        news.belongs_to(&pod);
+        Ok(pod)
+    }
+
+    fn namespaces(&self, wanted: &Wanted, own: Option<&dyn Cgroup>, news: &Arc<InitExit>) -> Result<Held> {
+        let told = Arc::clone(news);
+        let on_exit: OnExit = Box::new(move |status| told.ended(status));
+        let entry = own.map_or_else(|| Ok(Entry::default()), |own| own.entry(None))?;
+        let config = &self.sandbox.config;
+        let held = namespaces::make(&*config.launcher, &config.host, wanted, entry, on_exit)?;
+        if wanted.root.is_some() {
+            protect(held.pid);
+        }
+        Ok(held)
+    }
+
+    /// Beside the containers' own, as that of a pause container would be.
+    fn init_cgroup(&self, members_below: &Option<PathBuf>) -> Result<Box<dyn Cgroup>> {
+        let parent = &self.config.cgroup_parent;
+        let path = match members_below {
+            Some(below) => format!("/{}/{}", below.display(), self.id),
+            None if parent.ends_with(".slice") => format!("{parent}:cri-containerd:{}", self.id),
+            None => format!("{parent}/{}", self.id),
+        };
+        let resources = br#"{"cpu":{"shares":2}}"#;
+        let resources = spec::resources::Resources::from_json(resources, "linux.resources")?;
+        (self.sandbox.config.cgroups)(Some(&path), &resources, &Options::default(), self.id)
+    }
+}
+
+/// The end of the pod's first process, which may come before there is a pod to tell.
+#[derive(Default)]
+struct InitExit(Mutex<News>);
+
+#[derive(Default)]
+struct News {
+    status: Option<ExitStatus>,
+    pod: Option<Weak<Pod>>,
+}
+
+impl InitExit {
+    fn lock(&self) -> MutexGuard<'_, News> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self, status: ExitStatus) {
+        let pod = {
+            let mut news = self.lock();
+            news.status = Some(status);
+            news.pod.clone()
+        };
+        if let Some(pod) = pod.and_then(|pod| pod.upgrade()) {
+            pod.init_ended(status);
+        }
+    }
+
+    fn belongs_to(&self, pod: &Arc<Pod>) {
+        let early = {
+            let mut news = self.lock();
+            news.pod = Some(Arc::downgrade(pod));
+            news.status
+        };
+        if let Some(status) = early {
+            pod.init_ended(status);
+        }
+    }
+}
+
+/// As CRI's pause containers: the kernel takes everything else of the pod first. Without CAP_SYS_RESOURCE it stays as
+/// it is.
+fn protect(pid: u32) {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    if let Err(e) = std::fs::write(&path, "-998") {
+        log::warn!(pid; "the pod's first process is not protected from the OOM killer: write({path:?}): {e}");
+    }
+}
+
+/// Which namespaces the pod has. `netns` is CNI's.
+fn place(config: &mut PodConfig, netns: Option<PathBuf>) -> Result<Namespaces> {
+    if let Some(path) = netns {
+        if config.net == Ns::Host {
+            return Err(refused(
+                "netns_path",
+                &format!("{path:?} is given, and the sandbox has the host's network"),
+            ));
+        }
+        if !path.exists() {
+            let what = format!("netns_path: there is no {path:?}");
+            return Err(Error::new(Kind::State, what));
+        }
+        config.net = Ns::Join(path);
+    }
+    if config.user.is_some() {
+        return Err(Error::new(Kind::Unsupported, "userns_options: user namespaces are not supported"));
+    }
+    Ok(Namespaces {
+        net: config.net.clone(),
+        ipc: config.ipc.clone(),
+        uts: config.uts.clone(),
+        pid: if config.pid == PodPid::Pod { Ns::New } else { Ns::Host },
+        ..Namespaces::default()
+    })
+}
+
+/// Set where the pod has a uts namespace of its own.
+fn hostname(config: &PodConfig) -> Result<Option<CString>> {
+    let name = &config.hostname;
+    if name.len() > HOSTNAME_MAX {
+        return Err(refused("hostname", &format!("{name:?} is longer than {HOSTNAME_MAX} bytes")));
+    }
+    if name.is_empty() || config.uts == Ns::Host {
+        return Ok(None);
+    }
+    let text = CString::new(name.as_str()).map_err(|_| refused("hostname", "a NUL byte in it"))?;
+    Ok(Some(text))
+}
+
+/// The pod's, and CRI's own where the pod has a network namespace and says nothing itself.
+fn sysctls(config: &PodConfig, settings: &PodSettings) -> BTreeMap<String, String> {
+    let mut all = config.sysctls.clone();
+    if config.net == Ns::Host {
+        return all;
+    }
+    let mut default = |on: bool, key: &str, value: &str| {
+        if on && !all.contains_key(key) && !all.contains_key(&key.replace('.', "/")) {
+            all.insert(key.to_owned(), value.to_owned());
+        }
+    };
+    default(settings.unprivileged_ports, "net.ipv4.ip_unprivileged_port_start", "0");
+    let icmp = settings.unprivileged_icmp && config.user.is_none();
+    default(icmp, "net.ipv4.ping_group_range", "0 2147483647");
+    all
+}
+
+/// The pod's cgroup, and where its members' go that have no place.
+fn cgroup(
+    sandbox: &Sandbox,
+    id: &str,
+    config: &PodConfig,
+    extra: &Extra,
+) -> Result<(Box<dyn Cgroup>, Option<PathBuf>)> {
+    let make = &sandbox.config.pod_cgroup;
+    if !config.cgroup_parent.is_empty() {
+        return Ok((make(PodPlace::Client(&config.cgroup_parent))?, None));
+    }
+    // `slice:prefix:name` is a scope, which has no cgroups of ours below it: its slice then.
+    if let Some((slice, _)) =
+        extra.cgroups_path.split_once(':').filter(|(slice, _)| slice.ends_with(".slice"))
+    {
+        return Ok((make(PodPlace::Client(slice))?, None));
+    }
+    let below = match extra.cgroups_path.trim_matches('/') {
+        "" => format!("{}/{id}", sandbox.config.namespace),
+        path => path.to_owned(),
+    };
+    if Path::new(&below).components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+        return Err(refused("linux.cgroupsPath", &format!("{below:?} is not the path of a cgroup")));
+    }
+    let below = PathBuf::from(below);
+    Ok((make(PodPlace::Own(&below))?, Some(below)))
+}

@@ -1,0 +1,184 @@
+//! The pod as an OCI runtime specification: read from the bundle's config.json (`ctr sandboxes run`), and written for
+//! whoever wants to know what a container has to join (containerd 2.3 and newer keep it, NRI reads it).
+
+use super::files::{Files, SHM};
+use super::namespaces::Held;
+use super::request::{PodConfig, PodPid};
+use crate::error::{Context, Error, Kind, Result};
+use crate::spec::Ns;
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What config.json says of a pod, and CRI does not.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Extra {
+    /// `linux.cgroupsPath`.
+    pub cgroups_path: String,
+    pub shm_size: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Document {
+    hostname: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
+    mounts: Option<Vec<Mount>>,
+    linux: Option<Linux>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Linux {
+    namespaces: Option<Vec<Namespace>>,
+    sysctl: Option<BTreeMap<String, String>>,
+    cgroups_path: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    path: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Mount {
+    destination: String,
+    #[serde(default)]
+    options: Option<Vec<String>>,
+}
+
+pub(super) fn read(bundle: &Path) -> Result<(PodConfig, Extra)> {
+    let path = bundle.join("config.json");
+    let text = match std::fs::read(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let what = "the sandbox has neither options (a PodSandboxConfig) nor a config.json in its bundle";
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        read => read.context(|| format!("read({path:?})"))?,
+    };
+    parse(&text).context(|| format!("{path:?}"))
+}
+
+fn parse(text: &[u8]) -> Result<(PodConfig, Extra)> {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let document: Document = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        let path = e.path().to_string();
+        Error::caused_by(Kind::Invalid, path, e.into_inner())
+    })?;
+    let linux = document.linux.unwrap_or_default();
+    let mut config = PodConfig {
+        hostname: document.hostname.unwrap_or_default(),
+        sysctls: linux.sysctl.unwrap_or_default(),
+        annotations: document.annotations.unwrap_or_default(),
+        // Each container says for itself which one it has.
+        pid: PodPid::Container,
+        ..PodConfig::default()
+    };
+    for (i, namespace) in linux.namespaces.unwrap_or_default().into_iter().enumerate() {
+        let place = match namespace.kind.as_str() {
+            "network" => &mut config.net,
+            "ipc" => &mut config.ipc,
+            "uts" => &mut config.uts,
+            "pid" | "mount" | "cgroup" => continue,
+            kind => {
+                let what = format!("linux.namespaces[{i}].type: {kind:?} is not supported for a sandbox");
+                return Err(Error::new(Kind::Unsupported, what));
+            }
+        };
+        *place = match namespace.path.as_os_str().is_empty() {
+            true => Ns::New,
+            false => Ns::Join(namespace.path),
+        };
+    }
+    let shm = document.mounts.unwrap_or_default().into_iter().find(|m| m.destination == SHM);
+    let extra = Extra {
+        cgroups_path: linux.cgroups_path.unwrap_or_default(),
+        shm_size: shm.and_then(|mount| size(&mount.options.unwrap_or_default())),
+    };
+    Ok((config, extra))
+}
+
+/// `size=65536k` of tmpfs(5).
+fn size(options: &[String]) -> Option<u64> {
+    let text = options.iter().find_map(|option| option.strip_prefix("size="))?;
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let shift = match unit {
+        "" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// `sysctls` are those in force.
+pub(super) fn write(
+    config: &PodConfig,
+    held: &Held,
+    files: &Files,
+    sysctls: &BTreeMap<String, String>,
+    cgroup: &str,
+) -> Vec<u8> {
+    let kinds = [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid"), ("user", "user")];
+    let namespaces: Vec<_> = kinds
+        .iter()
+        .filter(|(_, file)| held.path(file).is_some())
+        .map(|(kind, file)| json!({ "type": kind, "path": format!("/proc/{}/ns/{file}", held.pid) }))
+        .collect();
+    let mounts: Vec<_> = files
+        .iter()
+        .map(|(destination, source)| {
+            json!({ "destination": destination, "type": "bind", "source": source, "options": ["rbind", "rprivate", "rw"] })
+        })
+        .collect();
+    let document = json!({
+        "ociVersion": "1.1.0",
+        "hostname": config.hostname,
+        "mounts": mounts,
+        "annotations": config.annotations,
+        "linux": { "namespaces": namespaces, "sysctl": sysctls, "cgroupsPath": cgroup },
+    });
+    document.to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_of_ctr_is_what_its_config_says() {
+        let text = br#"{"ociVersion":"1.1.0","hostname":"h","process":{"args":["/pause"]},
+            "mounts":[{"destination":"/dev/shm","type":"tmpfs","options":["nosuid","size=1m"]}],
+            "linux":{"namespaces":[{"type":"network","path":"/n"},{"type":"uts"},{"type":"pid"}],
+            "sysctl":{"kernel.msgmax":"9"},"cgroupsPath":"/a/b"}}"#;
+        let (config, extra) = parse(text).unwrap();
+        assert_eq!((config.net, config.uts, config.ipc), (Ns::Join("/n".into()), Ns::New, Ns::Host));
+        assert_eq!((config.hostname.as_str(), config.pid), ("h", PodPid::Container));
+        assert_eq!((extra.shm_size, extra.cgroups_path.as_str()), (Some(1 << 20), "/a/b"));
+    }
+
+    #[test]
+    fn what_is_wrong_in_it_is_named() {
+        let error = parse(br#"{"linux":{"sysctl":[]}}"#).unwrap_err().to_string();
+        assert!(error.contains("linux.sysctl"), "{error}");
+        let error = parse(br#"{"linux":{"namespaces":[{"type":"time"}]}}"#).unwrap_err().to_string();
+        assert!(error.starts_with("linux.namespaces[0].type"), "{error}");
+    }
+
+    #[test]
+    fn a_size_has_a_unit_or_is_in_bytes() {
+        for (text, bytes) in
+            [("size=64k", Some(65536)), ("size=5", Some(5)), ("size=50%", None), ("mode=1", None)]
+        {
+            assert_eq!(size(&[text.to_owned()]), bytes, "{text}");
+        }
+    }
+}

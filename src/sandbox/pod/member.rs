@@ -1,0 +1,183 @@
+//! A container of a pod: how it is known as one, and what becomes of its specification.
+//!
+//! CRI writes the pod's namespaces as `/proc/<the sandbox's pid>/ns/*`; `ctr run --sandbox` writes none at all. Which
+//! container belongs to the pod is told by its bundle, and the namespaces are those that the shim holds: a path with a
+//! number in it may have become somebody else's.
+
+use super::files::SHM;
+use super::namespaces::Held;
+use super::request::PodPid;
+use super::Pod;
+use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::sandbox::{Create, Sandbox};
+use crate::spec::mount::{Attributes, Mount, Source};
+use crate::spec::{Ns, Spec};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+
+/// Keeps what the specification now names until the container is made.
+pub(in crate::sandbox) struct Membership {
+    /// In the pod's bundle, a link to the container's: by it `delete` finds the containers of a pod whose shim is gone.
+    pub link: PathBuf,
+    _held: Arc<Held>,
+}
+
+/// Makes a container of this shim's pod one of its members; None where it is none.
+pub(in crate::sandbox) fn join(
+    sandbox: &Sandbox,
+    request: &Create,
+    spec: &mut Spec,
+) -> Result<Option<Membership>> {
+    let Some(pod) = sandbox.pod() else { return Ok(None) };
+    let Some(of) = sandbox_of(&request.bundle, spec)? else { return Ok(None) };
+    if of != pod.id {
+        let what = format!("container {} is of sandbox {of}, and this is the shim of {}", request.id, pod.id);
+        return Err(invalid(what));
+    }
+    let held = pod.for_member()?;
+    namespaces(&pod, &held, spec)?;
+    files(&pod, spec);
+    cgroup(sandbox, &pod, request, spec);
+    let link = link(&pod.bundle, &request.id, &request.bundle)?;
+    Ok(Some(Membership { link, _held: held }))
+}
+
+/// The bundle's `sandbox` file, which containerd writes; else CRI's annotation.
+fn sandbox_of(bundle: &Path, spec: &Spec) -> Result<Option<String>> {
+    let path = bundle.join("sandbox");
+    match std::fs::read_to_string(&path) {
+        Ok(id) => return Ok(Some(id.trim().to_owned())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).context(|| format!("read({path:?})")),
+    }
+    Ok(spec.annotations.get(SANDBOX_ID).cloned())
+}
+
+fn namespaces(pod: &Pod, held: &Held, spec: &mut Spec) -> Result<()> {
+    // CRI says of each namespace where it is; other clients know nothing of the pod's.
+    let silent = !spec.annotations.contains_key(CONTAINER_TYPE);
+    let shared_pid = pod.config.pid == PodPid::Pod;
+    let ns = &mut spec.namespaces;
+    for (name, place, shared) in [
+        ("net", &mut ns.net, true),
+        ("ipc", &mut ns.ipc, true),
+        ("uts", &mut ns.uts, true),
+        ("pid", &mut ns.pid, shared_pid),
+        ("user", &mut ns.user, true),
+    ] {
+        let pods = match place {
+            Ns::Join(path) => {
+                [held.pid, 0].iter().any(|pid| *path == Path::new(&format!("/proc/{pid}/ns/{name}")))
+            }
+            Ns::New => silent && shared,
+            Ns::Host => false,
+        };
+        if pods {
+            *place = held.path(name).map_or(Ns::Host, Ns::Join);
+        }
+    }
+    let host = |ns: &Ns| *ns == Ns::Host;
+    if host(&ns.uts) && (spec.hostname.is_some() || spec.domainname.is_some()) {
+        return Err(invalid("hostname: the sandbox has the host's uts namespace"));
+    }
+    for sysctl in &spec.sysctls {
+        let place = match sysctl.namespace() {
+            "network" => &ns.net,
+            "uts" => &ns.uts,
+            _ => &ns.ipc,
+        };
+        if host(place) {
+            let what = format!("the sandbox has the host's {} namespace", sysctl.namespace());
+            return Err(Error::new(Kind::Invalid, format!("linux.sysctl[{:?}]: {what}", sysctl.key)));
+        }
+    }
+    Ok(())
+}
+
+/// The pod's files take the place of those that CRI 1.7 points to in a folder of its own, and of a /dev/shm that is
+/// nobody's wish; what the client has mounted there itself (the kubelet its /etc/hosts) stays.
+fn files(pod: &Pod, spec: &mut Spec) {
+    let folder = format!("/sandboxes/{}/", pod.id);
+    for (destination, source) in pod.files.iter() {
+        let own_ipc = destination == SHM && spec.namespaces.ipc == Ns::New;
+        if own_ipc {
+            continue;
+        }
+        let mount = spec.mounts.iter_mut().find(|mount| same(&mount.destination, destination));
+        match mount {
+            None => spec.mounts.push(bind(destination, source, spec.root.readonly && destination != SHM)),
+            Some(mount) => {
+                let replaced = match &mount.source {
+                    Source::Bind { path, .. } => path.to_string_lossy().contains(&folder),
+                    Source::Filesystem { fstype, source, .. } => {
+                        destination == SHM && fstype.as_c_str() == c"tmpfs" && source.as_c_str() == c"shm"
+                    }
+                    Source::Remount => false,
+                };
+                if replaced {
+                    let attributes = match &mount.source {
+                        Source::Bind { .. } => mount.attributes,
+                        _ => Attributes::default(),
+                    };
+                    *mount = Mount { attributes, ..bind(destination, source, false) };
+                }
+            }
+        }
+    }
+}
+
+fn same(destination: &str, other: &str) -> bool {
+    destination
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "."))
+        .eq(other.split('/').filter(|part| !part.is_empty()))
+}
+
+fn bind(destination: &str, source: &Path, readonly: bool) -> Mount {
+    let set = if readonly { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    Mount {
+        destination: destination.to_owned(),
+        source: Source::Bind { path: source.to_owned(), recursive: false },
+        attributes: Attributes { set, ..Attributes::default() },
+        propagation: None,
+        copy_up: false,
+    }
+}
+
+/// Without a `cgroup_parent` clients put each container beside the others, below nothing that is the pod's: there it
+/// could not be frozen or measured as one. A place that somebody has chosen stays.
+fn cgroup(sandbox: &Sandbox, pod: &Pod, request: &Create, spec: &mut Spec) {
+    let Some(below) = pod.members_below.as_ref().filter(|_| !request.options.systemd_cgroup) else { return };
+    let (namespace, id) = (&sandbox.config.namespace, &request.id);
+    let chosen = spec.cgroups_path.as_deref().unwrap_or_default();
+    if ["".into(), format!("/{namespace}/{id}"), format!("/{id}"), id.clone()]
+        .iter()
+        .any(|path| path == chosen)
+    {
+        spec.cgroups_path = Some(format!("/{}/{id}", below.display()));
+    }
+}
+
+/// Where the links of a pod's containers are.
+pub fn links(bundle: &Path) -> PathBuf {
+    bundle.join("members")
+}
+
+fn link(pod: &Path, id: &str, bundle: &Path) -> Result<PathBuf> {
+    let folder = links(pod);
+    let link = folder.join(id);
+    std::fs::create_dir_all(&folder).context(|| format!("mkdir({folder:?})"))?;
+    match std::os::unix::fs::symlink(bundle, &link) {
+        // Of a container that is gone, or it would be known.
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            std::fs::remove_file(&link).context(|| format!("unlink({link:?})"))?;
+            std::os::unix::fs::symlink(bundle, &link)
+        }
+        made => made,
+    }
+    .context(|| format!("symlink({bundle:?}, {link:?})"))?;
+    Ok(link)
+}

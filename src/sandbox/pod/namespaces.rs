@@ -1,0 +1,117 @@
+//! The pod's namespaces: made by a process that is gone again, or stays as their first; held by descriptors, and by a
+//! thread whose id the world knows.
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::launch::{ExitStatus, Holder, Launcher, OnExit, Order};
+use crate::plan::{self, Host};
+use crate::spec::{Namespaces, Ns, Sysctl};
+use crate::{cgroup, sys};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+/// CLONE_NEW* and the names in /proc/PID/ns.
+const KINDS: [(&str, libc::c_int); 5] = [
+    ("net", libc::CLONE_NEWNET),
+    ("ipc", libc::CLONE_NEWIPC),
+    ("uts", libc::CLONE_NEWUTS),
+    ("pid", libc::CLONE_NEWPID),
+    ("user", libc::CLONE_NEWUSER),
+];
+
+/// What is to be made.
+pub(super) struct Wanted {
+    pub namespaces: Namespaces,
+    pub hostname: Option<CString>,
+    pub sysctls: Vec<Sysctl>,
+    /// Where the first process of the pod has its root; None: there is none.
+    pub root: Option<PathBuf>,
+}
+
+/// Dropped, the shim lets go of them all: they are gone once no container is in them.
+pub(crate) struct Held {
+    /// The id in /proc that has them.
+    pub pid: u32,
+    files: Vec<(&'static str, OwnedFd)>,
+    /// The pod's first process.
+    init: Option<OwnedFd>,
+    _holder: Option<Holder>,
+}
+
+impl Held {
+    /// A path that leads to the namespace wherever this process opens it; None: it is the host's.
+    pub fn path(&self, kind: &str) -> Option<PathBuf> {
+        let (_, file) = self.files.iter().find(|(name, _)| *name == kind)?;
+        Some(format!("/proc/self/fd/{}", file.as_raw_fd()).into())
+    }
+}
+
+/// With the pod's first process all of its pid namespace ends.
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(init) = &self.init {
+            // Gone already, or ours to kill.
+            let _ = sys::wait::signal(init.as_fd(), libc::SIGKILL);
+        }
+    }
+}
+
+pub(super) fn make(
+    launcher: &dyn Launcher,
+    host: &Host,
+    wanted: &Wanted,
+    entry: cgroup::Entry,
+    on_exit: OnExit,
+) -> Result<Held> {
+    let ns = &wanted.namespaces;
+    let all = [&ns.net, &ns.ipc, &ns.uts, &ns.pid, &ns.user];
+    let mut files = Vec::new();
+    let mut init = None;
+    let mut pid = 0;
+    if all.iter().any(|ns| **ns != Ns::Host) {
+        let plan = plan::pod(&plan::PodInput {
+            namespaces: ns,
+            hostname: wanted.hostname.as_ref(),
+            sysctls: &wanted.sysctls,
+            host,
+            root: wanted.root.as_deref(),
+        })?;
+        let hooks = &mut |_, _: std::os::fd::BorrowedFd<'_>| Ok(());
+        let waiting =
+            launcher.launch(Order { plan: &plan, ends: None, entry, init: None, hooks, on_exit })?;
+        for ((name, _), ns) in KINDS.iter().zip(all) {
+            if *ns != Ns::Host {
+                files.push((*name, open(waiting.pid, name)?));
+            }
+        }
+        pid = waiting.pid;
+        if wanted.root.is_some() {
+            init = Some(waiting.start()?);
+        }
+    }
+    if init.is_some() {
+        return Ok(Held { pid, files, init, _holder: None });
+    }
+    let mut joined = Vec::new();
+    for (name, file) in &files {
+        let kind = KINDS.iter().find(|(known, _)| known == name).map_or(0, |(_, kind)| *kind as u64);
+        joined.push((kind, file.try_clone().context(|| format!("dup(the {name} namespace)"))?));
+    }
+    let holder = Holder::park(joined)?;
+    Ok(Held { pid: holder.id, files, init: None, _holder: Some(holder) })
+}
+
+fn open(pid: u32, name: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/{name}");
+    std::fs::File::open(&path).map(OwnedFd::from).context(|| format!("open({path:?})"))
+}
+
+/// What a pod has ended with, where nothing of it went wrong.
+pub(super) fn ended_well() -> ExitStatus {
+    ExitStatus { code: 0, at: std::time::SystemTime::now() }
+}
+
+/// The error where a part of the set-up is refused.
+pub(super) fn refused(field: &str, what: &str) -> Error {
+    Error::new(Kind::Invalid, format!("{field}: {what}"))
+}

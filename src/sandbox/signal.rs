@@ -1,0 +1,70 @@
+//! Task.Kill: to one process, or to all of a container.
+
+use super::container::Container;
+use super::lifecycle::Process;
+use crate::error::{Error, Kind, Result};
+use crate::sys::{wait, Errno};
+use std::os::fd::AsFd;
+
+impl Container {
+    pub fn kill(&self, exec: Option<&str>, signal: u32, all: bool) -> Result<()> {
+        let mut slot = self.lock();
+        let process = slot.process(&self.id, exec)?;
+        let sent =
+            if all && exec.is_none() { self.signal_all(process, signal) } else { process.signal(signal) };
+        if signal == libc::SIGKILL as u32 && exec.is_none() {
+            self.thaw_to_die(&mut slot)?;
+        }
+        sent
+    }
+
+    fn signal_all(&self, init: &Process, signal: u32) -> Result<()> {
+        if init.exited().is_some() {
+            return Err(init.gone());
+        }
+        let number = number(signal)?;
+        if number == libc::SIGKILL {
+            return self.cgroup.kill();
+        }
+        let pids = self.cgroup.pids()?;
+        if pids.is_empty() {
+            return init.signal(signal);
+        }
+        for pid in pids {
+            // Between the listing and the signal a pid may be gone, and that is what was wanted.
+            match wait::open_pidfd(pid).and_then(|pidfd| wait::signal(pidfd.as_fd(), number)) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(Error::system(format!("kill({pid}, {number})"), errno as i32)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Process {
+    /// Sends a signal. A process that is gone is NotFound: containerd relies on it.
+    pub fn signal(&self, signal: u32) -> Result<()> {
+        if self.is_unborn() {
+            return Err(Error::new(Kind::State, format!("{}: process not created", self.name)));
+        }
+        let pidfd = self.pidfd().ok_or_else(|| self.gone())?;
+        let signal = number(signal)?;
+        match wait::signal(pidfd, signal) {
+            Ok(()) => Ok(()),
+            Err(Errno::ESRCH) => Err(self.gone()),
+            Err(errno) => {
+                Err(Error::system(format!("pidfd_send_signal({}, {signal})", self.name), errno as i32))
+            }
+        }
+    }
+
+    fn gone(&self) -> Error {
+        Error::new(Kind::NotFound, format!("{}: process already finished", self.name))
+    }
+}
+
+/// 0, which only asks whether the process is there, to SIGRTMAX.
+fn number(signal: u32) -> Result<i32> {
+    let number = i32::try_from(signal).ok().filter(|number| (0..=64).contains(number));
+    number.ok_or_else(|| Error::new(Kind::Invalid, format!("signal {signal} does not exist")))
+}

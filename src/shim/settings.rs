@@ -1,0 +1,54 @@
+//! `/etc/shoal/config.toml`: what an operator decides for all pods of the node.
+//!
+//! A file of its own, since a runtime's `options` table in containerd's configuration breaks the start of containers
+//! up to containerd 2.3.0, and CRI does not tell a shim its own settings.
+
+use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::sandbox::PodSettings;
+use std::path::Path;
+
+pub(super) const FILE: &str = "/etc/shoal/config.toml";
+
+/// The defaults where there is no file. A key that is not known is warned about, a value of the wrong kind refused.
+pub(super) fn read(path: &Path) -> Result<PodSettings> {
+    let text = match std::fs::read_to_string(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(PodSettings::default()),
+        read => read.context(|| format!("read({path:?})"))?,
+    };
+    let table: toml::Table = toml::from_str(&text)
+        .map_err(|e| Error::caused_by(Kind::Invalid, format!("{path:?} is not TOML"), e))?;
+    let mut settings = PodSettings::default();
+    for (key, value) in &table {
+        let flag =
+            || value.as_bool().ok_or_else(|| invalid(format!("{path:?}: {key} must be true or false")));
+        match key.as_str() {
+            "enable_unprivileged_ports" => settings.unprivileged_ports = flag()?,
+            "enable_unprivileged_icmp" => settings.unprivileged_icmp = flag()?,
+            _ => log::warn!("{path:?}: the key {key} is not known"),
+        }
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_the_defaults_and_a_key_changes_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        assert_eq!(read(&path).unwrap(), PodSettings::default());
+        std::fs::write(&path, "enable_unprivileged_icmp = false\nwhat = 1").unwrap();
+        let settings = read(&path).unwrap();
+        assert!(settings.unprivileged_ports && !settings.unprivileged_icmp);
+        std::fs::write(&path, "enable_unprivileged_icmp = 'no'").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("enable_unprivileged_icmp"));
+    }
+
+    #[test]
+    fn the_file_that_comes_with_shoal_is_the_defaults() {
+        let shipped = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/runtime-config/shoal.toml"));
+        assert_eq!(read(shipped).unwrap(), PodSettings::default());
+    }
+}

@@ -1,0 +1,125 @@
+//! What cannot be: the right kind of error, a sentence that names the field, and nothing left.
+
+use crate::world::{config, World};
+use shoal::error::Kind;
+use shoal::sandbox::{PodConfig, PodPid};
+use shoal::spec::Ns;
+use std::path::Path;
+use std::time::Duration;
+
+#[track_caller]
+fn refused(config: PodConfig, kind: Kind, words: &[&str]) {
+    let world = World::new();
+    let error = world.create(config).unwrap_err();
+    assert_eq!(error.kind(), kind, "{error}");
+    for word in words {
+        assert!(error.to_string().contains(word), "{word:?} is not in: {error}");
+    }
+    assert_eq!(world.sandbox.pod_id(), None);
+    world.nothing_is_left();
+    // And the next one is none the worse for it.
+    world.create(crate::world::config()).unwrap();
+    world.shut_down();
+}
+
+#[test]
+fn a_netns_that_is_gone() {
+    let world = World::new();
+    let error = world.create_in(Path::new("/run/netns/no-such"), config()).unwrap_err();
+    assert_eq!(error.kind(), Kind::State, "{error}");
+    assert!(error.to_string().contains("netns_path"), "{error}");
+    world.nothing_is_left();
+    let error = world.create_in(Path::new("/etc/passwd"), config()).unwrap_err();
+    assert!(error.kind() == Kind::Invalid && error.to_string().contains("not a namespace"), "{error}");
+    let host = PodConfig { net: Ns::Host, ..config() };
+    assert_eq!(world.create_in(Path::new("/proc/1/ns/net"), host).unwrap_err().kind(), Kind::Invalid);
+    world.nothing_is_left();
+}
+
+#[test]
+fn a_cgroup_parent_that_does_not_exist() {
+    let config = PodConfig { cgroup_parent: "/no/such/parent".into(), ..config() };
+    refused(config, Kind::State, &["cgroup_parent", "/no/such/parent"]);
+}
+
+#[test]
+fn a_sysctl_that_is_not_namespaced() {
+    for (key, value) in
+        [("kernel.core_pattern", "|/x"), ("vm.swappiness", "1"), ("net/../kernel/core_pattern", "x")]
+    {
+        let sysctls = [(key.to_owned(), value.to_owned())].into();
+        refused(PodConfig { sysctls, ..config() }, Kind::Invalid, &["sysctl", key]);
+    }
+    let sysctls = [("net.ipv4.ip_forward".to_owned(), "1".to_owned())].into();
+    refused(
+        PodConfig { sysctls, net: Ns::Host, ..config() },
+        Kind::Invalid,
+        &["net.ipv4.ip_forward", "network"],
+    );
+}
+
+#[test]
+fn a_sysctl_that_the_kernel_refuses() {
+    let sysctls = [("net.ipv4.ip_forward".to_owned(), "many".to_owned())].into();
+    refused(
+        PodConfig { sysctls, pid: PodPid::Pod, ..config() },
+        Kind::System,
+        &["net.ipv4.ip_forward", "EINVAL"],
+    );
+}
+
+#[test]
+fn a_hostname_that_is_too_long() {
+    refused(PodConfig { hostname: "x".repeat(65), ..config() }, Kind::Invalid, &["hostname", "64"]);
+    let world = World::new();
+    world.create(PodConfig { hostname: "x".repeat(64), ..config() }).unwrap();
+    world.shut_down();
+}
+
+#[test]
+fn neither_options_nor_config_json() {
+    let world = World::new();
+    let error = world.create_with(world.request()).unwrap_err();
+    assert!(error.kind() == Kind::Invalid && error.to_string().contains("config.json"), "{error}");
+    world.nothing_is_left();
+}
+
+#[test]
+fn every_call_in_the_wrong_state() {
+    let world = World::new();
+    let pods = &world.sandbox;
+    let second = Duration::from_secs(1);
+    let kind = |result: shoal::error::Result<()>| result.unwrap_err().kind();
+    // None.
+    assert_eq!(kind(pods.start_pod("p1").map(drop)), Kind::NotFound);
+    assert_eq!(kind(pods.stop_pod("p1", second)), Kind::NotFound);
+    assert_eq!(kind(pods.shutdown_pod("p1", second)), Kind::NotFound);
+    assert_eq!(kind(pods.pod_status("p1").map(drop)), Kind::NotFound);
+    assert_eq!(kind(pods.pause_pod("p1")), Kind::NotFound);
+    assert_eq!(kind(pods.ping_pod("p1")), Kind::NotFound);
+    // Created.
+    world.create(config()).unwrap();
+    assert_eq!(kind(world.create(config())), Kind::Exists);
+    assert_eq!(kind(pods.start_pod("p2").map(drop)), Kind::NotFound);
+    assert_eq!(kind(pods.pause_pod("p1")), Kind::State);
+    pods.ping_pod("p1").unwrap();
+    // Started.
+    pods.start_pod("p1").unwrap();
+    assert_eq!(kind(pods.start_pod("p1").map(drop)), Kind::State);
+    assert_eq!(kind(pods.resume_pod("p1")), Kind::State);
+    assert!(!pods.shutdown(), "a pod without containers is no reason to end");
+    // Paused, without a container in it.
+    pods.pause_pod("p1").unwrap();
+    assert_eq!(kind(pods.pause_pod("p1")), Kind::State);
+    pods.resume_pod("p1").unwrap();
+    pods.pause_pod("p1").unwrap();
+    // Stopped.
+    world.stop();
+    world.stop();
+    assert_eq!(kind(pods.ping_pod("p1")), Kind::State);
+    assert_eq!(kind(pods.start_pod("p1").map(drop)), Kind::State);
+    assert_eq!(kind(pods.resume_pod("p1")), Kind::State);
+    let sandbox = std::sync::Arc::clone(pods);
+    world.shut_down();
+    assert_eq!(kind(sandbox.stop_pod("p1", second)), Kind::NotFound);
+}

@@ -1,0 +1,152 @@
+//! What becomes of a container's specification in a pod.
+
+use crate::world::{config, host, namespace, World};
+use serde_json::json;
+use shoal::error::Kind;
+use shoal::sandbox::{Dns, PodConfig, PodCreate, PodPid, ProcessKey};
+
+#[test]
+fn members_see_the_pod_s_files_and_share_memory() {
+    let world = World::new();
+    let dns = Dns { servers: vec!["10.1.2.3".into()], searches: vec!["a.b".into()], options: vec![] };
+    world.create(PodConfig { hostname: "pod-1".into(), dns: Some(dns), ..config() }).unwrap();
+    world.sandbox.start_pod("p1").unwrap();
+    world.member("c1", &["/probe", "save", "/dev/shm/note"], &["net", "ipc", "uts"]);
+    world.run("c1");
+    assert_eq!(world.wait("c1").code, 0);
+    world.member(
+        "c2",
+        &["/probe", "cat", "/etc/hostname", "/etc/resolv.conf", "/etc/hosts", "/dev/shm/note"],
+        &["net", "ipc", "uts"],
+    );
+    world.run("c2");
+    let seen = world.report("c2");
+    assert_eq!(seen["/etc/hostname"], "pod-1\n");
+    assert_eq!(seen["/etc/resolv.conf"], "search a.b\nnameserver 10.1.2.3\n");
+    assert_eq!(seen["/etc/hosts"].as_str().unwrap(), std::fs::read_to_string("/etc/hosts").unwrap());
+    assert!(seen["/dev/shm/note"].as_str().unwrap().contains("namespaces"), "{seen}");
+    world.shut_down();
+}
+
+#[test]
+fn the_folder_of_cri_1_7_is_replaced_and_the_client_s_own_mount_stays() {
+    let world = World::new();
+    world.create(PodConfig { hostname: "pod-1".into(), ..config() }).unwrap();
+    world.sandbox.start_pod("p1").unwrap();
+    let own = world.dir.path().join("own-hosts");
+    std::fs::write(&own, "mine\n").unwrap();
+    // CRI 1.7 makes folders of what is missing there.
+    let cri = world.dir.path().join("sandboxes/p1/resolv.conf");
+    std::fs::create_dir_all(&cri).unwrap();
+    world.member("c1", &["/probe", "cat", "/etc/hosts", "/etc/resolv.conf"], &["net", "ipc", "uts"]);
+    world.configure("c1", |config| {
+        let bind = |at: &str, source: &std::path::Path| {
+            json!({ "destination": at, "type": "bind", "source": source, "options": ["rbind", "rprivate", "ro"] })
+        };
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(bind("/etc/hosts", &own));
+        mounts.push(bind("/etc/resolv.conf", &cri));
+    });
+    world.run("c1");
+    let seen = world.report("c1");
+    assert_eq!(seen["/etc/hosts"], "mine\n");
+    assert_eq!(
+        seen["/etc/resolv.conf"].as_str().unwrap(),
+        std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
+    );
+    world.shut_down();
+}
+
+#[test]
+fn a_container_that_says_nothing_of_its_sandbox_but_in_its_bundle_joins_it() {
+    let world = World::new();
+    world.create(config()).unwrap();
+    let pod = world.sandbox.start_pod("p1").unwrap().pid;
+    let new = ["network", "ipc", "uts", "pid", "mount"].map(|kind| json!({ "type": kind }));
+    let bundle = world.bundle_of("c1", &["/probe", "sleep"], new.to_vec(), json!({}));
+    std::fs::write(bundle.join("sandbox"), "p1").unwrap();
+    world.run("c1");
+    let pid = world.pid("c1");
+    for kind in ["net", "ipc", "uts"] {
+        assert_eq!(namespace(pid, kind), namespace(pod, kind), "{kind}");
+    }
+    assert_ne!(namespace(pid, "pid"), host("pid"));
+    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(cgroup.contains(&format!("/{}/p1/c1", world.namespace)), "{cgroup}");
+    world.shut_down();
+}
+
+#[test]
+fn the_pid_namespace_of_another_container_can_be_joined() {
+    let world = World::new();
+    world.create(config()).unwrap();
+    world.sandbox.start_pod("p1").unwrap();
+    world.member("c1", &["/probe", "sleep"], &["net", "ipc", "uts"]);
+    world.run("c1");
+    world.member("c2", &["/probe", "sleep"], &["net", "ipc", "uts"]);
+    let target = world.pid("c1");
+    world.configure("c2", |config| {
+        let list = config["linux"]["namespaces"].as_array_mut().unwrap();
+        list.retain(|ns| ns["type"] != "pid");
+        list.push(json!({ "type": "pid", "path": format!("/proc/{target}/ns/pid") }));
+    });
+    world.run("c2");
+    assert_eq!(namespace(world.pid("c2"), "pid"), namespace(target, "pid"));
+    world.shut_down();
+}
+
+#[test]
+fn a_pod_of_ctr_is_what_its_config_json_says() {
+    let world = World::new();
+    let request = world.request();
+    let sandbox = json!({
+        "ociVersion": "1.1.0", "hostname": "from-config", "process": { "args": ["/pause"] },
+        "linux": {
+            "namespaces": [{ "type": "network" }, { "type": "uts" }, { "type": "ipc" }],
+            "sysctl": { "kernel.msgmax": "9000" },
+            "cgroupsPath": format!("/{}/elsewhere", world.namespace),
+        },
+    });
+    std::fs::write(world.bundle("p1").join("config.json"), sandbox.to_string()).unwrap();
+    world
+        .create_with(PodCreate { annotations: [("a".to_owned(), "b".to_owned())].into(), ..request })
+        .unwrap();
+    world.sandbox.start_pod("p1").unwrap();
+    world.member(
+        "c1",
+        &["/probe", "cat", "/proc/sys/kernel/hostname", "/proc/sys/kernel/msgmax", "/proc/self/cgroup"],
+        &["net", "ipc", "uts"],
+    );
+    world.run("c1");
+    let seen = world.report("c1");
+    assert_eq!(
+        (&seen["/proc/sys/kernel/hostname"], &seen["/proc/sys/kernel/msgmax"]),
+        (&json!("from-config\n"), &json!("9000\n"))
+    );
+    assert!(seen["/proc/self/cgroup"].as_str().unwrap().contains("/elsewhere/c1"), "{seen}");
+    assert_eq!(world.sandbox.pod_status("p1").unwrap().config.annotations["a"], "b");
+    world.shut_down();
+}
+
+#[test]
+fn only_a_running_pod_takes_containers_and_only_its_own() {
+    let world = World::new();
+    world.create(PodConfig { pid: PodPid::Pod, ..config() }).unwrap();
+    world.member("c1", &["/probe", "sleep"], &["net", "pid"]);
+    assert_eq!(world.create_member("c1").unwrap_err().kind(), Kind::State, "not started");
+    world.sandbox.start_pod("p1").unwrap();
+    world.configure("c1", |config| config["annotations"]["io.kubernetes.cri.sandbox-id"] = "p2".into());
+    let error = world.create_member("c1").unwrap_err();
+    assert!(error.kind() == Kind::Invalid && error.to_string().contains("p2"), "{error}");
+    std::fs::write(world.bundle("c1").join("sandbox"), "p1").unwrap();
+    world.create_member("c1").unwrap();
+    assert_eq!(world.create_member("p1").unwrap_err().kind(), Kind::Exists, "the id is the pod's");
+    world.stop();
+    assert_eq!(world.create_member("c2").unwrap_err().kind(), Kind::System, "no bundle");
+    world.member("c2", &["/probe", "sleep"], &["net"]);
+    assert_eq!(world.create_member("c2").unwrap_err().kind(), Kind::State, "stopped");
+    // Killed at its gate.
+    assert_eq!(world.wait("c1").code, 137);
+    assert_eq!(world.sandbox.start(&ProcessKey::init("c1")).unwrap_err().kind(), Kind::State);
+    world.shut_down();
+}
