@@ -80,7 +80,6 @@ fn sysctls_are_the_pods(case: &mut Case<'_>) {
         Ok(_) => panic!("there is no such sysctl"),
         Err(failure) => assert!(failure.message.contains("no_such"), "{failure:?}"),
     }
-    case.remove_cgroup(&case.name);
 }
 
 fn a_port_of_the_node_leads_to_the_pod(case: &mut Case<'_>) {

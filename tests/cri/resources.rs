@@ -3,12 +3,13 @@
 use serde_json::{json, Value};
 
 use crate::kubelet::{number, Case, Container};
-use crate::testbed::{cgroup_file, until};
+use crate::testbed::{cgroup_file, run, until};
 
 cases! {
     limits_are_set_and_updated,
     a_container_out_of_memory_says_so,
     containers_and_pods_have_statistics,
+    a_pod_need_not_have_a_cgroup,
 }
 
 fn limits_are_set_and_updated(case: &mut Case<'_>) {
@@ -69,4 +70,18 @@ fn containers_and_pods_have_statistics(case: &mut Case<'_>) {
     let names: Vec<_> = names.iter().map(|c| &c["attributes"]["metadata"]["name"]).collect();
     assert_eq!(names, ["app", "idle"]);
     pod.remove();
+}
+
+/// As crictl runs pods: nobody has made a cgroup for it.
+fn a_pod_need_not_have_a_cgroup(case: &mut Case<'_>) {
+    let pod = case.pod(json!({ "linux": { "cgroup_parent": "" } }));
+    let app = pod.start("app", json!({}));
+    let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", app.pid())).expect("it has cgroups");
+    let lost: Vec<_> = cgroups.lines().filter(|line| !line.ends_with(&app.id)).collect();
+    assert!(lost.iter().all(|line| line.starts_with("0::/")), "all have the container's name: {lost:?}");
+    assert_eq!(app.exec(&["echo", "fine"]).ok(), "fine");
+    pod.remove();
+    let command = ["-name", &format!("*{}*", pod.id), "-o", "-name", &format!("*{}*", app.id)];
+    let found = run(std::process::Command::new("find").arg("/sys/fs/cgroup").args(command));
+    assert_eq!(found.stdout, "", "nothing is left of it");
 }

@@ -117,11 +117,6 @@ impl Case<'_> {
         folder
     }
 
-    /// What a kubelet does after a pod that could not be run.
-    pub fn remove_cgroup(&self, name: &str) {
-        super::pod::remove_cgroup(&format!("/{}/{name}", self.node.machine().mark));
-    }
-
     /// containerd is killed and started again: pods and containers are what they were.
     pub fn restart_containerd(&mut self) {
         self.node.containerd.kill();

@@ -1,6 +1,7 @@
 //! A node without a kubelet: a private containerd with the CRI and CNI, and the calls that a kubelet makes.
 
 mod case;
+mod cgroup;
 mod client;
 mod node;
 mod pod;

@@ -1,9 +1,10 @@
 //! A pod and its containers, as a kubelet would ask for them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{json, Value};
 
+use super::cgroup;
 use super::client::{Client, Failure};
 use crate::testbed::{until, IMAGE};
 
@@ -50,10 +51,18 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// RunPodSandbox. `config` is what differs from a plain pod.
+    /// Makes the pod's cgroup, as a kubelet does, and runs the pod.
     pub fn run(client: Client, handler: &str, config: Value) -> Result<Pod, Failure> {
+        let path = text(&config["linux"]["cgroup_parent"]);
+        if !path.is_empty() {
+            cgroup::make(&path);
+        }
         let request = json!({ "config": config, "runtime_handler": handler });
-        let answer = client.call("RunPodSandbox", &request)?;
+        let answer = client.call("RunPodSandbox", &request);
+        if answer.is_err() && !path.is_empty() {
+            cgroup::remove(&path);
+        }
+        let answer = answer?;
         Ok(Pod { client, id: text(&answer["pod_sandbox_id"]), config })
     }
 
@@ -115,7 +124,10 @@ impl Pod {
     }
 
     fn remove_cgroup(&self) {
-        remove_cgroup(&text(&self.config["linux"]["cgroup_parent"]));
+        let path = text(&self.config["linux"]["cgroup_parent"]);
+        if !path.is_empty() {
+            cgroup::remove(&path);
+        }
     }
 
     /// CreateContainer. `config` is what differs from a plain container.
@@ -290,15 +302,6 @@ impl Pod {
         let request = json!({ "pod_sandbox_id": self.id, "port": [port] });
         let url = text(&must("PortForward", self.client.call("PortForward", &request))["url"]);
         format!("{url}?port={port}") // where WebSocket clients say it
-    }
-}
-
-/// Removes the cgroup of a pod from all hierarchies, where it is there and empty: otherwise the snapshot tells.
-pub fn remove_cgroup(path: &str) {
-    let path = path.trim_start_matches('/');
-    let _ = std::fs::remove_dir(Path::new("/sys/fs/cgroup").join(path));
-    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        let _ = std::fs::remove_dir(hierarchy.path().join(path));
     }
 }
 
