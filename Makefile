@@ -15,7 +15,7 @@ demo: deps
 	$(BED)/fetch forky
 	$(CARGO) test --release --test demo
 
-# Everything: unit, golden, contract, rooted, containerd and docker tests, then a few cases on pure cgroup v2.
+# Everything: unit, golden, contract, rooted, containerd, CRI and docker tests, then a few cases on pure cgroup v2.
 test: fetch
 	$(CARGO) test --no-fail-fast
 	tests/vm/v2 --short

@@ -7,6 +7,7 @@ use crate::testbed::{until, Case};
 cases! { log_to_a_file, log_to_a_program, exec_logs_to_a_file, a_log_program_that_is_missing }
 
 fn log_to_a_file(case: &mut Case<'_>) {
+    let _ = std::fs::remove_dir_all(case.containerd.dir("logs")); // of an attempt that has failed
     let file = case.containerd.dir("logs/new/out.log");
     let uri = format!("file://{}", file.display());
     for round in 1..=2 {

@@ -1,5 +1,6 @@
 //! One private containerd.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -11,11 +12,12 @@ use super::machine::Machine;
 use super::run::{end, patience, run, until, Output};
 use super::suite::Suite;
 
+/// What serves Kubernetes.
+const CRI: &[&str] =
+    &["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"];
+
 /// Plugins that no test needs, and that would touch the host (`/opt/containerd`, `/var/run/nri`) or only cost time.
 const UNUSED: &[&str] = &[
-    "io.containerd.grpc.v1.cri",
-    "io.containerd.cri.v1.images",
-    "io.containerd.cri.v1.runtime",
     "io.containerd.internal.v1.opt",
     "io.containerd.internal.v1.tracing",
     "io.containerd.nri.v1.nri",
@@ -28,20 +30,58 @@ const UNUSED: &[&str] = &[
     "io.containerd.snapshotter.v1.zfs",
 ];
 
+/// How a containerd is set up.
+pub struct Setting {
+    /// The containerd namespace that `ctr` works in.
+    pub namespace: String,
+    /// Of the configuration's format.
+    pub version: u32,
+    pub cri: bool,
+    pub imports: Vec<PathBuf>,
+    /// More tables of the configuration.
+    pub tables: String,
+    pub environment: Vec<(&'static str, OsString)>,
+    pub images: Vec<PathBuf>,
+}
+
+impl Setting {
+    /// For `ctr` and dockerd. The namespace is the mark, so that cgroup paths carry it.
+    fn plain(machine: &Machine) -> Setting {
+        Setting {
+            namespace: machine.mark.clone(),
+            version: 2,
+            cri: false,
+            imports: Vec::new(),
+            tables: String::new(),
+            environment: Vec::new(),
+            images: vec![image()],
+        }
+    }
+}
+
 pub struct Containerd {
     pub suite: Suite,
     pub machine: Machine,
+    setting: Setting,
     server: Option<Child>,
 }
 
 impl Containerd {
     /// Starts a containerd of `suite` and imports the test image.
     pub fn start(suite: Suite) -> Containerd {
-        let mut containerd = Containerd { suite, machine: Machine::new(), server: None };
+        let machine = Machine::new();
+        let setting = Setting::plain(&machine);
+        Containerd::start_in(suite, machine, setting)
+    }
+
+    pub fn start_in(suite: Suite, machine: Machine, setting: Setting) -> Containerd {
+        let mut containerd = Containerd { suite, machine, setting, server: None };
         std::fs::write(containerd.dir("config.toml"), containerd.config())
             .expect("write containerd's config");
         containerd.serve();
-        containerd.ctr(["images", "import", &image().to_string_lossy()]).ok();
+        for image in &containerd.setting.images {
+            containerd.ctr(["images", "import", &image.to_string_lossy()]).ok();
+        }
         containerd.ctr(["images", "check"]).ok();
         containerd
     }
@@ -50,9 +90,9 @@ impl Containerd {
         self.machine.dir.join(name)
     }
 
-    /// The containerd namespace of the tests: the mark, so that cgroup paths carry it.
+    /// The containerd namespace of the tests.
     pub fn namespace(&self) -> &str {
-        &self.machine.mark
+        &self.setting.namespace
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -66,15 +106,20 @@ impl Containerd {
 
     fn config(&self) -> String {
         let level = if std::env::var_os("SHOAL_TEST_DEBUG").is_some() { "debug" } else { "info" };
+        let unused: Vec<_> = UNUSED.iter().chain(CRI.iter().filter(|_| !self.setting.cri)).collect();
         format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\ntemp = {:?}\ndisabled_plugins = {UNUSED:?}\noom_score = 0\n\
-             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n[debug]\naddress = {:?}\nlevel = {level:?}\n",
+            "version = {}\nimports = {:?}\nroot = {:?}\nstate = {:?}\ntemp = {:?}\ndisabled_plugins = {unused:?}\n\
+             oom_score = 0\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n[debug]\naddress = {:?}\n\
+             level = {level:?}\n{}",
+            self.setting.version,
+            self.setting.imports,
             self.dir("root"),
             self.dir("state"),
             self.dir("tmp"),
             self.socket(),
             self.dir("c.sock.ttrpc"),
             self.dir("debug.sock"),
+            self.setting.tables,
         )
     }
 
@@ -88,6 +133,7 @@ impl Containerd {
             .arg("--config")
             .arg(self.dir("config.toml"))
             .env("PATH", self.suite.path())
+            .envs(self.setting.environment.iter().map(|(name, value)| (name, value)))
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("clone a descriptor"))

@@ -1,4 +1,4 @@
-//! The test image: made from the host's busybox when it is not there yet.
+//! The test images: made when they are not there yet, of the host's busybox and a few lines of C.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,22 +9,30 @@ use super::suite::{source, testbed_dir};
 
 pub const IMAGE: &str = "shoal.test/busybox:latest";
 
+/// What holds the namespaces of a pod where the runtime needs a process for that.
+pub const PAUSE: &str = "shoal.test/pause:latest";
+
 /// The image as a tar that `ctr images import` and `docker load` take.
 pub fn image() -> PathBuf {
-    static IMAGE_TAR: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE_TAR
-        .get_or_init(|| {
-            let (script, tar) = (source("tests/testbed/image"), testbed_dir().join("image.tar"));
-            // Made again when the script changed. In the test VM the folder is read-only, and the host has made it.
-            let made = modified(&tar);
-            if made.is_none() || made < modified(&script) {
-                std::fs::create_dir_all(testbed_dir()).expect("create the testbed's folder");
-                let status = Command::new(script).arg(&tar).status().expect("run tests/testbed/image");
-                assert!(status.success(), "tests/testbed/image failed");
-            }
-            tar
-        })
-        .clone()
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    TAR.get_or_init(|| made("image.tar", &[])).clone()
+}
+
+pub fn pause_image() -> PathBuf {
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    TAR.get_or_init(|| made("pause.tar", &["--pause"])).clone()
+}
+
+fn made(name: &str, flags: &[&str]) -> PathBuf {
+    let (script, tar) = (source("tests/testbed/image"), testbed_dir().join(name));
+    // Made again when the script changed. In the test VM the folder is read-only, and the host has made it.
+    let made = modified(&tar);
+    if made.is_none() || made < modified(&script) {
+        std::fs::create_dir_all(testbed_dir()).expect("create the testbed's folder");
+        let status = Command::new(script).args(flags).arg(&tar).status().expect("run tests/testbed/image");
+        assert!(status.success(), "tests/testbed/image failed");
+    }
+    tar
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

@@ -41,11 +41,18 @@ impl Snapshot {
             }
         }
         cgroups(Path::new("/sys/fs/cgroup"), machine, false, &mut snapshot.cgroups);
-        for place in ["/run/containerd", "/run/shoal", "/run/docker"] {
+        for place in ["/run/containerd", "/run/shoal", "/run/docker", "/run/netns", "/var/lib/cni"] {
             let root = machine.inside(place);
             files(machine, &root, &root, place, &mut snapshot.files);
         }
-        for place in ["state", "root/io.containerd.runtime.v2.task", "tmp", "exec"] {
+        for place in [
+            "state",
+            "root/io.containerd.runtime.v2.task",
+            "root/io.containerd.grpc.v1.cri",
+            "cni",
+            "tmp",
+            "exec",
+        ] {
             let root = machine.dir.join(place);
             files(machine, &root, &root, place, &mut snapshot.files);
         }
@@ -107,8 +114,24 @@ fn cgroups(dir: &Path, machine: &Machine, mut ours: bool, to: &mut BTreeSet<Stri
 }
 
 /// Folders that stay once they are made: per namespace, or for all containers.
-const SHARED: &[&str] =
-    &["/run/containerd/runc", "/run/containerd/s", "exec/containerd", "exec/runtime-runc"];
+const SHARED: &[&str] = &[
+    "/run/containerd/runc",
+    "/run/containerd/s",
+    "exec/containerd",
+    "exec/runtime-runc",
+    "/var/lib/cni/cache",
+    "/var/lib/cni/results",
+    "/var/lib/cni/cache/results",
+    "state/io.containerd.grpc.v1.cri",
+    "state/io.containerd.grpc.v1.cri/containers",
+    "state/io.containerd.grpc.v1.cri/sandboxes",
+    "root/io.containerd.grpc.v1.cri/containers",
+    "root/io.containerd.grpc.v1.cri/sandboxes",
+    "cni/addresses",
+    "cni/addresses/pods",
+    "cni/addresses/pods/lock",
+    "cni/addresses/pods/last_reserved_ip.0",
+];
 
 fn files(machine: &Machine, root: &Path, dir: &Path, shown: &str, to: &mut BTreeSet<String>) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
@@ -121,7 +144,8 @@ fn files(machine: &Machine, root: &Path, dir: &Path, shown: &str, to: &mut BTree
         if name == "/run/containerd/fifo" || name == "exec/netns" {
             continue;
         }
-        if !SHARED.contains(&name.as_str()) && entry.file_name() != *machine.mark {
+        let namespace = entry.file_name() == *machine.mark || entry.file_name() == "k8s.io";
+        if !SHARED.contains(&name.as_str()) && !namespace {
             to.insert(name);
         }
         // The files of a mounted rootfs are not ours to count.

@@ -70,6 +70,18 @@ impl Machine {
         link.to_string_lossy().into_owned()
     }
 
+    /// A connection to `address` (HOST:PORT) of the inside.
+    pub fn connect(&self, address: &str) -> std::io::Result<std::net::TcpStream> {
+        let network = std::fs::File::open(format!("/proc/{}/ns/net", self.holder))?;
+        let address = address.to_owned();
+        // A thread of its own: it stays in that namespace.
+        let thread = std::thread::spawn(move || {
+            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            std::net::TcpStream::connect(address)
+        });
+        thread.join().expect("connecting does not panic")
+    }
+
     /// A path of the inside, as this process can open it.
     pub fn inside(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.holder))

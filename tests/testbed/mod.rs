@@ -16,13 +16,13 @@ mod run;
 pub mod skip;
 mod suite;
 
-pub use case::{case, Case, Runtime};
-pub use containerd::Containerd;
+pub use case::{case, cgroup_file, Case, Runtime};
+pub use containerd::{Containerd, Setting};
 pub use docker::{docker_case, Docker, DockerCase};
 pub use events::Events;
-pub use image::{image, IMAGE};
+pub use image::{image, pause_image, IMAGE, PAUSE};
 pub use leak::Snapshot;
 pub use machine::Machine;
 pub use pty::Pty;
 pub use run::{end, patience, run, until, Output};
-pub use suite::Suite;
+pub use suite::{source, Suite};
