@@ -64,6 +64,7 @@ impl Controller {
     }
 
     fn shutdown(&self, r: ControllerShutdownRequest) -> Result<ControllerShutdownResponse> {
+        self.pod.known(&r.sandbox_id)?;
         self.pod.sandbox.shutdown_pod(&r.sandbox_id, limit(r.timeout_secs))?;
         Ok(ControllerShutdownResponse::new())
     }

@@ -130,6 +130,7 @@ impl Sandbox {
     }
 
     fn shutdown(&self, r: ShutdownSandboxRequest) -> Result<ShutdownSandboxResponse> {
+        self.pod.known(&r.sandbox_id)?;
         self.pod.sandbox.shutdown_pod(&r.sandbox_id, limit(0))?;
         Ok(ShutdownSandboxResponse::new())
     }

@@ -130,7 +130,7 @@ fn each_method_of_the_sandbox_service_in_each_state() {
         ("WaitSandbox", [NF, DE, DE, DE, OK], NF),
         ("SandboxStatus", [NF, OK, OK, OK, OK], NF),
         ("PingSandbox", [NF, OK, OK, OK, FP], NF),
-        ("ShutdownSandbox", [NF, OK, OK, OK, OK], NF),
+        ("ShutdownSandbox", [OK, OK, OK, OK, OK], NF),
         ("SandboxMetrics", [NF, OK, OK, OK, OK], NF),
         ("UpdateSandbox", [UN, UN, UN, UN, UN], UN),
     ];
@@ -141,7 +141,7 @@ fn each_method_of_the_sandbox_service_in_each_state() {
 fn each_method_of_the_controller_in_each_state() {
     let table = [
         ("Start", [OK, AE, AE, AE, AE], IA),
-        ("Shutdown", [NF, OK, OK, OK, OK], NF),
+        ("Shutdown", [OK, OK, OK, OK, OK], NF),
         ("Wait", [NF, DE, DE, DE, OK], NF),
         ("Pause", [NF, FP, OK, FP, FP], NF),
         ("Resume", [NF, FP, FP, OK, FP], NF),

@@ -90,7 +90,9 @@ fn a_pod_ends_with_its_shim(case: &mut Case<'_>) {
             crate::testbed::run(std::process::Command::new("kill").args(["-KILL", &pid.to_string()])).ok();
         }
     }
-    until("the pod to be not ready", 20, || (pod.state() == "SANDBOX_NOTREADY").then_some(()));
+    until("the pod to be not ready", 20, || {
+        (pod.state_if_known().as_deref() == Some("SANDBOX_NOTREADY")).then_some(())
+    });
     for container in &containers {
         container.until_exited();
     }

