@@ -81,6 +81,15 @@ impl Pod {
         text(&self.status()["state"])
     }
 
+    /// Waits for a state. The question itself may fail while containerd finds out that a shim is gone.
+    #[track_caller]
+    pub fn until_state(&self, state: &str) {
+        until(&format!("pod {} to be {state}", self.id), 20, || {
+            let answer = self.client.call("PodSandboxStatus", &json!({ "pod_sandbox_id": self.id })).ok()?;
+            (answer["status"]["state"] == state).then_some(())
+        });
+    }
+
     #[track_caller]
     pub fn ip(&self) -> String {
         text(&self.status()["network"]["ip"])
