@@ -353,6 +353,31 @@ fn a_peer_of_another_user_namespace_is_turned_away() {
 }
 
 #[test]
+fn what_was_answered_before_the_end_arrives() {
+    let mut served = serve(Admission::ours());
+    let mut wire = served.connect();
+    for _ in 0..3 {
+        wire.ask("x.Y", "Large", &Empty::new(), Duration::ZERO);
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    served.stopper.stop();
+    std::thread::sleep(Duration::from_millis(50));
+    for _ in 0..3 {
+        assert_eq!(wire.next().unwrap().1.payload.len(), 4_000_000);
+    }
+    assert!(wire.next().is_none());
+    // A peer that reads nothing holds nobody up for long.
+    served.thread.take().unwrap().join().unwrap();
+    let served = serve(Admission::ours());
+    let mut silent = served.connect();
+    silent.ask("x.Y", "Large", &Empty::new(), Duration::ZERO);
+    std::thread::sleep(Duration::from_millis(100));
+    let begun = Instant::now();
+    drop(served);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn the_server_ends_when_told() {
     let mut served = serve(Admission::ours());
     let mut wire = served.connect();

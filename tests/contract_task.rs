@@ -11,11 +11,11 @@ mod world;
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use protobuf::{Enum, Message};
-use states::{call, code, container_in, FP, NF, OK, UN};
+use states::{call, container_in};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use ttrpc::proto::Code;
-use wire::{decode, TASK_V2, TASK_V3};
+use wire::{code, decode, FP, NF, OK, TASK_V2, TASK_V3, UN};
 use world::{exec_request, kill_request, update_request, World};
 
 #[test]

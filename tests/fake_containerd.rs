@@ -7,10 +7,15 @@ mod containerd;
 #[path = "fake_containerd/events.rs"]
 #[allow(dead_code)]
 mod fake;
+mod fake_store;
 #[path = "fake_containerd/options.rs"]
 mod options;
+#[path = "fake_containerd/pods.rs"]
+mod pods;
 #[path = "fake_containerd/process.rs"]
 mod process;
+#[path = "fake_containerd/store.rs"]
+mod store;
 mod wire;
 
 use containerd::{ended, eventually, Containerd, Shim, Version, SHIM};
@@ -71,7 +76,7 @@ fn life(version: Version) {
     let containerd = Containerd::new(version);
     let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
     let shim = containerd.start("c1");
-    assert_eq!(shim.version, if version == Version::V2_3 { 3 } else { 2 });
+    assert_eq!(shim.version, if version.modern() { 3 } else { 2 });
     let address = std::fs::read_to_string(bundle.join("address")).unwrap();
     assert_eq!(address, format!("unix://{}", shim.path.display()));
     let service = service_of(&shim);

@@ -7,6 +7,7 @@ use super::frame::{self, Header, HEADER};
 use super::reply::{Call, Reply};
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::event::Event;
+use crate::sys::poll;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -154,6 +155,22 @@ impl Connection {
         let mut outgoing = lock(&self.outgoing);
         let unsent = std::mem::take(&mut outgoing.unsent);
         self.write(&mut outgoing, &unsent);
+    }
+
+    /// Writes what was kept until all is sent, the peer is gone, or the time is over.
+    pub(super) fn finish(&self, end: Instant) {
+        loop {
+            self.flush();
+            let outgoing = lock(&self.outgoing);
+            if outgoing.unsent.is_empty() || outgoing.closed {
+                return;
+            }
+            drop(outgoing);
+            let interest = Interest { read: false, write: true };
+            if !matches!(poll::ready(self.stream.as_fd(), interest, end), Ok(true)) {
+                return;
+            }
+        }
     }
 
     /// Sends the payload of a response; false where it is too large for the protocol.

@@ -1,19 +1,27 @@
 //! RPC in, events out: the only module that knows protobuf and ttrpc.
 //!
-//! A request goes `server` (frames) → `workers` (threads) → `router` (service and method) → `task` (decode, call the
-//! sandbox, encode). Events go `events` (a queue) → containerd.
+//! A request goes `server` (frames) → `workers` (threads) → `router` (service and method) → `task`, `sandbox` or
+//! `controller` (decode, call the domain, encode), or `store` (→ `grpc` → containerd). Events go `events` (a queue) →
+//! containerd.
 
+mod answer;
 mod connection;
+mod controller;
 pub(crate) mod convert;
 pub mod events;
 mod frame;
+mod grpc;
 pub mod metrics;
 pub mod options;
+mod pod;
+pub mod protos;
 mod publish;
 pub mod reply;
 pub mod router;
+mod sandbox;
 pub mod server;
-pub mod task;
+mod store;
+mod task;
 mod workers;
 
 use crate::error::{Error, Kind};

@@ -3,21 +3,60 @@
 //! Task v2 and v3 differ in their package's name alone, so both are one service here. What is not known
 //! answers Unimplemented: containerd's fall-back from v3 to v2 depends on that very code.
 
+use super::controller::{Controller, CONTROLLER};
+use super::pod::Pod;
 use super::reply::Reply;
+use super::sandbox::{Sandbox, SANDBOX};
+use super::store::{Store, STORE};
 use super::task::Task;
+use crate::sandbox;
+use std::path::PathBuf;
+use std::sync::Arc;
 use ttrpc::proto::{Code, Request};
 
 pub const TASK_V2: &str = "containerd.task.v2.Task";
 pub const TASK_V3: &str = "containerd.task.v3.Task";
 
+/// What the services are about.
+pub struct Config {
+    pub sandbox: Arc<sandbox::Sandbox>,
+    /// The shim's own, and that of its pod.
+    pub id: String,
+    /// containerd's namespace.
+    pub namespace: String,
+    /// The folder that the shim was launched in.
+    pub bundle: PathBuf,
+    /// containerd's gRPC socket; empty where it is not known.
+    pub address: String,
+    /// Ends the shim; called once an answer is out.
+    pub end: Arc<dyn Fn() + Send + Sync>,
+}
+
 pub struct Router {
-    pub task: Task,
+    task: Task,
+    sandbox: Sandbox,
+    controller: Controller,
+    store: Store,
 }
 
 impl Router {
+    pub fn new(config: Config) -> Self {
+        let Config { sandbox, id, namespace, bundle, address, end } = config;
+        let pod = Pod { sandbox, id, bundle, end };
+        Router {
+            task: Task::new(pod.clone()),
+            sandbox: Sandbox { pod: pod.clone() },
+            controller: Controller { pod },
+            store: Store::new(&address, namespace),
+        }
+    }
+
     pub fn route(&self, request: Request, reply: Reply) {
         match request.service.as_str() {
             TASK_V2 | TASK_V3 => self.task.call(&request.method, &request.payload, reply),
+            SANDBOX => self.sandbox.call(&request.method, &request.payload, reply),
+            CONTROLLER => self.controller.call(&request.method, &request.payload, reply),
+            STORE => self.store.call(&request, reply),
             service => {
                 let text = format!("service {service} is not implemented");
                 reply.refuse(Code::UNIMPLEMENTED, text);

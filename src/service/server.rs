@@ -31,6 +31,9 @@ const SIGNAL: u64 = 2;
 const CLOCK: u64 = 3;
 const FIRST_CONNECTION: u64 = 16;
 
+/// How long the end waits for peers to read what they were answered: that may be the answer to a shutdown.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Answers a request, or keeps the reply for later.
 pub type Handler = Box<dyn Fn(Request, Reply) + Send + Sync>;
 
@@ -163,7 +166,9 @@ impl Server {
                 }
             }
         }
+        let end = Instant::now() + LAST_WORDS;
         for (_, connection) in lock(&self.connections).open.drain() {
+            connection.finish(end);
             connection.close();
         }
     }

@@ -1,7 +1,9 @@
 //! The Task service: decode, call the sandbox, encode.
 
+use super::answer::{answer, encode};
 use super::convert;
 use super::options;
+use super::pod::{limit, Pod};
 use super::reply::Reply;
 use crate::error::{invalid, Error, Kind, Result};
 use crate::sandbox::Sandbox;
@@ -13,36 +15,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use ttrpc::proto::Code;
 
-pub struct Task {
+pub(super) struct Task {
+    pod: Pod,
     sandbox: Arc<Sandbox>,
     /// Somebody asked for the end while containers were left: containerd asks after the Delete of each container of
     /// a pod, in any order, and does not ask again. The last Delete then ends the shim.
     asked_to_end: AtomicBool,
-    end: Box<dyn Fn() + Send + Sync>,
-}
-
-/// Decodes, names the object of the call for the log, calls, encodes, answers.
-macro_rules! answer {
-    ($reply:ident, $payload:ident, $request:ty, |$r:ident| ($id:expr, $exec:expr), $call:expr) => {{
-        let mut reply = $reply;
-        match <$request>::parse_from_bytes($payload) {
-            Ok($r) => {
-                reply.about($id, $exec);
-                reply.send($call.and_then(encode));
-            }
-            Err(e) => reply.refuse(Code::INVALID_ARGUMENT, format!("decode the request: {e}")),
-        }
-    }};
-}
-
-fn encode(message: impl Message) -> Result<Vec<u8>> {
-    message.write_to_bytes().map_err(|e| Error::caused_by(Kind::Bug, "encode the response", e))
 }
 
 impl Task {
-    /// `end` is called, after the answer, when the shim is to end.
-    pub fn new(sandbox: Arc<Sandbox>, end: impl Fn() + Send + Sync + 'static) -> Self {
-        Task { sandbox, asked_to_end: AtomicBool::new(false), end: Box::new(end) }
+    pub(super) fn new(pod: Pod) -> Self {
+        Task { sandbox: pod.sandbox.clone(), pod, asked_to_end: AtomicBool::new(false) }
     }
 
     pub(super) fn call(&self, method: &str, payload: &[u8], reply: Reply) {
@@ -70,18 +53,39 @@ impl Task {
                     self.end_if_empty();
                 }
             }
-            "Shutdown" => {
-                answer!(reply, payload, ShutdownRequest, |r| (&r.id, ""), Ok::<_, Error>(Empty::new()));
-                self.asked_to_end.store(true, Ordering::SeqCst);
-                self.end_if_empty();
-            }
+            "Shutdown" => self.shutdown(payload, reply),
             _ => reply.refuse(Code::UNIMPLEMENTED, format!("method {method} of Task is not implemented")),
+        }
+    }
+
+    /// A pod ends by its own services, with one exception: containerd that finds a shim whose pod it does not know
+    /// ends it by the pod's id. containerd 2.4 also sends a Shutdown after each task of a pod, which means nothing.
+    fn shutdown(&self, payload: &[u8], mut reply: Reply) {
+        let request = match ShutdownRequest::parse_from_bytes(payload) {
+            Ok(request) => request,
+            Err(e) => return reply.refuse(Code::INVALID_ARGUMENT, format!("decode the request: {e}")),
+        };
+        reply.about(&request.id, "");
+        let pod = self.sandbox.pod_id();
+        if pod.as_ref() == Some(&request.id) {
+            let down = self.sandbox.shutdown_pod(&request.id, limit(0));
+            let ends = down.is_ok();
+            reply.send(down.and_then(|()| encode(Empty::new())));
+            if ends {
+                (self.pod.end)();
+            }
+            return;
+        }
+        reply.send(encode(Empty::new()));
+        if pod.is_none() {
+            self.asked_to_end.store(true, Ordering::SeqCst);
+            self.end_if_empty();
         }
     }
 
     fn end_if_empty(&self) {
         if self.sandbox.shutdown() {
-            (self.end)();
+            (self.pod.end)();
         }
     }
 

@@ -6,17 +6,17 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub const USAGE: &str = "\
-containerd-shim-shoal-v2 is started by containerd, for containers with the runtime io.containerd.shoal.v2.
+containerd-shim-shoal-v2 is started by containerd, for containers and pods with the runtime io.containerd.shoal.v2.
 
   containerd-shim-shoal-v2 -namespace NS -address SOCKET -id ID [-debug] start
   containerd-shim-shoal-v2 -namespace NS -address SOCKET -id ID -bundle DIR [-debug] delete
   containerd-shim-shoal-v2 -info | -v | -version | -h
 
-  -address string          containerd's gRPC socket
-  -bundle string           the container's bundle directory (delete; else the working directory)
+  -address string          containerd's gRPC socket, for the Store service (else $GRPC_ADDRESS)
+  -bundle string           the bundle directory (delete; else the working directory)
   -debug                   log in detail
   -debug-socket string     accepted and not used: it is where the Go shim serves its profiler
-  -id string               the container
+  -id string               the container or the pod
   -info                    print what this runtime is and can do, as a protobuf containerd.types.RuntimeInfo
   -log-level string        trace, debug, info, warn or error (given to the server by start)
   -namespace string        containerd's namespace

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 const INPUT_MAX: u64 = 10 << 20;
 
-/// Where containerd 2.0 to 2.2 keep the bundles of sandboxes.
+/// Where containerd 2.x keeps the bundles of sandboxes.
 const SANDBOX_BUNDLES: &str = "/io.containerd.sandbox.controller.v1.shim/";
 
 /// What a launch was given.
@@ -23,6 +23,7 @@ pub struct Bootstrap {
     pub modern: bool,
     pub options: Options,
     pub ttrpc_address: String,
+    pub grpc_address: String,
     pub socket_dir: Option<PathBuf>,
     /// None where containerd said nothing about it.
     pub level: Option<log::LevelFilter>,
@@ -57,6 +58,7 @@ fn modern(params: BootstrapParams) -> Result<Bootstrap> {
         modern: true,
         options: options::from_any(any)?,
         ttrpc_address: params.containerd_ttrpc_address,
+        grpc_address: params.containerd_grpc_address,
         socket_dir: params.socket_dir.filter(|dir| !dir.is_empty()).map(PathBuf::from),
         level: Some(level(params.log_level.value())),
     })
@@ -76,11 +78,15 @@ fn level(value: i32) -> log::LevelFilter {
 /// The protocol version to answer with. 1.7 refuses 3; 2.x wants 3 where the shim is to take a sandbox's
 /// containers on its own socket. Nothing in arguments or environment tells them apart, but the launch does.
 pub fn version(bootstrap: &Bootstrap, bundle: &Path) -> u32 {
-    let sandbox = format!("{}/", bundle.display()).contains(SANDBOX_BUNDLES);
-    match bootstrap.modern || sandbox {
+    match bootstrap.modern || is_sandbox(bundle) {
         true => 3,
         false => 2,
     }
+}
+
+/// Whether containerd 2.x launches a shim for a sandbox. (1.7 does so in a container's folder.)
+pub fn is_sandbox(bundle: &Path) -> bool {
+    format!("{}/", bundle.display()).contains(SANDBOX_BUNDLES)
 }
 
 /// The answer of `start`. JSON is read by every version; no newline, since nothing else may be in it.
@@ -121,6 +127,7 @@ mod tests {
             namespace: "default".into(),
             log_level: protobuf::EnumOrUnknown::from_i32(-4),
             containerd_ttrpc_address: "/x.ttrpc".into(),
+            containerd_grpc_address: "/x.grpc".into(),
             extensions: vec![
                 Extension {
                     value: Some(Any { type_url: "other.Type".into(), ..Default::default() }).into(),
@@ -136,7 +143,7 @@ mod tests {
         assert!(decoded.modern && decoded.options.container.systemd_cgroup);
         assert_eq!(decoded.level, Some(log::LevelFilter::Debug));
         assert_eq!(decoded.socket_dir, Some("/run/s".into()));
-        assert_eq!(decoded.ttrpc_address, "/x.ttrpc");
+        assert_eq!((decoded.ttrpc_address.as_str(), decoded.grpc_address.as_str()), ("/x.ttrpc", "/x.grpc"));
         // The same bytes at another launch are an Any of an unknown type.
         assert!(decode(&bytes, "c2", "default").is_err());
     }

@@ -8,9 +8,8 @@ use crate::launch::{Real, Reaper, Strangers};
 use crate::plan::Host;
 use crate::sandbox::{Config, Options, PodPlace, Sandbox};
 use crate::service::events::Events;
-use crate::service::router::Router;
+use crate::service::router::{self, Router};
 use crate::service::server::{Admission, Server, Stopper};
-use crate::service::task::Task;
 use crate::spec::resources::Resources;
 use crate::sys::event::Event;
 use crate::sys::handler::{self, SIGINT, SIGTERM, SIGUSR1};
@@ -43,7 +42,7 @@ pub(super) fn serve(arguments: &Arguments) -> Result<()> {
     let level = arguments.level.unwrap_or(log::LevelFilter::Info);
     let logged = server_log::begin(&bundle, &arguments.namespace, &arguments.id, level);
     let socket = Arc::new(Socket { path: arguments.socket.clone(), removed: AtomicBool::new(false) });
-    let served = run(arguments, listener, logged, &socket);
+    let served = run(arguments, &bundle, listener, logged, &socket);
     if let Err(error) = &served {
         log::error!("{error}");
     }
@@ -71,6 +70,7 @@ impl Socket {
 
 fn run(
     arguments: &Arguments,
+    bundle: &Path,
     listener: UnixListener,
     logged: Result<()>,
     socket: &Arc<Socket>,
@@ -93,12 +93,18 @@ fn run(
     let sandbox = Arc::new(sandbox(arguments, events.clone())?);
     let stopper = Stopper::new()?;
     let (end, path) = (stopper.clone(), socket.clone());
-    let task = Task::new(sandbox.clone(), move || {
-        // First, so that a `start` that comes now launches another server instead of joining this one.
-        path.remove();
-        end.stop();
+    let router = Router::new(router::Config {
+        sandbox: sandbox.clone(),
+        id: arguments.id.clone(),
+        namespace: arguments.namespace.clone(),
+        bundle: bundle.to_owned(),
+        address: grpc_address(arguments),
+        end: Arc::new(move || {
+            // First, so that a `start` that comes now launches another server instead of joining this one.
+            path.remove();
+            end.stop();
+        }),
     });
-    let router = Router { task };
     let handler = Box::new(move |request, reply| router.route(request, reply));
     let mut server = Server::new(listener, Admission::ours(), stopper.clone(), handler)?;
     let signals: &'static Event = Box::leak(Box::new(Event::new().context(|| "eventfd()")?));
@@ -130,6 +136,14 @@ fn run(
 
 fn ttrpc_address() -> Option<String> {
     std::env::var("TTRPC_ADDRESS").ok().filter(|address| !address.is_empty())
+}
+
+/// `start` gives it on; by hand the environment may have it.
+fn grpc_address(arguments: &Arguments) -> String {
+    match arguments.address.as_str() {
+        "" => std::env::var("GRPC_ADDRESS").unwrap_or_default(),
+        address => address.to_owned(),
+    }
 }
 
 fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {

@@ -30,7 +30,12 @@ pub(super) const NOTES: &str = "SHOAL_START_NOTES";
 pub(super) fn start(arguments: &Arguments) -> Result<()> {
     let bootstrap = bootstrap::read(io::stdin().lock(), &arguments.id, &arguments.namespace)?;
     let bundle = std::env::current_dir().context(|| "getcwd()")?;
-    let group = group(&bundle)?.unwrap_or_else(|| arguments.id.clone());
+    let group = match bootstrap::is_sandbox(&bundle) {
+        // A pod is the group that others join; its config.json is not a container's.
+        true => None,
+        false => group(&bundle)?,
+    };
+    let group = group.unwrap_or_else(|| arguments.id.clone());
     let folder = bootstrap.socket_dir.as_deref();
     let path = socket::path(folder, &arguments.address, &arguments.namespace, &group)?;
     let address = socket::address(&path);
@@ -136,12 +141,20 @@ fn overlay(path: &Path) -> Result<OwnedFd> {
     sealed.context(what)
 }
 
+/// containerd's gRPC socket: what BootstrapParams said, else the flag.
+fn address<'a>(arguments: &'a Arguments, bootstrap: &'a Bootstrap) -> &'a str {
+    match bootstrap.grpc_address.as_str() {
+        "" => &arguments.address,
+        address => address,
+    }
+}
+
 fn server_arguments(arguments: &Arguments, bootstrap: &Bootstrap, group: &str, path: &Path) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec![super::NAME.into()];
     let flags = [
         ("-namespace", arguments.namespace.as_str()),
         ("-id", group),
-        ("-address", arguments.address.as_str()),
+        ("-address", address(arguments, bootstrap)),
     ];
     for (flag, value) in flags {
         words.extend([flag.into(), value.into()]);

@@ -32,6 +32,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod stream;
 #[cfg(debug_assertions)]
 mod tripwire;
 pub mod tty;

@@ -1,6 +1,6 @@
 //! The table: every method of the Task service in every state, with its code and its events.
 
-use crate::wire::{decode, Refusal, TASK_V3};
+use crate::wire::{code, decode, AE, DE, FP, IA, NF, OK, TASK_V3, UN};
 use crate::world::{exec_request, kill_request, update_request, World};
 use containerd_shim_protos::api::*;
 use std::time::Duration;
@@ -53,13 +53,6 @@ fn exec_in(world: &mut World, state: &str) {
     }
 }
 
-pub fn code<T>(answer: Result<T, Refusal>) -> Code {
-    answer.err().map_or(Code::OK, |(code, message)| {
-        assert!(message.len() > 5, "an error without a sentence: {message:?}");
-        code
-    })
-}
-
 /// Calls `method` on `c1` or its exec.
 pub fn call(world: &mut World, method: &str, exec: &str) -> Code {
     let (id, exec_id) = ("c1".to_owned(), exec.to_owned());
@@ -110,14 +103,6 @@ pub fn call(world: &mut World, method: &str, exec: &str) -> Code {
         _ => unreachable!("{method}"),
     }
 }
-
-pub const OK: Code = Code::OK;
-pub const NF: Code = Code::NOT_FOUND;
-pub const FP: Code = Code::FAILED_PRECONDITION;
-const IA: Code = Code::INVALID_ARGUMENT;
-const AE: Code = Code::ALREADY_EXISTS;
-pub const UN: Code = Code::UNIMPLEMENTED;
-const DE: Code = Code::DEADLINE_EXCEEDED;
 
 #[test]
 fn each_method_in_each_state_of_a_container() {

@@ -1,5 +1,6 @@
 //! A sandbox behind a real socket, with containers that need no root: their processes are `sleep`s of this test,
 //! their cgroup is a list of pids.
+#![allow(dead_code)] // each test file uses its own part of this
 
 use super::wire::Wire;
 use containerd_shim_protos::api::*;
@@ -10,9 +11,8 @@ use shoal::error::{Error, Kind, Result};
 use shoal::launch::{ExitStatus, Launcher, Order, Waiting};
 use shoal::plan::Host;
 use shoal::sandbox::{Config, Event, PodSettings, Sandbox};
-use shoal::service::router::Router;
+use shoal::service::router::{self, Router};
 use shoal::service::server::{Admission, Server, Stopper};
-use shoal::service::task::Task;
 use shoal::spec::resources::Resources;
 use shoal::sys::{socket, wait};
 use std::os::fd::AsFd;
@@ -149,6 +149,9 @@ impl Cgroup for FakeCgroup {
     }
 }
 
+/// The id of the shim, and so of its pod.
+pub const POD: &str = "pod1";
+
 pub struct World {
     folder: tempfile::TempDir,
     pub stage: Arc<Stage>,
@@ -183,11 +186,17 @@ impl World {
         let stopper = Stopper::new().unwrap();
         let ended = Arc::new(AtomicBool::new(false));
         let (stop, end) = (stopper.clone(), ended.clone());
-        let task = Task::new(Arc::new(sandbox.unwrap()), move || {
-            end.store(true, Ordering::SeqCst);
-            stop.stop();
+        let router = Router::new(router::Config {
+            sandbox: Arc::new(sandbox.unwrap()),
+            id: POD.into(),
+            namespace: "ns1".into(),
+            bundle: folder.path().join("pod"),
+            address: folder.path().join("c.sock").to_str().unwrap().into(),
+            end: Arc::new(move || {
+                end.store(true, Ordering::SeqCst);
+                stop.stop();
+            }),
         });
-        let router = Router { task };
         let handler = Box::new(move |request, reply| router.route(request, reply));
         let path = folder.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
@@ -199,6 +208,29 @@ impl World {
 
     pub fn connect(&self) -> Wire {
         Wire::connect(&self.folder.path().join("s"))
+    }
+
+    /// The folder that the shim was launched in.
+    pub fn pod_bundle(&self) -> PathBuf {
+        let bundle = self.folder.path().join("pod");
+        std::fs::create_dir_all(&bundle).unwrap();
+        bundle
+    }
+
+    /// A container of the pod, as containerd marks one.
+    pub fn member(&self, id: &str) -> CreateTaskRequest {
+        let request = self.create_request(id);
+        std::fs::write(self.bundle(id).join("sandbox"), POD).unwrap();
+        request
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Where containerd's gRPC socket would be.
+    pub fn grpc(&self) -> PathBuf {
+        self.folder.path().join("c.sock")
     }
 
     pub fn bundle(&self, id: &str) -> PathBuf {

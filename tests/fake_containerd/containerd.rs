@@ -27,6 +27,14 @@ pub enum Version {
     V2_0,
     /// BootstrapParams.
     V2_3,
+    /// The same; Task.Shutdown after each task, also of a sandbox.
+    V2_4,
+}
+
+impl Version {
+    pub fn modern(self) -> bool {
+        matches!(self, Version::V2_3 | Version::V2_4)
+    }
 }
 
 pub struct Containerd {
@@ -83,6 +91,42 @@ impl Containerd {
 
     pub fn bundle(&self, id: &str) -> PathBuf {
         self.dir.path().join("io.containerd.runtime.v2.task").join(&self.namespace).join(id)
+    }
+
+    /// A sandbox has a folder of its own kind since 2.0.
+    pub fn pod_bundle(&self, id: &str) -> PathBuf {
+        match self.version {
+            Version::V1_7 => self.bundle(id),
+            _ => {
+                let folder = self.dir.path().join("io.containerd.sandbox.controller.v1.shim");
+                folder.join(&self.namespace).join(id)
+            }
+        }
+    }
+
+    /// What the kubelet makes for a pod, and removes after it.
+    pub fn pod_cgroups(&self) -> Vec<PathBuf> {
+        let root = Path::new("/sys/fs/cgroup");
+        let below = Path::new(&self.namespace).join("pod");
+        match root.join("cgroup.controllers").exists() {
+            true => vec![root.join(below)],
+            false => {
+                let hierarchies = std::fs::read_dir(root).unwrap().flatten().map(|entry| entry.path());
+                hierarchies.filter(|path| !path.is_symlink()).map(|path| path.join(&below)).collect()
+            }
+        }
+    }
+
+    /// Makes the bundle of a sandbox, with a config.json where the client is ctr.
+    pub fn prepare_pod(&self, id: &str, config: Option<&Value>) -> PathBuf {
+        let bundle = self.pod_bundle(id);
+        std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
+        if let Some(config) = config {
+            std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+        }
+        nix::unistd::mkfifo(&bundle.join("log"), nix::sys::stat::Mode::from_bits_truncate(0o700)).unwrap();
+        self.read_log(&bundle);
+        bundle
     }
 
     /// Makes a bundle as containerd does, with the probe as the container's program.
@@ -155,7 +199,7 @@ impl Containerd {
 
     /// The standard input of `start`.
     fn input(&self, id: &str, options: Option<&Any>) -> Vec<u8> {
-        if self.version != Version::V2_3 {
+        if !self.version.modern() {
             return options.map(|any| any.write_to_bytes().unwrap()).unwrap_or_default();
         }
         let extension = |any: &Any| Extension { value: Some(any.clone()).into(), ..Default::default() };
@@ -178,7 +222,7 @@ impl Containerd {
     pub fn try_start(&self, id: &str, cwd: &Path, options: Option<&Any>) -> Result<Shim, String> {
         let (mut output, writer) = std::io::pipe().unwrap();
         let mut command = self.command(id, cwd);
-        if self.version != Version::V2_3 {
+        if !self.version.modern() {
             command.arg("-debug");
         }
         command.arg("start").stdin(Stdio::piped());
@@ -227,17 +271,23 @@ impl Containerd {
 
     /// Runs `delete`, as after a container or a lost shim, then removes the bundle as containerd does.
     pub fn delete(&self, id: &str) -> DeleteResponse {
-        let bundle = self.bundle(id);
-        let done = self.verb(id, &bundle, &["-bundle", bundle.to_str().unwrap(), "delete"]);
+        self.delete_in(id, &self.bundle(id))
+    }
+
+    pub fn delete_in(&self, id: &str, bundle: &Path) -> DeleteResponse {
+        let done = self.verb(id, bundle, &["-bundle", bundle.to_str().unwrap(), "delete"]);
         assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "delete {id}");
         DeleteResponse::parse_from_bytes(&done.stdout).unwrap()
     }
 
     pub fn remove_bundle(&self, id: &str) {
-        let bundle = self.bundle(id);
+        self.remove(&self.bundle(id));
+    }
+
+    pub fn remove(&self, bundle: &Path) {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(bundle.to_str().unwrap()), "a mount is left in {bundle:?}");
-        std::fs::remove_dir_all(&bundle).unwrap();
+        std::fs::remove_dir_all(bundle).unwrap();
     }
 
     /// Every cgroup of this containerd's containers that is left.

@@ -11,6 +11,18 @@ use ttrpc::proto::{Code, Request, Response};
 
 pub const TASK_V2: &str = "containerd.task.v2.Task";
 pub const TASK_V3: &str = "containerd.task.v3.Task";
+pub const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
+pub const CONTROLLER: &str = "containerd.services.sandbox.v1.Controller";
+pub const STORE: &str = "containerd.services.sandbox.v1.Store";
+
+pub const OK: Code = Code::OK;
+pub const NF: Code = Code::NOT_FOUND;
+pub const FP: Code = Code::FAILED_PRECONDITION;
+pub const AE: Code = Code::ALREADY_EXISTS;
+pub const UN: Code = Code::UNIMPLEMENTED;
+pub const DE: Code = Code::DEADLINE_EXCEEDED;
+pub const IA: Code = Code::INVALID_ARGUMENT;
+pub const UNAVAILABLE: Code = Code::UNAVAILABLE;
 
 /// An answer that takes longer than this is none.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,14 +61,18 @@ impl Wire {
 
     /// Sends a request and returns its stream.
     pub fn ask(&mut self, service: &str, method: &str, message: &impl Message, timeout: Duration) -> u32 {
-        self.last = if self.last == 0 { 1 } else { self.last + 2 };
-        let request = Request {
+        self.send(&Request {
             service: service.into(),
             method: method.into(),
             payload: message.write_to_bytes().unwrap(),
             timeout_nano: timeout.as_nanos() as i64,
             ..Default::default()
-        };
+        })
+    }
+
+    /// Sends a request as it is and returns its stream.
+    pub fn send(&mut self, request: &Request) -> u32 {
+        self.last = if self.last == 0 { 1 } else { self.last + 2 };
         self.raw(self.last, 1, 0, &request.write_to_bytes().unwrap());
         self.last
     }
@@ -108,4 +124,11 @@ pub fn decode<R: Message>(response: Response) -> Result<R, Refusal> {
         Some(status) if status.code() != Code::OK => Err((status.code(), status.message)),
         _ => Ok(R::parse_from_bytes(&response.payload).unwrap()),
     }
+}
+
+pub fn code<T>(answer: Result<T, Refusal>) -> Code {
+    answer.err().map_or(Code::OK, |(code, message)| {
+        assert!(message.len() > 5, "an error without a sentence: {message:?}");
+        code
+    })
 }

@@ -127,7 +127,10 @@ impl Make<'_> {
             init_exit: Exit::default(),
             life: Mutex::new(Life { phase: Phase::Created, held: Some(Arc::new(held)), frozen: None }),
         });
-        news.belongs_to(&pod);
+        // Else the process was one that made the namespaces and ended, at whatever moment the reaper tells of it.
+        if pod.init_cgroup.is_some() {
+            news.belongs_to(&pod);
+        }
         Ok(pod)
     }
 

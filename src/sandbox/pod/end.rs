@@ -84,8 +84,12 @@ impl Sandbox {
     }
 
     /// Stops it, deletes its containers and files. Afterwards no create succeeds and the shim is to end: the caller
-    /// ends it once the answer is out.
+    /// ends it once the answer is out. A shim without pod and containers ends too: containerd asks for it after a
+    /// create that has failed.
     pub fn shutdown_pod(&self, id: &str, limit: Duration) -> Result<()> {
+        if self.shutdown() {
+            return Ok(());
+        }
         self.stop_pod(id, limit)?;
         let pod = self.pod_of(id)?;
         let mut left = false;

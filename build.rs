@@ -1,0 +1,17 @@
+//! Compiles `protos/`, and does nothing else.
+
+fn main() {
+    const FILES: [&str; 4] = [
+        "protos/services/sandbox/v1/sandbox.proto",
+        "protos/types/record.proto",
+        "protos/runtime/v1/pod.proto",
+        "protos/shoal/v1/status.proto",
+    ];
+    println!("cargo::rerun-if-changed=protos");
+    protobuf_codegen::Codegen::new()
+        .pure()
+        .include("protos")
+        .inputs(FILES)
+        .cargo_out_dir("protos")
+        .run_from_script();
+}

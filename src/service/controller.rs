@@ -1,0 +1,114 @@
+//! `containerd.services.sandbox.v1.Controller`, see protos/: decode, call the domain, encode.
+
+use super::answer::{answer, answered, encode};
+use super::convert;
+use super::pod::{limit, status, Pod, Wanted};
+use super::protos::sandbox::*;
+use super::reply::Reply;
+use crate::error::Result;
+use protobuf::{Message, MessageField};
+use std::collections::BTreeMap;
+use ttrpc::proto::Code;
+
+pub const CONTROLLER: &str = "containerd.services.sandbox.v1.Controller";
+
+pub(super) struct Controller {
+    pub(super) pod: Pod,
+}
+
+impl Controller {
+    pub(super) fn call(&self, method: &str, payload: &[u8], reply: Reply) {
+        match method {
+            "Start" => {
+                answer!(reply, payload, ControllerStartRequest, |r| (&r.sandbox_id, ""), self.start(r))
+            }
+            "Shutdown" => {
+                if answered!(
+                    reply,
+                    payload,
+                    ControllerShutdownRequest,
+                    |r| (&r.sandbox_id, ""),
+                    self.shutdown(r)
+                ) {
+                    (self.pod.end)();
+                }
+            }
+            "Wait" => self.wait(payload, reply),
+            "Pause" => {
+                answer!(reply, payload, ControllerPauseRequest, |r| (&r.sandbox_id, ""), self.pause(r))
+            }
+            "Resume" => {
+                answer!(reply, payload, ControllerResumeRequest, |r| (&r.sandbox_id, ""), self.resume(r))
+            }
+            "Ping" => answer!(reply, payload, ControllerPingRequest, |r| (&r.sandbox_id, ""), self.ping(r)),
+            "Status" => {
+                answer!(reply, payload, ControllerStatusRequest, |r| (&r.sandbox_id, ""), self.status(r))
+            }
+            _ => {
+                reply.refuse(Code::UNIMPLEMENTED, format!("method {method} of Controller is not implemented"))
+            }
+        }
+    }
+
+    fn start(&self, r: ControllerStartRequest) -> Result<ControllerStartResponse> {
+        self.pod.create(Wanted {
+            id: r.sandbox_id.clone(),
+            rootfs: r.rootfs,
+            options: r.options.into_option(),
+            bundle: String::new(),
+            netns: String::new(),
+            annotations: BTreeMap::new(),
+        })?;
+        let pid = self.pod.sandbox.start_pod(&r.sandbox_id)?.pid;
+        Ok(ControllerStartResponse { sandbox_id: r.sandbox_id, pid, ..Default::default() })
+    }
+
+    fn shutdown(&self, r: ControllerShutdownRequest) -> Result<ControllerShutdownResponse> {
+        self.pod.known(&r.sandbox_id)?;
+        self.pod.sandbox.shutdown_pod(&r.sandbox_id, limit(r.timeout_secs))?;
+        Ok(ControllerShutdownResponse::new())
+    }
+
+    fn wait(&self, payload: &[u8], mut reply: Reply) {
+        let request = match ControllerWaitRequest::parse_from_bytes(payload) {
+            Ok(request) => request,
+            Err(e) => return reply.refuse(Code::INVALID_ARGUMENT, format!("decode the request: {e}")),
+        };
+        reply.about(&request.sandbox_id, "");
+        self.pod.wait(&request.sandbox_id, reply, |exit| {
+            encode(ControllerWaitResponse {
+                exit_status: exit.code,
+                exited_at: MessageField::some(convert::timestamp(exit.at)),
+                ..Default::default()
+            })
+        });
+    }
+
+    fn pause(&self, r: ControllerPauseRequest) -> Result<ControllerPauseResponse> {
+        self.pod.sandbox.pause_pod(&r.sandbox_id)?;
+        Ok(ControllerPauseResponse::new())
+    }
+
+    fn resume(&self, r: ControllerResumeRequest) -> Result<ControllerResumeResponse> {
+        self.pod.sandbox.resume_pod(&r.sandbox_id)?;
+        Ok(ControllerResumeResponse::new())
+    }
+
+    fn ping(&self, r: ControllerPingRequest) -> Result<ControllerPingResponse> {
+        self.pod.sandbox.ping_pod(&r.sandbox_id)?;
+        Ok(ControllerPingResponse::new())
+    }
+
+    fn status(&self, r: ControllerStatusRequest) -> Result<ControllerStatusResponse> {
+        let pod = self.pod.sandbox.pod_status(&r.sandbox_id)?;
+        Ok(ControllerStatusResponse {
+            pid: pod.pid,
+            state: status::word(pod.state).into(),
+            exit_status: pod.exit.map_or(0, |exit| exit.code),
+            exited_at: status::exited_at(pod.exit).into(),
+            extra: MessageField::some(status::extra(&pod)?),
+            id: pod.id,
+            ..Default::default()
+        })
+    }
+}

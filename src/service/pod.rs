@@ -1,0 +1,103 @@
+//! The shim's pod, as both of its services ask for it: containerd's Sandbox and the Controller.
+
+pub(super) mod config;
+pub(super) mod status;
+
+use super::convert;
+use super::reply::Reply;
+use crate::error::{invalid, Error, Kind, Result};
+use crate::launch::ExitStatus;
+use crate::sandbox::{PodCreate, Sandbox};
+use containerd_shim_protos::types::mount::Mount;
+use protobuf::well_known_types::any::Any;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// For a stop that names no time.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Ends the shim; called once an answer is out.
+pub(super) type End = Arc<dyn Fn() + Send + Sync>;
+
+#[derive(Clone)]
+pub(super) struct Pod {
+    pub(super) sandbox: Arc<Sandbox>,
+    /// The shim's own id: that of the only pod that it may have.
+    pub(super) id: String,
+    /// The folder that the shim was launched in.
+    pub(super) bundle: PathBuf,
+    pub(super) end: End,
+}
+
+/// What CreateSandbox and Controller.Start have in common.
+pub(super) struct Wanted {
+    pub(super) id: String,
+    pub(super) rootfs: Vec<Mount>,
+    pub(super) options: Option<Any>,
+    /// Empty: the shim's own.
+    pub(super) bundle: String,
+    pub(super) netns: String,
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+/// How long a stop may take: 0 is "as usual".
+pub(super) fn limit(seconds: u32) -> Duration {
+    match seconds {
+        0 => TIMEOUT,
+        seconds => Duration::from_secs(seconds.into()),
+    }
+}
+
+impl Pod {
+    pub(super) fn create(&self, wanted: Wanted) -> Result<()> {
+        if wanted.id != self.id {
+            return Err(invalid(format!("sandbox_id {:?}: this shim is that of {:?}", wanted.id, self.id)));
+        }
+        let id = convert::id("sandbox_id", wanted.id)?;
+        let bundle = match wanted.bundle.as_str() {
+            "" => self.bundle.clone(),
+            path => absolute("bundle_path", path)?,
+        };
+        let netns = match wanted.netns.as_str() {
+            "" => None,
+            path => Some(absolute("netns_path", path)?),
+        };
+        let config = config::from_any(wanted.options.as_ref())?;
+        if let Some(config) = &config {
+            config::agrees(config, netns.as_deref())?;
+        }
+        if !wanted.rootfs.is_empty() {
+            log::warn!(sandbox = id; "rootfs has no effect: the pod has no container of its own");
+        }
+        self.sandbox.create_pod(PodCreate { id, bundle, config, netns, annotations: wanted.annotations })
+    }
+
+    /// Calls that need no pod, only the right shim.
+    pub(super) fn known(&self, id: &str) -> Result<()> {
+        match id == self.id {
+            true => Ok(()),
+            false => {
+                Err(Error::new(Kind::NotFound, format!("sandbox {id}: this shim is that of {}", self.id)))
+            }
+        }
+    }
+
+    /// Holds no thread: the thread that hears of the pod's end answers.
+    pub(super) fn wait(&self, id: &str, reply: Reply, encode: fn(ExitStatus) -> Result<Vec<u8>>) {
+        let Some(later) = reply.later().map(Arc::new) else { return };
+        let waiter = later.clone();
+        let known = self.sandbox.on_pod_exit(id, Box::new(move |exit| waiter.send(encode(exit))));
+        if let Err(e) = known {
+            later.send(Err(e));
+        }
+    }
+}
+
+fn absolute(field: &str, path: &str) -> Result<PathBuf> {
+    match path.starts_with('/') && !path.contains('\0') {
+        true => Ok(path.into()),
+        false => Err(invalid(format!("{field}: {path:?} is not an absolute path"))),
+    }
+}

@@ -1,0 +1,192 @@
+//! `runtime.v1.PodSandboxConfig`, checked as far as that needs no look at the host. An error names the field.
+
+use crate::error::{invalid, Error, Kind, Result};
+use crate::sandbox::{Dns, PodConfig, PodPid, UserMappings};
+use crate::service::convert::type_name;
+use crate::service::protos::pod::{
+    DNSConfig, IDMapping, LinuxPodSandboxConfig, NamespaceMode, NamespaceOption, PodSandboxConfig,
+    UserNamespace,
+};
+use crate::spec::namespace::{IdMapping, Ns};
+use protobuf::well_known_types::any::Any;
+use protobuf::{EnumOrUnknown, Message};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+const CRI: &str = "runtime.v1.PodSandboxConfig";
+const EMPTY: &str = "google.protobuf.Empty";
+
+/// `__NEW_UTS_LEN` of the kernel.
+const HOSTNAME_MAX: usize = 64;
+
+/// None: the pod is what config.json of its bundle says.
+pub(in crate::service) fn from_any(any: Option<&Any>) -> Result<Option<PodConfig>> {
+    let Some(any) = any else { return Ok(None) };
+    match type_name(any) {
+        EMPTY => Ok(None),
+        "" if any.value.is_empty() => Ok(None),
+        CRI => {
+            let config = PodSandboxConfig::parse_from_bytes(&any.value)
+                .map_err(|e| Error::caused_by(Kind::Invalid, format!("options: decode {CRI}"), e))?;
+            from_cri(config).map(Some).map_err(|e| e.context("options"))
+        }
+        _ => Err(invalid(format!("options: the type {:?} is not known, {CRI} is", any.type_url))),
+    }
+}
+
+/// What a request says beside its configuration must not contradict it.
+pub(in crate::service) fn agrees(config: &PodConfig, netns: Option<&Path>) -> Result<()> {
+    match (&config.net, netns) {
+        (Ns::Host, Some(path)) => {
+            Err(invalid(format!("netns_path: {path:?}, and the network that options ask for is the host's")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn from_cri(config: PodSandboxConfig) -> Result<PodConfig> {
+    let metadata = config.metadata.unwrap_or_default();
+    let linux = config.linux.unwrap_or_default();
+    let wanted = linux.security_context.namespace_options.clone().unwrap_or_default();
+    let net = shared("network", wanted.network)?;
+    Ok(PodConfig {
+        hostname: hostname(config.hostname)?,
+        uts: net.clone(),
+        net,
+        ipc: shared("ipc", wanted.ipc)?,
+        pid: pid(&wanted)?,
+        user: wanted.userns_options.as_ref().map(user).transpose()?.flatten(),
+        dns: config.dns_config.into_option().map(dns).transpose()?,
+        cgroup_parent: cgroup_parent(&linux)?,
+        sysctls: sysctls(linux.sysctls)?,
+        labels: config.labels.into_iter().collect(),
+        annotations: config.annotations.into_iter().collect(),
+        name: metadata.name,
+        namespace: metadata.namespace,
+        uid: metadata.uid,
+        attempt: metadata.attempt,
+    })
+}
+
+fn option(name: &str) -> String {
+    format!("linux.security_context.namespace_options.{name}")
+}
+
+/// In a message a number that is no mode is kept as it is.
+fn refused(field: &str, mode: EnumOrUnknown<NamespaceMode>, allowed: &str) -> Error {
+    let word = mode.enum_value().map_or_else(|number| number.to_string(), |mode| format!("{mode:?}"));
+    invalid(format!("{}: {word}, must be {allowed}", option(field)))
+}
+
+/// A namespace that a pod's containers share, be it the pod's or the host's.
+fn shared(field: &str, mode: EnumOrUnknown<NamespaceMode>) -> Result<Ns> {
+    match mode.enum_value() {
+        Ok(NamespaceMode::POD) => Ok(Ns::New),
+        Ok(NamespaceMode::NODE) => Ok(Ns::Host),
+        _ => Err(refused(field, mode, "POD or NODE")),
+    }
+}
+
+fn pid(wanted: &NamespaceOption) -> Result<PodPid> {
+    match wanted.pid.enum_value() {
+        Ok(NamespaceMode::POD) => Ok(PodPid::Pod),
+        Ok(NamespaceMode::CONTAINER) => Ok(PodPid::Container),
+        Ok(NamespaceMode::NODE) => Ok(PodPid::Node),
+        _ => Err(refused("pid", wanted.pid, "POD, CONTAINER or NODE")),
+    }
+}
+
+fn user(wanted: &UserNamespace) -> Result<Option<UserMappings>> {
+    match wanted.mode.enum_value() {
+        Ok(NamespaceMode::NODE) if wanted.uids.is_empty() && wanted.gids.is_empty() => Ok(None),
+        Ok(NamespaceMode::NODE) => {
+            Err(invalid(format!("{}: NODE has no mappings", option("userns_options"))))
+        }
+        Ok(NamespaceMode::POD) => Ok(Some(UserMappings {
+            uids: vec![mapping("userns_options.uids", &wanted.uids)?],
+            gids: vec![mapping("userns_options.gids", &wanted.gids)?],
+        })),
+        _ => Err(refused("userns_options.mode", wanted.mode, "POD or NODE")),
+    }
+}
+
+fn mapping(field: &str, list: &[IDMapping]) -> Result<IdMapping> {
+    let [one] = list else {
+        return Err(invalid(format!("{}: {} mappings, must be one", option(field), list.len())));
+    };
+    let IDMapping { host_id: outside, container_id: inside, length: size, .. } = *one;
+    let end = |first: u32| first.checked_add(size);
+    match (size, end(inside), end(outside)) {
+        (1.., Some(_), Some(_)) => Ok(IdMapping { inside, outside, size }),
+        _ => Err(invalid(format!(
+            "{}[0]: {size} ids from {inside} and from {outside} on are not a range",
+            option(field)
+        ))),
+    }
+}
+
+/// The kernel takes any bytes; but the name becomes a line of files, and a word in the lines of others.
+fn hostname(name: String) -> Result<String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let why = match name.as_str() {
+        name if name.len() > HOSTNAME_MAX => "is longer than the 64 bytes of the kernel",
+        name if !name.chars().all(good) => "has a character besides letters, digits, '-', '.' and '_'",
+        name if name.starts_with(['-', '.']) => "begins with a mark",
+        _ => return Ok(name),
+    };
+    Err(invalid(format!("hostname: {name:?} {why}")))
+}
+
+/// Refused is what a resolver cannot read: it takes addresses for servers, and words for the rest. How many there may
+/// be is the client's rule: the C library has had no limit on search paths since glibc 2.26, and takes of servers
+/// what it has room for.
+fn dns(wanted: DNSConfig) -> Result<Dns> {
+    for (i, server) in wanted.servers.iter().enumerate() {
+        // A link-local address names its interface: fe80::1%eth0.
+        let address = server.split_once('%').map_or(server.as_str(), |(address, _)| address);
+        if address.parse::<IpAddr>().is_err() {
+            return Err(invalid(format!("dns_config.servers[{i}]: {server:?} is not an address")));
+        }
+        word("servers", i, server)?;
+    }
+    for (field, list) in [("searches", &wanted.searches), ("options", &wanted.options)] {
+        list.iter().enumerate().try_for_each(|(i, text)| word(field, i, text))?;
+    }
+    Ok(Dns { servers: wanted.servers, searches: wanted.searches, options: wanted.options })
+}
+
+fn word(field: &str, i: usize, text: &str) -> Result<()> {
+    match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => Err(invalid(format!("dns_config.{field}[{i}]: {text:?} is not one word"))),
+        false => Ok(()),
+    }
+}
+
+fn cgroup_parent(linux: &LinuxPodSandboxConfig) -> Result<String> {
+    let path = &linux.cgroup_parent;
+    let bad =
+        path.contains(['\0', '\n']) || Path::new(path).components().any(|part| part.as_os_str() == "..");
+    match bad {
+        true => Err(invalid(format!("linux.cgroup_parent: {path:?} is not a cgroup"))),
+        false => Ok(path.clone()),
+    }
+}
+
+/// Which ones a pod may set is the domain's to say: it knows the pod's namespaces.
+fn sysctls(wanted: impl IntoIterator<Item = (String, String)>) -> Result<BTreeMap<String, String>> {
+    let sysctls: BTreeMap<_, _> = wanted.into_iter().collect();
+    for (name, value) in &sysctls {
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '-' | '_');
+        if name.is_empty() || name.contains("..") || name.starts_with('/') || !name.chars().all(good) {
+            return Err(invalid(format!("linux.sysctls[{name:?}]: not the name of a sysctl")));
+        }
+        if value.contains(['\0', '\n']) {
+            return Err(invalid(format!("linux.sysctls[{name:?}]: {value:?} is more than one line")));
+        }
+    }
+    Ok(sysctls)
+}
+
+#[cfg(test)]
+mod tests;

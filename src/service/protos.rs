@@ -1,0 +1,10 @@
+//! The messages of `protos/`, generated.
+
+#![allow(clippy::all, missing_docs)]
+
+include!(concat!(env!("OUT_DIR"), "/protos/mod.rs"));
+
+/// What the generated code calls `super::mount`.
+mod mount {
+    pub use containerd_shim_protos::types::mount::*;
+}

@@ -1,0 +1,76 @@
+//! The Store service: containerd's own, asked in the caller's name. Nothing is kept here.
+//!
+//! containerd serves its Store by gRPC only, and a caller of the shim's socket speaks ttrpc. Requests and responses go
+//! through as the bytes that they are, so that a field of a newer containerd does not get lost.
+
+use super::grpc::{Call, Peer, Status};
+use super::protos::record;
+use super::protos::sandbox::{StoreCreateRequest, StoreUpdateRequest};
+use super::reply::Reply;
+use protobuf::{Message, MessageField};
+use std::time::{Duration, Instant};
+use ttrpc::proto::{Code, Request};
+
+pub const STORE: &str = "containerd.services.sandbox.v1.Store";
+
+/// ttrpc's name for containerd's namespace.
+const NAMESPACE: &str = "containerd-namespace-ttrpc";
+/// For requests that say nothing about it.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) struct Store {
+    containerd: Peer,
+    /// The shim's own, for requests that name none.
+    namespace: String,
+}
+
+impl Store {
+    pub(super) fn new(address: &str, namespace: String) -> Self {
+        Store { containerd: Peer::new(address), namespace }
+    }
+
+    pub(super) fn call(&self, request: &Request, reply: Reply) {
+        match self.forward(request) {
+            Ok(payload) => reply.send(Ok(payload)),
+            Err(Status { code, message }) => {
+                reply.refuse(code, format!("Store.{}: {message}", request.method));
+            }
+        }
+    }
+
+    fn forward(&self, request: &Request) -> Result<Vec<u8>, Status> {
+        let decoded = match request.method.as_str() {
+            "Create" => StoreCreateRequest::parse_from_bytes(&request.payload).map(|r| complete(&r.sandbox)),
+            "Update" => StoreUpdateRequest::parse_from_bytes(&request.payload).map(|r| complete(&r.sandbox)),
+            "Delete" | "List" | "Get" => Ok(Ok(())),
+            _ => {
+                return Err(Status {
+                    code: Code::UNIMPLEMENTED,
+                    message: "the method is not implemented".into(),
+                })
+            }
+        };
+        decoded.unwrap_or_else(|e| Err(invalid(format!("decode the request: {e}"))))?;
+        let named = request.metadata.iter().find(|pair| pair.key == NAMESPACE && !pair.value.is_empty());
+        let limit = u64::try_from(request.timeout_nano).ok().filter(|&nanos| nanos > 0);
+        self.containerd.call(&Call {
+            path: format!("/{STORE}/{}", request.method),
+            namespace: named.map_or(&self.namespace, |pair| &pair.value),
+            payload: &request.payload,
+            deadline: Instant::now() + limit.map_or(TIMEOUT, Duration::from_nanos),
+        })
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Status {
+    Status { code: Code::INVALID_ARGUMENT, message: message.into() }
+}
+
+/// containerd reads a record's runtime without a look, and ends where there is none.
+fn complete(sandbox: &MessageField<record::Sandbox>) -> Result<(), Status> {
+    match sandbox.as_ref() {
+        None => Err(invalid("sandbox is missing")),
+        Some(sandbox) if sandbox.runtime.is_none() => Err(invalid("sandbox.runtime is missing")),
+        Some(_) => Ok(()),
+    }
+}

@@ -1,0 +1,217 @@
+//! The services of pods over a real connection: every method in every state, and what the answers say.
+
+#[path = "contract/pods.rs"]
+mod pods;
+mod wire;
+#[path = "contract/world.rs"]
+mod world;
+
+use containerd_shim_protos::api::*;
+use containerd_shim_protos::cgroups_v2::metrics::Metrics;
+use containerd_shim_protos::sandbox_api::*;
+use containerd_shim_protos::types::mount::Mount;
+use pods::{controller, create_request, options, pod_in, sandbox};
+use protobuf::{Message, MessageField};
+use shoal::service::protos::sandbox::{
+    ControllerStartRequest, ControllerStartResponse, ControllerStatusRequest, ControllerStatusResponse,
+};
+use shoal::service::protos::status::PodStatus;
+use std::time::Duration;
+use ttrpc::proto::Code;
+use wire::{code, decode, Refusal, CONTROLLER, FP, NF, OK, SANDBOX, TASK_V2, TASK_V3};
+use world::{kill_request, World, POD};
+
+fn status(world: &mut World, verbose: bool) -> SandboxStatusResponse {
+    let request = SandboxStatusRequest { sandbox_id: POD.into(), verbose, ..Default::default() };
+    world.wire.call(SANDBOX, "SandboxStatus", &request).unwrap()
+}
+
+fn extra(status: &SandboxStatusResponse) -> PodStatus {
+    assert_eq!(status.extra.type_url, "io.containerd.shoal.v1.PodStatus");
+    PodStatus::parse_from_bytes(&status.extra.value).unwrap()
+}
+
+fn shutdown(world: &mut World, id: &str) -> Code {
+    let request = ShutdownRequest { id: id.into(), ..Default::default() };
+    code(world.wire.task::<Empty>("Shutdown", &request))
+}
+
+#[test]
+fn a_pod_tells_what_containerd_needs_of_it() {
+    let mut world = World::new();
+    pod_in(&mut world, "created");
+    assert_eq!(status(&mut world, false).state, "SANDBOX_NOTREADY");
+    let request = StartSandboxRequest { sandbox_id: POD.into(), ..Default::default() };
+    let started: StartSandboxResponse = world.wire.call(SANDBOX, "StartSandbox", &request).unwrap();
+    assert!(started.created_at.seconds > 1_000_000_000);
+    assert_eq!(started.spec.type_url, "types.containerd.io/opencontainers/runtime-spec/1/Spec");
+    let spec: serde_json::Value = serde_json::from_slice(&started.spec.value).unwrap();
+    assert!(spec["linux"]["namespaces"].is_array(), "{spec}");
+
+    let brief = status(&mut world, false);
+    assert_eq!((brief.sandbox_id.as_str(), brief.state.as_str()), (POD, "SANDBOX_READY"));
+    assert_eq!((brief.pid, &brief.created_at), (started.pid, &started.created_at));
+    assert!(brief.info.is_empty() && brief.exited_at.is_none());
+    let info: serde_json::Value = serde_json::from_str(&status(&mut world, true).info["info"]).unwrap();
+    assert_eq!((&info["pid"], &info["processStatus"]), (&started.pid.into(), &"running".into()));
+    assert_eq!((&info["runtimeSpec"], &info["config"]["metadata"]["name"]), (&spec, &"web".into()));
+
+    let connect = ConnectRequest { id: POD.into(), ..Default::default() };
+    for service in [TASK_V2, TASK_V3] {
+        let connected: ConnectResponse = world.wire.call(service, "Connect", &connect).unwrap();
+        assert_eq!((connected.shim_pid, connected.task_pid), (std::process::id(), started.pid));
+    }
+    let platform = PlatformRequest { sandbox_id: POD.into(), ..Default::default() };
+    let platform: PlatformResponse = world.wire.call(SANDBOX, "Platform", &platform).unwrap();
+    let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+    assert_eq!((&*platform.platform.os, &*platform.platform.architecture), ("linux", architecture));
+    let metrics = SandboxMetricsRequest { sandbox_id: POD.into(), ..Default::default() };
+    let response: SandboxMetricsResponse = world.wire.call(SANDBOX, "SandboxMetrics", &metrics).unwrap();
+    let metric = response.metrics.unwrap();
+    assert!(metric.id == POD && metric.timestamp.seconds > 1_000_000_000);
+    assert_eq!(metric.data.type_url, "io.containerd.cgroups.v2.Metrics");
+    Metrics::parse_from_bytes(&metric.data.value).unwrap();
+}
+
+#[test]
+fn the_end_of_a_pod_answers_all_who_wait() {
+    let mut world = World::new();
+    pod_in(&mut world, "ready");
+    let (mut one, mut other) = (world.connect(), world.connect());
+    let wait = WaitSandboxRequest { sandbox_id: POD.into(), ..Default::default() };
+    one.ask(SANDBOX, "WaitSandbox", &wait, Duration::ZERO);
+    other.ask(CONTROLLER, "Wait", &wait, Duration::ZERO);
+    assert!(one.silent(Duration::from_millis(100)) && other.silent(Duration::from_millis(10)));
+    // The same connection serves other calls meanwhile.
+    one.call::<PingResponse>(SANDBOX, "PingSandbox", &wait).unwrap();
+    assert_eq!(sandbox(&mut world, "StopSandbox", POD), OK);
+    let first: WaitSandboxResponse = decode(one.next().unwrap().1).unwrap();
+    let second: WaitSandboxResponse = decode(other.next().unwrap().1).unwrap();
+    assert_eq!(first, second);
+    let after = status(&mut world, true);
+    assert_eq!(
+        (after.state.as_str(), after.pid, &after.exited_at),
+        ("SANDBOX_NOTREADY", 0, &first.exited_at)
+    );
+    assert!(first.exited_at.seconds > 1_000_000_000);
+    let late: WaitSandboxResponse = world.wire.call(SANDBOX, "WaitSandbox", &wait).unwrap();
+    assert_eq!(late, first);
+    // Stopped as it is, it is there until its shutdown.
+    assert!(!world.has_ended());
+    assert_eq!(sandbox(&mut world, "ShutdownSandbox", POD), OK);
+    assert!(world.wire.next().is_none());
+}
+
+#[test]
+fn the_controller_makes_and_starts_a_pod_at_once() {
+    let mut world = World::new();
+    world.pod_bundle();
+    let request = ControllerStartRequest {
+        sandbox_id: POD.into(),
+        options: options(),
+        rootfs: vec![Mount { type_: "overlay".into(), ..Default::default() }],
+        ..Default::default()
+    };
+    let started: ControllerStartResponse = world.wire.call(CONTROLLER, "Start", &request).unwrap();
+    assert_eq!(started.sandbox_id, POD);
+    let told = |world: &mut World| -> ControllerStatusResponse {
+        let request = ControllerStatusRequest { sandbox_id: POD.into(), ..Default::default() };
+        world.wire.call(CONTROLLER, "Status", &request).unwrap()
+    };
+    let running = told(&mut world);
+    assert_eq!((&*running.id, &*running.state, running.pid), (POD, "running", started.pid));
+    assert!(running.exited_at.is_none());
+    assert_eq!(controller(&mut world, "Pause", POD), OK);
+    assert_eq!(told(&mut world).state, "paused");
+    // CRI has no word for it.
+    assert_eq!(status(&mut world, false).state, "SANDBOX_READY");
+    assert_eq!(controller(&mut world, "Resume", POD), OK);
+    assert_eq!(sandbox(&mut world, "StopSandbox", POD), OK);
+    let stopped = told(&mut world);
+    assert_eq!((&*stopped.state, stopped.pid, stopped.exit_status), ("stopped", 0, 0));
+    assert!(stopped.exited_at.seconds > 1_000_000_000);
+    assert_eq!(controller(&mut world, "Shutdown", POD), OK);
+    assert!(world.wire.next().is_none() && world.has_ended());
+}
+
+#[test]
+fn containers_live_and_end_within_their_pod() {
+    let mut world = World::new();
+    pod_in(&mut world, "created");
+    let request = world.member("c1");
+    let create = |world: &mut World, request: &CreateTaskRequest| {
+        code(world.wire.task::<CreateTaskResponse>("Create", request))
+    };
+    assert_eq!(create(&mut world, &request), FP, "the pod is not started");
+    assert_eq!(sandbox(&mut world, "StartSandbox", POD), OK);
+    assert_eq!(create(&mut world, &request), OK);
+    let of_the_pod = CreateTaskRequest { id: POD.into(), ..world.member("c2") };
+    assert_eq!(create(&mut world, &of_the_pod), Code::ALREADY_EXISTS);
+    let pid = world.start("c1", "");
+    let extra_of = |world: &mut World| extra(&status(world, false));
+    let [container] = &extra_of(&mut world).containers[..] else { panic!("one container") };
+    assert_eq!((&*container.id, &*container.state, container.pid), ("c1", "running", pid));
+    assert_eq!(sandbox(&mut world, "StopSandbox", POD), OK);
+    assert_eq!(world.wait("c1", "").exit_status, 137);
+    let [container] = &extra_of(&mut world).containers[..] else { panic!("one container") };
+    assert_eq!((&*container.state, container.exit_status), ("stopped", 137));
+    let late = world.member("c2");
+    assert_eq!(create(&mut world, &late), FP, "the pod is stopped");
+    assert_eq!(sandbox(&mut world, "ShutdownSandbox", POD), OK);
+    assert!(world.wire.next().is_none());
+    assert_eq!(world.events(4), ["create c1", "start c1", "exit c1 c1 137", "delete c1 137"]);
+}
+
+#[test]
+fn a_task_s_shutdown_does_not_end_a_pod() {
+    for state in ["created", "ready", "stopped"] {
+        let mut world = World::new();
+        pod_in(&mut world, state);
+        if state == "ready" {
+            let request = world.member("c1");
+            world.wire.task::<CreateTaskResponse>("Create", &request).unwrap();
+            assert_eq!(shutdown(&mut world, "c1"), OK);
+            world.wire.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGKILL, true)).unwrap();
+            world.wait("c1", "");
+            world.delete("c1", "");
+        }
+        assert_eq!(shutdown(&mut world, "c1"), OK);
+        assert_eq!(sandbox(&mut world, "SandboxStatus", POD), OK);
+        assert!(!world.has_ended());
+        // containerd, which does not know the pod any more.
+        assert_eq!(shutdown(&mut world, POD), OK);
+        assert!(world.wire.next().is_none() && world.has_ended(), "{state}");
+    }
+}
+
+#[test]
+fn what_is_asked_of_a_pod_is_checked() {
+    let mut world = World::new();
+    let good = create_request(&world, POD);
+    let with = |change: &dyn Fn(&mut CreateSandboxRequest)| {
+        let mut request = good.clone();
+        change(&mut request);
+        request
+    };
+    let ask = |world: &mut World, request: &CreateSandboxRequest| -> Refusal {
+        world.wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", request).unwrap_err()
+    };
+    for (request, part) in [
+        (with(&|r| r.bundle_path = "pod".into()), "bundle_path"),
+        (with(&|r| r.netns_path = "netns/x".into()), "netns_path"),
+        (with(&|r| r.netns_path = "/run/netns/x".into()), "netns_path"),
+        (with(&|r| r.options.mut_or_insert_default().type_url = "some.Type".into()), "some.Type"),
+        (with(&|r| r.options.mut_or_insert_default().value = vec![0xff]), "PodSandboxConfig"),
+        (with(&|r| r.sandbox_id = "".into()), "sandbox_id"),
+    ] {
+        let (code, message) = ask(&mut world, &request);
+        assert_eq!(code, Code::INVALID_ARGUMENT, "{message}");
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    // Without a configuration it is the bundle's, and here there is none.
+    let (_, message) = ask(&mut world, &with(&|r| r.options = MessageField::none()));
+    assert!(message.contains("config.json"), "{message}");
+    // None of that is in the way of a good one.
+    world.wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &good).unwrap();
+    assert_eq!(controller(&mut world, "Ping", "another"), NF);
+}
