@@ -90,9 +90,7 @@ fn a_pod_ends_with_its_shim(case: &mut Case<'_>) {
             crate::testbed::run(std::process::Command::new("kill").args(["-KILL", &pid.to_string()])).ok();
         }
     }
-    until("the pod to be not ready", 20, || {
-        (pod.state_if_known().as_deref() == Some("SANDBOX_NOTREADY")).then_some(())
-    });
+    pod.until_state("SANDBOX_NOTREADY");
     for container in &containers {
         container.until_exited();
     }
@@ -121,7 +119,7 @@ fn a_process_tree_ends_with_its_first_process(case: &mut Case<'_>) {
     let first = first_process(app.pid());
     crate::testbed::run(std::process::Command::new("kill").args(["-KILL", &first.to_string()])).ok();
     assert_eq!(app.until_exited(), 137);
-    until("the pod to be not ready", 10, || (pod.state() == "SANDBOX_NOTREADY").then_some(()));
+    pod.until_state("SANDBOX_NOTREADY");
     pod.remove();
 }
 

@@ -38,7 +38,9 @@ fn attempt(suite: Suite, mode: Mode, name: &str, body: fn(&mut Case<'_>)) {
     let mut case = Case { node, mode, suite, name: name.replace('_', "-") };
     let result = catch_unwind(AssertUnwindSafe(|| {
         body(&mut case);
-        case.node.tidy(mode);
+        if suite == Suite::Trixie && mode == Mode::Shim {
+            case.node.remove_orphans();
+        }
         before.assert_nothing_left(case.node.machine());
         let kept = case.node.kept();
         assert!(kept.is_empty(), "containerd has kept:\n{kept}");
@@ -47,6 +49,7 @@ fn attempt(suite: Suite, mode: Mode, name: &str, body: fn(&mut Case<'_>)) {
     if let Err(panic) = result {
         let all = node.containerd.log();
         eprintln!("--- containerd's log of this case:\n{}---", all.get(log..).unwrap_or(&all));
+        node.containerd.kill();
         *slot = None; // with all that is left; the next case starts a new node
         resume_unwind(panic);
     }
@@ -60,14 +63,16 @@ fn shared(suite: Suite, mode: Mode) -> MutexGuard<'static, Option<Node>> {
 }
 
 impl Node {
-    /// CRI of 1.7 makes files for a pod that is its shim's, where it does not find any, and leaves them.
-    fn tidy(&self, mode: Mode) {
-        if mode == Mode::Shim && self.containerd.suite == Suite::Trixie {
-            for place in ["root", "state"] {
-                let all = self.containerd.dir(place).join("io.containerd.grpc.v1.cri/sandboxes");
-                for pod in std::fs::read_dir(all).into_iter().flatten().flatten() {
-                    std::fs::remove_dir_all(pod.path()).expect("nothing is mounted there");
+    /// containerd 1.7 makes empty folders where the files of a pod would be, and removes them when it starts again.
+    fn remove_orphans(&self) {
+        for place in ["root", "state"] {
+            let all = self.containerd.dir(place).join("io.containerd.grpc.v1.cri/sandboxes");
+            for pod in std::fs::read_dir(all).into_iter().flatten().flatten() {
+                // What is no empty folder stays, and fails the case.
+                for name in ["hosts", "resolv.conf", "shm"] {
+                    let _ = std::fs::remove_dir(pod.path().join(name));
                 }
+                let _ = std::fs::remove_dir(pod.path());
             }
         }
     }

@@ -81,10 +81,13 @@ impl Pod {
         text(&self.status()["state"])
     }
 
-    /// None where containerd does not say: it has just lost the shim that it asks.
-    pub fn state_if_known(&self) -> Option<String> {
-        let answer = self.client.call("PodSandboxStatus", &json!({ "pod_sandbox_id": self.id })).ok()?;
-        Some(text(&answer["status"]["state"]))
+    /// Waits for a state. The question itself may fail while containerd finds out that a shim is gone.
+    #[track_caller]
+    pub fn until_state(&self, state: &str) {
+        until(&format!("pod {} to be {state}", self.id), 20, || {
+            let answer = self.client.call("PodSandboxStatus", &json!({ "pod_sandbox_id": self.id })).ok()?;
+            (answer["status"]["state"] == state).then_some(())
+        });
     }
 
     #[track_caller]
