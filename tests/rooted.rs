@@ -20,3 +20,5 @@ mod matrix;
 mod reports;
 #[path = "rooted/roots.rs"]
 mod roots;
+#[path = "rooted/users.rs"]
+mod users;

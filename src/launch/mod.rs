@@ -6,6 +6,7 @@
 
 mod failure;
 pub mod hooks;
+mod mapping;
 mod opens;
 mod real;
 mod reaper;

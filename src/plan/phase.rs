@@ -9,12 +9,17 @@ impl Step {
             | Step::OomScoreAdj(_)
             | Step::OpenExecLabel { .. }
             | Step::SetNs { .. }
+            | Step::LeaveGroups
+            | Step::GiveStreams { .. }
+            | Step::RaiseLimit { .. }
             | Step::Unshare { .. }
             | Step::LoopbackUp
             | Step::Secede => Phase::Isolate,
-            Step::MountRootfs { .. }
+            Step::Idmap { .. }
+            | Step::MountRootfs { .. }
             | Step::BindRoot { .. }
             | Step::OpenRoot { .. }
+            | Step::BecomeRoot { .. }
             | Step::OpenProc
             | Step::Sysctl { .. }
             | Step::MountFs { .. }
@@ -31,6 +36,7 @@ impl Step {
             Step::Pivot
             | Step::MoveRoot
             | Step::RootPropagation(_)
+            | Step::JoinUser { .. }
             | Step::Hostname(_)
             | Step::Domainname(_) => Phase::Enter,
             Step::SetSid
@@ -51,7 +57,11 @@ impl Step {
             | Step::SetIds { .. }
             | Step::Workdir { .. }
             | Step::Capabilities(_) => Phase::Privileges,
-            Step::FindProgram { .. } | Step::Gate | Step::Seccomp(_) | Step::Exec { .. } => Phase::Run,
+            Step::Sibling { .. }
+            | Step::FindProgram { .. }
+            | Step::Gate
+            | Step::Seccomp(_)
+            | Step::Exec { .. } => Phase::Run,
         }
     }
 }

@@ -22,7 +22,6 @@ pub struct Namespaces {
     pub ipc: Ns,
     pub uts: Ns,
     pub cgroup: Ns,
-    /// Always `Host` so far: anything else is refused.
     pub user: Ns,
     /// Always `Host` so far: anything else is refused.
     pub time: Ns,
@@ -39,7 +38,8 @@ impl Namespaces {
                 LinuxNamespaceType::Ipc => ("ipc", &mut all.ipc),
                 LinuxNamespaceType::Uts => ("uts", &mut all.uts),
                 LinuxNamespaceType::Cgroup => ("cgroup", &mut all.cgroup),
-                LinuxNamespaceType::User | LinuxNamespaceType::Time => {
+                LinuxNamespaceType::User => ("user", &mut all.user),
+                LinuxNamespaceType::Time => {
                     return Err(unsupported(&format!("linux.namespaces[{i}].type")));
                 }
             };
