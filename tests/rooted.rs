@@ -16,6 +16,10 @@ mod kernels;
 mod launches;
 #[path = "rooted/matrix.rs"]
 mod matrix;
+#[path = "rooted/owners.rs"]
+mod owners;
+#[path = "rooted/pods.rs"]
+mod pods;
 #[path = "rooted/reports.rs"]
 mod reports;
 #[path = "rooted/roots.rs"]
