@@ -114,13 +114,14 @@ fn a_container_is_born_in_its_cgroup() {
         assert!(output.status.success(), "{}{errors}", String::from_utf8_lossy(&output.stdout));
     }
     let group = Group::new(&hierarchy, "born");
-    let bundle = Bundle::new(&["/probe", "report"]);
-    let into = std::fs::File::open(&group.0).unwrap().into();
-    let running = bundle.create_in(Entry { into: Some(into), ..Entry::default() }).unwrap();
-    let member = std::fs::read_to_string(group.0.join("cgroup.procs")).unwrap();
-    assert_eq!(member.trim(), running.waiting.pid.to_string());
-    let lines = cgroups(running);
-    assert!(lines.contains(&format!("0::/{}", group.name())), "{lines:?}");
+    for bundle in [Bundle::new, crate::users::bundle].map(|make| make(&["/probe", "report"])) {
+        let into = std::fs::File::open(&group.0).unwrap().into();
+        let running = bundle.create_in(Entry { into: Some(into), ..Entry::default() }).unwrap();
+        let member = std::fs::read_to_string(group.0.join("cgroup.procs")).unwrap();
+        assert_eq!(member.trim(), running.waiting.pid.to_string());
+        let lines = cgroups(running);
+        assert!(lines.contains(&format!("0::/{}", group.name())), "{lines:?}");
+    }
 }
 
 #[test]
@@ -135,13 +136,16 @@ fn a_container_enters_its_cgroups() {
         return;
     }
     let groups: Vec<_> = hierarchies.iter().map(|path| Group::new(path, "enters")).collect();
-    let procs = groups.iter().map(|group| {
-        std::fs::OpenOptions::new().write(true).open(group.0.join("cgroup.procs")).unwrap().into()
-    });
-    let bundle = Bundle::new(&["/probe", "report"]);
-    let lines = cgroups(bundle.create_in(Entry { procs: procs.collect(), ..Entry::default() }).unwrap());
-    for (controller, group) in ["freezer", "pids"].iter().zip(&groups) {
-        let end = format!(":{controller}:/{}", group.name());
-        assert!(lines.iter().any(|line| line.ends_with(&end)), "{end}: {lines:?}");
+    // A user namespace needs a second process, which does not count.
+    std::fs::write(groups[1].0.join("pids.max"), "1").unwrap();
+    for bundle in [Bundle::new, crate::users::bundle].map(|make| make(&["/probe", "report"])) {
+        let procs = groups.iter().map(|group| {
+            std::fs::OpenOptions::new().write(true).open(group.0.join("cgroup.procs")).unwrap().into()
+        });
+        let lines = cgroups(bundle.create_in(Entry { procs: procs.collect(), ..Entry::default() }).unwrap());
+        for (controller, group) in ["freezer", "pids"].iter().zip(&groups) {
+            let end = format!(":{controller}:/{}", group.name());
+            assert!(lines.iter().any(|line| line.ends_with(&end)), "{end}: {lines:?}");
+        }
     }
 }

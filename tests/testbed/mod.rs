@@ -17,7 +17,7 @@ mod suite;
 
 pub use case::{case, Case, Runtime};
 pub use containerd::Containerd;
-pub use docker::{docker_case, Docker, DockerCase};
+pub use docker::{docker_case, Docker, DockerCase, Ids};
 pub use events::Events;
 pub use image::{image, IMAGE};
 pub use leak::Snapshot;
