@@ -76,6 +76,22 @@ fn decimal(number: i32, room: &mut [u8; 12]) -> &[u8] {
     room.get(first..).unwrap_or(&[])
 }
 
+/// What /sys/kernel/cgroup/delegate names. Not all kernels have all of them.
+const DELEGATED: [&CStr; 5] =
+    [c"cgroup.procs", c"cgroup.threads", c"cgroup.subtree_control", c"memory.oom.group", c"memory.reclaim"];
+
+/// The group stays.
+pub(super) fn give_cgroup(cgroup: BorrowedFd<'_>, uid: u32) -> Result<()> {
+    root::give(cgroup, c".", uid, u32::MAX)?;
+    for name in DELEGATED {
+        match root::give(cgroup, name, uid, u32::MAX) {
+            Err(Errno::ENOENT) => {}
+            answer => answer?,
+        }
+    }
+    Ok(())
+}
+
 /// Into a user namespace. `apart`: the kernel says EINVAL where it is the caller's own already (and for a caller with
 /// threads, which this is not).
 pub(super) fn user(namespace: BorrowedFd<'_>, apart: bool) -> Result<()> {

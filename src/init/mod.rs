@@ -91,6 +91,8 @@ pub struct Lent<'a> {
     pub birth: Option<BorrowedFd<'a>>,
     pub ends: Option<[BorrowedFd<'a>; 3]>,
     pub opened: &'a [Opened<'a>],
+    /// The directory of the container's cgroup, for a plan that gives it away.
+    pub cgroup: Option<BorrowedFd<'a>>,
     /// `cgroup.procs` files to enter by.
     pub cgroups: &'a [BorrowedFd<'a>],
     pub arguments: &'a Arguments<'a>,

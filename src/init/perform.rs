@@ -35,6 +35,7 @@ pub(super) fn perform<'a>(
         Step::LeaveGroups => sys::identity::set_groups(&[]),
         Step::GiveStreams { uid } => console::give_all(lent, *uid),
         Step::RaiseLimit { resource, hard } => sys::limits::raise_hard_limit(*resource, *hard),
+        Step::GiveCgroup { uid } => lent.cgroup.map_or(Ok(()), |cgroup| enter::give_cgroup(cgroup, *uid)),
         Step::Unshare { flags } => sys::namespace::unshare(*flags),
         Step::LoopbackUp => sys::network::loopback_up(),
         Step::Secede => sys::mount::mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None),

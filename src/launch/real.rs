@@ -39,6 +39,7 @@ struct Prepared {
     into: Option<OwnedFd>,
     gate: OwnedFd,
     birth: Option<OwnedFd>,
+    cgroup: Option<OwnedFd>,
 }
 
 impl Launcher for Real {
@@ -96,6 +97,7 @@ impl Real {
         // It is the second process that enters the cgroup: two may be more than its limit.
         if let Some(directory) = prepared.into.take() {
             prepared.procs.push(open_procs(&directory)?);
+            prepared.cgroup = Some(fd::above_standard(directory).context(|| "fcntl(F_DUPFD_CLOEXEC)")?);
         }
         let first = self.reaper.spawn(|| make(plan, &prepared), Box::new(|_| {}))?;
         drop(prepared);
@@ -140,7 +142,7 @@ fn prepare(opened: Vec<opens::Lending>, ends: Option<Ends>, entry: Entry, gate: 
         None => None,
     };
     let procs = entry.procs.into_iter().map(move_up).collect::<Result<Vec<_>>>()?;
-    Ok(Prepared { opened, ends, procs, into: entry.into, gate: move_up(gate)?, birth: None })
+    Ok(Prepared { opened, ends, procs, into: entry.into, gate: move_up(gate)?, birth: None, cgroup: None })
 }
 
 /// clone3(2) puts the child into its cgroup; where it cannot, the child is to write cgroup.procs itself.
@@ -183,6 +185,8 @@ fn make(plan: &Plan, prepared: &Prepared) -> Result<Child> {
     let lent_fds = opened.iter().map(|opened| opened.fd).chain(ends.into_iter().flatten());
     let birth = prepared.birth.as_ref().map(|fd| fd.as_fd());
     let lent_fds = lent_fds.chain(cgroups.iter().copied()).chain([prepared.gate.as_fd()]).chain(birth);
+    let cgroup = prepared.cgroup.as_ref().map(|fd| fd.as_fd());
+    let lent_fds = lent_fds.chain(cgroup);
     let mut keep: Vec<_> = lent_fds.map(|fd| fd.as_raw_fd()).collect();
     keep.sort_unstable();
     let lent = Lent {
@@ -192,6 +196,7 @@ fn make(plan: &Plan, prepared: &Prepared) -> Result<Child> {
         birth,
         ends,
         opened: &opened,
+        cgroup,
         cgroups: &cgroups,
         arguments: &arguments,
     };

@@ -108,6 +108,7 @@ impl Display for Step {
             Step::RaiseLimit { resource, hard } => {
                 write!(f, "setrlimit({}, hard limit of at least {hard})", Rlimit::name(*resource))
             }
+            Step::GiveCgroup { uid } => write!(f, "fchown(cgroup), owner {uid} of the host"),
             Step::Unshare { flags } => write!(f, "unshare({})", namespace_words(*flags)),
             Step::LoopbackUp => f.write_str("ioctl(SIOCSIFFLAGS, \"lo\", IFF_UP)"),
             Step::Secede => f.write_str("mount(\"\", \"/\", \"\", SLAVE|REC)"),

@@ -98,6 +98,7 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
         sysctls: &spec.sysctls,
     };
     isolate::leave(&mut b, &isolation)?;
+    cgroupfs::give(&mut b, input);
     rootfs::mounts(&mut b, input)?;
     isolate::settle(&mut b, &isolation);
 

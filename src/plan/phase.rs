@@ -12,6 +12,7 @@ impl Step {
             | Step::LeaveGroups
             | Step::GiveStreams { .. }
             | Step::RaiseLimit { .. }
+            | Step::GiveCgroup { .. }
             | Step::Unshare { .. }
             | Step::LoopbackUp
             | Step::Secede => Phase::Isolate,

@@ -119,6 +119,11 @@ pub enum Step {
         resource: u32,
         hard: u64,
     },
+    /// The container's cgroup (of v2) and the files of it that delegation is about (cgroups(7)) are given to `uid` of the
+    /// host: it may make cgroups below.
+    GiveCgroup {
+        uid: u32,
+    },
     /// unshare(2): the cgroup namespace, whose root is the cgroup that the child has entered.
     Unshare {
         flags: u64,
