@@ -31,7 +31,11 @@ pub(super) fn perform<'a>(
             registers.label = Some(enter::open_label(file)?);
             Ok(())
         }
-        Step::SetNs { slot, flags } => sys::namespace::join(lent.slot(*slot)?.fd, *flags),
+        Step::SetNs { slot, flags } => {
+            sys::namespace::join(lent.slot(*slot)?.fd, *flags)?;
+            // A user namespace of somebody else's sets this to fs.suid_dumpable.
+            sys::identity::undumpable()
+        }
         Step::LeaveGroups => sys::identity::set_groups(&[]),
         Step::GiveStreams { uid } => console::give_all(lent, *uid),
         Step::RaiseLimit { resource, hard } => sys::limits::raise_hard_limit(*resource, *hard),
