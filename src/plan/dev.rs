@@ -1,6 +1,7 @@
 //! /dev: the default nodes, the spec's, the links, the console (config-linux.md, "Default Devices").
 
 use super::builder::{root_path, Builder};
+use super::mount::binds_follow;
 use super::{Host, Open, RootPath, Step};
 use crate::error::Result;
 use crate::spec::mount::{Attributes, Propagation, Source};
@@ -42,16 +43,17 @@ pub(super) fn all(b: &mut Builder, spec: &Spec, host: &Host) -> Result<()> {
             own.push((field, device.path.as_str(), node));
         }
     }
+    let follow = binds_follow(spec);
     for (name, major, minor) in DEFAULT {
         let path = root_path("linux.devices", name)?;
         if !made.contains(&path) {
             let mode = libc::S_IFCHR | 0o666;
             let node = Step::Mknod { path, mode, major, minor, uid: 0, gid: 0 };
-            make(b, "linux.devices".into(), name, node)?;
+            make(b, "linux.devices".into(), name, node, follow)?;
         }
     }
     for (field, name, node) in own {
-        make(b, field, name, node)?;
+        make(b, field, name, node, follow)?;
     }
     for (path, target) in LINKS {
         b.step(
@@ -68,15 +70,19 @@ pub(super) fn all(b: &mut Builder, spec: &Spec, host: &Host) -> Result<()> {
 
 /// In a user namespace mknod(2) makes no devices: the host's node of the same name is bound, as in runc, with the
 /// owner and the mode that it has.
-fn make(b: &mut Builder, field: String, name: &str, node: Step) -> Result<()> {
+fn make(b: &mut Builder, field: String, name: &str, node: Step, follow: Option<Propagation>) -> Result<()> {
     let step = match node {
         Step::Mknod { path, mode, major, minor, .. }
             if b.user.is_some() && mode & libc::S_IFMT != libc::S_IFIFO =>
         {
             let kind = mode & libc::S_IFMT;
             let slot = b.open(field.clone(), Open::Device { path: name.into(), kind, major, minor })?;
-            let private = Propagation { flag: libc::MS_PRIVATE, recursive: false };
-            Step::Attach { slot, target: path, attributes: Attributes::default(), propagation: vec![private] }
+            Step::Attach {
+                slot,
+                target: path,
+                attributes: Attributes::default(),
+                propagation: follow.into_iter().collect(),
+            }
         }
         node => node,
     };

@@ -118,7 +118,7 @@ fn a_read_only_root_with_binds_and_devices_is_as_with_runc() {
     bundle.spec["root"]["readonly"] = true.into();
     let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
     mounts.push(json!({
-        "destination": "/volume", "type": "bind", "source": outside.path(), "options": ["rbind", "rslave", "ro"]
+        "destination": "/volume", "type": "bind", "source": outside.path(), "options": ["rbind", "rprivate", "ro"]
     }));
     mounts.push(
         json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] }),
