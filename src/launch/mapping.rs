@@ -10,7 +10,7 @@ use crate::init;
 use crate::plan::step::Mappings;
 use crate::plan::Field;
 use crate::sys::clone::clone;
-use crate::sys::fd::{AsFd, OwnedFd};
+use crate::sys::fd::{self, AsFd, OwnedFd};
 use crate::sys::{signal, socket, wait};
 use std::convert::Infallible;
 use std::fs::File;
@@ -19,6 +19,7 @@ use std::io::Write;
 /// `field` is where the maps come from: `linux.uidMappings` or `mounts[3].uidMappings`.
 pub(super) fn namespace(reaper: &Reaper, mappings: &Mappings, field: &Field) -> Result<OwnedFd> {
     let (ours, theirs) = socket::pair().context(|| "socketpair(SOCK_SEQPACKET)")?;
+    let theirs = fd::above_standard(theirs).context(|| "fcntl(F_DUPFD_CLOEXEC)")?;
     let mask = signal::block_all().context(|| "sigprocmask")?;
     let make = || {
         clone(libc::CLONE_NEWUSER as u64, None, || -> Infallible { init::hold(theirs.as_fd()) })
