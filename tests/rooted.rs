@@ -12,6 +12,8 @@ mod escapes;
 mod hooks;
 #[path = "rooted/kernels.rs"]
 mod kernels;
+#[path = "rooted/labels.rs"]
+mod labels;
 #[path = "rooted/launches.rs"]
 mod launches;
 #[path = "rooted/matrix.rs"]
