@@ -159,3 +159,26 @@ fn a_namespace_of_somebody_else_can_be_joined() {
     let error = other.create().err().expect("refused").to_string();
     assert!(error.starts_with("mounts[5]: step ") && error.ends_with("(EPERM)"), "{error}");
 }
+
+/// hostNetwork with hostUsers: false: sysfs is the host's, as a bind.
+#[test]
+fn with_the_hosts_network_sys_is_bound() {
+    if !rooted("with_the_hosts_network_sys_is_bound") {
+        return;
+    }
+    let mut bundle = bundle(&["/probe", "report"]);
+    bundle.spec["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|namespace| namespace["type"] != "network");
+    for mount in bundle.spec["mounts"].as_array_mut().unwrap() {
+        if mount["type"] == "sysfs" {
+            *mount = json!({
+                "destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"]
+            });
+        }
+    }
+    let report = same(&bundle);
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(report["namespaces"]["net"], own.to_str().unwrap());
+}
