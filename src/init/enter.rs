@@ -99,6 +99,13 @@ pub(super) fn user(namespace: BorrowedFd<'_>, apart: bool) -> Result<()> {
         Err(Errno::EINVAL) if apart => return Ok(()),
         answer => answer?,
     }
+    if apart {
+        match sys::identity::set_groups(&[]) {
+            // A namespace that forbids it.
+            Err(Errno::EPERM) => {}
+            answer => answer?,
+        }
+    }
     // Where the namespace's owner is somebody else, the change of capabilities sets this to fs.suid_dumpable.
     sys::identity::undumpable()
 }

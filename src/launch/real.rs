@@ -120,13 +120,25 @@ fn born(plan: &Plan, gate: &OwnedFd, birth: &OwnedFd) -> Result<Child> {
         _ => {
             let mut bytes = [0; Report::SIZE];
             match socket::receive(gate.as_fd(), &mut bytes).context(|| "recvmsg(gate)")? {
-                (Report::SIZE, _) if Report::from_bytes(bytes).errno != 0 => {
-                    Err(failure::error(plan, Report::from_bytes(bytes)))
-                }
-                _ => Err(Error::new(Kind::System, "the process ended while it was made")),
+                (Report::SIZE, _) => match Report::from_bytes(bytes) {
+                    Report { errno: 0, .. } => Err(unfinished()),
+                    // As in `in_pid_namespace`.
+                    Report { errno: libc::ENOMEM, .. } if joins_pids(plan) => Err(gone(Errno::ENOMEM)),
+                    report => Err(failure::error(plan, report)),
+                },
+                _ => Err(unfinished()),
             }
         }
     }
+}
+
+fn unfinished() -> Error {
+    Error::new(Kind::System, "the process ended while it was made")
+}
+
+fn joins_pids(plan: &Plan) -> bool {
+    let pid = libc::CLONE_NEWPID as u64;
+    plan.steps.iter().any(|(step, _)| matches!(step, Step::SetNs { flags, .. } if *flags == pid))
 }
 
 fn open_procs(directory: &OwnedFd) -> Result<OwnedFd> {

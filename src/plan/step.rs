@@ -254,7 +254,7 @@ pub enum Step {
     /// Propagation of the new `/`.
     RootPropagation(Propagation),
     /// setns(2) to the user namespace in `slot`, after everything that the host's root has to do. With `apart` nothing
-    /// where it is that already.
+    /// where it is that already, and else without the host's groups.
     JoinUser {
         slot: Slot,
         apart: bool,

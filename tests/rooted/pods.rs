@@ -135,6 +135,30 @@ fn an_exec_in_a_member_is_where_the_member_is() {
     init.exit.recv_timeout(Duration::from_secs(5)).unwrap();
 }
 
+#[test]
+fn a_pod_whose_first_process_has_ended_takes_no_member() {
+    if !rooted("a_pod_whose_first_process_has_ended_takes_no_member") {
+        return;
+    }
+    let pod = Pod::new();
+    let mut member = pod.member(&["/probe", "report"], &[&SHARED[..], &["pid"]].concat());
+    // Held open: the namespaces outlive the pod.
+    let namespaces = member.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    let held: Vec<_> = namespaces
+        .iter_mut()
+        .filter_map(|namespace| {
+            let file = std::fs::File::open(namespace["path"].as_str()?).unwrap();
+            namespace["path"] = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+            Some(file)
+        })
+        .collect();
+    drop(pod);
+    let error = member.create().err().expect("refused");
+    assert_eq!(held.len(), 5);
+    assert_eq!(error.kind(), shoal::error::Kind::State, "{error}");
+    assert!(error.to_string().starts_with("the first process of the pid namespace has ended"), "{error}");
+}
+
 /// `docker run --network container:x` with remapped users: another user namespace owns what is joined.
 #[test]
 fn a_namespace_of_somebody_else_can_be_joined() {
