@@ -19,7 +19,7 @@ mod request;
 
 pub use member::records as member_records;
 pub use request::{
-    Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus, UserMappings,
+    Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
 };
 
 use super::exit::Exit;

@@ -148,6 +148,7 @@ fn bind(destination: &str, source: &Path, readonly: bool) -> Mount {
         attributes: Attributes { set, ..Attributes::default() },
         propagation: None,
         copy_up: false,
+        idmap: None,
     }
 }
 
