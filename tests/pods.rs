@@ -6,6 +6,8 @@ mod bad;
 mod freeze;
 #[path = "pods/members.rs"]
 mod members;
+#[path = "pods/users.rs"]
+mod users;
 #[path = "pods/world.rs"]
 mod world;
 

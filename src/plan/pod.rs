@@ -49,6 +49,10 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
     }
     isolate::settle(&mut b, &isolation);
     if let Some(root) = input.root {
+        if namespaces.user != Ns::Host {
+            // What was mounted outside is locked, and no root to pivot to; a bind of it is.
+            b.step("root", Step::BindRoot { target: host_path("root", root)? });
+        }
         b.step("root", Step::OpenRoot { target: host_path("root", root)?, private: true });
     }
     isolate::become_root(&mut b, &isolation);
