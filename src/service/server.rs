@@ -34,6 +34,10 @@ const FIRST_CONNECTION: u64 = 16;
 /// How long the end waits for peers to read what they were answered: that may be the answer to a shutdown.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How long the end then waits for them to hang up. A client in Go that reads an answer and the end of the connection in
+/// one go tells its caller of either, by chance; containerd hangs up once it has the answer to a shutdown.
+const FAREWELL: Duration = Duration::from_millis(250);
+
 /// Answers a request, or keeps the reply for later.
 pub type Handler = Box<dyn Fn(Request, Reply) + Send + Sync>;
 
@@ -166,9 +170,14 @@ impl Server {
                 }
             }
         }
-        let end = Instant::now() + LAST_WORDS;
-        for (_, connection) in lock(&self.connections).open.drain() {
-            connection.finish(end);
+        let now = Instant::now();
+        let open: Vec<_> = lock(&self.connections).open.drain().map(|(_, connection)| connection).collect();
+        for connection in &open {
+            connection.finish(now + LAST_WORDS);
+        }
+        let end = Instant::now() + FAREWELL;
+        for connection in &open {
+            connection.outlive(now.checked_sub(LAST_WORDS).unwrap_or(now), end);
             connection.close();
         }
     }
