@@ -4,16 +4,16 @@ mod testbed;
 
 /// Declares cases: each becomes four tests, named so that the two dockerds are busy side by side.
 macro_rules! cases {
-    ($($name:ident),* $(,)?) => { $( mod $name {
-        use crate::testbed::{docker_case, Runtime::*, Suite::*};
+    ($ids:ident: $($name:ident),* $(,)?) => { $( mod $name {
+        use crate::testbed::{docker_case, Ids, Runtime::*, Suite::*};
         #[test]
-        fn runc_on_docker_26() { docker_case(Trixie, Runc, stringify!($name), super::$name) }
+        fn runc_on_docker_26() { docker_case(Trixie, Ids::$ids, Runc, stringify!($name), super::$name) }
         #[test]
-        fn runc_on_docker_28() { docker_case(Forky, Runc, stringify!($name), super::$name) }
+        fn runc_on_docker_28() { docker_case(Forky, Ids::$ids, Runc, stringify!($name), super::$name) }
         #[test]
-        fn shoal_on_docker_26() { docker_case(Trixie, Shoal, stringify!($name), super::$name) }
+        fn shoal_on_docker_26() { docker_case(Trixie, Ids::$ids, Shoal, stringify!($name), super::$name) }
         #[test]
-        fn shoal_on_docker_28() { docker_case(Forky, Shoal, stringify!($name), super::$name) }
+        fn shoal_on_docker_28() { docker_case(Forky, Ids::$ids, Shoal, stringify!($name), super::$name) }
     } )* };
 }
 
@@ -21,3 +21,5 @@ macro_rules! cases {
 mod flags;
 #[path = "docker/life.rs"]
 mod life;
+#[path = "docker/users.rs"]
+mod users;

@@ -1,8 +1,8 @@
 //! Golden plans: what each spec of `golden/specs` is compiled to on a v1 and on a v2 host, as text.
 //!
 //! The specs of ctr and docker are what these programs wrote (containerd 1.7.24 and 2.1.9, docker 26.1.5 and
-//! 28.5.2; long lists of devices and system calls are cut). Those of the kubelet's runtime and of nerdctl follow
-//! their code. `SHOAL_BLESS=1 cargo test --test golden` writes the plans anew: read the difference.
+//! 28.5.2; long lists of devices and system calls are cut). Those of the kubelet's runtime, of
+//! nerdctl and those with user namespaces follow their code. `SHOAL_BLESS=1 cargo test --test golden` writes the plans anew: read the difference.
 
 #[path = "golden/case.rs"]
 mod case;

@@ -12,13 +12,21 @@ mod escapes;
 mod hooks;
 #[path = "rooted/kernels.rs"]
 mod kernels;
+#[path = "rooted/labels.rs"]
+mod labels;
 #[path = "rooted/launches.rs"]
 mod launches;
 #[path = "rooted/matrix.rs"]
 mod matrix;
+#[path = "rooted/owners.rs"]
+mod owners;
+#[path = "rooted/pods.rs"]
+mod pods;
 #[path = "rooted/reports.rs"]
 mod reports;
 #[path = "rooted/roots.rs"]
 mod roots;
 #[path = "testbed/skip.rs"]
 mod skip;
+#[path = "rooted/users.rs"]
+mod users;

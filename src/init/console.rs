@@ -63,6 +63,11 @@ pub(super) fn streams(lent: &Lent<'_>, uid: u32) -> Result<()> {
     Ok(())
 }
 
+/// To a user of the host, from outside of a user namespace.
+pub(super) fn give_all(lent: &Lent<'_>, uid: u32) -> Result<()> {
+    lent.ends.into_iter().flatten().try_for_each(|end| give(end, uid))
+}
+
 /// The container's own null device. The host's is one inode for everybody: whoever has a descriptor of it and is
 /// root may change its mode and its owner.
 fn null() -> Result<OwnedFd> {

@@ -5,7 +5,7 @@ use crate::plan::step::SchedAttr;
 use crate::sys::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::sys::limits::{self, Schedule};
 use crate::sys::walk::PathBuffer;
-use crate::sys::{exec, mount, root, Errno, Result};
+use crate::sys::{self, exec, mount, root, Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
@@ -74,6 +74,40 @@ fn decimal(number: i32, room: &mut [u8; 12]) -> &[u8] {
         first = at;
     }
     room.get(first..).unwrap_or(&[])
+}
+
+/// What /sys/kernel/cgroup/delegate names. Not all kernels have all of them.
+const DELEGATED: [&CStr; 5] =
+    [c"cgroup.procs", c"cgroup.threads", c"cgroup.subtree_control", c"memory.oom.group", c"memory.reclaim"];
+
+/// The group stays.
+pub(super) fn give_cgroup(cgroup: BorrowedFd<'_>, uid: u32) -> Result<()> {
+    root::give(cgroup, c".", uid, u32::MAX)?;
+    for name in DELEGATED {
+        match root::give(cgroup, name, uid, u32::MAX) {
+            Err(Errno::ENOENT) => {}
+            answer => answer?,
+        }
+    }
+    Ok(())
+}
+
+/// Into a user namespace. `apart`: the kernel says EINVAL where it is the caller's own already (and for a caller with
+/// threads, which this is not).
+pub(super) fn user(namespace: BorrowedFd<'_>, apart: bool) -> Result<()> {
+    match sys::namespace::join(namespace, libc::CLONE_NEWUSER as u64) {
+        Err(Errno::EINVAL) if apart => return Ok(()),
+        answer => answer?,
+    }
+    if apart {
+        match sys::identity::set_groups(&[]) {
+            // A namespace that forbids it.
+            Err(Errno::EPERM) => {}
+            answer => answer?,
+        }
+    }
+    // Where the namespace's owner is somebody else, the change of capabilities sets this to fs.suid_dumpable.
+    sys::identity::undumpable()
 }
 
 /// pivot_root(2) with the old root on top of the new, from where it is detached: no directory for it is needed.

@@ -9,8 +9,9 @@
 //!
 //! | it sends | it means |
 //! | --- | --- |
-//! | step, 0 | it waits at this step (`Hooks` or `Gate`) for one byte |
+//! | step, 0 | it waits at this step (`Hooks`, `Sibling` or `Gate`) for one byte |
 //! | step, 0, a descriptor | the master of the terminal that this step (`Console`) has made |
+//! | a pid, a pidfd (on a socket of their own) | this process (`Sibling`) goes on in the sender's stead |
 //! | step, errno | this step failed; it has ended |
 //! | nothing, end of file | the program runs |
 //!
@@ -31,7 +32,7 @@ use crate::plan::step::{Slot, Step};
 use crate::plan::Field;
 use crate::sys;
 use crate::sys::exec::Arguments;
-use crate::sys::fd::{BorrowedFd, RawFd};
+use crate::sys::fd::{AsRawFd, BorrowedFd, RawFd};
 use ::core::prelude::rust_2021::*;
 
 mod console;
@@ -45,6 +46,7 @@ mod perform;
 mod privileges;
 mod program;
 mod registers;
+mod sibling;
 
 /// A report of the child: which step, and the errno (0: it waits there).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +87,12 @@ pub struct Lent<'a> {
     /// Every descriptor below, sorted: all others are closed.
     pub keep: &'a [RawFd],
     pub gate: BorrowedFd<'a>,
+    /// Where a plan has a `Sibling`: how its pid and pidfd come to the shim.
+    pub birth: Option<BorrowedFd<'a>>,
     pub ends: Option<[BorrowedFd<'a>; 3]>,
     pub opened: &'a [Opened<'a>],
+    /// The directory of the container's cgroup, for a plan that gives it away.
+    pub cgroup: Option<BorrowedFd<'a>>,
     /// `cgroup.procs` files to enter by.
     pub cgroups: &'a [BorrowedFd<'a>],
     pub arguments: &'a Arguments<'a>,
@@ -104,7 +110,21 @@ pub const FAILED: i32 = 1;
 /// Runs in the child.
 pub fn run(lent: &Lent<'_>) -> ! {
     let mut step = Report::BEFORE;
-    let errno = match walk(lent, &mut step) {
+    // First of all: what the shim and its other containers have open is none of this process's business.
+    let walked = sys::fd::close_all_but(lent.keep).and_then(|()| walk(lent, 0, &mut step));
+    fail(lent, step, walked)
+}
+
+/// The process that was born at the step before `first`, with all that its parent had.
+fn run_sibling(lent: &Lent<'_>, birth: BorrowedFd<'_>, first: u32) -> ! {
+    let mut step = Report::BEFORE;
+    // The shim waits for its end of file.
+    let walked = sys::fd::close_lent(birth).and_then(|()| walk(lent, first, &mut step));
+    fail(lent, step, walked)
+}
+
+fn fail(lent: &Lent<'_>, step: u32, walked: sys::Result<()>) -> ! {
+    let errno = match walked {
         Ok(()) => sys::Errno::ENOEXEC,
         Err(errno) => errno,
     };
@@ -114,10 +134,17 @@ pub fn run(lent: &Lent<'_>) -> ! {
     sys::exec::exit(FAILED)
 }
 
-/// Walks to the execve(2); `step` is where it is. A plan that ends without one is an error too.
-fn walk(lent: &Lent<'_>, step: &mut u32) -> sys::Result<()> {
-    // First of all: what the shim and its other containers have open is none of this process's business.
-    sys::fd::close_all_but(lent.keep)?;
+/// A process that does nothing until the other end of `until` is closed: it holds the namespaces that it was made in.
+pub fn hold(until: BorrowedFd<'_>) -> ! {
+    let code = match sys::fd::close_all_but(&[until.as_raw_fd()]).and_then(|()| sys::identity::undumpable()) {
+        Ok(()) => sys::fd::read(until, &mut [0u8; 1]).map_or(FAILED, |_| 0),
+        Err(_) => FAILED,
+    };
+    sys::exec::exit(code)
+}
+
+/// Walks from step `first` to the execve(2); `step` is where it is. A plan that ends without one is an error too.
+fn walk(lent: &Lent<'_>, first: u32, step: &mut u32) -> sys::Result<()> {
     // Until the execve(2), or a process that is in this pid namespace already could open our /proc/<pid>/fd and
     // our memory, which is the shim's (CVE-2016-9962).
     sys::identity::undumpable()?;
@@ -125,7 +152,7 @@ fn walk(lent: &Lent<'_>, step: &mut u32) -> sys::Result<()> {
     // Modes in the plan are exact.
     sys::limits::set_umask(0);
     let mut registers = registers::Registers::new();
-    for (number, (act, _)) in (0u32..).zip(lent.steps) {
+    for (number, (act, _)) in (0u32..).zip(lent.steps).skip(first as usize) {
         *step = number;
         perform::perform(act, number, lent, &mut registers)?;
     }

@@ -163,6 +163,14 @@ pub(super) fn rootfs(fstype: &CStr, source: &CStr, target: &CStr, flags: u64, da
     Ok(())
 }
 
+/// Covers what is at `path` by a copy with other owners.
+pub(super) fn map_ids(namespace: BorrowedFd<'_>, path: &CStr) -> Result<()> {
+    let tree = mount::clone_tree(path, false)?;
+    mount::map_ids(tree.as_fd(), namespace, false)?;
+    let target = fd::open(path, libc::O_PATH, 0)?;
+    mount::attach(tree.as_fd(), target.as_fd())
+}
+
 /// An OCI mount with `remount`: what is mounted at `target` gets other attributes. EINVAL where nothing is.
 pub(super) fn remount(root: BorrowedFd<'_>, target: &RootPath, attributes: Attributes) -> Result<()> {
     let target = root::open(root, target.as_c_str(), libc::O_PATH)?;

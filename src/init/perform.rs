@@ -1,7 +1,7 @@
 //! One step, one act.
 
 use super::registers::Registers;
-use super::{console, enter, home, masks, mounts, nodes, privileges, program, Lent};
+use super::{console, enter, home, masks, mounts, nodes, privileges, program, sibling, Lent};
 use crate::plan::step::Step;
 use crate::sys::fd::{self, AsFd};
 use crate::sys::root::{self, Missing};
@@ -31,7 +31,15 @@ pub(super) fn perform<'a>(
             registers.label = Some(enter::open_label(file)?);
             Ok(())
         }
-        Step::SetNs { slot, flags } => sys::namespace::join(lent.slot(*slot)?.fd, *flags),
+        Step::SetNs { slot, flags } => {
+            sys::namespace::join(lent.slot(*slot)?.fd, *flags)?;
+            // A user namespace of somebody else's sets this to fs.suid_dumpable.
+            sys::identity::undumpable()
+        }
+        Step::LeaveGroups => sys::identity::set_groups(&[]),
+        Step::GiveStreams { uid } => console::give_all(lent, *uid),
+        Step::RaiseLimit { resource, hard } => sys::limits::raise_hard_limit(*resource, *hard),
+        Step::GiveCgroup { uid } => lent.cgroup.map_or(Ok(()), |cgroup| enter::give_cgroup(cgroup, *uid)),
         Step::Unshare { flags } => sys::namespace::unshare(*flags),
         Step::LoopbackUp => sys::network::loopback_up(),
         Step::Secede => sys::mount::mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None),
@@ -52,6 +60,14 @@ pub(super) fn perform<'a>(
                 sys::exec::chdir(c"/")?;
             }
             Ok(())
+        }
+        Step::Idmap { namespace, path } => mounts::map_ids(lent.slot(*namespace)?.fd, path),
+        Step::BecomeRoot { unshare } => {
+            privileges::become_root()?;
+            match unshare {
+                0 => Ok(()),
+                flags => sys::namespace::unshare(*flags),
+            }
         }
         Step::BindRoot { target } => {
             sys::mount::mount(Some(target), target, None, libc::MS_BIND | libc::MS_REC, None)
@@ -107,6 +123,7 @@ pub(super) fn perform<'a>(
             let flags = propagation.flag | if propagation.recursive { libc::MS_REC } else { 0 };
             sys::mount::mount(None, c"/", None, flags, None)
         }
+        Step::JoinUser { slot, apart } => enter::user(lent.slot(*slot)?.fd, *apart),
         Step::Hostname(name) => sys::identity::set_hostname(name.to_bytes()),
         Step::Domainname(name) => sys::identity::set_domainname(name.to_bytes()),
 
@@ -143,6 +160,7 @@ pub(super) fn perform<'a>(
         Step::Workdir { path, retry } => enter::workdir(registers, path, *retry),
         Step::Capabilities(sets) => privileges::capabilities(sets),
 
+        Step::Sibling { flags } => sibling::make(lent, number, *flags),
         Step::FindProgram { candidates, .. } => {
             registers.program = Some(program::find(candidates)?);
             Ok(())

@@ -20,6 +20,13 @@ pub(super) fn bounding_set(keep: u64, last: u8) -> Result<()> {
     Ok(())
 }
 
+/// Root of the user namespace that has just been entered.
+pub(super) fn become_root() -> Result<()> {
+    identity::set_gid(0)?;
+    identity::set_uid(0)?;
+    identity::undumpable()
+}
+
 pub(super) fn set_ids(uid: u32, gid: u32) -> Result<()> {
     identity::keep_capabilities()?;
     identity::set_gid(gid)?;

@@ -131,6 +131,9 @@ fn plan(hook: &Hook, bundle: &Path, inside: bool) -> Result<Plan> {
         plan.opens.push((Open::Init, "".into()));
         plan.pid_namespace = Some(Slot(0));
         steps.push(Step::SetNs { slot: Slot(0), flags: flags as u64 });
+        // As the root of the container's user namespace, where it has one: as in runc.
+        steps.push(Step::JoinUser { slot: Slot(0), apart: true });
+        steps.push(Step::BecomeRoot { unshare: 0 });
     }
     steps.extend([
         Step::SetSid,

@@ -7,6 +7,7 @@
 mod failure;
 mod holder;
 pub mod hooks;
+mod mapping;
 mod opens;
 mod real;
 mod reaper;

@@ -1,8 +1,9 @@
 //! What a plan lets the shim open before the clone.
 
 use super::failure::not_opened;
+use super::{mapping, Reaper};
 use crate::error::{invalid, Context, Error, Kind, Result};
-use crate::plan::{Field, Open};
+use crate::plan::{Field, Idmapped, Open};
 use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::{loop_device, mount, namespace, Errno};
 use std::ffi::CString;
@@ -15,18 +16,51 @@ pub(super) struct Lending {
     pub(super) directory: bool,
 }
 
-pub(super) fn all(opens: &[(Open, Field)], init: Option<BorrowedFd<'_>>) -> Result<Vec<Lending>> {
-    opens.iter().map(|(open, field)| one(open, field, init)).collect()
+pub(super) fn all(
+    opens: &[(Open, Field)],
+    init: Option<BorrowedFd<'_>>,
+    reaper: &Reaper,
+) -> Result<Vec<Lending>> {
+    let mut opened = Vec::with_capacity(opens.len());
+    for (open, field) in opens {
+        let lending = one(open, field, init, reaper, &opened)?;
+        opened.push(lending);
+    }
+    Ok(opened)
 }
 
-fn one(open: &Open, field: &Field, init: Option<BorrowedFd<'_>>) -> Result<Lending> {
+/// `before`: what has been opened so far.
+fn one(
+    open: &Open,
+    field: &Field,
+    init: Option<BorrowedFd<'_>>,
+    reaper: &Reaper,
+    before: &[Lending],
+) -> Result<Lending> {
     let (opened, directory) = match open {
-        Open::Tree { path, recursive } => {
+        Open::Tree { path, recursive, idmap } => {
             let name = c_path(path, field)?;
             let tree = not_opened(mount::clone_tree(&name, *recursive), field, path)?;
+            if let Some(Idmapped { namespace, recursive }) = idmap {
+                let namespace = before.get(usize::from(namespace.0));
+                let namespace =
+                    namespace.ok_or_else(|| Error::new(Kind::Bug, "a slot that the plan has not"))?;
+                mount::map_ids(tree.as_fd(), namespace.fd.as_fd(), *recursive)
+                    .context(|| format!("{field} {path:?}: mount_setattr(MOUNT_ATTR_IDMAP)"))?;
+            }
             let stat = not_opened(fd::stat(tree.as_fd()), field, path)?;
             (tree, stat.is_directory())
         }
+        Open::Device { path, kind, major, minor } => {
+            let name = c_path(path, field)?;
+            let node = not_opened(mount::clone_tree(&name, false), field, path)?;
+            let stat = not_opened(fd::stat(node.as_fd()), field, path)?;
+            if stat.kind() != *kind || stat.device != libc::makedev(*major, *minor) {
+                return Err(invalid(format!("{field} {path:?}: the host has another device there")));
+            }
+            (node, false)
+        }
+        Open::UserNamespace(mappings) => (mapping::namespace(reaper, mappings, field)?, false),
         Open::Namespace { path, kind, apart } => {
             let name = c_path(path, field)?;
             let file = not_opened(fd::open(&name, libc::O_RDONLY, 0), field, path)?;
@@ -81,6 +115,7 @@ fn refuse_own(file: BorrowedFd<'_>, kind: u64, changes: &str, field: &Field, pat
         Ok(libc::CLONE_NEWNET) => [c"/proc/self/ns/net", c"/proc/1/ns/net"],
         Ok(libc::CLONE_NEWIPC) => [c"/proc/self/ns/ipc", c"/proc/1/ns/ipc"],
         Ok(libc::CLONE_NEWUTS) => [c"/proc/self/ns/uts", c"/proc/1/ns/uts"],
+        Ok(libc::CLONE_NEWUSER) => [c"/proc/self/ns/user", c"/proc/1/ns/user"],
         _ => return Err(Error::new(Kind::Bug, format!("{field}: a namespace that nothing changes"))),
     };
     let inode = |file: BorrowedFd<'_>| fd::stat(file).map(|stat| stat.inode);
@@ -88,7 +123,11 @@ fn refuse_own(file: BorrowedFd<'_>, kind: u64, changes: &str, field: &Field, pat
     let found = inode(file).context(|| format!("fstat({path:?})"))?;
     // The first process may be out of sight; the own namespace must not be.
     if inode_of(own).context(|| format!("{own:?}"))? == found || inode_of(first) == Ok(found) {
-        return Err(invalid(format!("{field} {path:?}: the host's, which {changes} would change")));
+        let why = match kind == libc::CLONE_NEWUSER as u64 {
+            true => "is no user namespace for a container".to_owned(),
+            false => format!("{changes} would change"),
+        };
+        return Err(invalid(format!("{field} {path:?}: the host's, which {why}")));
     }
     Ok(())
 }

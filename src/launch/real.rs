@@ -2,7 +2,7 @@
 
 use super::reaper::{died, Kept, Reaper};
 use super::waiting::{Waiting, GONE};
-use super::{failure, opens, Launcher, Order};
+use super::{failure, opens, Launcher, OnExit, Order};
 use crate::cgroup::Entry;
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::{self, Lent, Opened, Report};
@@ -38,6 +38,8 @@ struct Prepared {
     procs: Vec<OwnedFd>,
     into: Option<OwnedFd>,
     gate: OwnedFd,
+    birth: Option<OwnedFd>,
+    cgroup: Option<OwnedFd>,
 }
 
 impl Launcher for Real {
@@ -45,12 +47,17 @@ impl Launcher for Real {
         let Order { plan, ends, mut entry, init, hooks, on_exit } = order;
         // Until the child is in its cgroup, which it is when it has come to the gate.
         let _hold = entry.hold.take();
-        let opened = opens::all(&plan.opens, init)?;
+        let opened = opens::all(&plan.opens, init, &self.reaper)?;
         let (gate, theirs) = socket::pair().context(|| "socketpair(SOCK_SEQPACKET)")?;
         let mut prepared = prepare(opened, ends, entry, theirs)?;
-        let process = self.reaper.spawn(|| make_in_cgroup(plan, &mut prepared), on_exit)?;
-        // The child has its copies; as long as ours are open, their ends are not seen.
-        drop(prepared);
+        let process = if plan.steps.iter().any(|(step, _)| matches!(step, Step::Sibling { .. })) {
+            self.launch_sibling(plan, prepared, &gate, on_exit)?
+        } else {
+            let process = self.reaper.spawn(|| make_in_cgroup(plan, &mut prepared), on_exit)?;
+            // The child has its copies; as long as ours are open, their ends are not seen.
+            drop(prepared);
+            process
+        };
         match listen(plan, &gate, &process, hooks) {
             Ok(console) => {
                 let later = failure::after_gate(plan);
@@ -62,13 +69,82 @@ impl Launcher for Real {
             }
             Err(error) => {
                 drop(gate);
-                // It ends by itself, but for one that hangs in a call, e.g. on a dead network filesystem.
-                let _ = wait::signal(process.child.pidfd.as_fd(), libc::SIGKILL);
-                process.ended.wait(GONE);
+                end(&process);
                 Err(error)
             }
         }
     }
+}
+
+/// It ends by itself, but for one that hangs in a call, e.g. on a dead network filesystem.
+fn end(process: &Kept) {
+    let _ = wait::signal(process.child.pidfd.as_fd(), libc::SIGKILL);
+    process.ended.wait(GONE);
+}
+
+impl Real {
+    /// Makes the process that walks up to the plan's `Sibling`, and then, as the reaper holds still, has it make the
+    /// process that the plan is for: that one is entered before its exit can come. The first one ends by itself.
+    fn launch_sibling(
+        &self,
+        plan: &Plan,
+        mut prepared: Prepared,
+        gate: &OwnedFd,
+        on_exit: OnExit,
+    ) -> Result<Kept> {
+        let (birth, theirs) = socket::pair().context(|| "socketpair(SOCK_SEQPACKET)")?;
+        prepared.birth = Some(fd::above_standard(theirs).context(|| "fcntl(F_DUPFD_CLOEXEC)")?);
+        // It is the second process that enters the cgroup: two may be more than its limit.
+        if let Some(directory) = prepared.into.take() {
+            prepared.procs.push(open_procs(&directory)?);
+            prepared.cgroup = Some(fd::above_standard(directory).context(|| "fcntl(F_DUPFD_CLOEXEC)")?);
+        }
+        let first = self.reaper.spawn(|| make(plan, &prepared), Box::new(|_| {}))?;
+        drop(prepared);
+        let made = listen(plan, gate, &first, &mut |_, _| Ok(()))
+            .and_then(|_| self.reaper.spawn(|| born(plan, gate, &birth), on_exit));
+        if made.is_err() {
+            end(&first);
+        }
+        made
+    }
+}
+
+/// Says the word to the process that waits at `Sibling`; the process that it has made.
+fn born(plan: &Plan, gate: &OwnedFd, birth: &OwnedFd) -> Result<Child> {
+    socket::send(gate.as_fd(), &[1], None).context(|| "send(gate)")?;
+    let mut bytes = [0; 4];
+    match socket::receive(birth.as_fd(), &mut bytes).context(|| "recvmsg(birth)")? {
+        (4, Some(pidfd)) => Ok(Child { pid: u32::from_ne_bytes(bytes), pidfd }),
+        // Nobody has the other end any more: so there is a report, or nobody who could send one.
+        _ => {
+            let mut bytes = [0; Report::SIZE];
+            match socket::receive(gate.as_fd(), &mut bytes).context(|| "recvmsg(gate)")? {
+                (Report::SIZE, _) => match Report::from_bytes(bytes) {
+                    Report { errno: 0, .. } => Err(unfinished()),
+                    // As in `in_pid_namespace`.
+                    Report { errno: libc::ENOMEM, .. } if joins_pids(plan) => Err(gone(Errno::ENOMEM)),
+                    report => Err(failure::error(plan, report)),
+                },
+                _ => Err(unfinished()),
+            }
+        }
+    }
+}
+
+fn unfinished() -> Error {
+    Error::new(Kind::System, "the process ended while it was made")
+}
+
+fn joins_pids(plan: &Plan) -> bool {
+    let pid = libc::CLONE_NEWPID as u64;
+    plan.steps.iter().any(|(step, _)| matches!(step, Step::SetNs { flags, .. } if *flags == pid))
+}
+
+fn open_procs(directory: &OwnedFd) -> Result<OwnedFd> {
+    let procs = fd::open_at(directory.as_fd(), c"cgroup.procs", libc::O_WRONLY, 0);
+    let procs = procs.context(|| "open(cgroup.procs)")?;
+    fd::above_standard(procs).context(|| "fcntl(F_DUPFD_CLOEXEC)")
 }
 
 fn prepare(opened: Vec<opens::Lending>, ends: Option<Ends>, entry: Entry, gate: OwnedFd) -> Result<Prepared> {
@@ -78,7 +154,7 @@ fn prepare(opened: Vec<opens::Lending>, ends: Option<Ends>, entry: Entry, gate: 
         None => None,
     };
     let procs = entry.procs.into_iter().map(move_up).collect::<Result<Vec<_>>>()?;
-    Ok(Prepared { opened, ends, procs, into: entry.into, gate: move_up(gate)? })
+    Ok(Prepared { opened, ends, procs, into: entry.into, gate: move_up(gate)?, birth: None, cgroup: None })
 }
 
 /// clone3(2) puts the child into its cgroup; where it cannot, the child is to write cgroup.procs itself.
@@ -91,9 +167,7 @@ fn make_in_cgroup(plan: &Plan, prepared: &mut Prepared) -> Result<Child> {
     let enters = plan.steps.iter().any(|(step, _)| matches!(step, Step::EnterCgroup));
     match prepared.into.take() {
         Some(directory) if enters && refused.errno().is_some_and(|errno| instead.contains(&errno)) => {
-            let procs = fd::open_at(directory.as_fd(), c"cgroup.procs", libc::O_WRONLY, 0);
-            let procs = procs.context(|| "open(cgroup.procs)")?;
-            prepared.procs.push(fd::above_standard(procs).context(|| "fcntl(F_DUPFD_CLOEXEC)")?);
+            prepared.procs.push(open_procs(&directory)?);
             make(plan, prepared)
         }
         _ => Err(refused),
@@ -121,15 +195,20 @@ fn make(plan: &Plan, prepared: &Prepared) -> Result<Child> {
         prepared.ends.as_ref().map(|[stdin, stdout, stderr]| [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
     let cgroups: Vec<BorrowedFd<'_>> = prepared.procs.iter().map(|fd| fd.as_fd()).collect();
     let lent_fds = opened.iter().map(|opened| opened.fd).chain(ends.into_iter().flatten());
-    let lent_fds = lent_fds.chain(cgroups.iter().copied()).chain([prepared.gate.as_fd()]);
+    let birth = prepared.birth.as_ref().map(|fd| fd.as_fd());
+    let lent_fds = lent_fds.chain(cgroups.iter().copied()).chain([prepared.gate.as_fd()]).chain(birth);
+    let cgroup = prepared.cgroup.as_ref().map(|fd| fd.as_fd());
+    let lent_fds = lent_fds.chain(cgroup);
     let mut keep: Vec<_> = lent_fds.map(|fd| fd.as_raw_fd()).collect();
     keep.sort_unstable();
     let lent = Lent {
         steps: &plan.steps,
         keep: &keep,
         gate: prepared.gate.as_fd(),
+        birth,
         ends,
         opened: &opened,
+        cgroup,
         cgroups: &cgroups,
         arguments: &arguments,
     };
@@ -194,7 +273,7 @@ fn listen(
             return Err(failure::error(plan, report));
         }
         match plan.steps.get(report.step as usize) {
-            Some((Step::Gate, _)) => return Ok(console),
+            Some((Step::Gate | Step::Sibling { .. }, _)) => return Ok(console),
             Some((Step::Console { .. }, _)) => console = passed,
             Some((Step::Hooks, _)) => {
                 hooks(process.child.pid, process.child.pidfd.as_fd())?;

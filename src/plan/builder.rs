@@ -1,5 +1,6 @@
 //! A plan while it grows.
 
+use super::step::Mappings;
 use super::{Field, Open, Plan, RootPath, Slot, Step};
 use crate::error::{invalid, Error, Kind, Result};
 use std::ffi::CString;
@@ -9,6 +10,8 @@ use std::path::{Component, Path, PathBuf};
 #[derive(Default)]
 pub(super) struct Builder {
     pub plan: Plan,
+    /// The container's user namespace, new or joined.
+    pub user: Option<Slot>,
 }
 
 impl Builder {
@@ -22,6 +25,16 @@ impl Builder {
             .map_err(|_| Error::new(Kind::Invalid, format!("{field}: more than 65535 things to open")))?;
         self.plan.opens.push((open, field));
         Ok(Slot(slot))
+    }
+
+    /// A user namespace with these maps: one for all who want the same.
+    pub fn user_namespace(&mut self, field: impl Into<Field>, mappings: &Mappings) -> Result<Slot> {
+        let known =
+            |(open, _): &(Open, Field)| matches!(open, Open::UserNamespace(known) if known == mappings);
+        match self.plan.opens.iter().position(known).and_then(|at| u16::try_from(at).ok()) {
+            Some(slot) => Ok(Slot(slot)),
+            None => self.open(field, Open::UserNamespace(mappings.clone())),
+        }
     }
 
     pub fn warn(&mut self, what: impl Into<String>) {

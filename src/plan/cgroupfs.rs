@@ -2,9 +2,9 @@
 
 use super::builder::{root_path, Builder};
 use super::mount::{attributes, bind, binds_follow, Place};
-use super::{Hierarchy, Input, RootPath, Step};
+use super::{CgroupMounts, Hierarchy, Input, RootPath, Step};
 use crate::error::Result;
-use crate::spec::mount::{Attributes, FsOption, Mount, Propagation};
+use crate::spec::mount::{Attributes, FsOption, Mount, Propagation, Source};
 use crate::spec::Ns;
 use libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use std::ffi::{CStr, CString};
@@ -22,6 +22,25 @@ pub(super) fn v2(b: &mut Builder, place: &Place<'_>, input: &Input<'_>) -> Resul
     let step = mount(c"cgroup2", c"cgroup", Vec::new(), attributes, place.target.clone());
     b.step(place.field.clone(), step);
     Ok(())
+}
+
+/// As in runc: who is root of a user namespace and has a cgroup namespace with a cgroup2 that can be written gets the
+/// cgroup for its own.
+pub(super) fn give(b: &mut Builder, input: &Input<'_>) {
+    let spec = input.spec;
+    let private = b.user.is_some() && spec.namespaces.cgroup == Ns::New;
+    if !private || input.host.cgroups != CgroupMounts::V2 {
+        return;
+    }
+    let writable = |mount: &Mount| {
+        let Source::Filesystem { fstype, .. } = &mount.source else { return false };
+        let cgroup = [c"cgroup", c"cgroup2"].contains(&fstype.as_c_str());
+        cgroup && attributes(mount) & MOUNT_ATTR_RDONLY == 0
+    };
+    let mount = spec.mounts.iter().position(writable);
+    if let (Some(i), Some(uid)) = (mount, spec.mappings.uid_outside(0)) {
+        b.step(format!("mounts[{i}]"), Step::GiveCgroup { uid });
+    }
 }
 
 /// A tmpfs with a directory for each hierarchy of the host, and links for the names of those mounted together.

@@ -1,9 +1,10 @@
 //! /dev: the default nodes, the spec's, the links, the console (config-linux.md, "Default Devices").
 
 use super::builder::{root_path, Builder};
-use super::{Host, RootPath, Step};
+use super::mount::binds_follow;
+use super::{Host, Open, RootPath, Step};
 use crate::error::Result;
-use crate::spec::mount::Source;
+use crate::spec::mount::{Attributes, Propagation, Source};
 use crate::spec::{Process, Spec};
 use std::collections::HashSet;
 
@@ -38,18 +39,21 @@ pub(super) fn all(b: &mut Builder, spec: &Spec, host: &Host) -> Result<()> {
         // /dev/ptmx is the link to the container's own devpts.
         if path.as_c_str() != c"dev/ptmx" && made.insert(path.clone()) {
             let (mode, major, minor) = (device.mode, device.major, device.minor);
-            own.push((field, Step::Mknod { path, mode, major, minor, uid: device.uid, gid: device.gid }));
+            let node = Step::Mknod { path, mode, major, minor, uid: device.uid, gid: device.gid };
+            own.push((field, device.path.as_str(), node));
         }
     }
-    for (path, major, minor) in DEFAULT {
-        let path = root_path("linux.devices", path)?;
+    let follow = binds_follow(spec);
+    for (name, major, minor) in DEFAULT {
+        let path = root_path("linux.devices", name)?;
         if !made.contains(&path) {
             let mode = libc::S_IFCHR | 0o666;
-            b.step("linux.devices", Step::Mknod { path, mode, major, minor, uid: 0, gid: 0 });
+            let node = Step::Mknod { path, mode, major, minor, uid: 0, gid: 0 };
+            make(b, "linux.devices".into(), name, node, follow)?;
         }
     }
-    for (field, step) in own {
-        b.step(field, step);
+    for (field, name, node) in own {
+        make(b, field, name, node, follow)?;
     }
     for (path, target) in LINKS {
         b.step(
@@ -61,6 +65,28 @@ pub(super) fn all(b: &mut Builder, spec: &Spec, host: &Host) -> Result<()> {
         let path = root_path("linux.devices", "/dev/core")?;
         b.step("linux.devices", Step::Symlink { path, target: c"/proc/kcore".into() });
     }
+    Ok(())
+}
+
+/// In a user namespace mknod(2) makes no devices: the host's node of the same name is bound, as in runc, with the
+/// owner and the mode that it has.
+fn make(b: &mut Builder, field: String, name: &str, node: Step, follow: Option<Propagation>) -> Result<()> {
+    let step = match node {
+        Step::Mknod { path, mode, major, minor, .. }
+            if b.user.is_some() && mode & libc::S_IFMT != libc::S_IFIFO =>
+        {
+            let kind = mode & libc::S_IFMT;
+            let slot = b.open(field.clone(), Open::Device { path: name.into(), kind, major, minor })?;
+            Step::Attach {
+                slot,
+                target: path,
+                attributes: Attributes::default(),
+                propagation: follow.into_iter().collect(),
+            }
+        }
+        node => node,
+    };
+    b.step(field, step);
     Ok(())
 }
 

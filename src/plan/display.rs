@@ -3,7 +3,8 @@
 mod plan;
 mod word;
 
-use super::step::{FsOption, Open, RootPath, Slot, Step};
+use super::step::{FsOption, Idmapped, Open, RootPath, Slot, Step};
+use crate::spec::mapping::IdRange;
 use crate::spec::Rlimit;
 use std::ffi::CStr;
 use std::fmt::{self, Display, Formatter};
@@ -15,6 +16,15 @@ struct Q<'a>(&'a CStr);
 impl Display for Q<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", String::from_utf8_lossy(self.0.to_bytes()))
+    }
+}
+
+/// The type of a node.
+fn kind_word(mode: u32) -> &'static str {
+    match mode & libc::S_IFMT {
+        libc::S_IFBLK => "S_IFBLK",
+        libc::S_IFIFO => "S_IFIFO",
+        _ => "S_IFCHR",
     }
 }
 
@@ -46,8 +56,30 @@ impl Display for FsOption {
 impl Display for Open {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Open::Tree { path, recursive: true } => write!(f, "open_tree({path:?}, CLONE|RECURSIVE)"),
-            Open::Tree { path, recursive: false } => write!(f, "open_tree({path:?}, CLONE)"),
+            Open::Tree { path, recursive, idmap } => {
+                let recursive = if *recursive { "|RECURSIVE" } else { "" };
+                write!(f, "open_tree({path:?}, CLONE{recursive})")?;
+                match idmap {
+                    Some(Idmapped { namespace, recursive: false }) => write!(f, ", ids by {namespace}"),
+                    Some(Idmapped { namespace, recursive: true }) => {
+                        write!(f, ", ids by {namespace}, recursively")
+                    }
+                    None => Ok(()),
+                }
+            }
+            Open::Device { path, kind, major, minor } => {
+                let kind = kind_word(*kind);
+                write!(f, "open_tree({path:?}, CLONE), {kind} of makedev({major}, {minor})")
+            }
+            Open::UserNamespace(mappings) => {
+                let ranges = |ranges: &[IdRange]| {
+                    let words =
+                        |range: &IdRange| format!("{}:{}:{}", range.inside, range.outside, range.count);
+                    ranges.iter().map(words).collect::<Vec<_>>().join(", ")
+                };
+                let (uids, gids) = (ranges(&mappings.uids), ranges(&mappings.gids));
+                write!(f, "clone3(user), uid_map [{uids}], gid_map [{gids}]")
+            }
             Open::Namespace { path, kind, apart } => {
                 write!(f, "open({path:?}), a {} namespace", namespace_words(*kind))?;
                 f.write_str(if apart.is_some() { ", not the host's" } else { "" })
@@ -71,6 +103,12 @@ impl Display for Step {
                 write!(f, "open(\"/proc/thread-self/attr/{}\", O_WRONLY)", file.to_string_lossy())
             }
             Step::SetNs { slot, flags } => write!(f, "setns({slot}, {})", namespace_words(*flags)),
+            Step::LeaveGroups => f.write_str("setgroups([])"),
+            Step::GiveStreams { uid } => write!(f, "fchown(0, 1, 2), owner {uid} of the host"),
+            Step::RaiseLimit { resource, hard } => {
+                write!(f, "setrlimit({}, hard limit of at least {hard})", Rlimit::name(*resource))
+            }
+            Step::GiveCgroup { uid } => write!(f, "fchown(cgroup), owner {uid} of the host"),
             Step::Unshare { flags } => write!(f, "unshare({})", namespace_words(*flags)),
             Step::LoopbackUp => f.write_str("ioctl(SIOCSIFFLAGS, \"lo\", IFF_UP)"),
             Step::Secede => f.write_str("mount(\"\", \"/\", \"\", SLAVE|REC)"),
@@ -85,6 +123,14 @@ impl Display for Step {
                     None => write!(f, "mount({}", Q(source))?,
                 }
                 write!(f, ", {}, {}, {flags}, {})", Q(target), Q(fstype), Q(data))
+            }
+            Step::Idmap { namespace, path } => write!(f, "mount({0}, {0}), ids by {namespace}", Q(path)),
+            Step::BecomeRoot { unshare } => {
+                f.write_str("setresgid(0), setresuid(0)")?;
+                match unshare {
+                    0 => Ok(()),
+                    flags => write!(f, ", unshare({})", namespace_words(*flags)),
+                }
             }
             Step::BindRoot { target } => write!(f, "mount({0}, {0}, \"\", BIND|REC)", Q(target)),
             Step::OpenRoot { target, private: true } => {
@@ -126,11 +172,7 @@ impl Display for Step {
             Step::Mkdir { path, mode } => write!(f, "mkdir({path}, 0{mode:o})"),
             Step::Symlink { path, target } => write!(f, "symlink({}, {path})", Q(target)),
             Step::Mknod { path, mode, major, minor, uid, gid } => {
-                let kind = match mode & libc::S_IFMT {
-                    libc::S_IFBLK => "S_IFBLK",
-                    libc::S_IFIFO => "S_IFIFO",
-                    _ => "S_IFCHR",
-                };
+                let kind = kind_word(*mode);
                 let permissions = mode & !libc::S_IFMT;
                 write!(
                     f,
@@ -152,6 +194,8 @@ impl Display for Step {
             Step::Detach { target } => write!(f, "umount2({}, DETACH), or covered", Q(target)),
             Step::MoveRoot => f.write_str("mount(\".\", \"/\", \"\", MOVE), chroot(\".\")"),
             Step::RootPropagation(propagation) => write!(f, "mount(\"\", \"/\"), {}", propagation.word()),
+            Step::JoinUser { slot, apart: false } => write!(f, "setns({slot}, user)"),
+            Step::JoinUser { slot, apart: true } => write!(f, "setns({slot}, user) if it is another one"),
             Step::Hostname(name) => write!(f, "sethostname({})", Q(name)),
             Step::Domainname(name) => write!(f, "setdomainname({})", Q(name)),
 
@@ -212,6 +256,8 @@ impl Display for Step {
                 Caps(sets.ambient)
             ),
 
+            Step::Sibling { flags: 0 } => f.write_str("clone3(CLONE_PARENT)"),
+            Step::Sibling { flags } => write!(f, "clone3(CLONE_PARENT), {}", namespace_words(*flags)),
             Step::FindProgram { name, candidates } => {
                 let candidates: Vec<_> = candidates.iter().map(|path| Q(path)).collect();
                 write!(f, "access({}, X_OK) in [{}]", Q(name), ListOf(&candidates, ", "))

@@ -1,13 +1,27 @@
 //! Into the cgroup and the namespaces.
+//!
+//! A user namespace makes two processes of one. The first is still the host's root: it joins what is joined (a
+//! namespace may be owned by the host), puts the rootfs mounts of the request together, then joins the user namespace
+//! and gives birth to the second, whose new namespaces the user namespace owns therefore. See [`Step::Sibling`].
 
 use super::builder::Builder;
 use super::dress::Label;
-use super::{Open, PodInput, Step};
+use super::{Open, Step};
 use crate::error::Result;
-use crate::spec::{Namespaces, Ns, Spec};
-use std::path::Path;
+use crate::spec::{Mappings, Namespaces, Ns, Process, Spec};
 
-/// CLONE_NEW* as the plan has them, and the spec's word.
+/// What decides on where a first process comes to be.
+pub(super) struct Isolation<'a> {
+    /// None for the process of a pod.
+    pub process: Option<&'a Process>,
+    pub label: Option<&'a Label>,
+    pub namespaces: &'a Namespaces,
+    pub mappings: &'a Mappings,
+    /// What it changes in a namespace of this kind, and must not change in the host's.
+    pub apart: &'a dyn Fn(&str) -> Option<&'static str>,
+}
+
+/// CLONE_NEW* as the plan has them, and the spec's word. The user namespace is none of them.
 fn kinds(ns: &Namespaces) -> [(&'static str, libc::c_int, &Ns); 6] {
     [
         ("ipc", libc::CLONE_NEWIPC, &ns.ipc),
@@ -20,59 +34,100 @@ fn kinds(ns: &Namespaces) -> [(&'static str, libc::c_int, &Ns); 6] {
     ]
 }
 
+/// The word of `linux.namespaces` for a kind.
+fn field(name: &str) -> String {
+    format!("linux.namespaces[{name}]")
+}
+
+const USER: &str = "linux.namespaces[user]";
+/// See [`Step::BecomeRoot`].
+const OF_ROOT: u64 = libc::CLONE_NEWIPC as u64;
+const MOUNT: &str = "linux.namespaces[mount]";
+
 /// What needs the host's /sys/fs/cgroup and /proc, which are out of reach once namespaces are left.
-pub(super) fn host_side(b: &mut Builder, oom_score_adj: Option<i32>, label: Option<&Label>) {
+fn host_side(b: &mut Builder, process: Option<&Process>, label: Option<&Label>) {
     b.step("linux.cgroupsPath", Step::EnterCgroup);
-    if let Some(adj) = oom_score_adj {
+    oom_score_adj(b, process);
+    open_label(b, label);
+}
+
+fn oom_score_adj(b: &mut Builder, process: Option<&Process>) {
+    if let Some(adj) = process.and_then(|process| process.oom_score_adj) {
         b.step("process.oomScoreAdj", Step::OomScoreAdj(adj));
     }
+}
+
+fn open_label(b: &mut Builder, label: Option<&Label>) {
     if let Some(label) = label {
         b.step(label.field.clone(), Step::OpenExecLabel { file: label.file.clone() });
     }
 }
 
-/// The namespaces of a container's first process.
-pub(super) fn namespaces(b: &mut Builder, spec: &Spec) -> Result<()> {
-    enter(b, &spec.namespaces, |name| apart(spec, name))?;
-    b.step("linux.namespaces[mount]", Step::Secede);
-    Ok(())
-}
-
-/// Those of the process that makes a pod's.
-pub(super) fn pod(b: &mut Builder, namespaces: &Namespaces, input: &PodInput<'_>) -> Result<()> {
-    enter(b, namespaces, |name| match name {
-        _ if input.sysctls.iter().any(|sysctl| sysctl.namespace() == name) => Some("linux.sysctl"),
-        "uts" if input.hostname.is_some() => Some("hostname"),
-        _ => None,
-    })?;
-    if namespaces.mount == Ns::New {
-        b.step("linux.namespaces[mount]", Step::Secede);
+/// What root of a user namespace may not do, or not for long.
+fn before_user(b: &mut Builder, process: Option<&Process>, mappings: &Mappings) {
+    b.step(USER, Step::LeaveGroups);
+    let Some(process) = process else { return };
+    let owner = mappings.uid_outside(process.user.uid).filter(|_| !process.terminal);
+    if let Some(uid) = owner {
+        b.step("process.user.uid", Step::GiveStreams { uid });
     }
-    Ok(())
+    for (i, limit) in process.rlimits.iter().enumerate() {
+        let step = Step::RaiseLimit { resource: limit.resource, hard: limit.hard };
+        b.step(format!("process.rlimits[{i}]"), step);
+    }
 }
 
-fn enter(b: &mut Builder, ns: &Namespaces, apart: impl Fn(&str) -> Option<&'static str>) -> Result<()> {
-    for (name, flag, origin) in kinds(ns) {
-        let flag = flag as u64;
-        let field = format!("linux.namespaces[{name}]");
-        match origin {
-            Ns::Host => {}
-            // Its root is the cgroup that the child is in by then.
-            Ns::New if name == "cgroup" => b.step(field, Step::Unshare { flags: flag }),
-            Ns::New => b.plan.clone_flags |= flag,
-            Ns::Join(path) => {
-                join(b, field, flag, path, apart(name))?;
-            }
+/// The namespaces of a first process; with a user namespace, those that are the host's or somebody else's, and a mount
+/// namespace to work in. What is to be done as the host's root comes after it, and then [`settle`].
+pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
+    let Isolation { process, label, namespaces: ns, mappings, .. } = isolation;
+    if ns.user == Ns::Host {
+        host_side(b, *process, *label);
+        b.plan.clone_flags = new(ns);
+        join_all(b, isolation)?;
+        loopback(b, ns);
+        b.step(MOUNT, Step::Secede);
+        return Ok(());
+    }
+    b.user = Some(match &ns.user {
+        Ns::Join(path) => {
+            let kind = libc::CLONE_NEWUSER as u64;
+            b.open(USER, Open::Namespace { path: path.into(), kind, apart: Some("the container") })?
         }
+        Ns::New | Ns::Host => b.user_namespace("linux.uidMappings", mappings)?,
+    });
+    oom_score_adj(b, *process);
+    before_user(b, *process, mappings);
+    join_all(b, isolation)?;
+    if ns.mount == Ns::New {
+        b.step(MOUNT, Step::Unshare { flags: libc::CLONE_NEWNS as u64 });
     }
-    if ns.net == Ns::New {
-        b.step("linux.namespaces[network]", Step::LoopbackUp);
+    b.step(MOUNT, Step::Secede);
+    Ok(())
+}
+
+/// The namespaces of the process that makes a pod's; as [`leave`] where there is a user namespace. Without a mount
+/// namespace of its own it touches no mount, and no cgroup.
+pub(super) fn leave_for_pod(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
+    let ns = isolation.namespaces;
+    if ns.user != Ns::Host {
+        return leave(b, isolation);
+    }
+    let stays = ns.mount == Ns::New;
+    if stays {
+        b.step("cgroup_parent", Step::EnterCgroup);
+    }
+    b.plan.clone_flags = new(ns);
+    join_all(b, isolation)?;
+    loopback(b, ns);
+    if stays {
+        b.step(MOUNT, Step::Secede);
     }
     Ok(())
 }
 
 /// What the container changes in its namespace of this kind, and must not change in the host's.
-fn apart(spec: &Spec, name: &str) -> Option<&'static str> {
+pub(super) fn apart(spec: &Spec, name: &str) -> Option<&'static str> {
     match name {
         // Without one of its own, its mounts and its new root would be the host's.
         "mount" => Some("the container's mounts"),
@@ -83,21 +138,78 @@ fn apart(spec: &Spec, name: &str) -> Option<&'static str> {
     }
 }
 
-fn join(b: &mut Builder, field: String, kind: u64, path: &Path, apart: Option<&'static str>) -> Result<()> {
-    let slot = b.open(field.clone(), Open::Namespace { path: path.into(), kind, apart })?;
-    if kind == libc::CLONE_NEWPID as u64 {
-        // Concerns only children: the launcher joins it for its own.
-        b.plan.pid_namespace = Some(slot);
-    } else {
-        b.step(field, Step::SetNs { slot, flags: kind });
+/// Into the user namespace, and to the process that stays. Nothing without one.
+pub(super) fn settle(b: &mut Builder, isolation: &Isolation<'_>) {
+    let Some(slot) = b.user else { return };
+    let ns = isolation.namespaces;
+    b.step(USER, Step::JoinUser { slot, apart: false });
+    b.step(USER, Step::Sibling { flags: new(ns) & !OF_ROOT });
+    b.step("linux.cgroupsPath", Step::EnterCgroup);
+    open_label(b, isolation.label);
+    if ns.cgroup == Ns::New {
+        unshare_cgroup(b);
+    }
+    loopback(b, ns);
+}
+
+/// After [`settle`], and when nothing of root's of the host is needed any more. Nothing without a user namespace.
+pub(super) fn become_root(b: &mut Builder, isolation: &Isolation<'_>) {
+    if b.user.is_some() {
+        b.step(USER, Step::BecomeRoot { unshare: new(isolation.namespaces) & OF_ROOT });
+    }
+}
+
+/// What a clone makes.
+fn new(ns: &Namespaces) -> u64 {
+    let made = kinds(ns).into_iter().filter(|(name, _, origin)| **origin == Ns::New && *name != "cgroup");
+    made.fold(0, |flags, (_, flag, _)| flags | flag as u64)
+}
+
+/// Its root is the cgroup that the process is in by then.
+fn unshare_cgroup(b: &mut Builder) {
+    b.step(field("cgroup"), Step::Unshare { flags: libc::CLONE_NEWCGROUP as u64 });
+}
+
+fn loopback(b: &mut Builder, ns: &Namespaces) {
+    if ns.net == Ns::New {
+        b.step(field("network"), Step::LoopbackUp);
+    }
+}
+
+fn join_all(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
+    let alone = isolation.namespaces.user == Ns::Host;
+    for (name, flag, origin) in kinds(isolation.namespaces) {
+        match origin {
+            Ns::New if name == "cgroup" && alone => unshare_cgroup(b),
+            Ns::Host | Ns::New => {}
+            Ns::Join(path) => {
+                let apart = (isolation.apart)(name);
+                let (field, kind) = (field(name), flag as u64);
+                let open = Open::Namespace { path: path.into(), kind, apart };
+                let slot = b.open(field.clone(), open)?;
+                if name == "pid" && alone {
+                    // Concerns only children: the launcher joins it for its own.
+                    b.plan.pid_namespace = Some(slot);
+                } else {
+                    b.step(field, Step::SetNs { slot, flags: kind });
+                }
+            }
+        }
     }
     Ok(())
 }
 
-/// All namespaces that the container does not share with the shim, from its first process, in one call.
-pub(super) fn join_container(b: &mut Builder, ns: &Namespaces) -> Result<()> {
-    let slot = b.open("linux.namespaces", Open::Init)?;
+/// A further process of a container: into all namespaces that the container does not share with the shim, from its
+/// first process, in one call.
+pub(super) fn join_container(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
+    let ns = isolation.namespaces;
+    host_side(b, isolation.process, isolation.label);
     let mut flags = 0;
+    if ns.user != Ns::Host {
+        before_user(b, isolation.process, isolation.mappings);
+        flags |= libc::CLONE_NEWUSER as u64;
+    }
+    let slot = b.open("linux.namespaces", Open::Init)?;
     for (name, flag, origin) in kinds(ns) {
         match origin {
             Ns::Host => {}
@@ -106,5 +218,8 @@ pub(super) fn join_container(b: &mut Builder, ns: &Namespaces) -> Result<()> {
         }
     }
     b.step("linux.namespaces", Step::SetNs { slot, flags });
+    if ns.user != Ns::Host {
+        b.step(USER, Step::BecomeRoot { unshare: 0 });
+    }
     Ok(())
 }

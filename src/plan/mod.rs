@@ -21,10 +21,10 @@ pub mod step;
 
 pub use host::{AppArmor, CgroupMounts, Hierarchy, Host};
 pub use pod::{pod, PodInput};
-pub use step::{Open, Phase, RootPath, Slot, Step};
+pub use step::{Idmapped, Open, Phase, RootPath, Slot, Step};
 
 use crate::error::{invalid, Result};
-use crate::spec::{Hook, Process, Spec};
+use crate::spec::{Hook, Ns, Process, Spec};
 use crate::sys::seccomp::Filter;
 use builder::Builder;
 use std::ffi::CString;
@@ -94,10 +94,20 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
     b.plan.warnings.clone_from(&spec.warnings);
     let label = dress::label(process, input.host)?;
 
-    isolate::host_side(&mut b, process.oom_score_adj, label.as_ref());
-    isolate::namespaces(&mut b, spec)?;
+    let isolation = isolate::Isolation {
+        process: Some(process),
+        label: label.as_ref(),
+        namespaces: &spec.namespaces,
+        mappings: &spec.mappings,
+        apart: &|name| isolate::apart(spec, name),
+    };
+    isolate::leave(&mut b, &isolation)?;
+    cgroupfs::give(&mut b, input);
+    rootfs::mounts(&mut b, input)?;
+    isolate::settle(&mut b, &isolation);
 
     rootfs::root(&mut b, input)?;
+    isolate::become_root(&mut b, &isolation);
     mount::all(&mut b, input)?;
     dev::all(&mut b, spec, input.host)?;
     mount::hooks(&mut b, spec);
@@ -111,7 +121,8 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
     let session =
         dress::Session { id: input.id, keyring: !input.no_new_keyring, personality: spec.personality };
     dress::all(&mut b, process, &session, label)?;
-    privileges::all(&mut b, process, input.host, input.filter.as_ref());
+    let in_user = spec.namespaces.user != Ns::Host;
+    privileges::all(&mut b, process, input.host, input.filter.as_ref(), in_user);
     run::all(&mut b, process, input.filter.clone())?;
     Ok(b.plan)
 }
@@ -123,8 +134,14 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
     b.plan.warnings.clone_from(&process.warnings);
     let label = dress::label(process, input.host)?;
 
-    isolate::host_side(&mut b, process.oom_score_adj, label.as_ref());
-    isolate::join_container(&mut b, &input.spec.namespaces)?;
+    let isolation = isolate::Isolation {
+        process: Some(process),
+        label: label.as_ref(),
+        namespaces: &input.spec.namespaces,
+        mappings: &input.spec.mappings,
+        apart: &|_| None,
+    };
+    isolate::join_container(&mut b, &isolation)?;
 
     if process.terminal {
         rootfs::look_only(&mut b);
@@ -134,7 +151,8 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
     let personality = input.spec.personality;
     let session = dress::Session { id: input.id, keyring: !input.no_new_keyring, personality };
     dress::all(&mut b, process, &session, label)?;
-    privileges::all(&mut b, process, input.host, input.filter.as_ref());
+    let in_user = input.spec.namespaces.user != Ns::Host;
+    privileges::all(&mut b, process, input.host, input.filter.as_ref(), in_user);
     run::all(&mut b, process, input.filter.clone())?;
     Ok(b.plan)
 }

@@ -1,10 +1,10 @@
 //! The spec's mounts, in the spec's order, and what is closed off after them.
 
 use super::builder::{root_path, Builder};
-use super::{cgroupfs, CgroupMounts, Input, Open, RootPath, Step};
-use crate::error::{invalid, Result};
+use super::{cgroupfs, CgroupMounts, Idmapped, Input, Open, RootPath, Step};
+use crate::error::{invalid, Error, Kind, Result};
 use crate::spec::mount::{Attributes, FsOption, Mount, Propagation, Source};
-use crate::spec::{Process, Spec, Sysctl};
+use crate::spec::{Ns, Process, Spec, Sysctl};
 use libc::MOUNT_ATTR_RDONLY;
 use std::path::Path;
 
@@ -52,10 +52,23 @@ pub(super) fn all(b: &mut Builder, input: &Input<'_>) -> Result<()> {
                     CgroupMounts::V2 => cgroupfs::v2(b, &place, input)?,
                 }
             }
+            Source::Filesystem { fstype, .. }
+                if fstype.as_c_str() == c"sysfs" && shares_network(input.spec) =>
+            {
+                return Err(invalid(format!(
+                    "{}: a sysfs shows the host's network, and is not for a user namespace; bind /sys instead",
+                    place.field
+                )));
+            }
             Source::Filesystem { .. } => filesystem(b, &place, input.spec),
         }
     }
     Ok(())
+}
+
+/// sysfs belongs to the network namespace: whoever mounts it must own that (kobj_ns_current_may_mount).
+fn shares_network(spec: &Spec) -> bool {
+    spec.namespaces.user != Ns::Host && spec.namespaces.net == Ns::Host
 }
 
 /// Nobody stands in for what the kernel shows in /proc: a program, and the writes of the shim, would believe it.
@@ -117,7 +130,19 @@ pub(super) fn bind(
     recursive: bool,
     default: Option<Propagation>,
 ) -> Result<()> {
-    let open = Open::Tree { path: path.into(), recursive };
+    let idmap = match &place.mount.idmap {
+        Some(idmap) => {
+            let own = idmap.mappings.as_ref();
+            let namespace = match (own, b.user) {
+                (Some(mappings), _) => b.user_namespace(format!("{}.uidMappings", place.field), mappings)?,
+                (None, Some(user)) => user,
+                (None, None) => return Err(Error::new(Kind::Bug, "an idmapped mount without a map")),
+            };
+            Some(Idmapped { namespace, recursive: idmap.recursive })
+        }
+        None => None,
+    };
+    let open = Open::Tree { path: path.into(), recursive, idmap };
     let slot = b.open(format!("{}.source", place.field), open)?;
     let step = Step::Attach {
         slot,

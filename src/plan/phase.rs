@@ -9,12 +9,18 @@ impl Step {
             | Step::OomScoreAdj(_)
             | Step::OpenExecLabel { .. }
             | Step::SetNs { .. }
+            | Step::LeaveGroups
+            | Step::GiveStreams { .. }
+            | Step::RaiseLimit { .. }
+            | Step::GiveCgroup { .. }
             | Step::Unshare { .. }
             | Step::LoopbackUp
             | Step::Secede => Phase::Isolate,
-            Step::MountRootfs { .. }
+            Step::Idmap { .. }
+            | Step::MountRootfs { .. }
             | Step::BindRoot { .. }
             | Step::OpenRoot { .. }
+            | Step::BecomeRoot { .. }
             | Step::OpenProc
             | Step::Sysctl { .. }
             | Step::MountFs { .. }
@@ -32,6 +38,7 @@ impl Step {
             | Step::Detach { .. }
             | Step::MoveRoot
             | Step::RootPropagation(_)
+            | Step::JoinUser { .. }
             | Step::Hostname(_)
             | Step::Domainname(_) => Phase::Enter,
             Step::SetSid
@@ -52,9 +59,12 @@ impl Step {
             | Step::SetIds { .. }
             | Step::Workdir { .. }
             | Step::Capabilities(_) => Phase::Privileges,
-            Step::FindProgram { .. } | Step::Gate | Step::Reap | Step::Seccomp(_) | Step::Exec { .. } => {
-                Phase::Run
-            }
+            Step::Sibling { .. }
+            | Step::FindProgram { .. }
+            | Step::Gate
+            | Step::Reap
+            | Step::Seccomp(_)
+            | Step::Exec { .. } => Phase::Run,
         }
     }
 }

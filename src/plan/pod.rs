@@ -7,7 +7,7 @@
 use super::builder::{host_path, Builder};
 use super::{isolate, mount, Host, Plan, Step};
 use crate::error::Result;
-use crate::spec::{CapabilitySets, Namespaces, Ns, Sysctl};
+use crate::spec::{CapabilitySets, Mappings, Namespaces, Ns, Sysctl};
 use std::ffi::CString;
 use std::path::Path;
 
@@ -17,6 +17,8 @@ const NOBODY: u32 = 65535;
 pub struct PodInput<'a> {
     /// `mount` and `cgroup` are the first process's own business.
     pub namespaces: &'a Namespaces,
+    /// Of a new user namespace.
+    pub mappings: &'a Mappings,
     /// Set where the uts namespace is new.
     pub hostname: Option<&'a CString>,
     pub sysctls: &'a [Sysctl],
@@ -29,13 +31,27 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
     let mut b = Builder::default();
     let mount = if input.root.is_some() { Ns::New } else { Ns::Host };
     let namespaces = Namespaces { mount, cgroup: Ns::Host, ..input.namespaces.clone() };
-    if input.root.is_some() {
-        b.step("cgroup_parent", Step::EnterCgroup);
-    }
-    isolate::pod(&mut b, &namespaces, input)?;
+    let apart = |name: &str| match name {
+        _ if input.sysctls.iter().any(|sysctl| sysctl.namespace() == name) => Some("linux.sysctl"),
+        "uts" if input.hostname.is_some() => Some("hostname"),
+        _ => None,
+    };
+    let isolation = isolate::Isolation {
+        process: None,
+        label: None,
+        namespaces: &namespaces,
+        mappings: input.mappings,
+        apart: &apart,
+    };
+    isolate::leave_for_pod(&mut b, &isolation)?;
     if let Some(root) = input.root {
         empty_root(&mut b, root)?;
     }
+    isolate::settle(&mut b, &isolation);
+    if let Some(root) = input.root {
+        b.step("root", Step::OpenRoot { target: host_path("root", root)?, private: true });
+    }
+    isolate::become_root(&mut b, &isolation);
     mount::sysctls(&mut b, input.sysctls);
     if input.root.is_some() {
         b.step("root", Step::ReadonlyRoot);
@@ -48,8 +64,11 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
         b.step("process", Step::SetSid);
         b.step("process", Step::NoNewPrivs);
         b.step("process", Step::BoundingSet { keep: 0, last: input.host.last_cap });
-        b.step("process", Step::SetGroups(Vec::new()));
-        b.step("process", Step::SetIds { uid: NOBODY, gid: NOBODY });
+        // Root of a user namespace is nobody outside already, and may not have another id.
+        if namespaces.user == Ns::Host {
+            b.step("process", Step::SetGroups(Vec::new()));
+            b.step("process", Step::SetIds { uid: NOBODY, gid: NOBODY });
+        }
         b.step("process", Step::Capabilities(CapabilitySets::default()));
     }
     b.step("process", Step::Gate);
@@ -65,12 +84,11 @@ fn empty_root(b: &mut Builder, root: &Path) -> Result<()> {
         fstype: c"tmpfs".into(),
         source: c"tmpfs".into(),
         device: None,
-        target: target.clone(),
+        target,
         flags: libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
         data: c"mode=755,size=4k".into(),
         chdir: None,
     };
     b.step("root", step);
-    b.step("root", Step::OpenRoot { target, private: true });
     Ok(())
 }

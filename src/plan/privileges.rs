@@ -6,7 +6,8 @@ use super::Step;
 use crate::spec::{CapabilitySets, Process};
 use crate::sys::seccomp::Filter;
 
-pub(super) fn all(b: &mut Builder, process: &Process, host: &Host, filter: Option<&Filter>) {
+/// `in_user`: in a user namespace, which may forbid setgroups(2); the groups have been left before it.
+pub(super) fn all(b: &mut Builder, process: &Process, host: &Host, filter: Option<&Filter>, in_user: bool) {
     let user = &process.user;
     let sets = available(b, process.capabilities.unwrap_or_default(), host);
     if process.no_new_privileges {
@@ -20,7 +21,9 @@ pub(super) fn all(b: &mut Builder, process: &Process, host: &Host, filter: Optio
     let retry = user.uid != 0;
     b.step("process.cwd", workdir(retry));
     b.step("process.capabilities.bounding", Step::BoundingSet { keep: sets.bounding, last: host.last_cap });
-    b.step("process.user.additionalGids", Step::SetGroups(user.additional_gids.clone()));
+    if !(in_user && user.additional_gids.is_empty()) {
+        b.step("process.user.additionalGids", Step::SetGroups(user.additional_gids.clone()));
+    }
     b.step("process.user", Step::SetIds { uid: user.uid, gid: user.gid });
     if retry {
         b.step("process.cwd", workdir(false));

@@ -9,19 +9,27 @@ use crate::spec::mount::Propagation;
 use crate::spec::Ns;
 use option::{LoopDevice, MountOptions};
 use std::ffi::CString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Puts the root at a path and opens it. The mounts of the request go to `<bundle>/rootfs`, as with the Go shim;
-/// they exist in the container's mount namespace only, so that they cannot outlive it.
-pub(super) fn root(b: &mut Builder, input: &Input<'_>) -> Result<()> {
-    let spec = input.spec;
-    let mounted = tidy(&input.bundle.join("rootfs"));
-    let root = tidy(&input.bundle.join(&spec.root.path));
-    let target = host_path("root.path", &root)?;
+/// Where the mounts of the request go, as with the Go shim.
+fn mountpoint(input: &Input<'_>) -> PathBuf {
+    tidy(&input.bundle.join("rootfs"))
+}
+
+/// The mounts of the request. They exist in the container's mount namespace only, so that they cannot outlive it.
+pub(super) fn mounts(b: &mut Builder, input: &Input<'_>) -> Result<()> {
     for (i, mount) in input.rootfs.iter().enumerate() {
-        mount_rootfs(b, mount, i, &mounted, input.host.page_size)?;
+        mount_rootfs(b, mount, i, &mountpoint(input), input.host.page_size)?;
     }
-    if input.rootfs.is_empty() || root != mounted {
+    Ok(())
+}
+
+/// Opens the root. In a user namespace it is bound in any case: what was mounted before is locked there
+/// (mount_namespaces(7)), and pivot_root(2) refuses that.
+pub(super) fn root(b: &mut Builder, input: &Input<'_>) -> Result<()> {
+    let root = tidy(&input.bundle.join(&input.spec.root.path));
+    let target = host_path("root.path", &root)?;
+    if input.rootfs.is_empty() || root != mountpoint(input) || b.user.is_some() {
         b.step("root.path", Step::BindRoot { target: target.clone() });
     }
     b.step("root.path", Step::OpenRoot { target, private: true });
@@ -59,16 +67,30 @@ fn mount_rootfs(
         }
         None => None,
     };
+    let namespace = match &options.idmap {
+        Some(mappings) => Some(b.user_namespace(at("options"), mappings)?),
+        None => None,
+    };
+    // An overlay's layers are mapped, but not the one that it writes to: the snapshotter has given that one away.
+    if let Some(namespace) = namespace.filter(|_| mount.fstype == "overlay") {
+        for layer in option::lower(mount) {
+            b.step(at("options"), Step::Idmap { namespace, path: text("options", layer)? });
+        }
+    }
+    let target = host_path("bundle", target)?;
     let step = Step::MountRootfs {
         device,
         fstype: text("type", &mount.fstype)?,
         source: text("source", &mount.source)?,
-        target: host_path("bundle", target)?,
+        target: target.clone(),
         flags: options.flags,
         data: text("options", &options.data)?,
         chdir: options.chdir.map(|dir| text("options", &dir)).transpose()?,
     };
     b.step(format!("rootfs[{i}]"), step);
+    if let Some(namespace) = namespace.filter(|_| mount.fstype != "overlay") {
+        b.step(at("options"), Step::Idmap { namespace, path: target });
+    }
     Ok(())
 }
 

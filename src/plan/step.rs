@@ -12,7 +12,7 @@ use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
 pub use crate::spec::mount::{Attributes, FsOption, Propagation};
-pub use crate::spec::{CapabilitySets, SchedAttr};
+pub use crate::spec::{CapabilitySets, Mappings, SchedAttr};
 use crate::sys::seccomp::Filter;
 
 /// Index into `Plan::opens`; the launcher hands the child one descriptor for each.
@@ -50,7 +50,11 @@ impl RootPath {
 pub enum Open {
     /// A detached copy of a mount tree: open_tree(2) with OPEN_TREE_CLONE. The launcher records whether it is
     /// a directory, so that the child creates the right kind of target.
-    Tree { path: PathBuf, recursive: bool },
+    Tree { path: PathBuf, recursive: bool, idmap: Option<Idmapped> },
+    /// A tree as above of one device node of the host's, which must be this device: for where mknod(2) is refused.
+    Device { path: PathBuf, kind: u32, major: u32, minor: u32 },
+    /// A new user namespace with these maps: made by a process that ends at once.
+    UserNamespace(Mappings),
     /// A namespace file, e.g. `/proc/1/ns/net`; checked to be on nsfs and of type `kind` (a CLONE_NEW* flag).
     /// With `apart` it must not be the host's own: that is what would change it, in words.
     Namespace { path: PathBuf, kind: u64, apart: Option<&'static str> },
@@ -60,7 +64,15 @@ pub enum Open {
     Init,
 }
 
-/// The order of the phases is the order of the steps in every plan.
+/// mount_setattr(2) with MOUNT_ATTR_IDMAP and the user namespace in a slot before, of the tree's top or of all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idmapped {
+    pub namespace: Slot,
+    pub recursive: bool,
+}
+
+/// The order of the phases is the order of the steps in every plan; where there is a [`Step::Sibling`], of the steps
+/// up to it, and of those after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Into the cgroup and the namespaces.
@@ -95,6 +107,23 @@ pub enum Step {
         slot: Slot,
         flags: u64,
     },
+    /// setgroups(2) to none, while that is allowed: a user namespace may forbid it, and what the shim has must not stay.
+    LeaveGroups,
+    /// The launcher's ends (fifos, pipes and files) are given to `uid` of the host: whoever is in a user namespace cannot
+    /// do it any more.
+    GiveStreams {
+        uid: u32,
+    },
+    /// The hard limit becomes at least `hard`: in a user namespace it can only be lowered.
+    RaiseLimit {
+        resource: u32,
+        hard: u64,
+    },
+    /// The container's cgroup (of v2) and the files of it that delegation is about (cgroups(7)) are given to `uid` of the
+    /// host: it may make cgroups below.
+    GiveCgroup {
+        uid: u32,
+    },
     /// unshare(2): the cgroup namespace, whose root is the cgroup that the child has entered.
     Unshare {
         flags: u64,
@@ -105,6 +134,12 @@ pub enum Step {
     Secede,
 
     // Root
+    /// What is at `path` (of the host, in the child's own mount namespace) is covered by a copy of itself whose owners
+    /// are mapped by the user namespace in `namespace`.
+    Idmap {
+        namespace: Slot,
+        path: CString,
+    },
     /// mount(2) of a rootfs mount of the request, at `target`: a path of the host that only the shim can write
     /// (below the bundle), in the child's own mount namespace. `chdir` is entered first (the common prefix of
     /// an overlay's layers, where the options would not fit a page). As in containerd's Go code, up to three
@@ -122,6 +157,12 @@ pub enum Step {
     /// `target` becomes a mount of its own: a recursive bind of it on itself.
     BindRoot {
         target: CString,
+    },
+    /// setresgid(2), setresuid(2) to 0 of the user namespace. What came before was done as nobody of it, who is still
+    /// the owner of what root of the host owns. Then unshare(2) of what belongs to whoever makes it: the message queues
+    /// of an IPC namespace.
+    BecomeRoot {
+        unshare: u64,
     },
     /// Opens the root; everything below is found from this descriptor. `private` makes its mount so
     /// (pivot_root(2) refuses a shared one); an exec must not change the container's.
@@ -217,6 +258,12 @@ pub enum Step {
     MoveRoot,
     /// Propagation of the new `/`.
     RootPropagation(Propagation),
+    /// setns(2) to the user namespace in `slot`, after everything that the host's root has to do. With `apart` nothing
+    /// where it is that already, and else without the host's groups.
+    JoinUser {
+        slot: Slot,
+        apart: bool,
+    },
     Hostname(CString),
     Domainname(CString),
 
@@ -278,6 +325,11 @@ pub enum Step {
     Capabilities(CapabilitySets),
 
     // Run
+    /// clone3(2) with CLONE_PARENT: the rest of the plan is for the process that is born now, a child of the shim's, in
+    /// new namespaces that the user namespace owns; the one that has come so far ends.
+    Sibling {
+        flags: u64,
+    },
     /// The first candidate that the user may execute is what `Exec` runs. `name` is argv[0].
     FindProgram {
         name: CString,

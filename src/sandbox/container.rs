@@ -19,7 +19,7 @@ use crate::launch::{ExitStatus, Launcher};
 use crate::spec::{self, resources::Resources, Spec};
 use crate::stdio::{Io, Stdio};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,18 +35,37 @@ pub(super) struct Container {
     pub spec: Spec,
     pub options: Options,
     pub cgroup: Box<dyn Cgroup>,
-    pub _link: Option<Link>,
+    pub records: Records,
     pub events: Arc<EventSink>,
     pub slot: Mutex<Slot>,
 }
 
-/// A member's link in its pod's bundle.
-pub(super) struct Link(pub PathBuf);
+/// The folder with the container's record: its bundle, or a folder of its own in its pod's.
+pub(super) enum Records {
+    Bundle(PathBuf),
+    /// The bundle has a link to it.
+    Own {
+        folder: PathBuf,
+        bundle: PathBuf,
+    },
+}
 
-impl Drop for Link {
+impl Records {
+    pub fn folder(&self) -> &Path {
+        match self {
+            Records::Bundle(folder) | Records::Own { folder, .. } => folder,
+        }
+    }
+}
+
+impl Drop for Records {
     fn drop(&mut self) {
-        // The pod, and its bundle, may be gone.
-        let _ = std::fs::remove_file(&self.0);
+        if let Records::Own { folder, bundle } = self {
+            // Empty, or left for `delete` to find.
+            if std::fs::remove_dir(folder).is_ok() {
+                record::remove(bundle);
+            }
+        }
     }
 }
 
@@ -251,7 +270,7 @@ impl Container {
             let (id, exit) = (exec.unwrap_or(&self.id).to_owned(), status);
             self.emit(Event::Exit { container: self.id.clone(), id, pid: process.pid, exit });
             if exec.is_none() {
-                record::exited(&self.bundle, status);
+                record::exited(self.records.folder(), status);
             }
         }
         process.exit.set(process.exited().unwrap_or(status));
@@ -379,6 +398,11 @@ impl Container {
         }
     }
 
+    /// Nothing is left that `delete` would have to find.
+    pub fn forget(&self) {
+        record::remove(self.records.folder());
+    }
+
     fn end(&self, launcher: &dyn Launcher, exit: &Exit) -> Result<ExitStatus> {
         // Where it is empty all the same, it can be removed.
         if let Err(e) = self.cgroup.kill() {
@@ -393,7 +417,7 @@ impl Container {
         }
         self.cgroup.remove()?;
         hooks::poststop(launcher, self);
-        record::remove(&self.bundle);
+        self.forget();
         Ok(exit)
     }
 }

@@ -3,7 +3,7 @@
 //! The container is made first, and its slot is held until the process is at its gate and the event is queued:
 //! an exit, however early, waits for the slot. A create that fails leaves nothing.
 
-use super::container::{Container, Link, Slot};
+use super::container::{Container, Records, Slot};
 use super::exit::Exit;
 use super::freezer::Freezer;
 use super::lifecycle::{never_ran, Life, Process};
@@ -26,7 +26,10 @@ use std::sync::{Arc, Mutex};
 pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container>> {
     let mut spec = read_spec(&request.bundle)?;
     let member = member::join(sandbox, &request, &mut spec)?;
-    let link = member.as_ref().map(|member| Link(member.link.clone()));
+    let records = match &member {
+        Some(member) => Records::Own { folder: member.records.clone(), bundle: request.bundle.clone() },
+        None => Records::Bundle(request.bundle.clone()),
+    };
     let (path, limits) = (spec.cgroups_path.as_deref(), &spec.resources);
     let cgroup = (sandbox.config.cgroups)(path, limits, &request.options, &request.id)?;
     let init = Process {
@@ -53,7 +56,7 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
         spec,
         options: request.options.clone(),
         cgroup,
-        _link: link,
+        records,
         events: Arc::clone(&sandbox.events),
         slot: Mutex::new(slot),
     });
@@ -65,7 +68,7 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
                 log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
             }
         }
-        record::remove(&container.bundle);
+        container.forget();
     }
     // What a member joins is opened by now.
     drop(member);
@@ -73,10 +76,10 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
 }
 
 fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Result<()> {
-    let Container { id, bundle, spec, options, cgroup, .. } = &**container;
+    let Container { id, bundle, records, spec, options, cgroup, .. } = &**container;
     let mut slot = container.lock();
     let mut record = Record::new(id, Some(cgroup.record()));
-    record::write(bundle, &record)?;
+    record::write(records.folder(), &record)?;
 
     let rootfs: Vec<_> = request.rootfs.iter().map(super::request::RootfsMount::to_plan).collect();
     let compiled = filter(&sandbox.filters, spec)?;
@@ -126,7 +129,7 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Re
     }
     record.pid = waiting.pid;
     record.start_time = record::start_time(waiting.pid).unwrap_or(0);
-    record::write(bundle, &record)?;
+    record::write(records.folder(), &record)?;
     if let Some(watch) = oom {
         sandbox.watch.oom(Arc::downgrade(container), watch);
     }

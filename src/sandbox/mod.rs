@@ -21,8 +21,7 @@ mod watch;
 
 pub use hooks::poststop_of;
 pub use pod::{
-    member_links, Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
-    UserMappings,
+    member_records, Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
 };
 pub use request::{
     Connected, Create, Deleted, Event, Options, ProcessKey, ProcessState, RootfsMount, Status,

@@ -17,9 +17,9 @@ pub(super) mod member;
 mod namespaces;
 mod request;
 
-pub use member::links as member_links;
+pub use member::records as member_records;
 pub use request::{
-    Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus, UserMappings,
+    Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
 };
 
 use super::exit::Exit;

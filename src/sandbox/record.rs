@@ -87,6 +87,14 @@ pub fn read(bundle: &Path) -> Result<Option<Record>> {
     }
 }
 
+/// Lets the record be found in `bundle`, too.
+pub(super) fn link(bundle: &Path, records: &Path) -> Result<()> {
+    let (at, to) = (path(bundle), path(records));
+    // One of a create that has failed.
+    let _ = fs::remove_file(&at);
+    std::os::unix::fs::symlink(&to, &at).context(|| format!("symlink({to:?}, {at:?})"))
+}
+
 /// The exit is a help for `delete` after a crash: without it the shim goes on.
 pub(super) fn exited(bundle: &Path, status: ExitStatus) {
     let written = read(bundle).and_then(|record| match record {

@@ -54,8 +54,6 @@ enum Incoming {
 
 struct Outgoing {
     unsent: Vec<u8>,
-    /// When something was sent last.
-    answered: Option<Instant>,
     /// A thread has the reading side: it arms again when it is done.
     reading: bool,
     closed: bool,
@@ -79,12 +77,7 @@ impl Connection {
             stream,
             common,
             incoming: Mutex::new(Incoming::Header([0; HEADER], 0)),
-            outgoing: Mutex::new(Outgoing {
-                unsent: Vec::new(),
-                answered: None,
-                reading: true,
-                closed: false,
-            }),
+            outgoing: Mutex::new(Outgoing { unsent: Vec::new(), reading: true, closed: false }),
             waiting: Mutex::default(),
         }))
     }
@@ -180,18 +173,10 @@ impl Connection {
         }
     }
 
-    /// Lets a peer that was answered after `since` hang up first, until `end`.
-    pub(super) fn outlive(&self, since: Instant, end: Instant) {
-        if lock(&self.outgoing).answered.is_some_and(|at| at > since) {
-            let _ = poll::hung_up(self.stream.as_fd(), end);
-        }
-    }
-
     /// Sends the payload of a response; false where it is too large for the protocol.
     pub(super) fn send(&self, stream: u32, payload: &[u8]) -> bool {
         let Some(bytes) = frame::response(stream, payload) else { return false };
         let mut outgoing = lock(&self.outgoing);
-        outgoing.answered = Some(Instant::now());
         if outgoing.unsent.is_empty() {
             self.write(&mut outgoing, &bytes);
         } else {

@@ -33,10 +33,8 @@ const FIRST_CONNECTION: u64 = 16;
 
 /// How long the end waits for peers to read what they were answered: that may be the answer to a shutdown.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// How long the end then waits for them to hang up. A client in Go that reads an answer and the end of the connection in
-/// one go tells its caller of either, by chance; containerd hangs up once it has the answer to a shutdown.
-const FAREWELL: Duration = Duration::from_millis(250);
+/// How long peers may take to hang up once they were told that the shim ends.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Answers a request, or keeps the reply for later.
 pub type Handler = Box<dyn Fn(Request, Reply) + Send + Sync>;
@@ -84,22 +82,40 @@ impl Admission {
 
 /// Ends a server from any thread.
 #[derive(Clone)]
-pub struct Stopper(Arc<(Event, AtomicBool)>);
+pub struct Stopper(Arc<Stop>);
+
+struct Stop {
+    wake: Event,
+    stopped: AtomicBool,
+    /// Peers may hang up first.
+    politely: AtomicBool,
+}
 
 impl Stopper {
     pub fn new() -> Result<Self> {
         let event = Event::new().context(|| "eventfd to stop the server")?;
-        Ok(Stopper(Arc::new((event, AtomicBool::new(false)))))
+        Ok(Stopper(Arc::new(Stop {
+            wake: event,
+            stopped: AtomicBool::new(false),
+            politely: AtomicBool::new(false),
+        })))
     }
 
     /// Makes [`Server::serve`] return.
     pub fn stop(&self) {
-        self.0 .1.store(true, Ordering::SeqCst);
-        self.0 .0.raise();
+        self.0.stopped.store(true, Ordering::SeqCst);
+        self.0.wake.raise();
+    }
+
+    /// The same after the answer to a shutdown: whoever asked for it hangs up once it has read the answer. (A Go client
+    /// that reads the end of its connection right behind an answer may take that for the end of the call.)
+    pub fn stop_after_peers(&self) {
+        self.0.politely.store(true, Ordering::SeqCst);
+        self.stop();
     }
 
     pub fn stopped(&self) -> bool {
-        self.0 .1.load(Ordering::SeqCst)
+        self.0.stopped.load(Ordering::SeqCst)
     }
 }
 
@@ -131,7 +147,7 @@ impl Server {
         listener.set_nonblocking(true).context(what)?;
         let epoll = Epoll::new().context(what)?;
         epoll.add(listener.as_fd(), LISTENER, Interest::READ).context(what)?;
-        epoll.add(stopper.0 .0.as_fd(), STOP, Interest::READ).context(what)?;
+        epoll.add(stopper.0.wake.as_fd(), STOP, Interest::READ).context(what)?;
         let clock = Event::new().context(what)?;
         epoll.add(clock.as_fd(), CLOCK, Interest::READ).context(what)?;
         Ok(Server {
@@ -170,15 +186,28 @@ impl Server {
                 }
             }
         }
-        let now = Instant::now();
-        let open: Vec<_> = lock(&self.connections).open.drain().map(|(_, connection)| connection).collect();
-        for connection in &open {
-            connection.finish(now + LAST_WORDS);
+        let end = Instant::now() + LAST_WORDS;
+        if self.stopper.0.politely.load(Ordering::SeqCst) {
+            self.wait_for_peers(Instant::now() + FAREWELL);
         }
-        let end = Instant::now() + FAREWELL;
-        for connection in &open {
-            connection.outlive(now.checked_sub(LAST_WORDS).unwrap_or(now), end);
+        for (_, connection) in lock(&self.connections).open.drain() {
+            connection.finish(end);
             connection.close();
+        }
+    }
+
+    /// Until all have hung up, or the time is over.
+    fn wait_for_peers(self: &Arc<Self>, end: Instant) {
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || lock(&self.connections).open.is_empty() {
+                return;
+            }
+            match self.common.epoll.wait(Some(left)) {
+                Ok(Some(ready)) => self.take(ready),
+                Ok(None) => {}
+                Err(e) => return log::error!("epoll_wait: {e}"),
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use super::{socket, start};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sandbox::record::{self, Record};
-use crate::sandbox::{member_links, poststop_of};
+use crate::sandbox::{member_records, poststop_of};
 use crate::service::convert;
 use crate::sys::{mount, wait};
 use protobuf::Message;
@@ -41,7 +41,7 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
     for member in members(&bundle) {
         match record::read(&member) {
             Ok(Some(record)) => kill(&record),
-            // Its own `delete` has run.
+            // It was just being made.
             Ok(None) => {}
             Err(error) => complain(&error),
         }
@@ -74,10 +74,11 @@ fn complain(error: &Error) {
     eprintln!("{}: delete: {error}", super::NAME);
 }
 
-/// The bundles of a pod's containers. containerd calls `delete` for the pod alone, also where its shim was lost.
+/// The folders with the records of a pod's containers. containerd calls `delete` for the pod alone where it has lost
+/// its shim.
 fn members(bundle: &Path) -> Vec<PathBuf> {
-    let links = std::fs::read_dir(member_links(bundle)).into_iter().flatten().flatten();
-    links.filter_map(|link| std::fs::read_link(link.path()).ok()).collect()
+    let folders = std::fs::read_dir(member_records(bundle)).into_iter().flatten().flatten();
+    folders.map(|folder| folder.path()).collect()
 }
 
 fn open_cgroup(record: Option<&cgroup::Record>) -> Option<Box<dyn cgroup::Cgroup>> {

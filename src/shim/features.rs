@@ -15,6 +15,7 @@ pub(super) const MOUNT_OPTIONS: &[&str] = &[
     "diratime",
     "dirsync",
     "exec",
+    "idmap",
     "lazytime",
     "loud",
     "mand",
@@ -36,6 +37,7 @@ pub(super) const MOUNT_OPTIONS: &[&str] = &[
     "relatime",
     "remount",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
@@ -68,7 +70,7 @@ pub(super) const MOUNT_OPTIONS: &[&str] = &[
     "noiversion",
 ];
 
-const NAMESPACES: [&str; 6] = ["cgroup", "ipc", "mount", "network", "pid", "uts"];
+const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"];
 
 const ACTIONS: [&str; 8] = [
     "SCMP_ACT_ALLOW",
@@ -115,7 +117,7 @@ pub(super) fn features() -> Value {
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
             // containerd reads this one before it creates a container with mapped mounts.
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": false },
         },
     })
@@ -128,13 +130,18 @@ mod tests {
     use crate::spec::Spec;
 
     fn parsed(namespaces: Value, options: Value) -> Result<Spec, crate::error::Error> {
-        let spec = json!({
+        let mut spec = json!({
             "ociVersion": features()["ociVersionMax"],
             "root": { "path": "rootfs" },
             "process": { "cwd": "/", "args": ["sh"], "user": { "uid": 0, "gid": 0 } },
             "mounts": [{ "destination": "/x", "type": "tmpfs", "source": "/", "options": options }],
             "linux": { "namespaces": namespaces },
         });
+        if namespaces.as_array().is_some_and(|list| list.iter().any(|one| one["type"] == "user")) {
+            let map = json!([{ "containerID": 0, "hostID": 100000, "size": 65536 }]);
+            spec["linux"]["uidMappings"] = map.clone();
+            spec["linux"]["gidMappings"] = map;
+        }
         Spec::parse(spec.to_string().as_bytes())
     }
 
@@ -145,10 +152,8 @@ mod tests {
             parsed(json!([mount, { "type": name }]), json!(["bind"]))
                 .unwrap_or_else(|e| panic!("{name}: {e}"));
         }
-        for name in ["user", "time"] {
-            let error = parsed(json!([mount, { "type": name }]), json!(["bind"])).expect_err(name);
-            assert_eq!(error.kind(), Kind::Unsupported);
-        }
+        let error = parsed(json!([mount, { "type": "time" }]), json!(["bind"])).expect_err("not supported");
+        assert_eq!(error.kind(), Kind::Unsupported);
     }
 
     #[test]
@@ -157,9 +162,10 @@ mod tests {
             assert!(!MOUNT_OPTIONS[..i].contains(word), "{word} is there twice");
             // On a tmpfs a word that we do not know is the filesystem's; on a bind it is refused.
             let options = if *word == "tmpcopyup" { json!([word]) } else { json!(["bind", word]) };
-            parsed(json!([{ "type": "mount" }]), options).unwrap_or_else(|e| panic!("{word}: {e}"));
+            parsed(json!([{ "type": "mount" }, { "type": "user" }]), options)
+                .unwrap_or_else(|e| panic!("{word}: {e}"));
         }
-        for word in ["idmap", "ridmap", "size=1"] {
+        for word in ["iversion", "size=1"] {
             assert!(parsed(json!([{ "type": "mount" }]), json!(["bind", word])).is_err());
         }
     }

@@ -102,7 +102,7 @@ fn run(
         end: Arc::new(move || {
             // First, so that a `start` that comes now launches another server instead of joining this one.
             path.remove();
-            end.stop();
+            end.stop_after_peers();
         }),
     });
     let handler = Box::new(move |request, reply| router.route(request, reply));

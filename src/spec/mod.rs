@@ -9,6 +9,7 @@ pub mod capability;
 mod device;
 pub mod hook;
 mod json;
+pub mod mapping;
 pub mod mount;
 pub mod namespace;
 pub mod process;
@@ -20,6 +21,7 @@ mod sysctl;
 pub use capability::CapabilitySets;
 pub use device::Device;
 pub use hook::{Hook, Hooks};
+pub use mapping::{IdRange, Mappings};
 pub use mount::Mount;
 pub use namespace::{Namespaces, Ns};
 pub use process::{Process, Rlimit, SchedAttr, User};
@@ -27,6 +29,7 @@ pub use sysctl::Sysctl;
 
 use crate::error::{invalid, Error, Kind, Result};
 use mount::Propagation;
+use oci_spec::runtime::LinuxIdMapping;
 use resources::Resources;
 use seccomp::Seccomp;
 use std::collections::BTreeMap;
@@ -53,6 +56,8 @@ pub struct Spec {
     pub hooks: Hooks,
     pub annotations: BTreeMap<String, String>,
     pub namespaces: Namespaces,
+    /// Of the user namespace: complete for a new one, what the spec says of one that is joined.
+    pub mappings: Mappings,
     pub sysctls: Vec<Sysctl>,
     /// As written: a path, or `slice:prefix:name`.
     pub cgroups_path: Option<String>,
@@ -83,13 +88,14 @@ impl Spec {
         let process = raw.process.ok_or_else(|| invalid("process: missing"))?;
         let process = Process::check(process, "process.")?;
         let namespaces = Namespaces::check(&linux.namespaces.unwrap_or_default())?;
+        let mappings = mappings(linux.uid_mappings.as_ref(), linux.gid_mappings.as_ref(), &namespaces)?;
         let hostname = private_uts("hostname", raw.hostname, &namespaces)?;
         let domainname = private_uts("domainname", raw.domainname, &namespaces)?;
         let resources = match &linux.resources {
             Some(raw) => Resources::parse(raw, "linux.resources")?,
             None => Resources::default(),
         };
-        let mounts = mount::check(raw.mounts.unwrap_or_default(), &mut warnings)?;
+        let mounts = mount::check(raw.mounts.unwrap_or_default(), &namespaces, &mut warnings)?;
 
         Ok(Spec {
             version: raw.oci_version,
@@ -101,6 +107,7 @@ impl Spec {
             annotations: raw.annotations.unwrap_or_default(),
             sysctls: sysctl::check(linux.sysctl.unwrap_or_default(), &namespaces)?,
             namespaces,
+            mappings,
             cgroups_path: linux.cgroups_path.filter(|path| !path.is_empty()),
             devices: device::check(linux.devices.unwrap_or_default())?,
             seccomp: linux.seccomp.as_ref().map(Seccomp::check).transpose()?,
@@ -144,6 +151,34 @@ fn refuse_unsupported(linux: &raw::Linux) -> Result<()> {
         Some((field, _)) => Err(unsupported(field)),
         None => Ok(()),
     }
+}
+
+/// A new user namespace is nobody's without its maps, and needs a root that can set it up; without one there is nothing
+/// to map.
+fn mappings(
+    uids: Option<&Vec<LinuxIdMapping>>,
+    gids: Option<&Vec<LinuxIdMapping>>,
+    namespaces: &Namespaces,
+) -> Result<Mappings> {
+    let check = |field: &str, raw: Option<&Vec<LinuxIdMapping>>| {
+        let ranges = mapping::check(raw, |i, name| match name {
+            "" => format!("{field}[{i}]"),
+            name => format!("{field}[{i}].{name}"),
+        })?;
+        match namespaces.user {
+            Ns::Host if !ranges.is_empty() => {
+                Err(invalid(format!("{field}: there is no user namespace to map ids for")))
+            }
+            Ns::New if ranges.is_empty() => {
+                Err(invalid(format!("{field}: missing, a new user namespace needs it")))
+            }
+            Ns::New if ranges.iter().all(|range| range.inside != 0) => {
+                Err(invalid(format!("{field}: id 0 of the container is not mapped")))
+            }
+            _ => Ok(ranges),
+        }
+    };
+    Ok(Mappings { uids: check("linux.uidMappings", uids)?, gids: check("linux.gidMappings", gids)? })
 }
 
 /// sethostname(2) of a shared namespace would rename whoever shares it.

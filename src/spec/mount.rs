@@ -6,7 +6,7 @@
 
 mod option;
 
-use super::{json, unsupported};
+use super::{json, mapping, Mappings, Namespaces, Ns};
 use crate::error::{invalid, Result};
 use oci_spec::runtime as oci;
 use option::Options;
@@ -76,6 +76,15 @@ pub enum Source {
     Remount,
 }
 
+/// The owners of a bind's files are seen through a map: `hostID` is what `containerID` of the filesystem is shown as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idmap {
+    /// None: that of the container's user namespace.
+    pub mappings: Option<Mappings>,
+    /// `ridmap`: also what is mounted below.
+    pub recursive: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// As written; taken relative to the container's root.
@@ -83,15 +92,25 @@ pub struct Mount {
     pub source: Source,
     pub attributes: Attributes,
     pub propagation: Option<Propagation>,
+    pub idmap: Option<Idmap>,
     /// `tmpcopyup`: what the image has there is copied into the new tmpfs.
     pub copy_up: bool,
 }
 
-pub(super) fn check(list: Vec<oci::Mount>, warnings: &mut Vec<String>) -> Result<Vec<Mount>> {
-    list.iter().enumerate().map(|(i, raw)| check_one(raw, i, warnings)).collect()
+pub(super) fn check(
+    list: Vec<oci::Mount>,
+    namespaces: &Namespaces,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Mount>> {
+    list.iter().enumerate().map(|(i, raw)| check_one(raw, i, namespaces, warnings)).collect()
 }
 
-fn check_one(raw: &oci::Mount, i: usize, warnings: &mut Vec<String>) -> Result<Mount> {
+fn check_one(
+    raw: &oci::Mount,
+    i: usize,
+    namespaces: &Namespaces,
+    warnings: &mut Vec<String>,
+) -> Result<Mount> {
     let at = |name: &str| format!("mounts[{i}].{name}");
     let destination = raw.destination().to_str().unwrap_or_default().to_owned();
     if destination.is_empty() || destination.contains('\0') {
@@ -99,12 +118,6 @@ fn check_one(raw: &oci::Mount, i: usize, warnings: &mut Vec<String>) -> Result<M
     }
     if !destination.starts_with('/') {
         warnings.push(format!("{}: {destination:?} is not absolute, taken from the root", at("destination")));
-    }
-    if raw.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()) {
-        return Err(unsupported(&at("uidMappings")));
-    }
-    if raw.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()) {
-        return Err(unsupported(&at("gidMappings")));
     }
     let fstype = raw.typ().as_deref().unwrap_or_default();
     let words = raw.options().as_deref().unwrap_or_default();
@@ -121,6 +134,7 @@ fn check_one(raw: &oci::Mount, i: usize, warnings: &mut Vec<String>) -> Result<M
     } else {
         filesystem(raw, fstype, &options, i)?
     };
+    let idmap = idmap(raw, &options, i, &source, namespaces)?;
     let tmpfs = matches!(&source, Source::Filesystem { fstype, .. } if fstype.as_c_str() == c"tmpfs");
     if let Some(j) = options.copy_up.filter(|_| !tmpfs) {
         return Err(invalid(format!("{}: tmpcopyup is for a tmpfs", at(&format!("options[{j}]")))));
@@ -130,8 +144,47 @@ fn check_one(raw: &oci::Mount, i: usize, warnings: &mut Vec<String>) -> Result<M
         source,
         attributes: options.attributes,
         propagation: options.propagation,
+        idmap,
         copy_up: options.copy_up.is_some(),
     })
+}
+
+/// As in runc: only a bind, with both maps or none.
+fn idmap(
+    raw: &oci::Mount,
+    options: &Options,
+    i: usize,
+    source: &Source,
+    namespaces: &Namespaces,
+) -> Result<Option<Idmap>> {
+    let check = |name: &str, raw| {
+        mapping::check(raw, |j, part| match part {
+            "" => format!("mounts[{i}].{name}[{j}]"),
+            part => format!("mounts[{i}].{name}[{j}].{part}"),
+        })
+    };
+    let uids = check("uidMappings", raw.uid_mappings().as_ref())?;
+    let gids = check("gidMappings", raw.gid_mappings().as_ref())?;
+    let field = match (&options.idmap, uids.is_empty(), gids.is_empty()) {
+        (None, true, true) => return Ok(None),
+        (Some(word), true, true) => format!("mounts[{i}].options[{}]", word.index),
+        (_, false, true) => {
+            return Err(invalid(format!("mounts[{i}].gidMappings: missing beside uidMappings")))
+        }
+        (_, true, false) => {
+            return Err(invalid(format!("mounts[{i}].uidMappings: missing beside gidMappings")))
+        }
+        (_, false, false) => format!("mounts[{i}].uidMappings"),
+    };
+    if !matches!(source, Source::Bind { .. }) {
+        return Err(invalid(format!("{field}: only the ids of a bind mount can be mapped")));
+    }
+    let mappings = Mappings { uids, gids };
+    let mappings = Some(mappings).filter(|mappings| !mappings.is_empty());
+    if mappings.is_none() && namespaces.user == Ns::Host {
+        return Err(invalid(format!("{field}: no mappings, and no user namespace that has some")));
+    }
+    Ok(Some(Idmap { mappings, recursive: options.idmap.as_ref().is_some_and(|word| word.recursive) }))
 }
 
 /// The kernel would ignore the words of a filesystem here, and with them what the user meant.

@@ -14,14 +14,6 @@ pub enum Ns {
     Join(PathBuf),
 }
 
-/// user_namespaces(7): ids from `inside` on are those from `outside` on, `size` of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdMapping {
-    pub inside: u32,
-    pub outside: u32,
-    pub size: u32,
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespaces {
     pub pid: Ns,
@@ -30,7 +22,6 @@ pub struct Namespaces {
     pub ipc: Ns,
     pub uts: Ns,
     pub cgroup: Ns,
-    /// Always `Host` so far: anything else is refused.
     pub user: Ns,
     /// Always `Host` so far: anything else is refused.
     pub time: Ns,
@@ -47,7 +38,8 @@ impl Namespaces {
                 LinuxNamespaceType::Ipc => ("ipc", &mut all.ipc),
                 LinuxNamespaceType::Uts => ("uts", &mut all.uts),
                 LinuxNamespaceType::Cgroup => ("cgroup", &mut all.cgroup),
-                LinuxNamespaceType::User | LinuxNamespaceType::Time => {
+                LinuxNamespaceType::User => ("user", &mut all.user),
+                LinuxNamespaceType::Time => {
                     return Err(unsupported(&format!("linux.namespaces[{i}].type")));
                 }
             };

@@ -4,7 +4,9 @@
 //! refuses a whole spec for one capability that it does not know, spells some scheduler flags wrongly, and would
 //! have us parse what belongs to other platforms.
 
-use oci_spec::runtime::{Hooks, LinuxDevice, LinuxNamespace, LinuxResources, LinuxSeccomp, Mount};
+use oci_spec::runtime::{
+    Hooks, LinuxDevice, LinuxIdMapping, LinuxNamespace, LinuxResources, LinuxSeccomp, Mount,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -39,6 +41,8 @@ pub(super) struct Linux {
     pub resources: Option<LinuxResources>,
     pub cgroups_path: Option<String>,
     pub namespaces: Option<Vec<LinuxNamespace>>,
+    pub uid_mappings: Option<Vec<LinuxIdMapping>>,
+    pub gid_mappings: Option<Vec<LinuxIdMapping>>,
     pub devices: Option<Vec<LinuxDevice>>,
     pub seccomp: Option<LinuxSeccomp>,
     pub rootfs_propagation: Option<String>,

@@ -19,6 +19,7 @@ impl Sysctl {
     pub fn namespace(&self) -> &'static str {
         match self.path.to_bytes() {
             path if path.starts_with(b"net/") => "network",
+            path if path.starts_with(b"user/") => "user",
             b"kernel/domainname" => "uts",
             _ => "ipc",
         }
@@ -81,6 +82,12 @@ fn allowed(name: &str, namespaces: &Namespaces) -> Result<(), &'static str> {
     if name.starts_with("net.") {
         return match namespaces.net {
             Ns::Host => Err("not allowed in the host's network namespace"),
+            _ => Ok(()),
+        };
+    }
+    if name.starts_with("user.") {
+        return match namespaces.user {
+            Ns::Host => Err("not allowed in the host's user namespace"),
             _ => Ok(()),
         };
     }

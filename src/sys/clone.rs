@@ -38,13 +38,34 @@ pub fn clone(
     cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce() -> Infallible,
 ) -> Result<Child> {
+    any(flags, Relation::Child, cgroup, child)
+}
+
+/// As [`clone`], but the new process is a child of the caller's parent: CLONE_PARENT. The caller is single-threaded, as
+/// the child of a clone is.
+pub fn sibling(flags: u64, child: impl FnOnce() -> Infallible) -> Result<Child> {
+    any(flags, Relation::Sibling, None, child)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    Child,
+    Sibling,
+}
+
+fn any(
+    flags: u64,
+    relation: Relation,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> Infallible,
+) -> Result<Child> {
     if flags & !NAMESPACES != 0 {
         return Err(Errno::EINVAL);
     }
     let mut pidfd: i32 = -1;
-    let mut answer = clone3(flags, cgroup, &mut pidfd);
+    let mut answer = clone3(flags, relation, cgroup, &mut pidfd);
     if answer == Err(Errno::ENOSYS) && cgroup.is_none() && flags & CLONE_NEWTIME == 0 {
-        answer = clone_legacy(flags, &mut pidfd);
+        answer = clone_legacy(flags, relation, &mut pidfd);
     }
     match answer? {
         0 => {
@@ -67,13 +88,29 @@ impl Drop for Guard {
     }
 }
 
-fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut i32) -> Result<libc::c_long> {
+impl Relation {
+    /// The flag, and the signal that tells the parent of the end: that of a sibling is the caller's own.
+    fn flag_and_signal(self) -> (u64, u64) {
+        match self {
+            Relation::Child => (0, libc::SIGCHLD as u64),
+            Relation::Sibling => (libc::CLONE_PARENT as u64, 0),
+        }
+    }
+}
+
+fn clone3(
+    flags: u64,
+    relation: Relation,
+    cgroup: Option<BorrowedFd<'_>>,
+    pidfd: &mut i32,
+) -> Result<libc::c_long> {
+    let (flag, exit_signal) = relation.flag_and_signal();
     let arguments = libc::clone_args {
-        flags: flags | libc::CLONE_PIDFD as u64 | cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
+        flags: flags | flag | libc::CLONE_PIDFD as u64 | cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
         pidfd: core::ptr::from_mut(pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal,
         stack: 0,
         stack_size: 0,
         tls: 0,
@@ -89,8 +126,9 @@ fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut i32) -> Result
     check(answer)
 }
 
-fn clone_legacy(flags: u64, pidfd: &mut i32) -> Result<libc::c_long> {
-    let flags = flags | (libc::CLONE_PIDFD | libc::SIGCHLD) as u64;
+fn clone_legacy(flags: u64, relation: Relation, pidfd: &mut i32) -> Result<libc::c_long> {
+    let (flag, exit_signal) = relation.flag_and_signal();
+    let flags = flags | flag | exit_signal | libc::CLONE_PIDFD as u64;
     // SAFETY: as in `clone3`; with CLONE_PIDFD the third argument is where the descriptor is stored, on every
     // architecture; the stack is the caller's (0), TLS and tid pointers are not used.
     let answer = unsafe { libc::syscall(libc::SYS_clone, flags, 0, core::ptr::from_mut(pidfd), 0, 0) };

@@ -97,9 +97,15 @@ pub fn close_all() -> Result<()> {
     close_range(0, u32::MAX, 0)
 }
 
+/// Closes one descriptor that was lent to the child of a clone, and that it has no use for any more.
+pub fn close_lent(fd: BorrowedFd<'_>) -> Result<()> {
+    let number = fd.as_raw_fd() as u32;
+    close_range(number, number, 0)
+}
+
 fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
-    // SAFETY: takes integers only; that no descriptor in the range has an owner is the contract of
-    // `close_all_but` and `close_all`, the only callers.
+    // SAFETY: takes integers only; that no descriptor in the range has an owner is the contract of all callers:
+    // in the child of a clone whoever owned it is in the parent.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 

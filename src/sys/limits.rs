@@ -12,6 +12,20 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
     check(answer).map(drop)
 }
 
+/// Makes the hard limit at least `hard`, and leaves the soft one.
+pub fn raise_hard_limit(resource: u32, hard: u64) -> Result<()> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let none = core::ptr::null::<libc::rlimit64>();
+    // SAFETY: the kernel writes one rlimit64 into `limit`, exclusively ours, and is given nothing to read.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, core::ptr::from_mut(&mut limit)) };
+    check(answer)?;
+    if limit.rlim_max >= hard {
+        return Ok(());
+    }
+    set_rlimit(resource, limit.rlim_cur, hard)
+}
+
 /// umask(2), which cannot fail.
 pub fn set_umask(mask: u32) {
     // SAFETY: takes an integer.

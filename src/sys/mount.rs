@@ -148,6 +148,21 @@ pub fn change(mount: BorrowedFd<'_>, change: Change, recursive: bool) -> Result<
         propagation: change.propagation,
         userns_fd: 0,
     };
+    set_attributes(mount, &attributes, recursive)
+}
+
+/// The owners of files on a detached mount are seen through the maps of `namespace`, a user namespace.
+pub fn map_ids(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: bool) -> Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: namespace.as_raw_fd() as u64,
+    };
+    set_attributes(mount, &attributes, recursive)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, recursive: bool) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH as u32 | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a NUL-terminated constant; the kernel reads `size` bytes of `attributes`.
     let answer = unsafe {
@@ -156,7 +171,7 @@ pub fn change(mount: BorrowedFd<'_>, change: Change, recursive: bool) -> Result<
             mount.as_raw_fd(),
             EMPTY.as_ptr(),
             flags,
-            core::ptr::from_ref(&attributes),
+            core::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };

@@ -1,13 +1,15 @@
 //! setns(2), unshare(2), and what a namespace file is.
 
-use super::fd::BorrowedFd;
+use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Result};
 use std::os::fd::AsRawFd;
 
 /// The magic number of the filesystem that namespace files are on (linux/magic.h).
 pub const NSFS_MAGIC: i64 = 0x6e73_6673;
 
-/// linux/nsfs.h: `_IO(0xb7, 0x3)`.
+/// linux/nsfs.h: `_IO(0xb7, 0x1)`.
+const NS_GET_USERNS: libc::c_ulong = 0xb701;
+/// `_IO(0xb7, 0x3)`.
 const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
 
 /// Joins the namespace behind `fd` (of type `flags`), or those of the process behind a pidfd (5.8).
@@ -22,6 +24,12 @@ pub fn join(fd: BorrowedFd<'_>, flags: u64) -> Result<()> {
 pub fn unshare(flags: u64) -> Result<()> {
     // SAFETY: takes an integer. CLONE_FILES and CLONE_FS give the thread copies of its own; no memory changes.
     check(unsafe { libc::syscall(libc::SYS_unshare, flags) }).map(drop)
+}
+
+/// The user namespace that owns the one behind `fd`: ioctl_ns(2).
+pub fn owner(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // SAFETY: this ioctl takes no argument; it gives a new descriptor.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, fd.as_raw_fd(), NS_GET_USERNS) }).map(own)
 }
 
 /// The CLONE_NEW* flag of a namespace file.

@@ -49,21 +49,3 @@ pub fn ready(fd: BorrowedFd<'_>, interest: Interest, deadline: Instant) -> Resul
         }
     }
 }
-
-/// Waits until the other side of a stream sends no more; false: the time is over.
-pub fn hung_up(fd: BorrowedFd<'_>, deadline: Instant) -> Result<bool> {
-    let mut polled = [PollFd::new(fd, PollFlags::from_bits_retain(libc::POLLRDHUP))];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(false);
-        }
-        // Rounded up, or the last millisecond would be spent in a loop.
-        let left = left + Duration::from_micros(999);
-        match nix::poll::poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-            Err(Errno::EINTR) | Ok(0) => {}
-            Err(errno) => return Err(errno),
-            Ok(_) => return Ok(true),
-        }
-    }
-}

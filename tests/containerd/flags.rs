@@ -6,7 +6,7 @@ cases! {
     read_only, privileged, net_host, memory_limit, cpus, cpu_shares, device, devices_are_filtered, mount_bind,
     mount_tmpfs, env, user, cwd, seccomp, seccomp_profile, rootfs, hostname, capabilities, no_new_privs,
     joins_a_namespace, cgroup_path, out_of_memory, default_mounts, masked_and_read_only_paths, rootfs_propagation,
-    default_devices, limits_and_namespaces, runtime_config_path,
+    default_devices, limits_and_namespaces, runtime_config_path, user_namespace, remap_labels,
 }
 
 fn read_only(case: &mut Case<'_>) {
@@ -334,4 +334,36 @@ fn runtime_config_path(case: &mut Case<'_>) {
     with(case, "NoPivotRoot = 'yes'", &[]).fails_with("NoPivotRoot must be true or false");
     std::fs::remove_file(&file).expect("remove the options");
     case.run(&["--runtime-config-path", &path], &["true"]).fails_with("shoal.toml");
+}
+
+/// The ids inside, the root's owner inside, the ids that the host sees, and an exec with the same map.
+fn remapped(case: &mut Case<'_>, flags: &[&str]) {
+    if case.runtime == Runtime::Shoal && case.containerd.suite == Suite::Trixie {
+        println!(
+            "SKIPPED: the owner of the streams comes in options of another runtime's type with this ctr"
+        );
+        return;
+    }
+    let maps = ["--uidmap", "0:300000:65536", "--gidmap", "0:300000:65536"];
+    let flags = [&maps[..], flags].concat();
+    let script = "cat /proc/self/uid_map; stat -c %u:%g / /bin /etc/passwd; touch /new && stat -c %u /new; : >/dev/null && echo ok";
+    let out = case.run(&flags, &["sh", "-c", script]);
+    let words: Vec<_> = out.ok().split_whitespace().collect();
+    assert_eq!(words, ["0", "300000", "65536", "0:0", "0:0", "0:0", "0", "ok"], "{out}");
+    case.detach(&flags, &["sleep", "1000"]);
+    let pid = case.pid();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    assert!(status.contains("\nUid:\t300000\t300000\t300000\t300000\n"), "{status}");
+    let out = case.exec(&["--user", "1000"], &["sh", "-c", "id -u; cat /proc/self/gid_map"]);
+    assert_eq!(out.ok().split_whitespace().collect::<Vec<_>>(), ["1000", "0", "300000", "65536"], "{out}");
+    case.remove();
+}
+
+fn user_namespace(case: &mut Case<'_>) {
+    remapped(case, &[]);
+}
+
+/// The snapshotter maps the layers' owners, where it can.
+fn remap_labels(case: &mut Case<'_>) {
+    remapped(case, &["--remap-labels"]);
 }

@@ -3,7 +3,7 @@
 use crate::testbed::DockerCase;
 
 cases! {
-    files_and_mounts, identity, limits, namespaces, privileges, security_defaults, devices, sysctls_and_shm,
+    Plain: files_and_mounts, identity, limits, namespaces, privileges, security_defaults, devices, sysctls_and_shm,
 }
 
 fn files_and_mounts(case: &DockerCase<'_>) {

@@ -3,7 +3,7 @@
 use crate::testbed::{run, until, DockerCase, Pty, Runtime, IMAGE};
 
 cases! {
-    run_and_its_exit_code, logs, exec_with_a_terminal, exec_plain, stats, pause, update, cp, restart_policy, stop,
+    Plain: run_and_its_exit_code, logs, exec_with_a_terminal, exec_plain, stats, pause, update, cp, restart_policy, stop,
     stop_kills_in_the_end, kill, top, health_check, run_with_a_terminal, stdin, out_of_memory, errors,
     the_runtime_by_its_name_in_daemon_json, wait_and_restart, attach,
 }

@@ -103,11 +103,16 @@ impl Case {
             exec: Some("exec-tty".into()),
             ..Case::default()
         };
+        // As snapshotters ask for it that can remap labels.
+        let idmapped = |name: &str, mut mount: RootfsMount| {
+            mount.options.extend(["uidmap=0:100000:65536".into(), "gidmap=0:100000:65536".into()]);
+            Case { name: name.into(), spec: "ctr-userns".into(), rootfs: vec![mount], ..Case::default() }
+        };
         vec![
             Case {
                 name: "no-pivot".into(),
                 spec: "ctr-2.1-default".into(),
-                rootfs: vec![native],
+                rootfs: vec![native.clone()],
                 no_pivot_root: true,
                 no_new_keyring: true,
                 ..Case::default()
@@ -124,7 +129,10 @@ impl Case {
                 rootfs: vec![image],
                 ..Case::default()
             },
+            idmapped("idmapped-layers", overlay(2)),
+            idmapped("idmapped-native", native),
             exec("exec-in-cri-pod", "cri-default"),
+            exec("exec-in-user-namespace", "cri-userns"),
             exec("exec-in-host-namespaces", "docker-host"),
             exec("exec-seccomp", "ctr-seccomp"),
             exec("exec-in-process-everything", "process-everything"),

@@ -196,23 +196,114 @@ const INVALID: &[Bad] = &[
     ),
 ];
 
+/// Of user namespaces and mapped owners.
+const USERS: &[Bad] = &[
+    (|s| users(s, json!([]), map(0, 1000, 9)), "linux.uidMappings: missing, a new user namespace needs it"),
+    (|s| users(s, map(0, 1000, 9), Value::Null), "linux.gidMappings: missing, a new user namespace needs it"),
+    (|s| users(s, map(1, 1000, 9), map(0, 1, 1)), "linux.uidMappings: id 0 of the container is not mapped"),
+    (|s| users(s, map(0, 1000, 0), map(0, 1, 1)), "linux.uidMappings[0].size: must not be 0"),
+    (
+        |s| users(s, map(0, 4_294_967_295, 1), map(0, 1, 1)),
+        "linux.uidMappings[0].hostID: 4294967295 and 1 more are too many",
+    ),
+    (
+        |s| users(s, map(0, 1000, 9), json!([map(0, 1, 9)[0], map(8, 100, 1)[0]])),
+        "linux.gidMappings[1].containerID: overlaps with range 0",
+    ),
+    (
+        |s| users(s, json!([map(0, 1000, 9)[0], map(10, 1008, 5)[0]]), map(0, 1, 1)),
+        "linux.uidMappings[1].hostID: overlaps with range 0",
+    ),
+    (
+        |s| {
+            let many: Vec<Value> = (0..341).map(|n| map(n, n, 1)[0].clone()).collect();
+            users(s, many.into(), map(0, 1, 1));
+        },
+        "linux.uidMappings[340]: more than 340 ranges",
+    ),
+    (
+        |s| users(s, json!([{"containerID": -1, "hostID": 1, "size": 1}]), map(0, 1, 1)),
+        "linux.uidMappings[0].containerID: invalid value: integer `-1`, expected u32",
+    ),
+    (
+        |s| s["linux"]["gidMappings"] = map(0, 1, 1),
+        "linux.gidMappings: there is no user namespace to map ids for",
+    ),
+    (
+        |s| {
+            users(s, map(0, 1, 1), map(0, 1, 1));
+            namespace(s, json!({"type": "user", "path": "/proc/1/ns/user"}));
+        },
+        "linux.namespaces[6]: a second user namespace",
+    ),
+    (
+        |s| {
+            users(s, map(0, 1, 1), map(0, 1, 1));
+            host(s, "network");
+        },
+        "mounts[5]: a sysfs shows the host's network, and is not for a user namespace; bind /sys instead",
+    ),
+    (
+        |s| s["linux"]["sysctl"] = json!({"user.max_user_namespaces": "1"}),
+        "linux.sysctl[\"user.max_user_namespaces\"]: not allowed in the host's user namespace",
+    ),
+    (
+        |s| mount(s, bind(json!(["bind", "idmap"]))),
+        "mounts[1].options[1]: no mappings, and no user namespace that has some",
+    ),
+    (
+        |s| {
+            let mut idmapped = bind(json!(["bind"]));
+            idmapped["uidMappings"] = map(0, 1, 1);
+            mount(s, idmapped);
+        },
+        "mounts[1].gidMappings: missing beside uidMappings",
+    ),
+    (
+        |s| {
+            let mut idmapped = bind(json!(["bind"]));
+            idmapped["gidMappings"] = map(0, 1, 1);
+            mount(s, idmapped);
+        },
+        "mounts[1].uidMappings: missing beside gidMappings",
+    ),
+    (
+        |s| {
+            let mut idmapped = bind(json!(["bind"]));
+            idmapped["uidMappings"] = map(0, 1, 1);
+            idmapped["gidMappings"] = json!([map(0, 1, 1)[0], map(5, 9, 0)[0]]);
+            mount(s, idmapped);
+        },
+        "mounts[1].gidMappings[1].size: must not be 0",
+    ),
+    (
+        |s| {
+            let idmapped = json!({"destination": "/m", "type": "tmpfs", "options": ["ridmap"]});
+            mount(s, idmapped);
+        },
+        "mounts[1].options[0]: only the ids of a bind mount can be mapped",
+    ),
+];
+
+fn map(inside: u32, outside: u32, count: u32) -> Value {
+    json!([{"containerID": inside, "hostID": outside, "size": count}])
+}
+
+fn users(s: &mut Value, uids: Value, gids: Value) {
+    namespace(s, json!({"type": "user"}));
+    s["linux"]["uidMappings"] = uids;
+    s["linux"]["gidMappings"] = gids;
+}
+
 const UNSUPPORTED: &[Bad] = &[
     (|s| s["ociVersion"] = json!("2.0.0"), "ociVersion: \"2.0.0\" is not a version 1"),
     (|s| s["process"]["execCPUAffinity"] = json!({"initial": "0"}), "process.execCPUAffinity: not supported"),
-    (|s| namespace(s, json!({"type": "user"})), "linux.namespaces[5].type: not supported"),
     (
         |s| namespace(s, json!({"type": "time", "path": "/proc/1/ns/time"})),
         "linux.namespaces[5].type: not supported",
     ),
     (|s| host(s, "mount"), "linux.namespaces: a container in the host's mount namespace: not supported"),
-    (|s| mount(s, bind(json!(["bind", "idmap"]))), "mounts[1].options[1]: \"idmap\": not supported"),
-    (
-        |s| {
-            let map = json!([{"hostID": 1, "containerID": 0, "size": 1}]);
-            mount(s, json!({"destination": "/m", "source": "/s", "options": ["bind"], "uidMappings": map}));
-        },
-        "mounts[1].uidMappings: not supported",
-    ),
+    (|s| mount(s, bind(json!(["bind", "iversion"]))), "mounts[1].options[1]: \"iversion\": not supported"),
     (|s| s["linux"]["intelRdt"] = json!({"closID": "x"}), "linux.intelRdt: not supported"),
     (|s| s["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND"}), "linux.memoryPolicy: not supported"),
     (|s| s["linux"]["netDevices"] = json!({"eth0": {}}), "linux.netDevices: not supported"),
@@ -246,7 +337,7 @@ fn sentence(spec: &Value, host: &Host) -> Option<(Kind, String)> {
 fn a_bad_spec_gets_a_sentence_that_names_the_field() {
     let base: Value = serde_json::from_str(&read("ctr-2.1-default")).expect("JSON");
     let mut wrong = Vec::new();
-    for (kind, list) in [(Kind::Invalid, INVALID), (Kind::Unsupported, UNSUPPORTED)] {
+    for (kind, list) in [(Kind::Invalid, INVALID), (Kind::Invalid, USERS), (Kind::Unsupported, UNSUPPORTED)] {
         for (change, expected) in list {
             let mut spec = base.clone();
             change(&mut spec);
@@ -307,7 +398,9 @@ fn what_only_the_request_can_get_wrong() {
     };
     let long = format!("lowerdir={}", "x".repeat(5000));
     for (spec, mount, expected) in [
-        (&spec, overlay(&["uidmap=0:1:1"], ""), "rootfs[0].options[0]: \"uidmap=0:1:1\" is not supported"),
+        (&spec, overlay(&["uidmap=0:1:1"], ""), "rootfs[0].options: uidmap and gidmap need each other"),
+        (&spec, overlay(&["ro", "gidmap=0:1"], ""), "rootfs[0].options[1]: \"gidmap=0:1\" is not a map"),
+        (&spec, overlay(&["uidmap=0:1:0"], ""), "rootfs[0].options[0]: \"uidmap=0:1:0\": must not be 0"),
         (&spec, overlay(&[&long], ""), "rootfs[0].options: longer than a page, the kernel takes no more"),
         (&spec, overlay(&[], "/sub"), "rootfs[0].target: a mount below the root is not supported"),
         (&spec, overlay(&["a\0"], ""), "rootfs[0].options: a NUL byte in \"a\\0\""),

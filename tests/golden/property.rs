@@ -9,8 +9,11 @@ use std::path::Path;
 
 pub fn check(plan: &Plan, name: &str) {
     let steps: Vec<&Step> = plan.steps.iter().map(|(step, _)| step).collect();
-    for pair in steps.windows(2) {
-        assert!(pair[0].phase() <= pair[1].phase(), "{name}: {} before {}", pair[0], pair[1]);
+    // Each process of the two that a user namespace needs has an order of its own.
+    for part in steps.split_inclusive(|step| matches!(step, Step::Sibling { .. })) {
+        for pair in part.windows(2) {
+            assert!(pair[0].phase() <= pair[1].phase(), "{name}: {} before {}", pair[0], pair[1]);
+        }
     }
     let position = |wanted: fn(&Step) -> bool| steps.iter().position(|step| wanted(step));
     let gate = position(|s| matches!(s, Step::Gate)).expect("every plan waits for its start");
@@ -21,20 +24,40 @@ pub fn check(plan: &Plan, name: &str) {
     for (step, field) in &plan.steps {
         assert!(!field.is_empty(), "{name}: {step} has no field");
         let slot = match step {
-            Step::Attach { slot, .. } | Step::SetNs { slot, .. } => slot,
+            Step::Attach { slot, .. }
+            | Step::SetNs { slot, .. }
+            | Step::JoinUser { slot, .. }
+            | Step::Idmap { namespace: slot, .. } => slot,
             _ => continue,
         };
         assert!(usize::from(slot.0) < plan.opens.len(), "{name}: {step}");
     }
     for (i, (open, _)) in plan.opens.iter().enumerate() {
         let used = plan.pid_namespace.is_some_and(|slot| usize::from(slot.0) == i)
+            || plan.opens.iter().skip(i).any(|(open, _)| match open {
+                Open::Tree { idmap: Some(idmap), .. } => usize::from(idmap.namespace.0) == i,
+                _ => false,
+            })
             || steps.iter().any(|step| match step {
                 Step::Attach { slot, .. }
                 | Step::SetNs { slot, .. }
+                | Step::JoinUser { slot, .. }
+                | Step::Idmap { namespace: slot, .. }
                 | Step::MountRootfs { device: Some(slot), .. } => usize::from(slot.0) == i,
                 _ => false,
             });
         assert!(used, "{name}: nobody uses {open}");
+    }
+    // The host's root is gone before its namespaces are, and nothing is done as nobody.
+    if let Some(user) = position(|s| matches!(s, Step::JoinUser { .. })) {
+        let sibling = position(|s| matches!(s, Step::Sibling { .. })).expect("a process inside");
+        let root = position(|s| matches!(s, Step::BecomeRoot { .. })).expect("root of it");
+        let groups = position(|s| matches!(s, Step::LeaveGroups)).expect("without the host's groups");
+        assert!(groups < user && user < sibling && sibling < root && root < ids, "{name}");
+        assert_eq!((plan.clone_flags, plan.pid_namespace), (0, None), "{name}");
+        assert!(!steps
+            .iter()
+            .any(|s| matches!(s, Step::Mknod { mode, .. } if mode & libc::S_IFMT != libc::S_IFIFO)));
     }
     // A root that is read-only, or hidden, cannot be prepared any more.
     if let Some(closed) = position(|s| matches!(s, Step::ReadonlyRoot)) {
@@ -66,13 +89,20 @@ fn golden_plans_are_in_order() {
 /// One change to a spec.
 type Toggle = fn(&mut Value);
 
-const TOGGLES: [Toggle; 10] = [
+const TOGGLES: [Toggle; 11] = [
     |s| s["root"]["readonly"] = json!(true),
     |s| s["process"]["terminal"] = json!(true),
     |s| s["process"]["user"]["uid"] = json!(1000),
     |s| s["process"]["noNewPrivileges"] = json!(false),
     |s| s["linux"]["sysctl"] = json!({"net.core.somaxconn": "1"}),
     |s| s["linux"]["rootfsPropagation"] = json!("rshared"),
+    |s| {
+        s["linux"]["namespaces"].as_array_mut().expect("a list").push(json!({"type": "user"}));
+        s["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100000, "size": 65536}]);
+        s["linux"]["gidMappings"] = s["linux"]["uidMappings"].clone();
+        let mounts = s["mounts"].as_array_mut().expect("a list");
+        mounts.push(json!({"destination": "/z", "source": "/z", "options": ["rbind", "ridmap"]}));
+    },
     |s| s["hooks"] = json!({"createContainer": [{"path": "/bin/true"}]}),
     |s| {
         let namespaces = s["linux"]["namespaces"].as_array_mut().expect("a list");

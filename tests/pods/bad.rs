@@ -93,7 +93,6 @@ fn every_call_in_the_wrong_state() {
     // None.
     assert_eq!(kind(pods.start_pod("p1").map(drop)), Kind::NotFound);
     assert_eq!(kind(pods.stop_pod("p1", second)), Kind::NotFound);
-    assert_eq!(kind(pods.shutdown_pod("p1", second)), Kind::NotFound);
     assert_eq!(kind(pods.pod_status("p1").map(drop)), Kind::NotFound);
     assert_eq!(kind(pods.pause_pod("p1")), Kind::NotFound);
     assert_eq!(kind(pods.ping_pod("p1")), Kind::NotFound);
@@ -122,4 +121,13 @@ fn every_call_in_the_wrong_state() {
     let sandbox = std::sync::Arc::clone(pods);
     world.shut_down();
     assert_eq!(kind(sandbox.stop_pod("p1", second)), Kind::NotFound);
+}
+
+#[test]
+fn a_shim_whose_pod_was_never_made_ends_when_it_is_asked() {
+    let world = World::new();
+    assert!(world.create_in(Path::new("/run/netns/no-such"), config()).is_err());
+    world.sandbox.shutdown_pod("p1", Duration::from_secs(1)).unwrap();
+    assert_eq!(world.create(config()).unwrap_err().kind(), Kind::Unavailable);
+    world.nothing_is_left();
 }

@@ -244,9 +244,8 @@ impl Snapshot {
             .unwrap();
         let cgroups = String::from_utf8_lossy(&found.stdout).lines().map(PathBuf::from).collect();
         let pod = std::fs::read_dir(dir.join("p1")).into_iter().flatten().flatten();
-        // The links' folder is the bundle's, and goes with it.
         let mut files: Vec<PathBuf> = pod.map(|entry| entry.path()).collect();
-        files.retain(|path| !["rootfs", "members", "config.json"].iter().any(|name| path.ends_with(name)));
+        files.retain(|path| !["rootfs", "config.json"].iter().any(|name| path.ends_with(name)));
         Snapshot {
             descriptors: std::fs::read_dir("/proc/self/fd").unwrap().count(),
             threads: threads(),

@@ -23,6 +23,11 @@ pub fn all() -> Value {
         "seccomp": json!({ "mode": status["Seccomp"], "filters": status["Seccomp_filters"] }),
         "signals": json!({ "blocked": status["SigBlk"], "ignored": status["SigIgn"], "caught": status["SigCgt"] }),
         "umask": status["Umask"],
+        "label": lines("/proc/self/attr/current"),
+        "mappings": json!({
+            "uid": lines("/proc/self/uid_map"), "gid": lines("/proc/self/gid_map"),
+            "setgroups": lines("/proc/self/setgroups"),
+        }),
         "limits": lines("/proc/self/limits"),
         "environment": std::env::vars().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(),
         "arguments": std::env::args().collect::<Vec<_>>(),

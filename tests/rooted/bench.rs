@@ -119,6 +119,22 @@ impl Process {
     }
 }
 
+/// True in a process that runs this test and no other, whose processes would come and go; else runs that process.
+pub fn alone(test: &str) -> bool {
+    if std::env::var_os("SHOAL_TEST_ALONE").is_some() {
+        return true;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env("SHOAL_TEST_ALONE", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+    false
+}
+
 /// The descriptors of this process, and its children.
 pub fn left_behind() -> (usize, usize) {
     let fds = std::fs::read_dir("/proc/self/fd").unwrap().count();

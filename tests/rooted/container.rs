@@ -63,11 +63,15 @@ impl Bundle {
     }
 
     pub fn plan(&self) -> Result<Plan> {
+        self.plan_on(&Host::probe(Path::new("/"))?)
+    }
+
+    pub fn plan_on(&self, host: &Host) -> Result<Plan> {
         let spec = Spec::parse(&serde_json::to_vec(&self.spec).unwrap())?;
         let revealing = self.no_pivot_root.then(|| Host::revealing(Path::new("/"))).transpose()?;
         plan::create(&plan::Input {
             spec: &spec,
-            host: &Host::probe(Path::new("/"))?,
+            host,
             id: "rooted",
             bundle: self.dir.path(),
             rootfs: &self.rootfs,
@@ -208,7 +212,7 @@ pub fn launch(plan: &Plan, init: Option<std::os::fd::BorrowedFd<'_>>) -> Result<
     launch_in(plan, init, Entry::default())
 }
 
-fn launch_in(plan: &Plan, init: Option<std::os::fd::BorrowedFd<'_>>, entry: Entry) -> Result<Running> {
+pub fn launch_in(plan: &Plan, init: Option<std::os::fd::BorrowedFd<'_>>, entry: Entry) -> Result<Running> {
     let terminal = plan.steps.iter().any(|(step, _)| matches!(step, plan::Step::Console { .. }));
     let (output, end) = std::io::pipe().unwrap();
     let (tell, exit) = channel();

@@ -12,6 +12,7 @@ fn a_create_takes_this_long() {
     }
     let default = Bundle::new(&["/probe", "exit", "0"]);
     measure("default", &default);
+    measure("a user namespace", &crate::users::bundle(&["/probe", "exit", "0"]));
     let without = |change: &dyn Fn(&mut serde_json::Value)| {
         let mut bundle = Bundle::new(&["/probe", "exit", "0"]);
         change(&mut bundle.spec);

@@ -1,9 +1,10 @@
 //! Kernels and cgroups that differ: the container does not.
 
 use crate::bench::rooted;
-use crate::container::{Bundle, Running};
+use crate::container::{launch_in, Bundle, Running};
 use serde_json::{json, Value};
 use shoal::cgroup::Entry;
+use shoal::plan::{CgroupMounts, Host};
 use std::path::{Path, PathBuf};
 
 /// Kernels before 5.6, and seccomp profiles older than openat2(2) and clone3(2) around us.
@@ -114,13 +115,42 @@ fn a_container_is_born_in_its_cgroup() {
         assert!(output.status.success(), "{}{errors}", String::from_utf8_lossy(&output.stdout));
     }
     let group = Group::new(&hierarchy, "born");
-    let bundle = Bundle::new(&["/probe", "report"]);
-    let into = std::fs::File::open(&group.0).unwrap().into();
-    let running = bundle.create_in(Entry { into: Some(into), ..Entry::default() }).unwrap();
-    let member = std::fs::read_to_string(group.0.join("cgroup.procs")).unwrap();
-    assert_eq!(member.trim(), running.waiting.pid.to_string());
-    let lines = cgroups(running);
-    assert!(lines.contains(&format!("0::/{}", group.name())), "{lines:?}");
+    for bundle in [Bundle::new, crate::users::bundle].map(|make| make(&["/probe", "report"])) {
+        let into = std::fs::File::open(&group.0).unwrap().into();
+        let running = bundle.create_in(Entry { into: Some(into), ..Entry::default() }).unwrap();
+        let member = std::fs::read_to_string(group.0.join("cgroup.procs")).unwrap();
+        assert_eq!(member.trim(), running.waiting.pid.to_string());
+        let lines = cgroups(running);
+        assert!(lines.contains(&format!("0::/{}", group.name())), "{lines:?}");
+    }
+}
+
+/// A systemd inside makes cgroups of its own; nobody else could let it.
+#[test]
+fn root_of_a_user_namespace_has_its_cgroup() {
+    if !rooted("root_of_a_user_namespace_has_its_cgroup") {
+        return;
+    }
+    let Some(hierarchy) = cgroup2() else { return };
+    let group = Group::new(&hierarchy, "given");
+    let mut bundle =
+        crate::users::bundle(&["/probe", "stat", "/sys/fs/cgroup", "/sys/fs/cgroup/cgroup.procs"]);
+    bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "cgroup" }));
+    let host = Host { cgroups: CgroupMounts::V2, ..Host::probe(Path::new("/")).unwrap() };
+    for (options, owner) in [(json!(["ro"]), "65534"), (json!(["rw"]), "0")] {
+        let mount = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options });
+        let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+        mounts.truncate(7);
+        mounts.push(mount);
+        let into = std::fs::File::open(&group.0).unwrap().into();
+        let entry = Entry { into: Some(into), ..Entry::default() };
+        let running = launch_in(&bundle.plan_on(&host).unwrap(), None, entry).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&running.finish()).unwrap();
+        for path in ["/sys/fs/cgroup", "/sys/fs/cgroup/cgroup.procs"] {
+            let found = report[path].as_str().unwrap().split([' ', ':']).nth(2).unwrap();
+            assert_eq!(found, owner, "{report}");
+        }
+    }
 }
 
 #[test]
@@ -135,13 +165,16 @@ fn a_container_enters_its_cgroups() {
         return;
     }
     let groups: Vec<_> = hierarchies.iter().map(|path| Group::new(path, "enters")).collect();
-    let procs = groups.iter().map(|group| {
-        std::fs::OpenOptions::new().write(true).open(group.0.join("cgroup.procs")).unwrap().into()
-    });
-    let bundle = Bundle::new(&["/probe", "report"]);
-    let lines = cgroups(bundle.create_in(Entry { procs: procs.collect(), ..Entry::default() }).unwrap());
-    for (controller, group) in ["freezer", "pids"].iter().zip(&groups) {
-        let end = format!(":{controller}:/{}", group.name());
-        assert!(lines.iter().any(|line| line.ends_with(&end)), "{end}: {lines:?}");
+    // A user namespace needs a second process, which does not count.
+    std::fs::write(groups[1].0.join("pids.max"), "1").unwrap();
+    for bundle in [Bundle::new, crate::users::bundle].map(|make| make(&["/probe", "report"])) {
+        let procs = groups.iter().map(|group| {
+            std::fs::OpenOptions::new().write(true).open(group.0.join("cgroup.procs")).unwrap().into()
+        });
+        let lines = cgroups(bundle.create_in(Entry { procs: procs.collect(), ..Entry::default() }).unwrap());
+        for (controller, group) in ["freezer", "pids"].iter().zip(&groups) {
+            let end = format!(":{controller}:/{}", group.name());
+            assert!(lines.iter().any(|line| line.ends_with(&end)), "{end}: {lines:?}");
+        }
     }
 }

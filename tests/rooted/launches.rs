@@ -75,17 +75,7 @@ fn a_thousand_launches_from_eight_threads_leave_nothing() {
     if !rooted("a_thousand_launches_from_eight_threads_leave_nothing") {
         return;
     }
-    // In a process of its own: other tests' processes come and go here.
-    if std::env::var_os("SHOAL_TEST_ALONE").is_none() {
-        let name = "launches::a_thousand_launches_from_eight_threads_leave_nothing";
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([name, "--exact", "--nocapture"])
-            .env("SHOAL_TEST_ALONE", "1")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+    if !alone("launches::a_thousand_launches_from_eight_threads_leave_nothing") {
         return;
     }
     drop(launch(&program(&["true"], vec![])).unwrap().finish());

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -19,12 +20,40 @@ pub struct Docker {
     pub containerd: Containerd,
 }
 
+/// Whose ids containers have on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// The same as inside.
+    Plain,
+    /// `userns-remap`: 300000 and the 65535 after it.
+    Remapped,
+}
+
+/// Gives somebody a range of ids, in the machine's own /etc.
+fn subordinate_ids(containerd: &Containerd) {
+    let dir = |name: &str| containerd.dir(name).to_string_lossy().into_owned();
+    for name in ["etc", "etc-work"] {
+        std::fs::create_dir(dir(name)).expect("make a folder");
+    }
+    let add = |name: &str, line: &str| {
+        let there = std::fs::read_to_string(Path::new("/etc").join(name)).unwrap_or_default();
+        std::fs::write(containerd.dir("etc").join(name), there + line).expect("write a file");
+    };
+    add("passwd", "remapped:x:64999:64999::/:/bin/false\n");
+    add("group", "remapped:x:64999:\n");
+    add("subuid", "remapped:300000:65536\n");
+    add("subgid", "remapped:300000:65536\n");
+    let options = format!("lowerdir=/etc,upperdir={},workdir={}", dir("etc"), dir("etc-work"));
+    let mut mount = containerd.machine.command("mount");
+    run(mount.args(["-t", "overlay", "etc", "-o", &options, "/etc"])).ok();
+}
+
 impl Docker {
-    pub fn start(suite: Suite) -> Docker {
+    pub fn start(suite: Suite, ids: Ids) -> Docker {
         let containerd = Containerd::start(suite);
         let mark = &containerd.machine.mark;
         let dir = |name: &str| containerd.dir(name).to_string_lossy().into_owned();
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "data-root": dir("docker"),
             "exec-root": dir("exec"),
             "pidfile": dir("docker.pid"),
@@ -42,6 +71,10 @@ impl Docker {
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "runtimes": { "shoal": { "runtimeType": Runtime::Shoal.name() } },
         });
+        if ids == Ids::Remapped {
+            subordinate_ids(&containerd);
+            config["userns-remap"] = "remapped".into();
+        }
         let file = containerd.dir("daemon.json");
         std::fs::write(&file, config.to_string()).expect("write dockerd's config");
         let log = File::create(containerd.dir("docker.log")).expect("make dockerd's log");
@@ -108,16 +141,16 @@ pub struct DockerCase<'a> {
 }
 
 /// Runs `body` and fails when it fails or leaves anything behind.
-pub fn docker_case(suite: Suite, runtime: Runtime, name: &str, body: fn(&DockerCase<'_>)) {
+pub fn docker_case(suite: Suite, ids: Ids, runtime: Runtime, name: &str, body: fn(&DockerCase<'_>)) {
     if !runtime.selected() {
         println!("left out by SHOAL_TEST_RUNTIMES");
         return;
     }
-    runtime.twice_for_the_control(|| attempt(suite, runtime, name, body));
+    runtime.twice_for_the_control(|| attempt(suite, ids, runtime, name, body));
 }
 
-fn attempt(suite: Suite, runtime: Runtime, name: &str, body: fn(&DockerCase<'_>)) {
-    let docker = shared(suite);
+fn attempt(suite: Suite, ids: Ids, runtime: Runtime, name: &str, body: fn(&DockerCase<'_>)) {
+    let docker = shared(suite, ids);
     let before = Snapshot::take(&docker.containerd.machine);
     let logs = (docker.log().len(), docker.containerd.log().len());
     let show = || {
@@ -140,11 +173,11 @@ fn attempt(suite: Suite, runtime: Runtime, name: &str, body: fn(&DockerCase<'_>)
     }
 }
 
-/// One dockerd per version and test program; cases of one version run one after the other.
-fn shared(suite: Suite) -> MutexGuard<'static, Docker> {
-    static SERVERS: [OnceLock<Mutex<Docker>>; 2] = [OnceLock::new(), OnceLock::new()];
-    SERVERS[suite as usize]
-        .get_or_init(|| Mutex::new(Docker::start(suite)))
+/// One dockerd per version, kind of ids and test program; cases of one run one after the other.
+fn shared(suite: Suite, ids: Ids) -> MutexGuard<'static, Docker> {
+    static SERVERS: [OnceLock<Mutex<Docker>>; 4] = [const { OnceLock::new() }; 4];
+    SERVERS[suite as usize * 2 + ids as usize]
+        .get_or_init(|| Mutex::new(Docker::start(suite, ids)))
         .lock()
         // A case that failed has cleaned up after itself.
         .unwrap_or_else(PoisonError::into_inner)

@@ -18,7 +18,7 @@ mod suite;
 
 pub use case::{case, cgroup_file, Case, Runtime};
 pub use containerd::{Containerd, Setting};
-pub use docker::{docker_case, Docker, DockerCase};
+pub use docker::{docker_case, Docker, DockerCase, Ids};
 pub use events::Events;
 pub use image::{image, pause_image, IMAGE, PAUSE};
 pub use leak::Snapshot;

@@ -1,8 +1,10 @@
 //! The options of a rootfs mount, read as containerd's Go package `mount` reads them (core/mount/mount_linux.go):
 //! snapshotters write them for it.
 
-use crate::error::{invalid, Error, Kind, Result};
+use crate::error::{invalid, Result};
 use crate::plan::RootfsMount;
+use crate::spec::mapping::{self, IdRange};
+use crate::spec::Mappings;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct MountOptions {
@@ -11,6 +13,8 @@ pub(super) struct MountOptions {
     pub data: String,
     /// The directory that the layers of `data` are relative to.
     pub chdir: Option<String>,
+    /// `uidmap=` and `gidmap=`.
+    pub idmap: Option<Mappings>,
     /// `loop`: the source is a file.
     pub loop_device: Option<LoopDevice>,
 }
@@ -31,17 +35,14 @@ impl MountOptions {
         let mut flags = 0;
         let mut data: Vec<String> = Vec::new();
         let mut looped = false;
+        let mut idmap = Mappings::default();
         for (j, word) in mount.options.iter().enumerate() {
             match flag(word) {
                 Some((set, bits)) if set => flags |= bits,
                 Some((_, bits)) => flags &= !bits,
                 None if word == "loop" => looped = true,
-                None if word.starts_with("uidmap=") || word.starts_with("gidmap=") => {
-                    return Err(Error::new(
-                        Kind::Unsupported,
-                        format!("{}: {word:?} is not supported", at(j)),
-                    ));
-                }
+                None if word.starts_with("uidmap=") => idmap.uids = ranges(word, || at(j))?,
+                None if word.starts_with("gidmap=") => idmap.gids = ranges(word, || at(j))?,
                 // Words for containerd's own mount manager.
                 None if word.starts_with("X-containerd.") => {}
                 None => data.push(word.clone()),
@@ -63,8 +64,32 @@ impl MountOptions {
                 "rootfs[{i}].options: longer than a page, the kernel takes no more"
             )));
         }
-        Ok(MountOptions { flags, data, chdir, loop_device })
+        if idmap.uids.is_empty() != idmap.gids.is_empty() {
+            return Err(invalid(format!("rootfs[{i}].options: uidmap and gidmap need each other")));
+        }
+        let idmap = Some(idmap).filter(|idmap| !idmap.is_empty());
+        Ok(MountOptions { flags, data, chdir, idmap, loop_device })
     }
+}
+
+/// The lower layers of an overlay, by their whole paths.
+pub(super) fn lower(mount: &RootfsMount) -> impl Iterator<Item = &str> {
+    let lists = mount.options.iter().filter_map(|word| word.strip_prefix("lowerdir="));
+    lists.flat_map(|list| list.split(':')).filter(|layer| !layer.is_empty())
+}
+
+/// `uidmap=0:100000:65536,65536:1000:1`: the container's id, the host's, how many.
+fn ranges(word: &str, at: impl Fn() -> String) -> Result<Vec<IdRange>> {
+    let range = |text: &str| {
+        let mut numbers = text.split(':').map(|number| number.parse().ok());
+        let range = IdRange { inside: numbers.next()??, outside: numbers.next()??, count: numbers.next()?? };
+        numbers.next().is_none().then_some(range)
+    };
+    let list = word.split_once('=').map(|(_, list)| list).unwrap_or_default();
+    let all: Option<Vec<IdRange>> = list.split(',').map(range).collect();
+    let all = all.ok_or_else(|| invalid(format!("{}: {word:?} is not a map", at())))?;
+    mapping::check_ranges(&all, |_, _| format!("{}: {word:?}", at()))?;
+    Ok(all)
 }
 
 /// (sets, bits); the rest are words for the filesystem.

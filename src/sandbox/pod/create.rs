@@ -12,8 +12,10 @@ use crate::sandbox::exit::Exit;
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::{Options, PodPlace, Sandbox};
 use crate::spec::{self, Namespaces, Ns};
+use crate::sys::namespace;
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
@@ -43,7 +45,7 @@ fn create(sandbox: &Sandbox, request: PodCreate) -> Result<Arc<Pod>> {
         }
     };
     config.annotations.extend(request.annotations);
-    let namespaces = place(&mut config, request.netns)?;
+    let (namespaces, _owner) = place(&mut config, request.netns)?;
     let hostname = hostname(&config)?;
     let sysctls = sysctls(&config, &settings);
     let checked = spec::sysctls(sysctls.clone(), &namespaces)?;
@@ -52,7 +54,8 @@ fn create(sandbox: &Sandbox, request: PodCreate) -> Result<Arc<Pod>> {
     let bundle = request.bundle;
     let make = Make { sandbox, id: &request.id, bundle: &bundle, config: &config, sysctls: &sysctls };
     let shm_size = extra.shm_size.unwrap_or(SHM_SIZE);
-    let wanted = Wanted { namespaces, hostname, sysctls: checked, root: None };
+    let mappings = config.user.clone().unwrap_or_default();
+    let wanted = Wanted { namespaces, mappings, hostname, sysctls: checked, root: None };
     let pod = make.all(wanted, shm_size, cgroup, members_below);
     if pod.is_err() {
         if let Err(e) = files::remove(&bundle) {
@@ -84,7 +87,7 @@ impl Make<'_> {
         record::write(self.bundle, &record)?;
         let files = files::make(self.bundle, self.config, shm_size)?;
         let mut init_cgroup = None;
-        if wanted.namespaces.pid == Ns::New || wanted.namespaces.user != Ns::Host {
+        if wanted.namespaces.pid == Ns::New {
             let root = self.bundle.join("rootfs");
             std::fs::create_dir_all(&root).context(|| format!("mkdir({root:?})"))?;
             wanted.root = Some(root);
@@ -207,8 +210,9 @@ fn protect(pid: u32) {
     }
 }
 
-/// Which namespaces the pod has. `netns` is CNI's.
-fn place(config: &mut PodConfig, netns: Option<PathBuf>) -> Result<Namespaces> {
+/// Which namespaces the pod has. `netns` is CNI's; where the pod has a user namespace, it is the one that owns that, and
+/// the descriptor is what leads to it.
+fn place(config: &mut PodConfig, netns: Option<PathBuf>) -> Result<(Namespaces, Option<OwnedFd>)> {
     if let Some(path) = netns {
         if config.net == Ns::Host {
             return Err(refused(
@@ -222,16 +226,32 @@ fn place(config: &mut PodConfig, netns: Option<PathBuf>) -> Result<Namespaces> {
         }
         config.net = Ns::Join(path);
     }
-    if config.user.is_some() {
-        return Err(Error::new(Kind::Unsupported, "userns_options: user namespaces are not supported"));
-    }
-    Ok(Namespaces {
+    let owner = match (&config.user, &config.net) {
+        (Some(_), Ns::Join(path)) => Some(owner(path)?),
+        _ => None,
+    };
+    let user = match (&owner, &config.user) {
+        (Some(owner), _) => Ns::Join(format!("/proc/self/fd/{}", owner.as_raw_fd()).into()),
+        (None, Some(_)) => Ns::New,
+        (None, None) => Ns::Host,
+    };
+    let namespaces = Namespaces {
         net: config.net.clone(),
         ipc: config.ipc.clone(),
         uts: config.uts.clone(),
-        pid: if config.pid == PodPid::Pod { Ns::New } else { Ns::Host },
+        // A user namespace is held by a process, which is not for the containers to see.
+        pid: if config.pid == PodPid::Pod || user != Ns::Host { Ns::New } else { Ns::Host },
+        user,
         ..Namespaces::default()
-    })
+    };
+    Ok((namespaces, owner))
+}
+
+/// The user namespace that owns a network namespace: CRI makes the one in the other.
+fn owner(netns: &Path) -> Result<OwnedFd> {
+    let what = || format!("netns_path: ioctl({netns:?}, NS_GET_USERNS)");
+    let file = std::fs::File::open(netns).context(|| format!("netns_path: open({netns:?})"))?;
+    namespace::owner(file.as_fd()).context(what)
 }
 
 /// Set where the pod has a uts namespace of its own.

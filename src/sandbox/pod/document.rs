@@ -131,6 +131,7 @@ pub(super) fn write(
     let namespaces: Vec<_> = kinds
         .iter()
         .filter(|(_, file)| held.path(file).is_some())
+        .filter(|(kind, _)| *kind != "pid" || config.pid == PodPid::Pod)
         .map(|(kind, file)| json!({ "type": kind, "path": format!("/proc/{}/ns/{file}", held.pid) }))
         .collect();
     let mounts: Vec<_> = files

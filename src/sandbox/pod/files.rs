@@ -106,7 +106,9 @@ pub(super) fn remove(bundle: &Path) -> Result<()> {
         Ok(()) | Err(crate::sys::Errno::EINVAL | crate::sys::Errno::ENOENT) => {}
         Err(errno) => return Err(errno).context(|| format!("umount2({shm:?}, MNT_DETACH)")),
     }
-    let _ = std::fs::remove_dir(&shm);
+    for folder in [shm, super::member::records(bundle)] {
+        let _ = std::fs::remove_dir(folder);
+    }
     for name in ["hostname", "hosts", "resolv.conf"] {
         let _ = std::fs::remove_file(bundle.join(name));
     }

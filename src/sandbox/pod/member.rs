@@ -9,7 +9,7 @@ use super::namespaces::Held;
 use super::request::PodPid;
 use super::Pod;
 use crate::error::{invalid, Context, Error, Kind, Result};
-use crate::sandbox::{Create, Sandbox};
+use crate::sandbox::{record, Create, Sandbox};
 use crate::spec::mount::{Attributes, Mount, Source};
 use crate::spec::{Ns, Spec};
 use std::path::{Path, PathBuf};
@@ -20,8 +20,9 @@ const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 
 /// Keeps what the specification now names until the container is made.
 pub(in crate::sandbox) struct Membership {
-    /// In the pod's bundle, a link to the container's: by it `delete` finds the containers of a pod whose shim is gone.
-    pub link: PathBuf,
+    /// Where the container's record is: in the pod's bundle, since containerd removes a container's own before it has
+    /// `delete` called for a pod whose shim is gone.
+    pub records: PathBuf,
     _held: Arc<Held>,
 }
 
@@ -41,8 +42,11 @@ pub(in crate::sandbox) fn join(
     namespaces(&pod, &held, spec)?;
     files(&pod, spec);
     cgroup(sandbox, &pod, request, spec);
-    let link = link(&pod.bundle, &request.id, &request.bundle)?;
-    Ok(Some(Membership { link, _held: held }))
+    let records = records(&pod.bundle).join(&request.id);
+    std::fs::create_dir_all(&records).context(|| format!("mkdir({records:?})"))?;
+    // For a `delete` of the container alone.
+    record::link(&request.bundle, &records)?;
+    Ok(Some(Membership { records, _held: held }))
 }
 
 /// The bundle's `sandbox` file, which containerd writes; else CRI's annotation.
@@ -144,6 +148,7 @@ fn bind(destination: &str, source: &Path, readonly: bool) -> Mount {
         attributes: Attributes { set, ..Attributes::default() },
         propagation: None,
         copy_up: false,
+        idmap: None,
     }
 }
 
@@ -161,23 +166,7 @@ fn cgroup(sandbox: &Sandbox, pod: &Pod, request: &Create, spec: &mut Spec) {
     }
 }
 
-/// Where the links of a pod's containers are.
-pub fn links(bundle: &Path) -> PathBuf {
+/// Where the records of a pod's containers are, each in a folder of its own.
+pub fn records(bundle: &Path) -> PathBuf {
     bundle.join("members")
-}
-
-fn link(pod: &Path, id: &str, bundle: &Path) -> Result<PathBuf> {
-    let folder = links(pod);
-    let link = folder.join(id);
-    std::fs::create_dir_all(&folder).context(|| format!("mkdir({folder:?})"))?;
-    match std::os::unix::fs::symlink(bundle, &link) {
-        // Of a container that is gone, or it would be known.
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-            std::fs::remove_file(&link).context(|| format!("unlink({link:?})"))?;
-            std::os::unix::fs::symlink(bundle, &link)
-        }
-        made => made,
-    }
-    .context(|| format!("symlink({bundle:?}, {link:?})"))?;
-    Ok(link)
 }

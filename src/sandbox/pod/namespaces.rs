@@ -4,7 +4,7 @@
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Holder, Launcher, OnExit, Order};
 use crate::plan::{self, Host};
-use crate::spec::{Namespaces, Ns, Sysctl};
+use crate::spec::{Mappings, Namespaces, Ns, Sysctl};
 use crate::{cgroup, sys};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -22,6 +22,8 @@ const KINDS: [(&str, libc::c_int); 5] = [
 /// What is to be made.
 pub(super) struct Wanted {
     pub namespaces: Namespaces,
+    /// Of a new user namespace.
+    pub mappings: Mappings,
     pub hostname: Option<CString>,
     pub sysctls: Vec<Sysctl>,
     /// Where the first process of the pod has its root; None: there is none.
@@ -71,6 +73,7 @@ pub(super) fn make(
     if all.iter().any(|ns| **ns != Ns::Host) {
         let plan = plan::pod(&plan::PodInput {
             namespaces: ns,
+            mappings: &wanted.mappings,
             hostname: wanted.hostname.as_ref(),
             sysctls: &wanted.sysctls,
             host,

@@ -2,7 +2,7 @@
 
 use crate::launch::ExitStatus;
 use crate::sandbox::ProcessState;
-use crate::spec::namespace::{IdMapping, Ns};
+use crate::spec::{Mappings, Ns};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -44,7 +44,7 @@ pub struct PodConfig {
     pub uts: Ns,
     pub pid: PodPid,
     /// A user namespace for the pod: the one that owns the netns, or a new one with these mappings.
-    pub user: Option<UserMappings>,
+    pub user: Option<Mappings>,
     /// None: a copy of the host's resolv.conf.
     pub dns: Option<Dns>,
     pub sysctls: BTreeMap<String, String>,
@@ -57,12 +57,6 @@ pub struct PodConfig {
     pub namespace: String,
     pub uid: String,
     pub attempt: u32,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserMappings {
-    pub uids: Vec<IdMapping>,
-    pub gids: Vec<IdMapping>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! `runtime.v1.PodSandboxConfig`, checked as far as that needs no look at the host. An error names the field.
 
 use crate::error::{invalid, Error, Kind, Result};
-use crate::sandbox::{Dns, PodConfig, PodPid, UserMappings};
+use crate::sandbox::{Dns, PodConfig, PodPid};
 use crate::service::convert::type_name;
 use crate::service::protos::pod::{
     DNSConfig, IDMapping, LinuxPodSandboxConfig, NamespaceMode, NamespaceOption, PodSandboxConfig,
     UserNamespace,
 };
-use crate::spec::namespace::{IdMapping, Ns};
+use crate::spec::{IdRange, Mappings, Ns};
 use protobuf::well_known_types::any::Any;
 use protobuf::{EnumOrUnknown, Message};
 use std::collections::BTreeMap;
@@ -97,13 +97,13 @@ fn pid(wanted: &NamespaceOption) -> Result<PodPid> {
     }
 }
 
-fn user(wanted: &UserNamespace) -> Result<Option<UserMappings>> {
+fn user(wanted: &UserNamespace) -> Result<Option<Mappings>> {
     match wanted.mode.enum_value() {
         Ok(NamespaceMode::NODE) if wanted.uids.is_empty() && wanted.gids.is_empty() => Ok(None),
         Ok(NamespaceMode::NODE) => {
             Err(invalid(format!("{}: NODE has no mappings", option("userns_options"))))
         }
-        Ok(NamespaceMode::POD) => Ok(Some(UserMappings {
+        Ok(NamespaceMode::POD) => Ok(Some(Mappings {
             uids: vec![mapping("userns_options.uids", &wanted.uids)?],
             gids: vec![mapping("userns_options.gids", &wanted.gids)?],
         })),
@@ -111,14 +111,14 @@ fn user(wanted: &UserNamespace) -> Result<Option<UserMappings>> {
     }
 }
 
-fn mapping(field: &str, list: &[IDMapping]) -> Result<IdMapping> {
+fn mapping(field: &str, list: &[IDMapping]) -> Result<IdRange> {
     let [one] = list else {
         return Err(invalid(format!("{}: {} mappings, must be one", option(field), list.len())));
     };
     let IDMapping { host_id: outside, container_id: inside, length: size, .. } = *one;
     let end = |first: u32| first.checked_add(size);
     match (size, end(inside), end(outside)) {
-        (1.., Some(_), Some(_)) => Ok(IdMapping { inside, outside, size }),
+        (1.., Some(_), Some(_)) => Ok(IdRange { inside, outside, count: size }),
         _ => Err(invalid(format!(
             "{}[0]: {size} ids from {inside} and from {outside} on are not a range",
             option(field)

@@ -2,10 +2,10 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::launch::ExitStatus;
-use crate::sandbox::{PodConfig, PodPid, PodState, PodStatus, Status, UserMappings};
+use crate::sandbox::{PodConfig, PodPid, PodState, PodStatus, Status};
 use crate::service::convert::{any, timestamp};
 use crate::service::protos::status::{ContainerStatus, PodStatus as Extra};
-use crate::spec::namespace::{IdMapping, Ns};
+use crate::spec::{IdRange, Mappings, Ns};
 use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::timestamp::Timestamp;
 use protobuf::Message;
@@ -122,9 +122,9 @@ fn pid(mode: PodPid) -> u32 {
     }
 }
 
-fn mappings(user: &UserMappings) -> Value {
-    let list = |list: &[IdMapping]| -> Vec<Value> {
-        let one = |m: &IdMapping| json!({ "host_id": m.outside, "container_id": m.inside, "length": m.size });
+fn mappings(user: &Mappings) -> Value {
+    let list = |list: &[IdRange]| -> Vec<Value> {
+        let one = |m: &IdRange| json!({ "host_id": m.outside, "container_id": m.inside, "length": m.count });
         list.iter().map(one).collect()
     };
     json!({ "mode": 0, "uids": list(&user.uids), "gids": list(&user.gids) })

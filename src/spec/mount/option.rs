@@ -15,6 +15,7 @@ pub(super) struct Options<'a> {
     /// Some(recursive) where it is a bind.
     pub bind: Option<bool>,
     pub remount: bool,
+    pub idmap: Option<IdmapWord>,
     /// The index of `tmpcopyup`.
     pub copy_up: Option<usize>,
     pub attributes: Attributes,
@@ -23,6 +24,12 @@ pub(super) struct Options<'a> {
     pub superblock: Vec<&'static str>,
     /// What is left, with its index: words for the filesystem.
     pub data: Vec<(usize, &'a str)>,
+}
+
+/// `idmap` or `ridmap`.
+pub(super) struct IdmapWord {
+    pub index: usize,
+    pub recursive: bool,
 }
 
 /// One set of attribute changes, the mount's own or the recursive one.
@@ -130,9 +137,9 @@ impl<'a> Options<'a> {
                 "nomand" => all.superblock("mand", false),
                 // `silent` spares the kernel's log a line, which fsopen(2) does not write to.
                 "" | "defaults" | "silent" | "loud" | "noiversion" => {}
-                "idmap" | "ridmap" | "iversion" => {
-                    return Err(unsupported(&format!("{}: {word:?}", field(i))))
-                }
+                "idmap" => all.idmap = Some(IdmapWord { index: i, recursive: false }),
+                "ridmap" => all.idmap = Some(IdmapWord { index: i, recursive: true }),
+                "iversion" => return Err(unsupported(&format!("{}: {word:?}", field(i)))),
                 _ => all.data.push((i, word)),
             }
         }

@@ -136,8 +136,8 @@ fn userns(mode: NamespaceMode, uids: &[IDMapping], gids: &[IDMapping]) -> Result
 fn a_user_namespace_has_one_range_of_each_kind() {
     let good = [range(65536, 0, 65536)];
     let config = userns(NamespaceMode::POD, &good, &good).unwrap();
-    let mapping = IdMapping { inside: 0, outside: 65536, size: 65536 };
-    assert_eq!(config.user, Some(UserMappings { uids: vec![mapping], gids: vec![mapping] }));
+    let mapping = crate::spec::IdRange { inside: 0, outside: 65536, count: 65536 };
+    assert_eq!(config.user, Some(crate::spec::Mappings { uids: vec![mapping], gids: vec![mapping] }));
     assert_eq!(userns(NamespaceMode::NODE, &[], &[]).unwrap().user, None);
     let two = [good[0].clone(), range(0, 1 << 20, 1)];
     for (mode, uids, gids, field) in [

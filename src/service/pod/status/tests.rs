@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 fn status(state: PodState) -> PodStatus {
     let at = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let exit = Some(ExitStatus { code: 137, at });
-    let mapping = IdMapping { inside: 0, outside: 65536, size: 65536 };
+    let mapping = crate::spec::IdRange { inside: 0, outside: 65536, count: 65536 };
     PodStatus {
         id: "s1".into(),
         pid: 42,
@@ -28,7 +28,7 @@ fn status(state: PodState) -> PodStatus {
             net: Ns::Host,
             ipc: Ns::New,
             pid: PodPid::Container,
-            user: Some(UserMappings { uids: vec![mapping], gids: vec![mapping] }),
+            user: Some(crate::spec::Mappings { uids: vec![mapping], gids: vec![mapping] }),
             dns: Some(Dns { servers: vec!["1.1.1.1".into()], ..Dns::default() }),
             cgroup_parent: "/kubepods/pod1".into(),
             name: "web".into(),

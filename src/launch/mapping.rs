@@ -1,0 +1,48 @@
+//! A user namespace with given maps: what joins a user namespace, and a mount with mapped owners, take it by descriptor.
+//!
+//! Only a process can be in it when its maps are written, so there is one for that moment. A container's new namespace is
+//! made like this too, and then joined as any other is.
+
+use super::reaper::Reaper;
+use super::waiting::GONE;
+use crate::error::{Context, Result};
+use crate::init;
+use crate::plan::step::Mappings;
+use crate::plan::Field;
+use crate::sys::clone::clone;
+use crate::sys::fd::{self, AsFd, OwnedFd};
+use crate::sys::{signal, socket, wait};
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::Write;
+
+/// `field` is where the maps come from: `linux.uidMappings` or `mounts[3].uidMappings`.
+pub(super) fn namespace(reaper: &Reaper, mappings: &Mappings, field: &Field) -> Result<OwnedFd> {
+    let (ours, theirs) = socket::pair().context(|| "socketpair(SOCK_SEQPACKET)")?;
+    let theirs = fd::above_standard(theirs).context(|| "fcntl(F_DUPFD_CLOEXEC)")?;
+    let mask = signal::block_all().context(|| "sigprocmask")?;
+    let make = || {
+        clone(libc::CLONE_NEWUSER as u64, None, || -> Infallible { init::hold(theirs.as_fd()) })
+            .context(|| "clone3(user)")
+            .context(|| field.to_string())
+    };
+    let holder = reaper.spawn(make, Box::new(|_| {}));
+    signal::restore(mask).context(|| "sigprocmask")?;
+    let holder = holder?;
+    let process = holder.child.pid;
+    let write = |name: &str, field: &str, lines: String| {
+        let written = File::options().write(true).open(format!("/proc/{process}/{name}"));
+        // One call: the kernel takes a map once.
+        let written = written.and_then(|mut file| file.write_all(lines.as_bytes()));
+        written.context(|| format!("write({name}, {:?})", lines.trim_end())).context(|| field.to_owned())
+    };
+    let gids = field.replace("uidMappings", "gidMappings");
+    let made = write("uid_map", field, mappings.uid_map())
+        .and_then(|()| write("gid_map", &gids, mappings.gid_map()))
+        .and_then(|()| File::open(format!("/proc/{process}/ns/user")).context(|| "open(ns/user)"));
+    drop(ours);
+    // The end of its socket may take a while: a process that another thread is just making has a copy of our end.
+    let _ = wait::signal(holder.child.pidfd.as_fd(), libc::SIGKILL);
+    holder.ended.wait(GONE);
+    made.map(OwnedFd::from)
+}
