@@ -1,6 +1,8 @@
 //! shoal as a runtime of Kubernetes: containerd 1.7 and 2.x are asked over the CRI for what a kubelet asks for. Each
 //! case runs with runc and a pause container (the control), with shoal and a pause container, and with shoal alone.
 
+// The demo has the rest.
+#[allow(dead_code, unused_imports)]
 #[path = "testbed/cri/mod.rs"]
 mod kubelet;
 mod testbed;

@@ -8,6 +8,8 @@
 mod case;
 #[path = "golden/error.rs"]
 mod error;
+#[path = "golden/mapping.rs"]
+mod mapping;
 #[path = "golden/mutation.rs"]
 mod mutation;
 #[path = "golden/property.rs"]
