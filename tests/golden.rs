@@ -27,7 +27,7 @@ fn folder(name: &str) -> PathBuf {
 
 #[test]
 fn every_spec_has_its_plan_on_both_hosts() {
-    let plan = |case: &Case, host| match case.compile(host) {
+    let plan = |case: &Case, host: &shoal::plan::Host| match case.compile(host) {
         Ok(plan) => plan.to_string(),
         Err(e) => panic!("{}: {e}", case.name),
     };
