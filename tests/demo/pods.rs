@@ -39,20 +39,23 @@ pub fn demo() {
     }
 }
 
-fn config(name: &str) -> Value {
+fn config(node: &Node, name: &str) -> Value {
+    let machine = node.machine();
     let namespaces = json!({ "network": "POD", "pid": "CONTAINER", "ipc": "POD" });
     json!({
         "metadata": { "name": name, "namespace": "demo", "uid": name },
         "hostname": name,
-        "log_directory": format!("/tmp/{name}"),
-        "linux": { "security_context": { "namespace_options": namespaces } },
+        "log_directory": machine.dir.join("logs").join(name),
+        "linux": {
+            "cgroup_parent": format!("/{}/{name}", machine.mark),
+            "security_context": { "namespace_options": namespaces },
+        },
     })
 }
 
 fn run(node: &Node, mode: Mode, name: &str) -> Pod {
-    let mut config = config(name);
-    config["log_directory"] = json!(node.machine().dir.join("logs").join(name));
-    Pod::run(node.client(), mode.handler(), config).unwrap_or_else(|e| panic!("RunPodSandbox: {e:?}"))
+    Pod::run(node.client(), mode.handler(), config(node, name))
+        .unwrap_or_else(|e| panic!("RunPodSandbox: {e:?}"))
 }
 
 fn life(node: &Node, mode: Mode, runtime: Runtime, times: &mut Times) {
