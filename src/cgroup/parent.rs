@@ -117,6 +117,10 @@ impl Cgroup for Parent {
         }
     }
 
+    fn place(&self) -> Record {
+        self.record.clone()
+    }
+
     /// Nothing where it is the client's: `delete` must not touch it.
     fn record(&self) -> Record {
         match self.ours {

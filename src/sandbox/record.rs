@@ -25,12 +25,15 @@ pub struct Record {
     /// Of a pod, as far as it is ours to remove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<cgroup::Record>,
+    /// Of a pod: its cgroup, whoever has made it. A pause of the pod freezes it, and (v1) what is frozen does not die.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<cgroup::Record>,
     pub exit: Option<RecordedExit>,
 }
 
 impl Record {
     pub(super) fn new(id: &str, cgroup: Option<cgroup::Record>) -> Self {
-        Record { id: id.to_owned(), pid: 0, start_time: 0, cgroup, parent: None, exit: None }
+        Record { id: id.to_owned(), pid: 0, start_time: 0, cgroup, parent: None, place: None, exit: None }
     }
 }
 

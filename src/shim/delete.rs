@@ -38,14 +38,15 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
         None
     });
     let (mut pid, mut code, mut at) = (0, KILLED, SystemTime::now());
-    for member in members(&bundle) {
-        match record::read(&member) {
-            Ok(Some(record)) => kill(&record),
-            // It was just being made.
-            Ok(None) => {}
-            Err(error) => complain(&error),
+    let members = members(&bundle);
+    if let Some(place) = record.as_ref().and_then(|record| record.place.as_ref()) {
+        // They die as soon as they are thawed, and do nothing before.
+        for cgroup in members.iter().filter_map(|member| open_cgroup(member.cgroup.as_ref())) {
+            cgroup.kill().unwrap_or_else(|error| complain(&error));
         }
+        thaw(place);
     }
+    members.iter().for_each(kill);
     if let Some(record) = &record {
         kill(record);
         pid = record.pid;
@@ -74,11 +75,27 @@ fn complain(error: &Error) {
     eprintln!("{}: delete: {error}", super::NAME);
 }
 
-/// The folders with the records of a pod's containers. containerd calls `delete` for the pod alone where it has lost
-/// its shim.
-fn members(bundle: &Path) -> Vec<PathBuf> {
+/// The records of a pod's containers. containerd calls `delete` for the pod alone where it has lost its shim.
+fn members(bundle: &Path) -> Vec<Record> {
     let folders = std::fs::read_dir(member_records(bundle)).into_iter().flatten().flatten();
-    folders.map(|folder| folder.path()).collect()
+    let read = |folder: std::fs::DirEntry| match record::read(&folder.path()) {
+        // None: it was just being made.
+        Ok(record) => record,
+        Err(error) => {
+            complain(&error);
+            None
+        }
+    };
+    folders.filter_map(read).collect()
+}
+
+/// A pod that was paused when its shim was lost.
+fn thaw(place: &cgroup::Record) {
+    match open_cgroup(Some(place)).map(|cgroup| cgroup.thaw()) {
+        // A hierarchy, or the cgroup in it, is missing: nothing is frozen there.
+        Some(Err(e)) if e.kind() != Kind::Unsupported && e.kind() != Kind::NotFound => complain(&e),
+        _ => {}
+    }
 }
 
 fn open_cgroup(record: Option<&cgroup::Record>) -> Option<Box<dyn cgroup::Cgroup>> {
