@@ -46,3 +46,5 @@ mod resources;
 mod security;
 #[path = "cri/sharing.rs"]
 mod sharing;
+#[path = "cri/users.rs"]
+mod users;
