@@ -6,6 +6,7 @@
 #[path = "testbed/cri/mod.rs"]
 mod kubelet;
 mod testbed;
+mod wire;
 
 /// Declares cases: each becomes one test per mode and version.
 macro_rules! cases {
@@ -40,6 +41,8 @@ mod lifecycle;
 mod logs;
 #[path = "cri/mounts.rs"]
 mod mounts;
+#[path = "cri/pause.rs"]
+mod pause;
 #[path = "cri/resources.rs"]
 mod resources;
 #[path = "cri/security.rs"]
