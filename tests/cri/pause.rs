@@ -1,4 +1,4 @@
-//! A whole pod is paused and goes on, by the shim's own service (nothing of Kubernetes asks for it yet).
+//! What nothing of Kubernetes asks for: a whole pod is paused, by the shim's own service, and `ctr` runs something in it.
 
 use containerd_shim_protos::sandbox_api::{PingRequest, PingResponse};
 use serde_json::json;
@@ -7,7 +7,7 @@ use crate::kubelet::{Case, Mode, Pod};
 use crate::testbed::{skip, until, Events};
 use crate::wire::{Wire, CONTROLLER};
 
-cases! { a_pod_stops_as_one_and_goes_on }
+cases! { a_pod_stops_as_one_and_goes_on, ctr_runs_a_container_in_a_pod }
 
 /// The shim's socket, by the file that it leaves in the pod's bundle.
 fn socket(case: &Case<'_>, pod: &Pod) -> std::path::PathBuf {
@@ -57,5 +57,26 @@ fn a_pod_stops_as_one_and_goes_on(case: &mut Case<'_>) {
         assert_eq!(of_pause, ["paused", "resumed"], "{topics:?}");
     }
     drop(events);
+    pod.remove();
+}
+
+fn ctr_runs_a_container_in_a_pod(case: &mut Case<'_>) {
+    if case.mode != Mode::Shim {
+        skip::other_machine("a pod with a pause container cannot be joined so");
+        return;
+    }
+    let pod = case.plain_pod();
+    let app = pod.start("app", json!({ "command": ["sh", "-c", "echo hi >/dev/shm/note; exec sleep 1000"] }));
+    let link = |kind: &str| std::fs::read_link(format!("/proc/{}/ns/{kind}", app.pid())).expect("it lives");
+    let script = "hostname; for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; cat /dev/shm/note";
+    let image = case.node.containerd.image();
+    let run = ["run", "--rm", "--sandbox", &pod.id, "--runtime", "io.containerd.shoal.v2", image, "guest"];
+    let out = case.node.containerd.ctr([&run[..], &["sh", "-c", script]].concat());
+    let lines: Vec<_> = out.ok().lines().collect();
+    assert_eq!((lines[0], lines[5]), (pod.config["hostname"].as_str().expect("it has one"), "hi"));
+    for (line, kind) in lines[1..4].iter().zip(["net", "ipc", "uts"]) {
+        assert_eq!(*line, link(kind).to_string_lossy());
+    }
+    assert_ne!(lines[4], link("pid").to_string_lossy(), "its processes are its own");
     pod.remove();
 }
