@@ -161,7 +161,10 @@ impl Sandbox {
     }
 
     fn forget(&self, id: &str) {
-        self.lock().known.remove(id);
+        let known = self.lock().known.remove(id).flatten();
+        if let Some(container) = known {
+            self.watch.forget(Arc::downgrade(&container));
+        }
     }
 
     fn pod(&self) -> Option<Arc<Pod>> {

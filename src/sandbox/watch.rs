@@ -29,6 +29,7 @@ pub(super) struct ExitOf {
 enum News {
     Exit(ExitOf, ExitStatus),
     Oom(Weak<Container>, oom::Watch),
+    Deleted(Weak<Container>),
 }
 
 pub(super) struct Queue {
@@ -68,6 +69,11 @@ impl Watch {
 
     pub fn queue(&self) -> &Arc<Queue> {
         &self.0
+    }
+
+    /// Nothing more is heard of it: its watch is given up now, and not with the next news of another one.
+    pub fn forget(&self, container: Weak<Container>) {
+        self.0.tell(News::Deleted(container));
     }
 
     pub fn oom(&self, container: Weak<Container>, watch: oom::Watch) {
@@ -124,6 +130,7 @@ fn run(queue: &Queue) {
                     }
                 }
                 News::Oom(container, watch) => ooms.push((container, watch)),
+                News::Deleted(container) => ooms.retain(|(known, _)| !known.ptr_eq(&container)),
             }
         }
         // A container that is gone takes its watch with it.

@@ -179,11 +179,12 @@ fn where_others_are_in_the_pod_s_cgroup_they_are_left_alone() {
     stranger.wait().unwrap();
     world.sandbox.shutdown_pod("p1", crate::world::PATIENCE).unwrap();
     assert!(other.exists(), "the client's cgroup is the client's to remove");
-    for folder in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+    // In each hierarchy that has it: a v2 host has one, at the root.
+    let roots = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+    for hierarchy in roots.chain([root.to_owned()]) {
         for below in ["shared/other", "shared", ""] {
-            let _ = std::fs::remove_dir(folder.path().join(&world.namespace).join(below));
+            let _ = std::fs::remove_dir(hierarchy.join(&world.namespace).join(below));
         }
     }
-    let _ = std::fs::remove_dir(&other);
     world.nothing_is_left();
 }

@@ -105,7 +105,7 @@ impl Case<'_> {
             "log_directory": machine.dir.join("logs").join(name),
             "linux": {
                 "cgroup_parent": match systemd() {
-                    true => format!("{}-{}.slice", machine.mark, name.replace('-', "_")),
+                    true => format!("{}_{name}.slice", machine.mark).replace('-', "_"),
                     false => format!("/{}/{name}", machine.mark),
                 },
                 "security_context": { "namespace_options": { "network": "POD", "pid": "CONTAINER", "ipc": "POD" } },

@@ -14,7 +14,16 @@ fn hierarchies() -> Vec<PathBuf> {
     all.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
+/// systemd makes a slice when a scope is to be in it, and keeps it: a kubelet stops it with the pod.
+fn stop_slice(name: &str) {
+    crate::testbed::run(std::process::Command::new("systemctl").args(["stop", name])).ok();
+    assert!(!Path::new(ROOT).join(name).exists(), "{name} is still there");
+}
+
 pub fn make(path: &str) {
+    if path.ends_with(".slice") {
+        return;
+    }
     for hierarchy in hierarchies() {
         let mut dir = hierarchy;
         for name in path.trim_start_matches('/').split('/') {
@@ -47,6 +56,9 @@ pub fn make(path: &str) {
 
 /// Removes it from all hierarchies, where it is empty: otherwise the snapshot tells.
 pub fn remove(path: &str) {
+    if path.ends_with(".slice") {
+        return stop_slice(path);
+    }
     for hierarchy in hierarchies() {
         let _ = std::fs::remove_dir(hierarchy.join(path.trim_start_matches('/')));
     }

@@ -5,7 +5,9 @@ use std::path::Path;
 use serde_json::json;
 
 use super::client::Client;
-use crate::testbed::{image, pause_image, source, until, Containerd, Machine, Setting, Suite, IMAGE, PAUSE};
+use crate::testbed::{
+    image, pause_image, source, systemd, until, Containerd, Machine, Setting, Suite, IMAGE, PAUSE,
+};
 
 /// Who runs the containers, and who holds the pod's namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +137,19 @@ fn network(dir: &Path, suite: Suite) {
     std::fs::write(dir.join("cni/net.d/10-pods.conflist"), list.to_string()).expect("write the CNI list");
 }
 
+/// shoal knows by the form of a cgroup's path; runc has to be told.
+fn runc_with_systemd() -> &'static str {
+    match systemd() {
+        true => {
+            "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\n\
+             runtime_type = \"io.containerd.runc.v2\"\n\
+             [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc.options]\n\
+             SystemdCgroup = true\n"
+        }
+        false => "",
+    }
+}
+
 /// The limits of this machine are no matter of the tests: `restrict_oom_score_adj` is for those without
 /// CAP_SYS_RESOURCE.
 fn setting(dir: &Path, suite: Suite, mode: Mode) -> Setting {
@@ -163,7 +178,7 @@ fn setting(dir: &Path, suite: Suite, mode: Mode) -> Setting {
                  [plugins.\"io.containerd.cri.v1.runtime\".cni]\nbin_dirs = [{plugins:?}]\n\
                  conf_dir = {lists:?}\n"
             );
-            (3, vec![source("runtime-config/containerd-2.toml")], tables)
+            (3, vec![source("runtime-config/containerd-2.toml")], tables + runc_with_systemd())
         }
     };
     let mut path = dir.join("bin").into_os_string();
