@@ -38,16 +38,20 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
         None
     });
     let (mut pid, mut code, mut at) = (0, KILLED, SystemTime::now());
+    let mut all = Vec::new();
     for member in members(&bundle) {
         match record::read(&member) {
-            Ok(Some(record)) => kill(&record),
-            // It was just being made.
-            Ok(None) => {}
+            // None: it was just being made.
+            Ok(record) => all.extend(record),
             Err(error) => complain(&error),
         }
     }
+    all.extend(record.clone());
+    // All are to die before the pod goes on, if it is frozen.
+    all.iter().for_each(kill);
+    all.iter().for_each(thaw_around);
+    all.iter().for_each(end);
     if let Some(record) = &record {
-        kill(record);
         pid = record.pid;
         // The server may have recorded the exit until the very end.
         let last = record::read(&bundle).ok().flatten();
@@ -88,12 +92,25 @@ fn open_cgroup(record: Option<&cgroup::Record>) -> Option<Box<dyn cgroup::Cgroup
     })
 }
 
-/// Ends every process of the container (or of the pod) and removes its cgroup.
 fn kill(record: &Record) {
-    let cgroup = open_cgroup(record.cgroup.as_ref());
-    if let Some(cgroup) = &cgroup {
+    if let Some(cgroup) = open_cgroup(record.cgroup.as_ref()) {
         cgroup.kill().unwrap_or_else(|error| complain(&error));
     }
+}
+
+/// A pod that is paused is frozen by its own cgroup.
+fn thaw_around(record: &Record) {
+    let Some(pod) = open_cgroup(record.within.as_ref()) else { return };
+    match pod.thaw() {
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Unsupported) => {}
+        Err(error) => complain(&error),
+    }
+}
+
+/// Ends every process of the container (or of the pod) and removes its cgroup.
+fn end(record: &Record) {
+    let cgroup = open_cgroup(record.cgroup.as_ref());
     // Also where it has left its cgroup, or where that is shared with others.
     kill_process(record.pid, record.start_time).unwrap_or_else(|error| complain(&error));
     for cgroup in cgroup.iter().chain(&open_cgroup(record.parent.as_ref())) {
