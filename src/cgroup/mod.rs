@@ -67,8 +67,12 @@ pub trait Cgroup: Send + Sync {
     /// Removes it with what is below it; retries for a moment while dying processes are still in it. Ok where
     /// it is gone.
     fn remove(&self) -> Result<()>;
-    /// What [`open`] needs to find it again.
+    /// What [`open`] needs to find it again, as far as it is ours to remove.
     fn record(&self) -> Record;
+    /// The same, whoever it belongs to.
+    fn place(&self) -> Record {
+        self.record()
+    }
 }
 
 /// Where the host keeps what is not in a cgroup tree.

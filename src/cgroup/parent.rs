@@ -124,6 +124,10 @@ impl Cgroup for Parent {
             false => Record { members: Vec::new(), ..self.record.clone() },
         }
     }
+
+    fn place(&self) -> Record {
+        self.record.clone()
+    }
 }
 
 #[cfg(test)]

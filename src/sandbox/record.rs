@@ -25,12 +25,15 @@ pub struct Record {
     /// Of a pod, as far as it is ours to remove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<cgroup::Record>,
+    /// The pod's cgroup, be it the client's: frozen as one, nothing in it dies on cgroup v1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<cgroup::Record>,
     pub exit: Option<RecordedExit>,
 }
 
 impl Record {
     pub(super) fn new(id: &str, cgroup: Option<cgroup::Record>) -> Self {
-        Record { id: id.to_owned(), pid: 0, start_time: 0, cgroup, parent: None, exit: None }
+        Record { id: id.to_owned(), pid: 0, start_time: 0, cgroup, parent: None, within: None, exit: None }
     }
 }
 
@@ -71,8 +74,13 @@ pub(super) fn write(bundle: &Path, record: &Record) -> Result<()> {
         .mode(0o600)
         .open(&fresh)
         .context(|| format!("open({fresh:?})"))?;
-    file.write_all(&text).context(|| format!("write({fresh:?})"))?;
-    fs::rename(&fresh, &path).context(|| format!("rename({fresh:?}, {path:?})"))
+    let written = file.write_all(&text).context(|| format!("write({fresh:?})"));
+    let written =
+        written.and_then(|()| fs::rename(&fresh, &path).context(|| format!("rename({fresh:?}, {path:?})")));
+    if written.is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+    written
 }
 
 /// None where the bundle has none: nothing was made, or all of it is gone.

@@ -70,6 +70,11 @@ impl Watch {
         &self.0
     }
 
+    /// A container is gone: nothing else may wake the thread for long, and its watch holds the cgroup's memory.
+    pub fn tidy(&self) {
+        self.0.wake.raise();
+    }
+
     pub fn oom(&self, container: Weak<Container>, watch: oom::Watch) {
         self.0.tell(News::Oom(container, watch));
     }
