@@ -1,9 +1,12 @@
 //! shoal as a runtime of Kubernetes: containerd 1.7 and 2.x are asked over the CRI for what a kubelet asks for. Each
 //! case runs with runc and a pause container (the control), with shoal and a pause container, and with shoal alone.
 
+// The demo has the rest.
+#[allow(dead_code, unused_imports)]
 #[path = "testbed/cri/mod.rs"]
 mod kubelet;
 mod testbed;
+mod wire;
 
 /// Declares cases: each becomes one test per mode and version.
 macro_rules! cases {
@@ -38,9 +41,13 @@ mod lifecycle;
 mod logs;
 #[path = "cri/mounts.rs"]
 mod mounts;
+#[path = "cri/pause.rs"]
+mod pause;
 #[path = "cri/resources.rs"]
 mod resources;
 #[path = "cri/security.rs"]
 mod security;
 #[path = "cri/sharing.rs"]
 mod sharing;
+#[path = "cri/users.rs"]
+mod users;

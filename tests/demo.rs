@@ -3,8 +3,13 @@
 //! A private containerd 2.x; every step runs a few times with each runtime in turn, and the table shows medians.
 //! A step that fails ends the demo with its reason and exit code 1; in any case nothing it started remains.
 
+#[allow(dead_code, unused_imports)]
+#[path = "testbed/cri/mod.rs"]
+mod kubelet;
 #[path = "demo/memory.rs"]
 mod memory;
+#[path = "demo/pods.rs"]
+mod pods;
 #[path = "demo/steps.rs"]
 mod steps;
 #[path = "demo/table.rs"]
@@ -54,4 +59,5 @@ fn demo() {
     drop(containerd);
     assert!(!std::path::Path::new("/tmp").join(&mark).exists(), "the testbed's folder is still there");
     println!("The private containerd is gone too.");
+    pods::demo();
 }

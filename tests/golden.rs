@@ -8,13 +8,17 @@
 mod case;
 #[path = "golden/error.rs"]
 mod error;
+#[path = "golden/mapping.rs"]
+mod mapping;
 #[path = "golden/mutation.rs"]
 mod mutation;
+#[path = "golden/pod.rs"]
+mod pod;
 #[path = "golden/property.rs"]
 mod property;
 
 use case::{Case, Hosts};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 fn folder(name: &str) -> PathBuf {
@@ -23,32 +27,39 @@ fn folder(name: &str) -> PathBuf {
 
 #[test]
 fn every_spec_has_its_plan_on_both_hosts() {
+    let plan = |case: &Case, host: &shoal::plan::Host| match case.compile(host) {
+        Ok(plan) => plan.to_string(),
+        Err(e) => panic!("{}: {e}", case.name),
+    };
+    let of = |case: Case| {
+        Hosts::both().map(|(host, facts)| (format!("{}.{host}.txt", case.name), plan(&case, &facts)))
+    };
+    let all: BTreeMap<String, String> = Case::all().into_iter().flat_map(of).collect();
+    assert!(all.len() >= 40, "only {} plans", all.len());
+    compare("plans", &all);
+}
+
+#[test]
+fn every_kind_of_pod_has_its_plan() {
+    compare("pods", &pod::all());
+}
+
+/// `texts` are by the names of their files in the folder, which has no others.
+fn compare(name: &str, texts: &BTreeMap<String, String>) {
     let bless = std::env::var_os("SHOAL_BLESS").is_some();
     let mut wrong = Vec::new();
-    let mut known = BTreeSet::new();
-    for case in Case::all() {
-        for (host_name, host) in Hosts::both() {
-            let file = format!("{}.{host_name}.txt", case.name);
-            let path = folder("plans").join(&file);
-            let text = match case.compile(&host) {
-                Ok(plan) => plan.to_string(),
-                Err(e) => panic!("{}: {e}", case.name),
-            };
-            known.insert(file.clone());
-            if bless {
-                std::fs::write(&path, &text).expect("writable");
-            } else if std::fs::read_to_string(&path).ok().as_deref() != Some(&text) {
-                let old = std::fs::read_to_string(&path).unwrap_or_default();
-                wrong.push(format!("{file}:\n{}", difference(&old, &text)));
-            }
+    for (file, text) in texts {
+        let path = folder(name).join(file);
+        if bless {
+            std::fs::write(&path, text).expect("writable");
+        } else if std::fs::read_to_string(&path).ok().as_ref() != Some(text) {
+            let old = std::fs::read_to_string(&path).unwrap_or_default();
+            wrong.push(format!("{file}:\n{}", difference(&old, text)));
         }
     }
-    assert!(known.len() >= 40, "only {} plans", known.len());
-    let there: BTreeSet<String> = std::fs::read_dir(folder("plans"))
-        .expect("readable")
-        .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
-        .collect();
-    for orphan in there.difference(&known) {
+    let there = std::fs::read_dir(folder(name)).expect("readable");
+    let there = there.map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"));
+    for orphan in there.filter(|file| !texts.contains_key(file)) {
         wrong.push(format!("{orphan}: no case makes it"));
     }
     assert!(wrong.is_empty(), "{}\n(SHOAL_BLESS=1 writes them anew)", wrong.join("\n"));

@@ -8,6 +8,8 @@ mod container;
 mod cost;
 #[path = "rooted/escapes.rs"]
 mod escapes;
+#[path = "rooted/faults.rs"]
+mod faults;
 #[path = "rooted/hooks.rs"]
 mod hooks;
 #[path = "rooted/kernels.rs"]

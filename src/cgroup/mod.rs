@@ -67,9 +67,9 @@ pub trait Cgroup: Send + Sync {
     /// Removes it with what is below it; retries for a moment while dying processes are still in it. Ok where
     /// it is gone.
     fn remove(&self) -> Result<()>;
-    /// What [`open`] needs to find it again, as far as it is ours to remove.
+    /// What [`open`] needs to find it again, and to remove it.
     fn record(&self) -> Record;
-    /// The same, whoever it belongs to.
+    /// The same also where it is not ours to remove: to thaw it.
     fn place(&self) -> Record {
         self.record()
     }

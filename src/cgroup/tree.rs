@@ -44,6 +44,8 @@ impl Made {
             match std::fs::create_dir(&path) {
                 Ok(()) => self.0.push(path.clone()),
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                // The one above has gone in the meantime: the next round.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && mount.is_dir() => return Ok(()),
                 Err(e) => return Err(e).context(|| format!("mkdir({path:?})")),
             }
         }

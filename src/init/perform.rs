@@ -130,7 +130,7 @@ pub(super) fn perform<'a>(
         Step::SetSid => sys::identity::set_sid(),
         Step::Terminal => console::become_standard(registers),
         Step::Stdio { uid } => console::streams(lent, *uid),
-        Step::Keyring { name } => match sys::keyring::join_session(name) {
+        Step::Keyring { name, search } => match sys::keyring::join_session(name, *search) {
             // A kernel without keys has none to protect.
             Err(Errno::ENOSYS) => Ok(()),
             answer => answer,

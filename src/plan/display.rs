@@ -6,6 +6,7 @@ mod word;
 use super::step::{FsOption, Idmapped, Open, RootPath, Slot, Step};
 use crate::spec::mapping::IdRange;
 use crate::spec::Rlimit;
+use crate::sys::keyring::Search;
 use std::ffi::CStr;
 use std::fmt::{self, Display, Formatter};
 use word::{attribute_words, namespace_words, Attr, Caps, ListOf, MountFlags};
@@ -202,7 +203,14 @@ impl Display for Step {
             Step::SetSid => f.write_str("setsid()"),
             Step::Terminal => f.write_str("ioctl(TIOCSCTTY), dup2 to 0, 1, 2"),
             Step::Stdio { uid } => write!(f, "dup2 to 0, 1, 2, owner {uid}"),
-            Step::Keyring { name } => write!(f, "keyctl(JOIN_SESSION_KEYRING, {})", Q(name)),
+            Step::Keyring { name, search } => {
+                write!(f, "keyctl(JOIN_SESSION_KEYRING, {})", Q(name))?;
+                f.write_str(match search {
+                    Some(Search::User) => "",
+                    Some(Search::Other) => ", for others to search",
+                    None => ", as it is",
+                })
+            }
             Step::Rlimit { resource, soft, hard } => {
                 write!(f, "setrlimit({}, {soft}, {hard})", Rlimit::name(*resource))
             }

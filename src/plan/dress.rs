@@ -5,6 +5,7 @@ use super::host::{AppArmor, Host};
 use super::{Field, Step};
 use crate::error::{invalid, Result};
 use crate::spec::Process;
+use crate::sys::keyring::Search;
 use std::ffi::CString;
 
 /// The label that a security module gives to the program.
@@ -38,10 +39,19 @@ pub(super) fn label(process: &Process, host: &Host) -> Result<Option<Label>> {
     Ok(None)
 }
 
+/// Whose session keyring it is.
+#[derive(Clone, Copy)]
+pub(super) struct Keyring {
+    pub user_namespace: bool,
+    /// The container's first process, which makes it.
+    pub first: bool,
+}
+
 /// What of the container, not of the process, belongs to a session.
 pub(super) struct Session<'a> {
     pub id: &'a str,
-    pub keyring: bool,
+    /// None: the inherited one stays.
+    pub keyring: Option<Keyring>,
     pub personality: Option<u64>,
 }
 
@@ -61,9 +71,15 @@ pub(super) fn all(
     } else {
         b.step("process.terminal", Step::Stdio { uid: user.uid });
     }
-    if session.keyring {
+    if let Some(keyring) = session.keyring {
+        let search = match keyring {
+            Keyring { user_namespace: false, .. } => Some(Search::User),
+            Keyring { first: true, .. } => Some(Search::Other),
+            // As with runc: what the first process has set stays.
+            Keyring { first: false, .. } => None,
+        };
         let name = CString::new(format!("_ses.{}", session.id)).map_err(|_| invalid("id: a NUL byte"))?;
-        b.step("process", Step::Keyring { name });
+        b.step("process", Step::Keyring { name, search });
     }
     if process.variable("HOME").is_none_or(<[u8]>::is_empty) {
         b.step("process.env", Step::Home { uid: user.uid });

@@ -118,10 +118,14 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
 
     rootfs::enter(&mut b, input)?;
 
-    let session =
-        dress::Session { id: input.id, keyring: !input.no_new_keyring, personality: spec.personality };
-    dress::all(&mut b, process, &session, label)?;
     let in_user = spec.namespaces.user != Ns::Host;
+    let keyring = dress::Keyring { user_namespace: in_user, first: true };
+    let session = dress::Session {
+        id: input.id,
+        keyring: (!input.no_new_keyring).then_some(keyring),
+        personality: spec.personality,
+    };
+    dress::all(&mut b, process, &session, label)?;
     privileges::all(&mut b, process, input.host, input.filter.as_ref(), in_user);
     run::all(&mut b, process, input.filter.clone())?;
     Ok(b.plan)
@@ -148,10 +152,14 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
         dev::console(&mut b, process, false);
     }
 
-    let personality = input.spec.personality;
-    let session = dress::Session { id: input.id, keyring: !input.no_new_keyring, personality };
-    dress::all(&mut b, process, &session, label)?;
     let in_user = input.spec.namespaces.user != Ns::Host;
+    let keyring = dress::Keyring { user_namespace: in_user, first: false };
+    let session = dress::Session {
+        id: input.id,
+        keyring: (!input.no_new_keyring).then_some(keyring),
+        personality: input.spec.personality,
+    };
+    dress::all(&mut b, process, &session, label)?;
     privileges::all(&mut b, process, input.host, input.filter.as_ref(), in_user);
     run::all(&mut b, process, input.filter.clone())?;
     Ok(b.plan)

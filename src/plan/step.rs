@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 pub use crate::spec::mount::{Attributes, FsOption, Propagation};
 pub use crate::spec::{CapabilitySets, Mappings, SchedAttr};
+use crate::sys::keyring::Search;
 use crate::sys::seccomp::Filter;
 
 /// Index into `Plan::opens`; the launcher hands the child one descriptor for each.
@@ -275,9 +276,10 @@ pub enum Step {
     Stdio {
         uid: u32,
     },
-    /// keyctl(2) JOIN_SESSION_KEYRING of this name, searchable by its owner.
+    /// keyctl(2) JOIN_SESSION_KEYRING of this name, and who may search it.
     Keyring {
         name: CString,
+        search: Option<Search>,
     },
     /// prlimit(2); `resource` is RLIMIT_*.
     Rlimit {

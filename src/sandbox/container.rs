@@ -48,7 +48,7 @@ pub(super) enum Records {
         folder: PathBuf,
         bundle: PathBuf,
         /// The pod's cgroup.
-        within: cgroup::Record,
+        place: cgroup::Record,
     },
 }
 
@@ -59,10 +59,10 @@ impl Records {
         }
     }
 
-    pub fn within(&self) -> Option<cgroup::Record> {
+    pub fn place(&self) -> Option<cgroup::Record> {
         match self {
             Records::Bundle(_) => None,
-            Records::Own { within, .. } => Some(within.clone()),
+            Records::Own { place, .. } => Some(place.clone()),
         }
     }
 }
@@ -405,7 +405,7 @@ impl Container {
 
     fn drain(&self, io: &Io) {
         if !io.drain(DRAIN) {
-            log::warn!(id = self.id.as_str(); "output was lost: its reader did not take it within 10 s");
+            log::warn!(id = self.id.as_str(); "output was lost: its reader did not take it place 10 s");
         }
     }
 
@@ -429,7 +429,7 @@ impl Container {
             log::warn!(id = self.id.as_str(); "could not kill what is left: {e}");
         }
         let exit = exit.wait_for(DEATH).ok_or_else(|| {
-            Error::new(Kind::Deadline, "its first process did not die of SIGKILL within 10 s")
+            Error::new(Kind::Deadline, "its first process did not die of SIGKILL place 10 s")
         })?;
         let io = self.lock().init.io.take();
         if let Some(io) = io {

@@ -30,7 +30,7 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
         Some(member) => Records::Own {
             folder: member.records.clone(),
             bundle: request.bundle.clone(),
-            within: member.within.clone(),
+            place: member.place.clone(),
         },
         None => Records::Bundle(request.bundle.clone()),
     };
@@ -83,7 +83,7 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
 fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Result<()> {
     let Container { id, bundle, records, spec, options, cgroup, .. } = &**container;
     let mut slot = container.lock();
-    let mut record = Record { within: records.within(), ..Record::new(id, Some(cgroup.record())) };
+    let mut record = Record { place: records.place(), ..Record::new(id, Some(cgroup.record())) };
     record::write(records.folder(), &record)?;
 
     let rootfs: Vec<_> = request.rootfs.iter().map(super::request::RootfsMount::to_plan).collect();

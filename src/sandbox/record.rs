@@ -25,15 +25,16 @@ pub struct Record {
     /// Of a pod, as far as it is ours to remove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<cgroup::Record>,
-    /// The pod's cgroup, be it the client's: frozen as one, nothing in it dies on cgroup v1.
+    /// The pod's cgroup, whoever has made it: of a pod, and of each of its containers. A pause of the pod freezes it, and
+    /// (v1) what is frozen does not die.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub within: Option<cgroup::Record>,
+    pub place: Option<cgroup::Record>,
     pub exit: Option<RecordedExit>,
 }
 
 impl Record {
     pub(super) fn new(id: &str, cgroup: Option<cgroup::Record>) -> Self {
-        Record { id: id.to_owned(), pid: 0, start_time: 0, cgroup, parent: None, within: None, exit: None }
+        Record { id: id.to_owned(), pid: 0, start_time: 0, cgroup, parent: None, place: None, exit: None }
     }
 }
 

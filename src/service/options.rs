@@ -15,6 +15,8 @@ use std::path::Path;
 
 const RUNC: &str = "containerd.runc.v1.Options";
 const RUNTIME: &str = "runtimeoptions.v1.Options";
+/// What containerd 1.7 gives to runtimes that are not called runc.
+const CREATE: &str = "containerd.linux.runc.CreateOptions";
 const EMPTY: &str = "google.protobuf.Empty";
 /// A file of options has a few lines; what is larger is another file.
 const FILE_MAX: u64 = 1 << 20;
@@ -31,7 +33,7 @@ pub struct Options {
 
 /// Whether the Any is one that [`from_any`] knows.
 pub fn known(any: &Any) -> bool {
-    matches!(type_name(any), RUNC | RUNTIME | EMPTY)
+    matches!(type_name(any), RUNC | RUNTIME | CREATE | EMPTY)
 }
 
 pub fn from_any(any: Option<&Any>) -> Result<Options> {
@@ -41,6 +43,7 @@ pub fn from_any(any: Option<&Any>) -> Result<Options> {
     match type_name(any) {
         RUNC => Ok(from_runc(oci::Options::parse_from_bytes(&any.value).map_err(wrong)?)),
         RUNTIME => from_runtime(&any.value, wrong),
+        CREATE => from_create(&any.value).map_err(wrong),
         EMPTY => Ok(Options::default()),
         "" if any.value.is_empty() => Ok(Options::default()),
         _ => Err(invalid(format!("options: the type {:?} is not known", any.type_url))),
@@ -94,6 +97,24 @@ fn from_runtime(bytes: &[u8], wrong: impl Fn(protobuf::Error) -> Error + Copy) -
         return Ok(Options::default());
     }
     from_toml(&read(Path::new(&path))?, &path)
+}
+
+/// `containerd.linux.runc.CreateOptions { bool no_pivot_root = 1; bool no_new_keyring = 8; string shim_cgroup = 9;
+/// uint32 io_uid = 10; uint32 io_gid = 11; }`: the owner of the streams, for a container with a user namespace.
+fn from_create(bytes: &[u8]) -> protobuf::Result<Options> {
+    let mut input = CodedInputStream::from_bytes(bytes);
+    let mut options = Options::default();
+    while let Some(tag) = input.read_raw_tag_or_eof()? {
+        match tag {
+            8 => options.container.no_pivot_root = input.read_bool()?,
+            64 => options.container.no_new_keyring = input.read_bool()?,
+            74 => options.shim_cgroup = input.read_string()?,
+            80 => options.container.io_uid = input.read_uint32()?,
+            88 => options.container.io_gid = input.read_uint32()?,
+            _ => protobuf::rt::skip_field_for_tag(tag, &mut input)?,
+        }
+    }
+    Ok(options)
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -192,6 +213,15 @@ mod tests {
         let missing = with(&format!("{path}x")).unwrap_err().to_string();
         assert!(missing.contains("no such file or directory"), "{missing}");
         assert!(with("shoal.toml").is_err());
+    }
+
+    #[test]
+    fn options_of_containerd_1_7_tell_the_owner_of_the_streams() {
+        let bytes = vec![8, 1, 32, 1, 80, 0xe0, 0xa7, 0x12, 88, 7];
+        let options = from_any(Some(&any(CREATE, bytes))).unwrap().container;
+        assert!(options.no_pivot_root && !options.no_new_keyring);
+        assert_eq!((options.io_uid, options.io_gid), (300_000, 7));
+        assert!(from_any(Some(&any(CREATE, vec![80]))).is_err());
     }
 
     #[test]

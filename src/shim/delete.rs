@@ -38,18 +38,10 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
         None
     });
     let (mut pid, mut code, mut at) = (0, KILLED, SystemTime::now());
-    let mut all = Vec::new();
-    for member in members(&bundle) {
-        match record::read(&member) {
-            // None: it was just being made.
-            Ok(record) => all.extend(record),
-            Err(error) => complain(&error),
-        }
-    }
-    all.extend(record.clone());
-    // All are to die before the pod goes on, if it is frozen.
+    let all: Vec<Record> = members(&bundle).into_iter().chain(record.clone()).collect();
+    // They die as soon as they are thawed, and do nothing before.
     all.iter().for_each(kill);
-    all.iter().for_each(thaw_around);
+    all.iter().filter_map(|record| record.place.as_ref()).for_each(thaw);
     all.iter().for_each(end);
     if let Some(record) = &record {
         pid = record.pid;
@@ -78,11 +70,27 @@ fn complain(error: &Error) {
     eprintln!("{}: delete: {error}", super::NAME);
 }
 
-/// The folders with the records of a pod's containers. containerd calls `delete` for the pod alone where it has lost
-/// its shim.
-fn members(bundle: &Path) -> Vec<PathBuf> {
+/// The records of a pod's containers. containerd calls `delete` for the pod alone where it has lost its shim.
+fn members(bundle: &Path) -> Vec<Record> {
     let folders = std::fs::read_dir(member_records(bundle)).into_iter().flatten().flatten();
-    folders.map(|folder| folder.path()).collect()
+    let read = |folder: std::fs::DirEntry| match record::read(&folder.path()) {
+        // None: it was just being made.
+        Ok(record) => record,
+        Err(error) => {
+            complain(&error);
+            None
+        }
+    };
+    folders.filter_map(read).collect()
+}
+
+/// A pod that was paused when its shim was lost.
+fn thaw(place: &cgroup::Record) {
+    match open_cgroup(Some(place)).map(|cgroup| cgroup.thaw()) {
+        // A hierarchy, or the cgroup in it, is missing: nothing is frozen there.
+        Some(Err(e)) if e.kind() != Kind::Unsupported && e.kind() != Kind::NotFound => complain(&e),
+        _ => {}
+    }
 }
 
 fn open_cgroup(record: Option<&cgroup::Record>) -> Option<Box<dyn cgroup::Cgroup>> {
@@ -95,16 +103,6 @@ fn open_cgroup(record: Option<&cgroup::Record>) -> Option<Box<dyn cgroup::Cgroup
 fn kill(record: &Record) {
     if let Some(cgroup) = open_cgroup(record.cgroup.as_ref()) {
         cgroup.kill().unwrap_or_else(|error| complain(&error));
-    }
-}
-
-/// A pod that is paused is frozen by its own cgroup.
-fn thaw_around(record: &Record) {
-    let Some(pod) = open_cgroup(record.within.as_ref()) else { return };
-    match pod.thaw() {
-        Ok(()) => {}
-        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Unsupported) => {}
-        Err(error) => complain(&error),
     }
 }
 

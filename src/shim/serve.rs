@@ -37,6 +37,9 @@ pub(super) fn serve(arguments: &Arguments) -> Result<()> {
         let text = "descriptor 3 is not a listening socket: the server is launched by `start`, see -h";
         Error::new(Kind::Invalid, text)
     })?;
+    if let Err(error) = process::room_for_descriptors() {
+        log::debug!("fcntl(F_DUPFD, 255): {error}");
+    }
     process::own_session().context(|| "setsid()")?;
     let bundle = std::env::current_dir().context(|| "getcwd()")?;
     let level = arguments.level.unwrap_or(log::LevelFilter::Info);

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// `enum pid_type` of the kernel, as PR_SCHED_CORE takes it.
 const PIDTYPE_PGID: libc::c_ulong = 2;
@@ -66,6 +66,20 @@ pub fn inherited(number: i32) -> Option<OwnedFd> {
 pub fn close_from(first: u32) -> nix::Result<()> {
     // SAFETY: close_range(2) takes integers; nothing in this process owns a descriptor yet (see above).
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// Makes the kernel's table of descriptors large enough for some containers. Where threads share it, each growth waits
+/// for an RCU grace period (expand_fdtable of the kernel's fs/file.c): 10 ms in the middle of a create.
+///
+/// Call before there are threads.
+pub fn room_for_descriptors() -> nix::Result<()> {
+    let none =
+        std::fs::File::open("/dev/null").map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+    // SAFETY: the new descriptor has no owner but this call, and is closed with it.
+    let high = Errno::result(unsafe { libc::fcntl(none.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 255) })?;
+    // SAFETY: it was just made, for us alone.
+    drop(unsafe { OwnedFd::from_raw_fd(high) });
+    Ok(())
 }
 
 /// Leaves the session and the process group of the parent: their signals are not for us.

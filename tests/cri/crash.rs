@@ -75,6 +75,14 @@ fn pods_outlive_containerd(case: &mut Case<'_>) {
     assert_eq!(app.until_exited(), 137);
     case.restart_containerd();
     assert_eq!(app.until_exited(), 137);
+    // A container that was only created, and a pod that was only stopped.
+    let waits = pod.create("waits", json!({}));
+    case.restart_containerd();
+    waits.start();
+    assert_eq!(waits.exec(&["echo", "fine"]).ok(), "fine");
+    pod.stop();
+    case.restart_containerd();
+    assert_eq!((pod.state().as_str(), waits.state().as_str()), ("SANDBOX_NOTREADY", "CONTAINER_EXITED"));
     pod.remove();
 }
 

@@ -40,7 +40,7 @@ fn shim_of(containerd: &Containerd, id: &str) -> u32 {
     field(&format!("/proc/{pid}/status"), "PPid:") as u32
 }
 
-fn memory_of(pid: u32) -> [u64; 3] {
+pub fn memory_of(pid: u32) -> [u64; 3] {
     let rollup = format!("/proc/{pid}/smaps_rollup");
     let private = field(&rollup, "Private_Clean:") + field(&rollup, "Private_Dirty:");
     [private, field(&rollup, "Pss:"), field(&format!("/proc/{pid}/status"), "Threads:")]

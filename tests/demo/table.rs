@@ -23,18 +23,27 @@ impl Times {
 
     /// One line per step, and what `ctr` costs by itself, which is part of every time.
     pub fn table(&self, containerd: &Containerd) -> String {
-        let mut text = line("step", "shoal", "runc", "ratio");
-        let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
-        for (step, shoal, runc) in &self.0 {
-            let (shoal, runc) = (median(shoal), median(runc));
-            let ratio = format!("{:.2}", shoal.as_secs_f64() / runc.as_secs_f64());
-            text += &line(step, &ms(shoal), &ms(runc), &ratio);
-        }
+        let mut text = self.lines();
         let alone: Vec<_> = (0..5).map(|_| containerd.ctr(["tasks", "ls"]).took).collect();
         let _ =
             writeln!(text, "(each with one start of ctr at least, which alone takes {})", ms(median(&alone)));
         text
     }
+
+    /// One line per step.
+    pub fn lines(&self) -> String {
+        let mut text = line("step", "shoal", "runc", "ratio");
+        for (step, shoal, runc) in &self.0 {
+            let (shoal, runc) = (median(shoal), median(runc));
+            let ratio = format!("{:.2}", shoal.as_secs_f64() / runc.as_secs_f64());
+            text += &line(step, &ms(shoal), &ms(runc), &ratio);
+        }
+        text
+    }
+}
+
+fn ms(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }
 
 pub fn line(step: &str, shoal: &str, runc: &str, ratio: &str) -> String {

@@ -332,5 +332,7 @@ pub fn eventually(mut condition: impl FnMut() -> bool) -> bool {
 /// Gone, or a zombie that its new parent has not reaped.
 pub fn ended(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+    // The first thread may be a zombie while others still hold its descriptors.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z') && threads <= 1)
 }

@@ -86,6 +86,8 @@ fn serve(mut connection: UnixStream, script: &mut impl Iterator<Item = Act>, sen
         frame.extend_from_slice(&stream.to_be_bytes());
         frame.extend_from_slice(&[2, 0]);
         frame.extend_from_slice(&payload);
-        connection.write_all(&frame).unwrap();
+        if connection.write_all(&frame).is_err() {
+            return; // the shim was killed
+        }
     }
 }

@@ -251,23 +251,98 @@ fn a_containerd_that_starts_again_finds_pod_and_containers() {
     }
 }
 
+/// How far a pod has come when its shim is killed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    Launched,
+    Created,
+    Started,
+    MemberCreated,
+    MemberRuns,
+    Paused,
+    MemberEnded,
+    Stopped,
+}
+
 #[test]
-fn a_lost_shim_s_pod_is_cleaned_up() {
+fn a_lost_shim_s_pod_is_cleaned_up_in_every_phase() {
+    use Phase::*;
+    for phase in [Launched, Created, Started, MemberCreated, MemberRuns, Paused, MemberEnded, Stopped] {
+        // containerd may have removed what it knows of the container before, or do it after.
+        for members_first in [false, true] {
+            lose(phase, members_first);
+        }
+    }
+}
+
+fn lose(phase: Phase, members_first: bool) {
+    println!("{phase:?}, containers first: {members_first}");
     let containerd = Containerd::new(Version::V2_3);
     let bundle = containerd.prepare_pod("s1", None);
     let shim = containerd.try_start("s1", &bundle, None).unwrap();
     let mut wire = containerd.connect(&shim);
-    let server = connect(&mut wire, service_of(&shim), "s1").shim_pid;
-    let pid = run_pod(&mut wire, &bundle, Some(options(&containerd)));
-    prepare_member(&containerd, "c1", pid);
-    let (_member, task) = run_member(&containerd, &shim, "c1", pid);
+    let service = service_of(&shim);
+    let server = connect(&mut wire, service, "s1").shim_pid;
+    let task = (phase != Phase::Launched).then(|| reach(phase, &containerd, &shim, &mut wire)).flatten();
     kill_process(server);
+    let has_member = containerd.bundle("c1").exists();
+    if members_first && has_member {
+        containerd.remove_bundle("c1");
+    }
     containerd.delete_in("s1", &bundle);
-    assert!(eventually(|| ended(task)), "the container's process is left");
+    if let Some(task) = task {
+        assert!(eventually(|| ended(task)), "the container's process is left");
+    }
     assert!(!shim.path.exists(), "the socket is left");
+    // Again, and for the container: nothing more is there to be found.
+    containerd.delete_in("s1", &bundle);
+    if !members_first && has_member {
+        containerd.delete("c1");
+        containerd.remove_bundle("c1");
+    }
     containerd.remove(&bundle);
-    containerd.remove_bundle("c1");
     remove_cgroups(&containerd);
+}
+
+/// The process of the container, if there is one by then.
+fn reach(phase: Phase, containerd: &Containerd, shim: &Shim, wire: &mut Wire) -> Option<u32> {
+    let bundle = containerd.pod_bundle("s1");
+    let request = CreateSandboxRequest {
+        sandbox_id: "s1".into(),
+        bundle_path: bundle.to_str().unwrap().into(),
+        options: Some(options(containerd)).into(),
+        ..Default::default()
+    };
+    wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &request).unwrap();
+    if phase == Phase::Created {
+        return None;
+    }
+    let pod = wire.call::<StartSandboxResponse>(SANDBOX, "StartSandbox", &about("s1")).unwrap().pid;
+    if phase == Phase::Started {
+        return None;
+    }
+    prepare_member(containerd, "c1", pod);
+    let service = service_of(shim);
+    let pid = create(containerd, wire, service, "c1");
+    if phase == Phase::MemberCreated {
+        return Some(pid);
+    }
+    start(wire, service, "c1");
+    match phase {
+        Phase::Paused => {
+            wire.call::<PingResponse>(CONTROLLER, "Pause", &about("s1")).unwrap();
+        }
+        Phase::MemberEnded => {
+            kill(wire, service, "c1");
+            let wait = WaitRequest { id: "c1".into(), ..Default::default() };
+            wire.call::<WaitResponse>(service, "Wait", &wait).unwrap();
+        }
+        Phase::Stopped => {
+            wire.call::<PingResponse>(SANDBOX, "StopSandbox", &about("s1")).unwrap();
+        }
+        _ => {}
+    }
+    Some(pid)
 }
 
 #[test]

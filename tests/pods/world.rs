@@ -16,7 +16,17 @@ use std::sync::mpsc::{channel, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// `SHOAL_TEST_CGROUPS=systemd`: pods are in slices, their containers are scopes that systemd makes.
+fn systemd() -> bool {
+    std::env::var("SHOAL_TEST_CGROUPS").is_ok_and(|driver| driver == "systemd")
+}
+
+/// For what must be quick: `SHOAL_TEST_SLOW` of an emulated machine multiplies it.
+pub fn limit(time: Duration) -> Duration {
+    time * std::env::var("SHOAL_TEST_SLOW").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
+}
 
 /// Threads and descriptors are counted, which are the process's: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -59,7 +69,10 @@ impl World {
         self.create_with(PodCreate { config: Some(config), netns: Some(netns.into()), ..self.request() })
     }
 
-    pub fn create_with(&self, request: PodCreate) -> Result<()> {
+    pub fn create_with(&self, mut request: PodCreate) -> Result<()> {
+        if let Some(config) = request.config.as_mut().filter(|c| systemd() && c.cgroup_parent.is_empty()) {
+            config.cgroup_parent = format!("{}.slice", self.namespace);
+        }
         self.sandbox.create_pod(request)
     }
 
@@ -139,6 +152,10 @@ impl World {
                 "linux": { "namespaces": namespaces },
                 "annotations": annotations,
             });
+            if systemd() {
+                config["linux"]["cgroupsPath"] =
+                    format!("{}.slice:cri-containerd:{id}", self.namespace).into();
+            }
         });
         bundle
     }
@@ -239,7 +256,7 @@ impl Snapshot {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mounts = mounts.lines().filter(|line| line.contains(&*dir.to_string_lossy()));
         let found = Command::new("find")
-            .args(["/sys/fs/cgroup", "-type", "d", "-path", &format!("*/{namespace}/*")])
+            .args(["/sys/fs/cgroup", "-type", "d", "-path", &format!("*/{namespace}*/*")])
             .output()
             .unwrap();
         let cgroups = String::from_utf8_lossy(&found.stdout).lines().map(PathBuf::from).collect();

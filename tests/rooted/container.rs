@@ -5,7 +5,7 @@ use crate::bench::{launcher, null};
 use serde_json::{json, Value};
 use shoal::cgroup::Entry;
 use shoal::error::Result;
-use shoal::launch::{ExitStatus, Launcher, Order, Waiting};
+use shoal::launch::{ExitStatus, Launcher, Order, Real, Waiting};
 use shoal::plan::{self, Host, Plan, RootfsMount};
 use shoal::spec::Spec;
 use shoal::stdio::Ends;
@@ -213,11 +213,20 @@ pub fn launch(plan: &Plan, init: Option<std::os::fd::BorrowedFd<'_>>) -> Result<
 }
 
 pub fn launch_in(plan: &Plan, init: Option<std::os::fd::BorrowedFd<'_>>, entry: Entry) -> Result<Running> {
+    launch_by(launcher(), plan, init, entry)
+}
+
+pub fn launch_by(
+    launcher: &Real,
+    plan: &Plan,
+    init: Option<std::os::fd::BorrowedFd<'_>>,
+    entry: Entry,
+) -> Result<Running> {
     let terminal = plan.steps.iter().any(|(step, _)| matches!(step, plan::Step::Console { .. }));
     let (output, end) = std::io::pipe().unwrap();
     let (tell, exit) = channel();
     let ends = Ends { stdin: null(), stdout: end.try_clone().unwrap().into(), stderr: end.into() };
-    let waiting = launcher().launch(Order {
+    let waiting = launcher.launch(Order {
         plan,
         ends: (!terminal).then_some(ends),
         entry,

@@ -86,7 +86,7 @@ fn attempt(suite: Suite, runtime: Runtime, name: &str, body: fn(&mut Case<'_>)) 
 }
 
 /// `SHOAL_TEST_CGROUPS=systemd`: containers are scopes that systemd makes.
-fn systemd() -> bool {
+pub fn systemd() -> bool {
     std::env::var("SHOAL_TEST_CGROUPS").is_ok_and(|driver| driver == "systemd")
 }
 

@@ -83,8 +83,8 @@ impl Make<'_> {
         cgroup: Box<dyn Cgroup>,
         members_below: Option<PathBuf>,
     ) -> Result<Arc<Pod>> {
-        let (parent, within) = (Some(cgroup.record()), Some(cgroup.place()));
-        let mut record = Record { parent, within, ..Record::new(self.id, None) };
+        let (parent, place) = (Some(cgroup.record()), Some(cgroup.place()));
+        let mut record = Record { parent, place, ..Record::new(self.id, None) };
         record::write(self.bundle, &record)?;
         let files = files::make(self.bundle, self.config, shm_size)?;
         let mut init_cgroup = None;

@@ -25,7 +25,7 @@ pub(in crate::sandbox) struct Membership {
     /// `delete` called for a pod whose shim is gone.
     pub records: PathBuf,
     /// The pod's cgroup.
-    pub within: cgroup::Record,
+    pub place: cgroup::Record,
     _held: Arc<Held>,
 }
 
@@ -52,7 +52,7 @@ pub(in crate::sandbox) fn join(
         let _ = std::fs::remove_dir(&records);
         return Err(error);
     }
-    Ok(Some(Membership { records, within: pod.cgroup.place(), _held: held }))
+    Ok(Some(Membership { records, place: pod.cgroup.place(), _held: held }))
 }
 
 /// The bundle's `sandbox` file, which containerd writes; else CRI's annotation.

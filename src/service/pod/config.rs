@@ -138,10 +138,30 @@ fn hostname(name: String) -> Result<String> {
     Err(invalid(format!("hostname: {name:?} {why}")))
 }
 
-/// Refused is what a resolver cannot read: it takes addresses for servers, and words for the rest. How many there may
-/// be is the client's rule: the C library has had no limit on search paths since glibc 2.26, and takes of servers
-/// what it has room for.
+/// What Kubernetes allows a pod (its API's validation): a resolver would silently take the first of more.
+const SERVERS_MAX: usize = 3;
+const SEARCHES_MAX: usize = 32;
+/// With the spaces between them.
+const SEARCH_LINE_MAX: usize = 2048;
+
+/// Refused is what a resolver cannot read: it takes addresses for servers, and words for the rest.
 fn dns(wanted: DNSConfig) -> Result<Dns> {
+    for (field, list, most) in
+        [("servers", &wanted.servers, SERVERS_MAX), ("searches", &wanted.searches, SEARCHES_MAX)]
+    {
+        if list.len() > most {
+            return Err(invalid(format!(
+                "dns_config.{field}: {} entries, must be at most {most}",
+                list.len()
+            )));
+        }
+    }
+    let line = wanted.searches.join(" ").len();
+    if line > SEARCH_LINE_MAX {
+        return Err(invalid(format!(
+            "dns_config.searches: {line} characters, must be at most {SEARCH_LINE_MAX}"
+        )));
+    }
     for (i, server) in wanted.servers.iter().enumerate() {
         // A link-local address names its interface: fe80::1%eth0.
         let address = server.split_once('%').map_or(server.as_str(), |(address, _)| address);

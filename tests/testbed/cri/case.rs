@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 use super::client::Failure;
 use super::node::{Mode, Node};
 use super::pod::{merge, must, Pod};
-use crate::testbed::{Runtime, Snapshot, Suite};
+use crate::testbed::{systemd, Runtime, Snapshot, Suite};
 
 /// What a case gets: a node, and a name of its own.
 pub struct Case<'a> {
@@ -104,7 +104,10 @@ impl Case<'_> {
             "hostname": name,
             "log_directory": machine.dir.join("logs").join(name),
             "linux": {
-                "cgroup_parent": format!("/{}/{name}", machine.mark),
+                "cgroup_parent": match systemd() {
+                    true => format!("{}-{}.slice", machine.mark, name.replace('-', "_")),
+                    false => format!("/{}/{name}", machine.mark),
+                },
                 "security_context": { "namespace_options": { "network": "POD", "pid": "CONTAINER", "ipc": "POD" } },
             },
         });

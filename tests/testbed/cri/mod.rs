@@ -10,7 +10,7 @@ mod websocket;
 use std::io::{Read, Write};
 
 pub use case::{case, Case};
-pub use node::Mode;
+pub use node::{Mode, Node};
 pub use pod::{number, Container, Pod};
 pub use websocket::WebSocket;
 

@@ -54,6 +54,7 @@ impl Pod {
     /// Makes the pod's cgroup, as a kubelet does, and runs the pod.
     pub fn run(client: Client, handler: &str, config: Value) -> Result<Pod, Failure> {
         let path = text(&config["linux"]["cgroup_parent"]);
+        let path = if path.ends_with(".slice") { String::new() } else { path }; // systemd makes slices
         if !path.is_empty() {
             cgroup::make(&path);
         }
@@ -134,7 +135,7 @@ impl Pod {
 
     fn remove_cgroup(&self) {
         let path = text(&self.config["linux"]["cgroup_parent"]);
-        if !path.is_empty() {
+        if !path.is_empty() && !path.ends_with(".slice") {
             cgroup::remove(&path);
         }
     }

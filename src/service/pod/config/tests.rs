@@ -216,10 +216,28 @@ fn what_is_wrong_is_named_by_its_field() {
 }
 
 #[test]
-fn many_search_paths_are_the_client_s_business() {
-    let searches: Vec<String> = (0..64).map(|i| format!("s{i}.example.with-a-long-name.test")).collect();
-    let config = with(|c| c.dns_config.mut_or_insert_default().searches = searches.clone()).unwrap();
-    assert_eq!(config.dns.unwrap().searches, searches);
+fn lists_of_dns_are_as_long_as_kubernetes_allows_and_no_longer() {
+    let server = |i: usize| format!("10.0.0.{i}");
+    let search = |i: usize| format!("s{i}.test");
+    let servers =
+        |n: usize| with(|c| c.dns_config.mut_or_insert_default().servers = (0..n).map(server).collect());
+    let searches =
+        |n: usize| with(|c| c.dns_config.mut_or_insert_default().searches = (0..n).map(search).collect());
+    assert_eq!(servers(3).unwrap().dns.unwrap().servers.len(), 3);
+    assert_eq!(searches(32).unwrap().dns.unwrap().searches.len(), 32);
+    let long = with(|c| c.dns_config.mut_or_insert_default().searches = vec!["x".repeat(1024); 2]);
+    for (refused, words) in [
+        (servers(4), "dns_config.servers: 4"),
+        (searches(33), "dns_config.searches: 33"),
+        (long, "2049 characters"),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(error.kind() == Kind::Invalid && error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_hostname_may_fill_what_the_kernel_has() {
     let name = "x".repeat(64);
     assert_eq!(with(|c| c.hostname = name.clone()).unwrap().hostname, name);
 }
