@@ -10,15 +10,16 @@ use containerd_shim_protos::api::*;
 use containerd_shim_protos::cgroups_v2::metrics::Metrics;
 use containerd_shim_protos::sandbox_api::*;
 use containerd_shim_protos::types::mount::Mount;
-use pods::{controller, create_request, options, pod_in, sandbox};
+use pods::{about, controller, create_request, options, pod_in, sandbox, sharing_pids};
 use protobuf::{Message, MessageField};
 use shoal::service::protos::sandbox::{
     ControllerStartRequest, ControllerStartResponse, ControllerStatusRequest, ControllerStatusResponse,
 };
 use shoal::service::protos::status::PodStatus;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use ttrpc::proto::Code;
-use wire::{code, decode, Refusal, CONTROLLER, FP, NF, OK, SANDBOX, TASK_V2, TASK_V3};
+use wire::{code, decode, Refusal, Wire, CONTROLLER, FP, NF, OK, SANDBOX, TASK_V2, TASK_V3};
 use world::{kill_request, World, POD};
 
 fn status(world: &mut World, verbose: bool) -> SandboxStatusResponse {
@@ -182,6 +183,102 @@ fn a_task_s_shutdown_does_not_end_a_pod() {
         assert_eq!(shutdown(&mut world, POD), OK);
         assert!(world.wire.next().is_none() && world.has_ended(), "{state}");
     }
+}
+
+/// A pod with a container that runs, and a pause of it that takes as long as the stage is stuck.
+fn being_paused() -> (World, u32, Wire) {
+    let mut world = World::new();
+    pod_in(&mut world, "ready");
+    let request = world.member("c1");
+    world.wire.task::<CreateTaskResponse>("Create", &request).unwrap();
+    let pid = world.start("c1", "");
+    world.stage.stuck.store(true, Ordering::SeqCst);
+    let mut other = world.connect();
+    other.ask(CONTROLLER, "Pause", &about(POD), Duration::ZERO);
+    world.until(|stage| stage.freezing.load(Ordering::SeqCst));
+    (world, pid, other)
+}
+
+#[test]
+fn a_stop_that_overtakes_a_pause_leaves_nothing_frozen() {
+    let (mut world, _, mut pause) = being_paused();
+    assert_eq!(sandbox(&mut world, "StopSandbox", POD), OK);
+    world.stage.stuck.store(false, Ordering::SeqCst);
+    assert_eq!(code(decode::<Empty>(pause.next().unwrap().1)), FP);
+    assert!(!world.stage.frozen.load(Ordering::SeqCst), "the pod's cgroup is left frozen");
+    assert_eq!(world.events(3), ["create c1", "start c1", "exit c1 c1 137"]);
+}
+
+#[test]
+fn a_container_that_is_killed_while_its_pod_is_being_paused_can_die() {
+    let (world, _, mut pause) = being_paused();
+    let mut killer = world.connect();
+    killer.ask(TASK_V3, "Kill", &kill_request("c1", "", libc::SIGKILL, true), Duration::ZERO);
+    std::thread::sleep(Duration::from_millis(50));
+    world.stage.stuck.store(false, Ordering::SeqCst);
+    assert_eq!(code(decode::<Empty>(pause.next().unwrap().1)), OK);
+    assert_eq!(code(decode::<Empty>(killer.next().unwrap().1)), OK);
+    assert!(!world.stage.frozen.load(Ordering::SeqCst), "it is frozen, and cannot die");
+}
+
+#[test]
+fn a_container_that_ends_while_its_pod_is_being_paused_is_not_told_to_be_paused() {
+    let (mut world, pid, mut pause) = being_paused();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::SIGKILL).unwrap();
+    world.wait("c1", "");
+    world.stage.stuck.store(false, Ordering::SeqCst);
+    assert_eq!(code(decode::<Empty>(pause.next().unwrap().1)), OK);
+    assert_eq!(controller(&mut world, "Resume", POD), OK);
+    assert_eq!(world.events(3), ["create c1", "start c1", "exit c1 c1 137"]);
+}
+
+#[test]
+fn a_pod_that_ends_while_it_is_paused_is_thawed_by_its_stop() {
+    let mut world = World::new();
+    let request = create_request(&world, POD);
+    let request = CreateSandboxRequest { options: sharing_pids(), ..request };
+    world.wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &request).unwrap();
+    assert_eq!(sandbox(&mut world, "StartSandbox", POD), OK);
+    let pid = status(&mut world, false).pid;
+    assert_eq!(controller(&mut world, "Pause", POD), OK);
+    assert!(world.stage.frozen.load(Ordering::SeqCst));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::SIGKILL).unwrap();
+    let exit: WaitSandboxResponse = world.wire.call(SANDBOX, "WaitSandbox", &about(POD)).unwrap();
+    assert_eq!(exit.exit_status, 137);
+    assert_eq!(sandbox(&mut world, "StopSandbox", POD), OK);
+    assert!(!world.stage.frozen.load(Ordering::SeqCst), "the pod's cgroup is left frozen");
+}
+
+#[test]
+fn a_container_that_is_being_made_is_in_the_way_of_a_pause() {
+    let mut world = World::new();
+    pod_in(&mut world, "ready");
+    let request = world.member("c1");
+    world.stage.hold.store(true, Ordering::SeqCst);
+    let mut other = world.connect();
+    other.ask(TASK_V3, "Create", &request, Duration::ZERO);
+    world.until(|stage| stage.held.load(Ordering::SeqCst));
+    assert_eq!(controller(&mut world, "Pause", POD), FP);
+    world.stage.hold.store(false, Ordering::SeqCst);
+    assert_eq!(code(decode::<CreateTaskResponse>(other.next().unwrap().1)), OK);
+    assert_eq!(controller(&mut world, "Pause", POD), OK);
+}
+
+#[test]
+fn a_shutdown_waits_for_the_pod_that_is_being_made() {
+    let mut world = World::new();
+    let request = create_request(&world, POD);
+    let request = CreateSandboxRequest { options: sharing_pids(), ..request };
+    world.stage.hold.store(true, Ordering::SeqCst);
+    let (mut one, mut other) = (world.connect(), world.connect());
+    one.ask(SANDBOX, "CreateSandbox", &request, Duration::ZERO);
+    world.until(|stage| stage.held.load(Ordering::SeqCst));
+    other.ask(SANDBOX, "ShutdownSandbox", &about(POD), Duration::ZERO);
+    assert!(other.silent(Duration::from_millis(50)));
+    world.stage.hold.store(false, Ordering::SeqCst);
+    assert_eq!(code(decode::<CreateSandboxResponse>(one.next().unwrap().1)), OK);
+    assert_eq!(code(decode::<ShutdownSandboxResponse>(other.next().unwrap().1)), OK);
+    assert!(world.wire.next().is_none() && world.has_ended());
 }
 
 #[test]

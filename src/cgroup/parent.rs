@@ -117,16 +117,16 @@ impl Cgroup for Parent {
         }
     }
 
-    fn place(&self) -> Record {
-        self.record.clone()
-    }
-
     /// Nothing where it is the client's: `delete` must not touch it.
     fn record(&self) -> Record {
         match self.ours {
             true => self.record.clone(),
             false => Record { members: Vec::new(), ..self.record.clone() },
         }
+    }
+
+    fn place(&self) -> Record {
+        self.record.clone()
     }
 }
 

@@ -13,7 +13,7 @@ use super::oom::KILLED;
 use super::record;
 use super::request::{Deleted, Event, Options, ProcessKey, ProcessState, Status};
 use super::{exec, hooks, EventSink, Sandbox};
-use crate::cgroup::{stats::Stats, Cgroup};
+use crate::cgroup::{self, stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Launcher};
 use crate::spec::{self, resources::Resources, Spec};
@@ -47,6 +47,8 @@ pub(super) enum Records {
     Own {
         folder: PathBuf,
         bundle: PathBuf,
+        /// The pod's cgroup.
+        place: cgroup::Record,
     },
 }
 
@@ -56,11 +58,18 @@ impl Records {
             Records::Bundle(folder) | Records::Own { folder, .. } => folder,
         }
     }
+
+    pub fn place(&self) -> Option<cgroup::Record> {
+        match self {
+            Records::Bundle(_) => None,
+            Records::Own { place, .. } => Some(place.clone()),
+        }
+    }
 }
 
 impl Drop for Records {
     fn drop(&mut self) {
-        if let Records::Own { folder, bundle } = self {
+        if let Records::Own { folder, bundle, .. } = self {
             // Empty, or left for `delete` to find.
             if std::fs::remove_dir(folder).is_ok() {
                 record::remove(bundle);
@@ -74,6 +83,8 @@ pub(super) struct Slot {
     pub execs: BTreeMap<String, Process>,
     /// Its pod is paused.
     pub frozen_with_pod: bool,
+    /// And the event of that is out.
+    pub told_frozen: bool,
     pub freezer: Freezer,
     /// The first process has ended, and its exit waits for those of its execs.
     pub ending: Option<ExitStatus>,
@@ -396,6 +407,15 @@ impl Container {
         if !io.drain(DRAIN) {
             log::warn!(id = self.id.as_str(); "output was lost: its reader did not take it within 10 s");
         }
+    }
+
+    /// Its process waits at its gate.
+    pub fn is_created(&self) -> bool {
+        matches!(self.lock().init.life, Life::Created(_))
+    }
+
+    pub fn is_being_deleted(&self) -> bool {
+        self.lock().deleting
     }
 
     /// Nothing is left that `delete` would have to find.

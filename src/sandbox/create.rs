@@ -27,7 +27,11 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
     let mut spec = read_spec(&request.bundle)?;
     let member = member::join(sandbox, &request, &mut spec)?;
     let records = match &member {
-        Some(member) => Records::Own { folder: member.records.clone(), bundle: request.bundle.clone() },
+        Some(member) => Records::Own {
+            folder: member.records.clone(),
+            bundle: request.bundle.clone(),
+            place: member.place.clone(),
+        },
         None => Records::Bundle(request.bundle.clone()),
     };
     let (path, limits) = (spec.cgroups_path.as_deref(), &spec.resources);
@@ -46,6 +50,7 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
         execs: BTreeMap::new(),
         freezer: Freezer::Thawed,
         frozen_with_pod: false,
+        told_frozen: false,
         ending: None,
         oom_suspected: false,
         deleting: false,
@@ -78,7 +83,7 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
 fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Result<()> {
     let Container { id, bundle, records, spec, options, cgroup, .. } = &**container;
     let mut slot = container.lock();
-    let mut record = Record::new(id, Some(cgroup.record()));
+    let mut record = Record { place: records.place(), ..Record::new(id, Some(cgroup.record())) };
     record::write(records.folder(), &record)?;
 
     let rootfs: Vec<_> = request.rootfs.iter().map(super::request::RootfsMount::to_plan).collect();

@@ -99,17 +99,33 @@ impl Container {
         thawed
     }
 
-    /// Its pod's pause begins or is over; true where that changes what the container is: running, and not paused by
-    /// itself.
-    pub fn set_frozen_with_pod(&self, frozen: bool) -> bool {
-        let mut slot = self.lock();
-        slot.frozen_with_pod = frozen;
-        slot.can_pause().is_ok() && slot.freezer == Freezer::Thawed
+    /// Its pod's pause begins.
+    pub fn freeze_with_pod(&self) {
+        self.lock().frozen_with_pod = true;
     }
 
-    pub fn tell_paused(&self, paused: bool) {
-        let container = self.id.clone();
-        self.emit(if paused { Event::Paused { container } } else { Event::Resumed { container } });
+    /// Its pod is paused, and it with it, unless it is paused by itself, ends, or does not run yet.
+    pub fn tell_frozen_with_pod(&self) {
+        let mut slot = self.lock();
+        if slot.frozen_with_pod && slot.freezer == Freezer::Thawed && slot.can_pause().is_ok() {
+            slot.told_frozen = true;
+            self.emit(Event::Paused { container: self.id.clone() });
+        }
+    }
+
+    /// Its pod's pause is over.
+    pub fn thaw_with_pod(&self) {
+        let mut slot = self.lock();
+        slot.frozen_with_pod = false;
+        if std::mem::take(&mut slot.told_frozen) && slot.can_pause().is_ok() {
+            self.emit(Event::Resumed { container: self.id.clone() });
+        }
+    }
+
+    /// It was thawed to die, which is no resume.
+    pub fn dies_with_pod_frozen(&self) {
+        let mut slot = self.lock();
+        (slot.frozen_with_pod, slot.told_frozen) = (false, false);
     }
 
     /// It has, or will have, processes that a freezer can hold.

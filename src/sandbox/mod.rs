@@ -174,6 +174,10 @@ impl Sandbox {
         }
     }
 
+    fn pod_is_being_made(&self) -> bool {
+        matches!(self.lock().pod, PodSlot::Taken(_))
+    }
+
     fn take_pod(&self, id: &str) -> Result<PodTaken<'_>> {
         let mut containers = self.lock();
         if containers.closed {
@@ -251,6 +255,10 @@ impl Sandbox {
         let container = self.container(&key.container)?;
         if let Some(exec) = &key.exec {
             return container.delete_exec(exec);
+        }
+        // At its gate it is killed now, and in a paused pod would not die.
+        if container.is_created() {
+            self.let_die(&container)?;
         }
         let deleted = container.delete(&*self.config.launcher)?;
         self.forget(&key.container);

@@ -48,6 +48,8 @@ pub(super) struct Pod {
     exit: Exit,
     init_exit: Exit,
     life: Mutex<Life>,
+    /// A shutdown is at work. It may be waited for, unlike the lock of the pod's life.
+    ending: Mutex<()>,
 }
 
 struct Life {
@@ -113,12 +115,11 @@ impl Pod {
         }
     }
 
-    /// The first call counts.
+    /// The first call counts. What is frozen stays so, for a kill or the stop that follows to thaw.
     fn ended(&self, status: ExitStatus) {
         let held = {
             let mut life = self.lock();
             life.phase = Phase::Stopped;
-            life.frozen = None;
             life.held.take()
         };
         drop(held);

@@ -25,7 +25,8 @@ pub struct Record {
     /// Of a pod, as far as it is ours to remove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<cgroup::Record>,
-    /// Of a pod: its cgroup, whoever has made it. A pause of the pod freezes it, and (v1) what is frozen does not die.
+    /// The pod's cgroup, whoever has made it: of a pod, and of each of its containers. A pause of the pod freezes it, and
+    /// (v1) what is frozen does not die.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<cgroup::Record>,
     pub exit: Option<RecordedExit>,
@@ -74,8 +75,13 @@ pub(super) fn write(bundle: &Path, record: &Record) -> Result<()> {
         .mode(0o600)
         .open(&fresh)
         .context(|| format!("open({fresh:?})"))?;
-    file.write_all(&text).context(|| format!("write({fresh:?})"))?;
-    fs::rename(&fresh, &path).context(|| format!("rename({fresh:?}, {path:?})"))
+    let written = file.write_all(&text).context(|| format!("write({fresh:?})"));
+    let written =
+        written.and_then(|()| fs::rename(&fresh, &path).context(|| format!("rename({fresh:?}, {path:?})")));
+    if written.is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+    written
 }
 
 /// None where the bundle has none: nothing was made, or all of it is gone.

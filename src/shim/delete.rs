@@ -38,17 +38,12 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
         None
     });
     let (mut pid, mut code, mut at) = (0, KILLED, SystemTime::now());
-    let members = members(&bundle);
-    if let Some(place) = record.as_ref().and_then(|record| record.place.as_ref()) {
-        // They die as soon as they are thawed, and do nothing before.
-        for cgroup in members.iter().filter_map(|member| open_cgroup(member.cgroup.as_ref())) {
-            cgroup.kill().unwrap_or_else(|error| complain(&error));
-        }
-        thaw(place);
-    }
-    members.iter().for_each(kill);
+    let all: Vec<Record> = members(&bundle).into_iter().chain(record.clone()).collect();
+    // They die as soon as they are thawed, and do nothing before.
+    all.iter().for_each(kill);
+    all.iter().filter_map(|record| record.place.as_ref()).for_each(thaw);
+    all.iter().for_each(end);
     if let Some(record) = &record {
-        kill(record);
         pid = record.pid;
         // The server may have recorded the exit until the very end.
         let last = record::read(&bundle).ok().flatten();
@@ -105,12 +100,15 @@ fn open_cgroup(record: Option<&cgroup::Record>) -> Option<Box<dyn cgroup::Cgroup
     })
 }
 
-/// Ends every process of the container (or of the pod) and removes its cgroup.
 fn kill(record: &Record) {
-    let cgroup = open_cgroup(record.cgroup.as_ref());
-    if let Some(cgroup) = &cgroup {
+    if let Some(cgroup) = open_cgroup(record.cgroup.as_ref()) {
         cgroup.kill().unwrap_or_else(|error| complain(&error));
     }
+}
+
+/// Ends every process of the container (or of the pod) and removes its cgroup.
+fn end(record: &Record) {
+    let cgroup = open_cgroup(record.cgroup.as_ref());
     // Also where it has left its cgroup, or where that is shared with others.
     kill_process(record.pid, record.start_time).unwrap_or_else(|error| complain(&error));
     for cgroup in cgroup.iter().chain(&open_cgroup(record.parent.as_ref())) {

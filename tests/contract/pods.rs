@@ -40,7 +40,19 @@ pub fn config() -> PodSandboxConfig {
 }
 
 pub fn options() -> MessageField<Any> {
-    let value = config().write_to_bytes().unwrap();
+    any(&config())
+}
+
+/// With a first process.
+pub fn sharing_pids() -> MessageField<Any> {
+    let mut config = config();
+    let context = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+    context.unwrap().namespace_options.as_mut().unwrap().pid = NamespaceMode::POD.into();
+    any(&config)
+}
+
+fn any(config: &PodSandboxConfig) -> MessageField<Any> {
+    let value = config.write_to_bytes().unwrap();
     MessageField::some(Any { type_url: "runtime.v1.PodSandboxConfig".into(), value, ..Default::default() })
 }
 
@@ -67,7 +79,7 @@ pub fn pod_in(world: &mut World, state: &str) {
 }
 
 /// A message with the id in its field 1, as all of them have it.
-fn about(id: &str) -> PingRequest {
+pub fn about(id: &str) -> PingRequest {
     PingRequest { sandbox_id: id.into(), ..Default::default() }
 }
 

@@ -344,3 +344,38 @@ fn reach(phase: Phase, containerd: &Containerd, shim: &Shim, wire: &mut Wire) ->
     }
     Some(pid)
 }
+
+#[test]
+fn a_lost_shim_s_paused_pod_is_cleaned_up_in_any_order() {
+    for pod_first in [true, false] {
+        let containerd = Containerd::new(Version::V2_3);
+        let bundle = containerd.prepare_pod("s1", None);
+        let shim = containerd.try_start("s1", &bundle, None).unwrap();
+        let mut wire = containerd.connect(&shim);
+        let server = connect(&mut wire, service_of(&shim), "s1").shim_pid;
+        let pid = run_pod(&mut wire, &bundle, Some(options(&containerd)));
+        let members = ["c1", "c2"].map(|id| {
+            prepare_member(&containerd, id, pid);
+            run_member(&containerd, &shim, id, pid).1
+        });
+        // By one write to the cgroup that the kubelet has made.
+        wire.call::<PingResponse>(CONTROLLER, "Pause", &about("s1")).unwrap();
+        kill_process(server);
+        let pods = || containerd.delete_in("s1", &bundle).exit_status;
+        for _ in 0..2 {
+            if pod_first {
+                assert_eq!(pods(), 137);
+            }
+            for id in ["c1", "c2"] {
+                assert_eq!(containerd.delete(id).exit_status, 137);
+            }
+            assert_eq!(pods(), 137);
+        }
+        assert!(members.into_iter().all(|task| eventually(|| ended(task))), "a process is left");
+        containerd.remove(&bundle);
+        for id in ["c1", "c2"] {
+            containerd.remove_bundle(id);
+        }
+        remove_cgroups(&containerd);
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::world::{config, World};
 use shoal::error::Kind;
-use shoal::sandbox::{PodConfig, PodPid};
+use shoal::sandbox::{PodConfig, PodPid, ProcessKey};
 use shoal::spec::Ns;
 use std::path::Path;
 use std::time::Duration;
@@ -129,5 +129,51 @@ fn a_shim_whose_pod_was_never_made_ends_when_it_is_asked() {
     assert!(world.create_in(Path::new("/run/netns/no-such"), config()).is_err());
     world.sandbox.shutdown_pod("p1", Duration::from_secs(1)).unwrap();
     assert_eq!(world.create(config()).unwrap_err().kind(), Kind::Unavailable);
+    world.nothing_is_left();
+}
+
+#[test]
+fn a_mount_that_a_killed_create_has_left_goes_with_the_pod() {
+    let world = World::new();
+    let shm = world.request().bundle.join("shm");
+    std::fs::create_dir(&shm).unwrap();
+    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "shm"]).arg(&shm).status();
+    assert!(mounted.unwrap().success());
+    world.create(config()).unwrap();
+    world.shut_down();
+}
+
+#[test]
+fn a_link_in_the_place_of_a_file_is_not_followed() {
+    let world = World::new();
+    let (link, victim) = (world.request().bundle.join("hosts"), world.dir.path().join("victim"));
+    std::fs::write(&victim, "mine").unwrap();
+    std::os::unix::fs::symlink(&victim, &link).unwrap();
+    let error = world.create(config()).unwrap_err();
+    assert!(error.to_string().contains("hosts"), "{error}");
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
+    world.nothing_is_left();
+}
+
+#[test]
+fn a_shutdown_waits_for_a_delete_that_is_at_work() {
+    let world = World::new();
+    world.create(config()).unwrap();
+    world.sandbox.start_pod("p1").unwrap();
+    world.member("c1", &["/probe", "exit", "0"], &["net"]);
+    let done = world.dir.path().join("done");
+    world.configure("c1", |config| {
+        let script = format!("sleep 0.5; echo > {}", done.display());
+        config["hooks"] =
+            serde_json::json!({ "poststop": [{ "path": "/bin/sh", "args": ["sh", "-c", script] }] });
+    });
+    world.run("c1");
+    assert_eq!(world.wait("c1").code, 0);
+    let sandbox = std::sync::Arc::clone(&world.sandbox);
+    let delete = std::thread::spawn(move || sandbox.delete(&ProcessKey::init("c1")).map(drop));
+    std::thread::sleep(Duration::from_millis(150));
+    world.sandbox.shutdown_pod("p1", Duration::from_secs(10)).unwrap();
+    assert!(done.exists(), "the hook was cut short");
+    delete.join().unwrap().unwrap();
     world.nothing_is_left();
 }

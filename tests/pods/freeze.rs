@@ -137,6 +137,19 @@ fn a_container_of_a_paused_pod_can_be_killed_and_the_others_stay_frozen() {
 }
 
 #[test]
+fn a_container_at_its_gate_can_be_deleted_from_a_paused_pod() {
+    let world = three();
+    world.member("c4", &["/probe", "sleep"], &["net"]);
+    world.create_member("c4").unwrap();
+    world.sandbox.pause_pod("p1").unwrap();
+    assert_eq!(world.sandbox.delete(&ProcessKey::init("c4")).unwrap().exit.code, 137);
+    let last = ticks(&world);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(ticks(&world), last, "the others are frozen");
+    world.shut_down();
+}
+
+#[test]
 fn a_paused_pod_is_stopped_and_shut_down() {
     let world = three();
     world.sandbox.pause_pod("p1").unwrap();

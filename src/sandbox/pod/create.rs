@@ -95,11 +95,13 @@ impl Make<'_> {
             init_cgroup = Some(self.init_cgroup(&members_below)?);
         }
         let news = Arc::new(InitExit::default());
-        let made = self.namespaces(&wanted, init_cgroup.as_deref(), &news).and_then(|held| {
-            if let Some(init_cgroup) = &init_cgroup {
+        // Before there is anything in it: a shim may be killed at any moment.
+        record.cgroup = init_cgroup.as_ref().map(|cgroup| cgroup.record());
+        let made = record::write(self.bundle, &record).and_then(|()| {
+            let held = self.namespaces(&wanted, init_cgroup.as_deref(), &news)?;
+            if init_cgroup.is_some() {
                 record.pid = held.pid;
                 record.start_time = record::start_time(held.pid).unwrap_or(0);
-                record.cgroup = Some(init_cgroup.record());
                 // A failure drops, and so ends, what is held.
                 record::write(self.bundle, &record)?;
             }
@@ -129,6 +131,7 @@ impl Make<'_> {
             spec,
             exit: Exit::default(),
             init_exit: Exit::default(),
+            ending: Mutex::new(()),
             life: Mutex::new(Life { phase: Phase::Created, held: Some(Arc::new(held)), frozen: None }),
         });
         // Else the process was one that made the namespaces and ended, at whatever moment the reaper tells of it.

@@ -5,8 +5,10 @@ use super::{files, Frozen, Phase, Pod};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sandbox::container::Container;
 use crate::sandbox::{record, Sandbox};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+
+const POLL: Duration = Duration::from_millis(2);
 
 impl Sandbox {
     /// Kills what runs and releases every namespace; fine where that is done. `Deadline` where a process is left
@@ -49,28 +51,37 @@ impl Sandbox {
     fn end_members(&self, pod: &Pod, deadline: Instant) -> Result<()> {
         let left = || deadline.saturating_duration_since(Instant::now());
         loop {
+            // First this: what was being made is among the members then, or will be found the next time.
+            let creating = self.creates_are_at_work();
             let members = self.all();
             for member in &members {
                 member.cgroup.kill().context(|| format!("kill container {}", member.id))?;
             }
-            // What was frozen as one dies, and what is just being created goes on to its end, once this is thawed.
+            // What was frozen as one dies once this is thawed. A pause that is at work finds that it is over, and thaws
+            // what it has frozen since.
             let frozen = pod.lock().frozen.take();
-            if frozen == Some(Frozen::AsOne) {
-                pod.cgroup.thaw()?;
+            if matches!(frozen, Some(Frozen::AsOne | Frozen::Changing)) {
+                match pod.cgroup.thaw() {
+                    Err(e) if !matches!(e.kind(), Kind::NotFound | Kind::Unsupported) => {
+                        pod.lock().frozen = frozen;
+                        return Err(e);
+                    }
+                    _ => {}
+                }
             }
             for member in &members {
-                member.set_frozen_with_pod(false);
+                member.dies_with_pod_frozen();
                 let exit = member.exit(None)?;
                 exit.wait_for(left())
                     .ok_or_else(|| late(&pod.id, &format!("container {} has not ended", member.id)))?;
             }
-            if !self.creates_are_at_work() {
+            if !creating {
                 break;
             }
             if left().is_zero() {
                 return Err(late(&pod.id, "a container is still being created"));
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(POLL);
         }
         // The descriptors too: what is in the network namespace no longer keeps it.
         let held = pod.lock().held.take();
@@ -78,7 +89,10 @@ impl Sandbox {
         if let Some(cgroup) = &pod.init_cgroup {
             cgroup.kill()?;
             pod.init_exit.wait_for(left()).ok_or_else(|| late(&pod.id, "its first process has not ended"))?;
-            cgroup.remove()?;
+            // What is left has another chance in the shutdown, and then in `delete`.
+            if let Err(e) = cgroup.remove() {
+                log::warn!(sandbox = pod.id.as_str(); "the cgroup of its first process is left: {e}");
+            }
         }
         Ok(())
     }
@@ -87,11 +101,24 @@ impl Sandbox {
     /// ends it once the answer is out. A shim without pod and containers ends too: containerd asks for it after a
     /// create that has failed.
     pub fn shutdown_pod(&self, id: &str, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        // Its caller has given it up: what it makes would be nobody's.
+        while self.pod_is_being_made() {
+            if Instant::now() > deadline {
+                return Err(late(id, "it is still being created"));
+            }
+            std::thread::sleep(POLL);
+        }
         if self.shutdown() {
             return Ok(());
         }
-        self.stop_pod(id, limit)?;
         let pod = self.pod_of(id)?;
+        // One after the other: the shim ends with the first one's answer.
+        let _alone = pod.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shutdown() {
+            return Ok(());
+        }
+        self.stop_pod(id, deadline.saturating_duration_since(Instant::now()))?;
         let mut left = false;
         let mut failed = |what: &str, result: Result<()>| {
             if let Err(e) = result {
@@ -100,8 +127,9 @@ impl Sandbox {
             }
         };
         for member in self.all() {
-            failed("a container", self.delete_member(&member));
+            failed("a container", self.delete_member(&member, deadline));
         }
+        failed("the cgroup of its first process", pod.init_cgroup.as_ref().map_or(Ok(()), |c| c.remove()));
         failed("files", files::remove(&pod.bundle));
         failed("the pod's cgroup", pod.cgroup.remove());
         // What is left is for the `delete` verb, which goes by the record.
@@ -113,7 +141,17 @@ impl Sandbox {
         Ok(())
     }
 
-    fn delete_member(&self, member: &Arc<Container>) -> Result<()> {
+    fn delete_member(&self, member: &Arc<Container>, deadline: Instant) -> Result<()> {
+        // By a Task.Delete, which may be running hooks that would not survive the shim.
+        while member.is_being_deleted() && self.container(&member.id).is_ok() {
+            if Instant::now() > deadline {
+                return Err(late(&member.id, "another request to delete it is still at work"));
+            }
+            std::thread::sleep(POLL);
+        }
+        if self.container(&member.id).is_err() {
+            return Ok(());
+        }
         member.delete(&*self.config.launcher)?;
         self.forget(&member.id);
         Ok(())

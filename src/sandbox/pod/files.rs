@@ -81,7 +81,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     let what = || format!("write({path:?})");
     let mut options = std::fs::OpenOptions::new();
-    let opened = options.write(true).create(true).truncate(true).mode(0o644).open(path);
+    options.write(true).create(true).truncate(true).mode(0o644).custom_flags(libc::O_NOFOLLOW);
+    let opened = options.open(path);
     let mut file = opened.context(what)?;
     // Whatever the umask: every user of a container reads them.
     file.set_permissions(std::fs::Permissions::from_mode(0o644)).context(what)?;
@@ -101,10 +102,14 @@ fn mount_shm(at: &Path, size: u64) -> Result<PathBuf> {
 /// Takes away what [`make`] has made, as far as it is there.
 pub(super) fn remove(bundle: &Path) -> Result<()> {
     let shm = bundle.join("shm");
-    match mount::unmount(&c_path(&shm)?, libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) {
-        // Not mounted, or not there.
-        Ok(()) | Err(crate::sys::Errno::EINVAL | crate::sys::Errno::ENOENT) => {}
-        Err(errno) => return Err(errno).context(|| format!("umount2({shm:?}, MNT_DETACH)")),
+    // As often as something is: a create that was killed may have left one below.
+    loop {
+        match mount::unmount(&c_path(&shm)?, libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            // Not mounted, or not there.
+            Err(crate::sys::Errno::EINVAL | crate::sys::Errno::ENOENT) => break,
+            Err(errno) => return Err(errno).context(|| format!("umount2({shm:?}, MNT_DETACH)")),
+        }
     }
     for folder in [shm, super::member::records(bundle)] {
         let _ = std::fs::remove_dir(folder);

@@ -9,6 +9,10 @@ use crate::sandbox::Sandbox;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A freeze gives up after ten seconds.
+const CHANGE: Duration = Duration::from_secs(12);
 
 impl Sandbox {
     /// All containers stop at the same moment: one write to the pod's cgroup.
@@ -25,20 +29,30 @@ impl Sandbox {
                 (phase, _) => return Err(pod.cannot("pause", phase.word())),
             }
         }
+        // No other begins any more. In a frozen cgroup a process does not get to its gate.
+        if self.creates_are_at_work() {
+            pod.settle(None);
+            return Err(pod.cannot("pause", "getting a container"));
+        }
         let members = self.all();
         // First the word: what is asked of a container from now on is refused instead of hanging.
-        let running: Vec<_> = members.iter().filter(|member| member.set_frozen_with_pod(true)).collect();
-        match freeze(&pod, &members) {
-            Ok(frozen) => {
-                pod.settle(Some(frozen));
-                running.into_iter().for_each(|member| member.tell_paused(true));
+        members.iter().for_each(|member| member.freeze_with_pod());
+        let frozen = freeze(&pod, &members).and_then(|frozen| match pod.settle(Some(frozen)) {
+            true => Ok(()),
+            false => {
+                // Who has ended it may have thawed it too early.
+                thaw_to_die(&pod, &members);
+                Err(pod.cannot("pause", pod.lock().phase.word()))
+            }
+        });
+        match frozen {
+            Ok(()) => {
+                members.iter().for_each(|member| member.tell_frozen_with_pod());
                 log::info!(sandbox = id; "paused a sandbox");
                 Ok(())
             }
             Err(error) => {
-                for member in &members {
-                    member.set_frozen_with_pod(false);
-                }
+                members.iter().for_each(|member| member.thaw_with_pod());
                 pod.settle(None);
                 Err(error.context(format!("pause sandbox {id}")))
             }
@@ -65,11 +79,7 @@ impl Sandbox {
         match thaw(&pod, &members, frozen) {
             Ok(()) => {
                 pod.settle(None);
-                for member in members {
-                    if member.set_frozen_with_pod(false) {
-                        member.tell_paused(false);
-                    }
-                }
+                members.iter().for_each(|member| member.thaw_with_pod());
                 log::info!(sandbox = id; "resumed a sandbox");
                 Ok(())
             }
@@ -84,16 +94,7 @@ impl Sandbox {
     /// are, each frozen by its own.
     pub(in crate::sandbox) fn let_die(&self, container: &Container) -> Result<()> {
         let Some(pod) = self.pod() else { return Ok(()) };
-        let frozen = {
-            let mut life = pod.lock();
-            match life.frozen {
-                Some(frozen @ (Frozen::AsOne | Frozen::EachByItself)) => {
-                    life.frozen = Some(Frozen::Changing);
-                    frozen
-                }
-                _ => return Ok(()),
-            }
-        };
+        let Some(frozen) = pod.begin_thaw() else { return Ok(()) };
         let thawed = || -> Result<()> {
             if frozen == Frozen::AsOne {
                 for other in self.all().iter().filter(|other| other.id != container.id && other.lives()) {
@@ -105,12 +106,16 @@ impl Sandbox {
         }();
         match thawed {
             Ok(()) => {
-                pod.settle(Some(Frozen::EachByItself));
-                container.set_frozen_with_pod(false);
+                container.dies_with_pod_frozen();
+                if !pod.settle(Some(Frozen::EachByItself)) {
+                    thaw_to_die(&pod, &self.all());
+                }
                 Ok(())
             }
             Err(error) => {
-                pod.settle(Some(frozen));
+                if !pod.settle(Some(frozen)) {
+                    thaw_to_die(&pod, &self.all());
+                }
                 Err(error.context(format!("let container {} of a paused sandbox end", container.id)))
             }
         }
@@ -118,11 +123,43 @@ impl Sandbox {
 }
 
 impl Pod {
-    /// The end of a change, unless the pod has ended meanwhile.
-    fn settle(&self, frozen: Option<Frozen>) {
+    /// The end of a change; false where the pod is being stopped meanwhile or has ended: nothing may stay frozen then.
+    fn settle(&self, frozen: Option<Frozen>) -> bool {
         let mut life = self.lock();
-        if life.frozen == Some(Frozen::Changing) {
-            life.frozen = frozen;
+        let mine = life.frozen == Some(Frozen::Changing);
+        let settled = mine && life.phase == Phase::Ready;
+        if mine {
+            life.frozen = frozen.filter(|_| settled);
+        }
+        settled
+    }
+
+    /// Begins a change of what is frozen; None: nothing is. Waits for another change, which has a limit of its own: what
+    /// is killed while it is being frozen would not die.
+    fn begin_thaw(&self) -> Option<Frozen> {
+        let end = Instant::now() + CHANGE;
+        loop {
+            {
+                let mut life = self.lock();
+                match life.frozen {
+                    Some(Frozen::Changing) if Instant::now() < end => {}
+                    Some(Frozen::Changing) | None => return None,
+                    frozen => {
+                        life.frozen = Some(Frozen::Changing);
+                        return frozen;
+                    }
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Of a pod that ends; what cannot be thawed may be gone.
+fn thaw_to_die(pod: &Pod, members: &[Arc<Container>]) {
+    for thawed in [pod.cgroup.thaw()].into_iter().chain(members.iter().map(|member| member.cgroup.thaw())) {
+        if let Err(e) = thawed {
+            log::debug!(sandbox = pod.id.as_str(); "the freezer of a pod that ends: {e}");
         }
     }
 }

@@ -8,6 +8,7 @@ use super::files::SHM;
 use super::namespaces::Held;
 use super::request::PodPid;
 use super::Pod;
+use crate::cgroup;
 use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::sandbox::{record, Create, Sandbox};
 use crate::spec::mount::{Attributes, Mount, Source};
@@ -23,6 +24,8 @@ pub(in crate::sandbox) struct Membership {
     /// Where the container's record is: in the pod's bundle, since containerd removes a container's own before it has
     /// `delete` called for a pod whose shim is gone.
     pub records: PathBuf,
+    /// The pod's cgroup.
+    pub place: cgroup::Record,
     _held: Arc<Held>,
 }
 
@@ -45,8 +48,11 @@ pub(in crate::sandbox) fn join(
     let records = records(&pod.bundle).join(&request.id);
     std::fs::create_dir_all(&records).context(|| format!("mkdir({records:?})"))?;
     // For a `delete` of the container alone.
-    record::link(&request.bundle, &records)?;
-    Ok(Some(Membership { records, _held: held }))
+    if let Err(error) = record::link(&request.bundle, &records) {
+        let _ = std::fs::remove_dir(&records);
+        return Err(error);
+    }
+    Ok(Some(Membership { records, place: pod.cgroup.place(), _held: held }))
 }
 
 /// The bundle's `sandbox` file, which containerd writes; else CRI's annotation.
