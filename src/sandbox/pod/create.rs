@@ -158,8 +158,7 @@ impl Make<'_> {
         let parent = &self.config.cgroup_parent;
         let path = match members_below {
             Some(below) => format!("/{}/{}", below.display(), self.id),
-            None if parent.ends_with(".slice") => format!("{parent}:cri-containerd:{}", self.id),
-            None => format!("{parent}/{}", self.id),
+            None => in_parent(parent, self.id),
         };
         let resources = br#"{"cpu":{"shares":2}}"#;
         let resources = spec::resources::Resources::from_json(resources, "linux.resources")?;
@@ -202,6 +201,15 @@ impl InitExit {
         if let Some(status) = early {
             pod.init_ended(status);
         }
+    }
+}
+
+/// Where CRI puts its containers. A kubelet says of a slice where it is, and a scope is told its name only.
+fn in_parent(parent: &str, id: &str) -> String {
+    let name = parent.rsplit('/').next().unwrap_or_default();
+    match name.ends_with(".slice") {
+        true => format!("{name}:cri-containerd:{id}"),
+        false => format!("{parent}/{id}"),
     }
 }
 
@@ -314,4 +322,15 @@ fn cgroup(
     }
     let below = PathBuf::from(below);
     Ok((make(PodPlace::Own(&below))?, Some(below)))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_slice_is_known_by_its_name_wherever_it_is() {
+        for parent in ["a-b.slice", "/a.slice/a-b.slice"] {
+            assert_eq!(super::in_parent(parent, "p1"), "a-b.slice:cri-containerd:p1");
+        }
+        assert_eq!(super::in_parent("/kubepods/pod1", "p1"), "/kubepods/pod1/p1");
+    }
 }
