@@ -27,9 +27,12 @@ impl Shim {
         let folder = containerd.dir("store");
         std::fs::create_dir_all(&folder).unwrap();
         let namespace = containerd.namespace().to_owned();
-        let mut command = containerd.machine.server(env!("CARGO_BIN_EXE_containerd-shim-shoal-v2"));
+        // nsenter(1) goes to the root, where the starts of two tests would share one `address` file.
+        let mut command = containerd.machine.server("env");
+        command.arg(format!("--chdir={}", folder.display()));
+        command.arg(env!("CARGO_BIN_EXE_containerd-shim-shoal-v2"));
         command.args(["-namespace", &namespace, "-address", containerd.socket().to_str().unwrap()]);
-        command.args(["-id", "store", "start"]).current_dir(&folder).stdin(Stdio::null());
+        command.args(["-id", "store", "start"]).stdin(Stdio::null());
         let output = command.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let answer: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| {
