@@ -159,7 +159,7 @@ impl Bundle {
         id
     }
 
-    fn run_runc(&self, runc: &Path) -> String {
+    pub fn run_runc(&self, runc: &Path) -> String {
         let output = self.try_runc(runc);
         assert!(output.status.success(), "runc: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
