@@ -167,17 +167,22 @@ fn an_oversized_response_becomes_an_error_and_a_large_one_arrives() {
     assert_eq!(answered, streams);
 }
 
-#[test]
-fn a_frame_may_come_byte_by_byte() {
-    let served = serve(Admission::ours());
-    let mut wire = served.connect();
+/// A request of stream 1, as its bytes.
+fn frame() -> Vec<u8> {
     let request =
         ttrpc::proto::Request { service: "x.Y".into(), method: "Echo".into(), ..Default::default() };
     let payload = request.write_to_bytes().unwrap();
     let mut frame = (payload.len() as u32).to_be_bytes().to_vec();
     frame.extend_from_slice(&[0, 0, 0, 1, 1, 0]);
     frame.extend_from_slice(&payload);
-    for byte in frame {
+    frame
+}
+
+#[test]
+fn a_frame_may_come_byte_by_byte() {
+    let served = serve(Admission::ours());
+    let mut wire = served.connect();
+    for byte in frame() {
         wire.bytes(&[byte]);
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -328,14 +333,8 @@ fn another_user_is_turned_away() {
 #[test]
 fn a_peer_of_another_user_namespace_is_turned_away() {
     let served = serve(Admission::ours());
-    let request =
-        ttrpc::proto::Request { service: "x.Y".into(), method: "Echo".into(), ..Default::default() };
-    let payload = request.write_to_bytes().unwrap();
-    let mut frame = (payload.len() as u32).to_be_bytes().to_vec();
-    frame.extend_from_slice(&[0, 0, 0, 1, 1, 0]);
-    frame.extend_from_slice(&payload);
     let file = served.path.with_file_name("frame");
-    std::fs::write(&file, frame).unwrap();
+    std::fs::write(&file, frame()).unwrap();
     let ask = |before: &[&str]| {
         let mut command = std::process::Command::new("env");
         command.args(before).arg(env!("CARGO_BIN_EXE_probe")).arg("send").arg(&served.path).arg(&file);

@@ -1,12 +1,12 @@
 //! `containerd.services.sandbox.v1.Controller`, see protos/: decode, call the domain, encode.
 
-use super::answer::{answer, answered, encode};
+use super::answer::{answer, answered, decode, encode};
 use super::convert;
 use super::pod::{limit, status, Pod, Wanted};
 use super::protos::sandbox::*;
 use super::reply::Reply;
 use crate::error::Result;
-use protobuf::{Message, MessageField};
+use protobuf::MessageField;
 use std::collections::BTreeMap;
 use ttrpc::proto::Code;
 
@@ -69,11 +69,8 @@ impl Controller {
         Ok(ControllerShutdownResponse::new())
     }
 
-    fn wait(&self, payload: &[u8], mut reply: Reply) {
-        let request = match ControllerWaitRequest::parse_from_bytes(payload) {
-            Ok(request) => request,
-            Err(e) => return reply.refuse(Code::INVALID_ARGUMENT, format!("decode the request: {e}")),
-        };
+    fn wait(&self, payload: &[u8], reply: Reply) {
+        let Some((request, mut reply)) = decode::<ControllerWaitRequest>(payload, reply) else { return };
         reply.about(&request.sandbox_id, "");
         self.pod.wait(&request.sandbox_id, reply, |exit| {
             encode(ControllerWaitResponse {

@@ -1,13 +1,13 @@
 //! `containerd.runtime.sandbox.v1.Sandbox`, the service that containerd calls: decode, call the domain, encode.
 
-use super::answer::{answer, answered, encode};
+use super::answer::{answer, answered, decode, encode};
 use super::convert;
 use super::pod::{limit, status, Pod, Wanted};
 use super::reply::Reply;
 use crate::error::Result;
 use containerd_shim_protos::sandbox_api::*;
 use containerd_shim_protos::types::platform;
-use protobuf::{Message, MessageField};
+use protobuf::MessageField;
 use std::time::SystemTime;
 use ttrpc::proto::Code;
 
@@ -92,11 +92,8 @@ impl Sandbox {
         Ok(StopSandboxResponse::new())
     }
 
-    fn wait(&self, payload: &[u8], mut reply: Reply) {
-        let request = match WaitSandboxRequest::parse_from_bytes(payload) {
-            Ok(request) => request,
-            Err(e) => return reply.refuse(Code::INVALID_ARGUMENT, format!("decode the request: {e}")),
-        };
+    fn wait(&self, payload: &[u8], reply: Reply) {
+        let Some((request, mut reply)) = decode::<WaitSandboxRequest>(payload, reply) else { return };
         reply.about(&request.sandbox_id, "");
         self.pod.wait(&request.sandbox_id, reply, |exit| {
             encode(WaitSandboxResponse {

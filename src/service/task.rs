@@ -1,6 +1,6 @@
 //! The Task service: decode, call the sandbox, encode.
 
-use super::answer::{answer, encode};
+use super::answer::{answer, decode, encode};
 use super::convert;
 use super::options;
 use super::pod::{limit, Pod};
@@ -10,7 +10,7 @@ use crate::sandbox::Sandbox;
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::types::task::ProcessInfo;
-use protobuf::{Message, MessageField};
+use protobuf::MessageField;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use ttrpc::proto::Code;
@@ -60,11 +60,8 @@ impl Task {
 
     /// A pod ends by its own services, with one exception: containerd that finds a shim whose pod it does not know
     /// ends it by the pod's id. containerd 2.4 also sends a Shutdown after each task of a pod, which means nothing.
-    fn shutdown(&self, payload: &[u8], mut reply: Reply) {
-        let request = match ShutdownRequest::parse_from_bytes(payload) {
-            Ok(request) => request,
-            Err(e) => return reply.refuse(Code::INVALID_ARGUMENT, format!("decode the request: {e}")),
-        };
+    fn shutdown(&self, payload: &[u8], reply: Reply) {
+        let Some((request, mut reply)) = decode::<ShutdownRequest>(payload, reply) else { return };
         reply.about(&request.id, "");
         let pod = self.sandbox.pod_id();
         if pod.as_ref() == Some(&request.id) {
@@ -196,11 +193,8 @@ impl Task {
     }
 
     /// Holds no thread: the thread that publishes the exit answers.
-    fn wait(&self, payload: &[u8], mut reply: Reply) {
-        let request = match WaitRequest::parse_from_bytes(payload) {
-            Ok(request) => request,
-            Err(e) => return reply.refuse(Code::INVALID_ARGUMENT, format!("decode the request: {e}")),
-        };
+    fn wait(&self, payload: &[u8], reply: Reply) {
+        let Some((request, mut reply)) = decode::<WaitRequest>(payload, reply) else { return };
         reply.about(&request.id, &request.exec_id);
         let key = match convert::key(request.id, request.exec_id) {
             Ok(key) => key,
