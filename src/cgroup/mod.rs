@@ -57,6 +57,7 @@ pub trait Cgroup: Send + Sync {
     fn update(&self, resources: &Resources) -> Result<()>;
     /// Returns when the kernel says that all is frozen (or after a time limit, with an error, thawed).
     fn freeze(&self) -> Result<()>;
+    /// Ok where it is gone.
     fn thaw(&self) -> Result<()>;
     /// SIGKILL to everything in it and below, also when frozen. Ok where it is gone.
     fn kill(&self) -> Result<()>;

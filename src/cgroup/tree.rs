@@ -157,6 +157,14 @@ fn remove_once(path: &Path) -> Result<()> {
     Err(error).context(|| format!("rmdir({path:?})"))
 }
 
+/// The cgroup is frozen, or it is thawed and there is an error.
+pub(super) fn frozen_or(frozen: Result<()>, thaw: impl FnOnce() -> Result<()>) -> Result<()> {
+    frozen.map_err(|error| match thaw() {
+        Ok(()) => error,
+        Err(also) => error.context(format!("it could not be thawed either ({also})")),
+    })
+}
+
 /// Ok also where the file's cgroup is gone: what was to be done to its processes is done.
 pub(super) fn unless_absent(result: Result<()>) -> Result<()> {
     match result {

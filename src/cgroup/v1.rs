@@ -153,7 +153,7 @@ impl Cgroup for V1 {
     }
 
     fn thaw(&self) -> Result<()> {
-        freezer::thaw(self.need("freezer")?)
+        tree::unless_absent(freezer::thaw(self.need("freezer")?))
     }
 
     fn kill(&self) -> Result<()> {

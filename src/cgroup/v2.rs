@@ -211,7 +211,7 @@ impl Cgroup for V2 {
     }
 
     fn thaw(&self) -> Result<()> {
-        freezer::thaw(&self.dir)
+        tree::unless_absent(freezer::thaw(&self.dir))
     }
 
     fn kill(&self) -> Result<()> {
@@ -221,7 +221,7 @@ impl Cgroup for V2 {
         }
         let _ = freezer::freeze(&self.dir);
         let killed = tree::processes(&self.dir).and_then(|pids| tree::kill_all(&pids));
-        tree::unless_absent(freezer::thaw(&self.dir))?;
+        self.thaw()?;
         killed
     }
 

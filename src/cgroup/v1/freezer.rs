@@ -4,17 +4,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::cgroup::dir::Dir;
+use crate::cgroup::tree;
 use crate::error::{Error, Kind, Result};
 
 const STATE: &str = "freezer.state";
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The cgroup is frozen, or it is thawed and there is an error.
 pub(super) fn freeze(dir: &Dir) -> Result<()> {
-    until_frozen(dir).map_err(|error| match thaw(dir) {
-        Ok(()) => error,
-        Err(also) => error.context(format!("it could not be thawed either ({also})")),
-    })
+    tree::frozen_or(until_frozen(dir), || thaw(dir))
 }
 
 /// FREEZING lasts while a task is in uninterruptible sleep, and for good where tasks hold each other up (a

@@ -8,16 +8,13 @@ use nix::fcntl::OFlag;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::cgroup::dir::Dir;
+use crate::cgroup::tree;
 use crate::error::{Error, Kind, Result};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The cgroup is frozen, or it is thawed and there is an error.
 pub(super) fn freeze(dir: &Dir) -> Result<()> {
-    until_frozen(dir).map_err(|error| match thaw(dir) {
-        Ok(()) => error,
-        Err(also) => error.context(format!("it could not be thawed either ({also})")),
-    })
+    tree::frozen_or(until_frozen(dir), || thaw(dir))
 }
 
 /// The kernel tells by POLLPRI when `cgroup.events` has changed.

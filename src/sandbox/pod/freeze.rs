@@ -190,8 +190,9 @@ fn freeze(pod: &Pod, members: &[Arc<Container>]) -> Result<Frozen> {
 
 fn thaw(pod: &Pod, members: &[Arc<Container>], frozen: Frozen) -> Result<()> {
     if frozen == Frozen::AsOne {
-        return pod.cgroup.thaw();
+        pod.cgroup.thaw()?;
     }
+    // Also where it was frozen as one: a `let_die` that failed may have left some frozen by their own.
     members.iter().filter(|member| member.lives()).try_for_each(|member| member.thaw_unless_paused())
 }
 
@@ -208,7 +209,10 @@ fn alone(pod: &Pod, members: &[Arc<Container>]) -> Result<bool> {
             return Ok(false);
         }
         let at = mount.join(below);
-        let Ok(entries) = std::fs::read_dir(&at) else { continue };
+        let entries = match std::fs::read_dir(&at) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries.context(|| format!("readdir({at:?})"))?,
+        };
         for entry in entries.flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !known.contains(&entry.path()) {
                 return Ok(false);
