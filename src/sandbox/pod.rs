@@ -123,9 +123,17 @@ impl Pod {
             life.held.take()
         };
         drop(held);
-        record::exited(&self.bundle, status);
-        self.exit.set(status);
+        if self.exit.status().is_none() {
+            record::exited(&self.bundle, status);
+            self.exit.set(status);
+        }
     }
+}
+
+/// A cgroup's path below the mount point of its (first) hierarchy.
+fn path_of(cgroup: &dyn Cgroup) -> String {
+    let below = cgroup.directories().into_iter().next().map(|(_, below)| below);
+    format!("/{}", below.unwrap_or_default().display())
 }
 
 impl Phase {
@@ -176,22 +184,24 @@ impl Sandbox {
     pub fn pod_status(&self, id: &str) -> Result<PodStatus> {
         let pod = self.pod_of(id)?;
         let containers = self.all().iter().filter_map(|container| container.state(None).ok()).collect();
-        let life = pod.lock();
-        let state = match (life.phase, life.frozen) {
-            (Phase::Created, _) => PodState::Created,
-            (Phase::Ready, Some(Frozen::AsOne | Frozen::EachByItself)) => PodState::Paused,
-            (Phase::Ready, _) => PodState::Ready,
-            (Phase::Stopping | Phase::Stopped, _) => PodState::Stopped,
+        let (state, pid) = {
+            let life = pod.lock();
+            let state = match (life.phase, life.frozen) {
+                (Phase::Created, _) => PodState::Created,
+                (Phase::Ready, Some(Frozen::AsOne | Frozen::EachByItself)) => PodState::Paused,
+                (Phase::Ready, _) => PodState::Ready,
+                (Phase::Stopping | Phase::Stopped, _) => PodState::Stopped,
+            };
+            (state, life.held.as_ref().map_or(0, |held| held.pid))
         };
-        let below = pod.cgroup.directories().into_iter().next().map(|(_, below)| below);
         Ok(PodStatus {
             id: pod.id.clone(),
-            pid: life.held.as_ref().map_or(0, |held| held.pid),
+            pid,
             state,
             created_at: pod.created_at,
             exit: pod.exit.status(),
             containers,
-            cgroup: format!("/{}", below.unwrap_or_default().display()),
+            cgroup: path_of(&*pod.cgroup),
             spec: pod.spec.clone(),
             config: pod.config.clone(),
         })

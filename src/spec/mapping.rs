@@ -48,22 +48,22 @@ fn text(ranges: &[IdRange]) -> String {
     ranges.iter().map(|range| format!("{} {} {}\n", range.inside, range.outside, range.count)).collect()
 }
 
-/// `at` names the field of a line: `(1, "size")` is `linux.uidMappings[1].size`.
-pub(super) fn check(
-    raw: Option<&Vec<LinuxIdMapping>>,
-    at: impl Fn(usize, &str) -> String,
-) -> Result<Vec<IdRange>> {
+/// `field` is that of the list; an error names a part of a line of it, as `linux.uidMappings[1].size`.
+pub(super) fn check(raw: Option<&Vec<LinuxIdMapping>>, field: &str) -> Result<Vec<IdRange>> {
     let each = |raw: &LinuxIdMapping| IdRange {
         inside: raw.container_id(),
         outside: raw.host_id(),
         count: raw.size(),
     };
     let ranges: Vec<IdRange> = raw.into_iter().flatten().map(each).collect();
-    check_ranges(&ranges, at)?;
+    check_ranges(&ranges, |i, part| match part {
+        "" => format!("{field}[{i}]"),
+        part => format!("{field}[{i}].{part}"),
+    })?;
     Ok(ranges)
 }
 
-/// What the kernel would refuse without a word.
+/// What the kernel would refuse without a word. `at` names a part of a line: `(1, "size")`.
 pub fn check_ranges(ranges: &[IdRange], at: impl Fn(usize, &str) -> String) -> Result<()> {
     let overlap = |a: u32, b: u32, one: &IdRange, other: &IdRange| {
         u64::from(a) < u64::from(b) + u64::from(other.count)

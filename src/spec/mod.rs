@@ -161,10 +161,7 @@ fn mappings(
     namespaces: &Namespaces,
 ) -> Result<Mappings> {
     let check = |field: &str, raw: Option<&Vec<LinuxIdMapping>>| {
-        let ranges = mapping::check(raw, |i, name| match name {
-            "" => format!("{field}[{i}]"),
-            name => format!("{field}[{i}].{name}"),
-        })?;
+        let ranges = mapping::check(raw, field)?;
         match namespaces.user {
             Ns::Host if !ranges.is_empty() => {
                 Err(invalid(format!("{field}: there is no user namespace to map ids for")))

@@ -157,12 +157,7 @@ fn idmap(
     source: &Source,
     namespaces: &Namespaces,
 ) -> Result<Option<Idmap>> {
-    let check = |name: &str, raw| {
-        mapping::check(raw, |j, part| match part {
-            "" => format!("mounts[{i}].{name}[{j}]"),
-            part => format!("mounts[{i}].{name}[{j}].{part}"),
-        })
-    };
+    let check = |name: &str, raw| mapping::check(raw, &format!("mounts[{i}].{name}"));
     let uids = check("uidMappings", raw.uid_mappings().as_ref())?;
     let gids = check("gidMappings", raw.gid_mappings().as_ref())?;
     let field = match (&options.idmap, uids.is_empty(), gids.is_empty()) {

@@ -2,11 +2,11 @@
 
 use super::document::{self, Extra};
 use super::files::{self, SHM_SIZE};
-use super::namespaces::{self, refused, Held, Wanted};
+use super::namespaces::{self, Held, Wanted};
 use super::request::{PodConfig, PodCreate, PodPid, PodSettings};
-use super::{Life, Phase, Pod};
+use super::{path_of, Life, Phase, Pod};
 use crate::cgroup::{Cgroup, Entry};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, OnExit};
 use crate::sandbox::exit::Exit;
 use crate::sandbox::record::{self, Record};
@@ -116,9 +116,7 @@ impl Make<'_> {
             }
             (made, _) => made?,
         };
-        let below = cgroup.directories().into_iter().next().map(|(_, below)| below).unwrap_or_default();
-        let spec =
-            document::write(self.config, &held, &files, self.sysctls, &format!("/{}", below.display()));
+        let spec = document::write(self.config, &held, &files, self.sysctls, &path_of(&*cgroup));
         let pod = Arc::new(Pod {
             id: self.id.to_owned(),
             bundle: self.bundle.to_owned(),
@@ -227,10 +225,9 @@ fn protect(pid: u32) {
 fn place(config: &mut PodConfig, netns: Option<PathBuf>) -> Result<(Namespaces, Option<OwnedFd>)> {
     if let Some(path) = netns {
         if config.net == Ns::Host {
-            return Err(refused(
-                "netns_path",
-                &format!("{path:?} is given, and the sandbox has the host's network"),
-            ));
+            return Err(invalid(format!(
+                "netns_path: {path:?} is given, and the sandbox has the host's network"
+            )));
         }
         if !path.exists() {
             let what = format!("netns_path: there is no {path:?}");
@@ -270,12 +267,12 @@ fn owner(netns: &Path) -> Result<OwnedFd> {
 fn hostname(config: &PodConfig) -> Result<Option<CString>> {
     let name = &config.hostname;
     if name.len() > HOSTNAME_MAX {
-        return Err(refused("hostname", &format!("{name:?} is longer than {HOSTNAME_MAX} bytes")));
+        return Err(invalid(format!("hostname: {name:?} is longer than {HOSTNAME_MAX} bytes")));
     }
     if name.is_empty() || config.uts == Ns::Host {
         return Ok(None);
     }
-    let text = CString::new(name.as_str()).map_err(|_| refused("hostname", "a NUL byte in it"))?;
+    let text = CString::new(name.as_str()).map_err(|_| invalid("hostname: a NUL byte in it"))?;
     Ok(Some(text))
 }
 
@@ -318,7 +315,7 @@ fn cgroup(
         path => path.to_owned(),
     };
     if Path::new(&below).components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
-        return Err(refused("linux.cgroupsPath", &format!("{below:?} is not the path of a cgroup")));
+        return Err(invalid(format!("linux.cgroupsPath: {below:?} is not the path of a cgroup")));
     }
     let below = PathBuf::from(below);
     Ok((make(PodPlace::Own(&below))?, Some(below)))

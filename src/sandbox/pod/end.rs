@@ -40,7 +40,8 @@ impl Sandbox {
             Err(error) => {
                 let mut life = pod.lock();
                 if life.phase == Phase::Stopping {
-                    life.phase = before;
+                    // Without its namespaces it is no pod any more; the next stop ends what is left.
+                    life.phase = if life.held.is_some() { before } else { Phase::Stopped };
                 }
                 Err(error)
             }

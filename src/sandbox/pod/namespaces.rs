@@ -1,7 +1,7 @@
 //! The pod's namespaces: made by a process that is gone again, or stays as their first; held by descriptors, and by a
 //! thread whose id the world knows.
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Result};
 use crate::launch::{ExitStatus, Holder, Launcher, OnExit, Order};
 use crate::plan::{self, Host};
 use crate::spec::{Mappings, Namespaces, Ns, Sysctl};
@@ -112,9 +112,4 @@ fn open(pid: u32, name: &str) -> Result<OwnedFd> {
 /// What a pod has ended with, where nothing of it went wrong.
 pub(super) fn ended_well() -> ExitStatus {
     ExitStatus { code: 0, at: std::time::SystemTime::now() }
-}
-
-/// The error where a part of the set-up is refused.
-pub(super) fn refused(field: &str, what: &str) -> Error {
-    Error::new(Kind::Invalid, format!("{field}: {what}"))
 }
