@@ -112,7 +112,10 @@ fn end(record: &Record) {
     // Also where it has left its cgroup, or where that is shared with others.
     kill_process(record.pid, record.start_time).unwrap_or_else(|error| complain(&error));
     for cgroup in cgroup.iter().chain(&open_cgroup(record.parent.as_ref())) {
-        cgroup.kill().and_then(|()| cgroup.remove()).unwrap_or_else(|error| complain(&error));
+        // The one may work where the other does not.
+        for done in [cgroup.kill(), cgroup.remove()] {
+            done.unwrap_or_else(|error| complain(&error));
+        }
     }
 }
 

@@ -37,13 +37,13 @@ pub(super) fn serve(arguments: &Arguments) -> Result<()> {
         let text = "descriptor 3 is not a listening socket: the server is launched by `start`, see -h";
         Error::new(Kind::Invalid, text)
     })?;
-    if let Err(error) = process::room_for_descriptors() {
-        log::debug!("fcntl(F_DUPFD, 255): {error}");
-    }
     process::own_session().context(|| "setsid()")?;
     let bundle = std::env::current_dir().context(|| "getcwd()")?;
     let level = arguments.level.unwrap_or(log::LevelFilter::Info);
     let logged = server_log::begin(&bundle, &arguments.namespace, &arguments.id, level);
+    if let Err(error) = process::room_for_descriptors() {
+        log::debug!("room for descriptors: {error}");
+    }
     let socket = Arc::new(Socket { path: arguments.socket.clone(), removed: AtomicBool::new(false) });
     let served = run(arguments, &bundle, listener, logged, &socket);
     if let Err(error) = &served {
