@@ -12,7 +12,7 @@ containerd-shim-shoal-v2 is started by containerd, for containers and pods with 
   containerd-shim-shoal-v2 -namespace NS -address SOCKET -id ID -bundle DIR [-debug] delete
   containerd-shim-shoal-v2 -info | -v | -version | -h
 
-  -address string          containerd's gRPC socket, for the Store service (else $GRPC_ADDRESS)
+  -address string          containerd's gRPC socket: in the name of the shim's own, and for the Store (else $GRPC_ADDRESS)
   -bundle string           the bundle directory (delete; else the working directory)
   -debug                   log in detail
   -debug-socket string     accepted and not used: it is where the Go shim serves its profiler
