@@ -25,4 +25,4 @@ pub use leak::Snapshot;
 pub use machine::Machine;
 pub use pty::Pty;
 pub use run::{end, patience, run, until, Output};
-pub use suite::{source, Suite};
+pub use suite::{shim, source, Suite};

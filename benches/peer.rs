@@ -1,0 +1,84 @@
+//! Who is measured.
+
+use std::path::{Path, PathBuf};
+
+use protobuf::well_known_types::any::Any;
+use protobuf::Message;
+
+use crate::testbed::{self, Suite};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peer {
+    Shoal,
+    /// containerd's Go shim with runc.
+    Runc,
+    /// containerd's Go shim with crun, which refuses hosts with cgroup v1.
+    Crun,
+    /// `floor.c`: the same calls to the kernel with nothing around them.
+    Floor,
+}
+
+impl Peer {
+    pub const ALL: [Peer; 4] = [Peer::Shoal, Peer::Runc, Peer::Crun, Peer::Floor];
+
+    /// In the tables.
+    pub fn title(self) -> &'static str {
+        match self {
+            Peer::Shoal => "shoal",
+            Peer::Runc => "Go shim + runc",
+            Peer::Crun => "Go shim + crun",
+            Peer::Floor => "floor",
+        }
+    }
+
+    /// On the command line and in the JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Peer::Shoal => "shoal",
+            Peer::Runc => "runc",
+            Peer::Crun => "crun",
+            Peer::Floor => "floor",
+        }
+    }
+
+    pub fn by_name(name: &str) -> Option<Peer> {
+        Peer::ALL.into_iter().find(|peer| peer.name() == name)
+    }
+
+    pub fn runtime(self) -> &'static str {
+        match self {
+            Peer::Shoal => "io.containerd.shoal.v2",
+            _ => "io.containerd.runc.v2",
+        }
+    }
+
+    pub fn shim(self) -> PathBuf {
+        match self {
+            Peer::Shoal => testbed::shim(),
+            _ => Suite::Forky.program("containerd-shim-runc-v2"),
+        }
+    }
+
+    /// Of CreateTaskRequest: which program the Go shim is to call, where it is not runc.
+    pub fn options(self) -> Option<Any> {
+        let binary = match self {
+            Peer::Crun => Suite::Forky.program("crun"),
+            _ => return None,
+        };
+        let mut any = Any::new();
+        any.type_url = "containerd.runc.v1.Options".to_owned();
+        any.value = runc_options(&binary);
+        Some(any)
+    }
+}
+
+/// `containerd.runc.v1.Options` with `binary_name`, its field 6: nothing else of that message is of use here.
+fn runc_options(binary: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut stream = protobuf::CodedOutputStream::vec(&mut bytes);
+    stream.write_string(6, &binary.to_string_lossy()).expect("a Vec takes all");
+    stream.flush().expect("a Vec takes all");
+    drop(stream);
+    debug_assert!(Any::parse_from_bytes(&bytes).is_ok());
+    bytes
+}

@@ -1,0 +1,89 @@
+//! `make bench`: shoal beside the Go shim with runc and with crun, and beside a floor, in one run.
+//!
+//!   peers [--rounds N] [--peers shoal,runc,…] [--out DIR] [GROUP…]
+//!
+//! Peers take turns (A B A B), so that a busy moment of the machine meets all; the first turn of each is not counted.
+
+#[allow(dead_code)]
+#[path = "../tests/fake_containerd/events.rs"]
+mod fake;
+#[allow(dead_code, unused_imports)]
+#[path = "../tests/testbed/cri/mod.rs"]
+mod kubelet;
+mod peer;
+mod plot;
+mod report;
+mod samples;
+mod shim;
+mod task;
+#[path = "../tests/testbed/mod.rs"]
+mod testbed;
+#[path = "../tests/wire/mod.rs"]
+mod wire;
+
+use std::path::PathBuf;
+
+use peer::Peer;
+use samples::Rows;
+
+/// What is asked for.
+pub struct Run {
+    pub peers: Vec<Peer>,
+    /// Turns of each peer that count, for work that takes milliseconds; slower work does with fewer.
+    pub rounds: usize,
+    out: PathBuf,
+    groups: Vec<String>,
+}
+
+/// The name of each kind of work on the command line, and who does it.
+const GROUPS: &[(&str, fn(&mut Rows, &Run))] = &[("task", task::run)];
+
+fn main() {
+    let run = arguments();
+    private_mounts();
+    let mut rows = Rows::default();
+    for (name, work) in GROUPS {
+        if run.groups.is_empty() || run.groups.iter().any(|group| group == name) {
+            eprintln!("bench: {name} ...");
+            work(&mut rows, &run);
+        }
+    }
+    report::write(&rows, &run.peers, &run.out);
+}
+
+fn arguments() -> Run {
+    let mut run = Run {
+        peers: vec![Peer::Shoal, Peer::Runc, Peer::Floor],
+        rounds: 30,
+        out: testbed::source("target/bench"),
+        groups: Vec::new(),
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
+        match word.as_str() {
+            "--bench" => {} // cargo's
+            "--rounds" => run.rounds = value().parse().expect("a number of rounds"),
+            "--out" => run.out = value().into(),
+            "--peers" => {
+                let by_name = |name: &str| Peer::by_name(name).unwrap_or_else(|| panic!("no peer {name}"));
+                run.peers = value().split(',').map(by_name).collect();
+            }
+            group if GROUPS.iter().any(|(name, _)| *name == group) => run.groups.push(word),
+            _ => panic!("{word}: not among {:?}", GROUPS.iter().map(|(name, _)| *name).collect::<Vec<_>>()),
+        }
+    }
+    run
+}
+
+/// What shims mount and leave below /run/containerd stays in a mount namespace of this process.
+fn private_mounts() {
+    use nix::mount::{mount, MsFlags};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
+        .expect("a mount namespace: the benchmark needs root");
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).expect("make the mounts private");
+    std::fs::create_dir_all("/run/containerd").expect("make /run/containerd");
+    mount(Some("run"), "/run/containerd", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+        .expect("mount a tmpfs");
+}

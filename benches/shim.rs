@@ -1,0 +1,269 @@
+//! A shim, called as containerd 2.1 calls it: the verb `start`, then the Task API over its socket.
+
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use containerd_shim_protos::api::*;
+use containerd_shim_protos::events::task::TaskExit;
+use protobuf::well_known_types::any::Any;
+use protobuf::{Message, MessageField};
+use serde_json::{json, Value};
+
+use crate::fake::EventService;
+use crate::peer::Peer;
+use crate::testbed::{source, Suite};
+use crate::wire::{Refusal, Wire, TASK_V2, TASK_V3};
+
+/// The folder, the image's files and the events' service that all shims of a run share.
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub lower: PathBuf,
+    pub events: EventService,
+    /// Parent of all cgroups.
+    pub cgroup: String,
+}
+
+impl World {
+    pub fn new() -> World {
+        let dir = tempfile::Builder::new().prefix("sb-bench-").tempdir_in("/tmp").expect("make a folder");
+        // overlayfs does not take another overlayfs's folders for its upper ones, and /tmp may be one.
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "mode=755", "bench"])
+            .arg(dir.path())
+            .status()
+            .expect("run mount");
+        assert!(status.success(), "mount a tmpfs for the bundles");
+        let lower = dir.path().join("image");
+        unpack(&lower);
+        let events = EventService::listen(&dir.path().join("c.sock.ttrpc"), &[]);
+        World { lower, events, cgroup: format!("/sb-bench-{}", std::process::id()), dir }
+    }
+
+    fn address(&self) -> PathBuf {
+        self.dir.path().join("c.sock")
+    }
+
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        self.dir.path().join("bundles").join(id)
+    }
+
+    /// A bundle of `ctr run`'s specification with another command, and a rootfs to mount.
+    pub fn prepare(&self, id: &str, change: impl FnOnce(&mut Value)) -> CreateTaskRequest {
+        let bundle = self.bundle(id);
+        for name in ["rootfs", "upper", "work"] {
+            std::fs::create_dir_all(bundle.join(name)).expect("make the bundle");
+        }
+        let text = std::fs::read(source("tests/golden/specs/ctr-2.1-default.json")).expect("read the spec");
+        let mut spec: Value = serde_json::from_slice(&text).expect("the spec is JSON");
+        spec["process"]["args"] = json!(["sleep", "1000"]);
+        spec["linux"]["cgroupsPath"] = json!(format!("{}/{id}", self.cgroup));
+        change(&mut spec);
+        std::fs::write(bundle.join("config.json"), spec.to_string()).expect("write config.json");
+        for name in ["log", "out", "err"] {
+            nix::unistd::mkfifo(&bundle.join(name), nix::sys::stat::Mode::from_bits_truncate(0o700))
+                .expect("mkfifo");
+        }
+        let at = |name: &str| bundle.join(name).to_string_lossy().into_owned();
+        let rootfs = containerd_shim_protos::types::mount::Mount {
+            type_: "overlay".into(),
+            source: "overlay".into(),
+            options: vec![
+                "index=off".into(),
+                format!("workdir={}", at("work")),
+                format!("upperdir={}", at("upper")),
+                format!("lowerdir={}", self.lower.display()),
+            ],
+            ..Default::default()
+        };
+        CreateTaskRequest {
+            id: id.into(),
+            bundle: bundle.to_string_lossy().into_owned(),
+            rootfs: vec![rootfs],
+            stdout: at("out"),
+            stderr: at("err"),
+            ..Default::default()
+        }
+    }
+
+    /// The next exit of process `id` (a container's or an exec's).
+    pub fn exit(&self, id: &str) -> TaskExit {
+        loop {
+            let envelope = self.events.next();
+            if envelope.topic == "/tasks/exit" {
+                let any = envelope.event.unwrap_or_default();
+                let exit = TaskExit::parse_from_bytes(&any.value).expect("an exit's event");
+                if exit.id == id {
+                    return exit;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Nothing can be said to anybody here; what stays is in this process's mount namespace.
+        let _ = Command::new("umount").arg("-l").arg(self.dir.path()).status();
+        let _ = Command::new("find")
+            .args(["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &format!("*{}*", self.cgroup)])
+            .args(["-exec", "rmdir", "{}", "+"])
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+/// The image's only layer.
+fn unpack(to: &Path) {
+    std::fs::create_dir_all(to).expect("make the image's folder");
+    let script = r#"set -e
+        layout=$(mktemp -d); trap 'rm -rf "$layout"' EXIT
+        tar -C "$layout" -xf "$1"
+        layer=$(sed 's/.*"Layers":\["\([^"]*\)".*/\1/' "$layout/manifest.json")
+        tar -C "$2" -xf "$layout/$layer""#;
+    let status = Command::new("bash")
+        .args(["-c", script, "unpack"])
+        .arg(crate::testbed::image())
+        .arg(to)
+        .status()
+        .expect("run tar");
+    assert!(status.success(), "unpack the image");
+}
+
+/// One that has been launched.
+pub struct Shim<'a> {
+    world: &'a World,
+    peer: Peer,
+    id: String,
+    service: &'static str,
+    pub wire: Wire,
+}
+
+/// The verb `start`: gives the answer's text.
+pub fn launch(world: &World, peer: Peer, id: &str) -> String {
+    let mut command = verb(world, peer, id, &world.bundle(id));
+    let out = command.arg("start").stdin(Stdio::null()).output().expect("run the shim");
+    assert!(out.status.success(), "start: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).expect("the answer is text")
+}
+
+fn verb(world: &World, peer: Peer, id: &str, cwd: &Path) -> Command {
+    let mut command = Command::new(peer.shim());
+    let address = world.address();
+    command
+        .args(["-namespace", "bench", "-address"])
+        .arg(&address)
+        .args(["-publish-binary", "/bin/false", "-id", id])
+        .env("PATH", Suite::Forky.path())
+        .env("GOMAXPROCS", "2")
+        .env("MAX_SHIM_VERSION", "3")
+        .env("TTRPC_ADDRESS", format!("{}.ttrpc", address.display()))
+        .env("GRPC_ADDRESS", &address)
+        .env("NAMESPACE", "bench")
+        .process_group(0)
+        .current_dir(cwd);
+    command
+}
+
+impl<'a> Shim<'a> {
+    /// Connects to one whose `start` answered `answer`.
+    pub fn connect(world: &'a World, peer: Peer, id: &str, answer: &str) -> Shim<'a> {
+        let json: Value = serde_json::from_str(answer).unwrap_or_default();
+        let address = json["address"].as_str().unwrap_or(answer).trim();
+        let service = if json["version"] == 3 { TASK_V3 } else { TASK_V2 };
+        let path = address.strip_prefix("unix://").expect("an address of a socket");
+        Shim { world, peer, id: id.to_owned(), service, wire: Wire::connect(Path::new(path)) }
+    }
+
+    pub fn call<R: Message>(&mut self, method: &str, message: &impl Message) -> Result<R, Refusal> {
+        self.wire.call(self.service, method, message)
+    }
+
+    #[track_caller]
+    fn must<R: Message>(&mut self, method: &str, message: &impl Message) -> R {
+        self.call(method, message).unwrap_or_else(|e| panic!("{method} by {}: {e:?}", self.peer.name()))
+    }
+
+    #[track_caller]
+    pub fn create(&mut self, request: &CreateTaskRequest) -> u32 {
+        let request = CreateTaskRequest { options: self.peer.options().into(), ..request.clone() };
+        self.must::<CreateTaskResponse>("Create", &request).pid
+    }
+
+    #[track_caller]
+    pub fn start(&mut self, id: &str, exec: &str) -> u32 {
+        let request = StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        self.must::<StartResponse>("Start", &request).pid
+    }
+
+    /// Registers an exec of `args`.
+    #[track_caller]
+    pub fn exec(&mut self, id: &str, exec: &str, args: &[&str]) {
+        let process = json!({
+            "args": args, "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 },
+        });
+        let spec = Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
+            value: process.to_string().into_bytes(),
+            ..Default::default()
+        };
+        let request = ExecProcessRequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            spec: MessageField::some(spec),
+            ..Default::default()
+        };
+        self.must::<Empty>("Exec", &request);
+    }
+
+    #[track_caller]
+    pub fn kill(&mut self, id: &str) {
+        let request = KillRequest { id: id.into(), signal: libc::SIGKILL as u32, ..Default::default() };
+        self.must::<Empty>("Kill", &request);
+    }
+
+    #[track_caller]
+    pub fn delete(&mut self, id: &str, exec: &str) -> DeleteResponse {
+        self.must("Delete", &DeleteRequest { id: id.into(), exec_id: exec.into(), ..Default::default() })
+    }
+
+    pub fn pid(&mut self) -> u32 {
+        let id = self.id.clone();
+        self.must::<ConnectResponse>("Connect", &ConnectRequest { id, ..Default::default() }).shim_pid
+    }
+
+    /// What containerd does after the last Delete: Shutdown, the verb `delete`, and the bundle is removed.
+    pub fn end(mut self) {
+        let request = ShutdownRequest { id: self.id.clone(), ..Default::default() };
+        // The Go shim may be gone before it has answered. shoal waits for its peers to hang up.
+        self.wire.ask(self.service, "Shutdown", &request, std::time::Duration::ZERO);
+        let _ = self.wire.next();
+        drop(self.wire);
+        let bundle = self.world.bundle(&self.id);
+        let mut command = verb(self.world, self.peer, &self.id, self.world.dir.path());
+        let out = command
+            .arg("-bundle")
+            .arg(&bundle)
+            .arg("delete")
+            .stdin(Stdio::null())
+            .output()
+            .expect("run the shim");
+        assert!(out.status.success(), "delete: {}", String::from_utf8_lossy(&out.stderr));
+        std::fs::remove_dir_all(&bundle).expect("remove the bundle");
+    }
+}
+
+/// The container's streams and the log, opened as containerd opens them: nothing waits for a reader.
+pub struct Streams(#[allow(dead_code)] Vec<std::fs::File>);
+
+impl Streams {
+    pub fn open(bundle: &Path) -> Streams {
+        let open = |name: &&str| {
+            let mut options = std::fs::OpenOptions::new();
+            let file = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(bundle.join(name));
+            file.unwrap_or_else(|e| panic!("open {name}: {e}"))
+        };
+        Streams(["log", "out", "err"].iter().map(open).collect())
+    }
+}
