@@ -4,6 +4,7 @@
 //!
 //! Peers take turns (A B A B), so that a busy moment of the machine meets all; the first turn of each is not counted.
 
+mod ctr;
 #[allow(dead_code)]
 #[path = "../tests/fake_containerd/events.rs"]
 mod fake;
@@ -36,7 +37,7 @@ pub struct Run {
 }
 
 /// The name of each kind of work on the command line, and who does it.
-const GROUPS: &[(&str, fn(&mut Rows, &Run))] = &[("task", task::run)];
+const GROUPS: &[(&str, fn(&mut Rows, &Run))] = &[("task", task::run), ("ctr", ctr::run)];
 
 fn main() {
     let run = arguments();

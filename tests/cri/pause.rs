@@ -11,7 +11,7 @@ cases! { a_pod_stops_as_one_and_goes_on, ctr_runs_a_container_in_a_pod }
 
 /// The shim's socket, by the file that it leaves in the pod's bundle.
 fn socket(case: &Case<'_>, pod: &Pod) -> std::path::PathBuf {
-    let state = case.node.containerd.dir("state");
+    let state = case.node.machine().state();
     let bundles = ["io.containerd.sandbox.controller.v1.shim", "io.containerd.runtime.v2.task"];
     let address = bundles.iter().find_map(|plugin| {
         std::fs::read_to_string(state.join(plugin).join("k8s.io").join(&pod.id).join("address")).ok()

@@ -99,9 +99,9 @@ impl Containerd {
         self.dir("c.sock")
     }
 
-    /// The folder that containerd makes for container `id`.
+    /// The folder that containerd makes for container `id`, as this process can open it.
     pub fn bundle(&self, id: &str) -> PathBuf {
-        self.dir("state").join("io.containerd.runtime.v2.task").join(self.namespace()).join(id)
+        self.machine.state().join("io.containerd.runtime.v2.task").join(self.namespace()).join(id)
     }
 
     fn config(&self) -> String {

@@ -45,17 +45,13 @@ impl Snapshot {
             let root = machine.inside(place);
             files(machine, &root, &root, place, &mut snapshot.files);
         }
-        for place in [
-            "state",
-            "root/io.containerd.runtime.v2.task",
-            "root/io.containerd.grpc.v1.cri",
-            "cni",
-            "tmp",
-            "exec",
-        ] {
+        for place in
+            ["root/io.containerd.runtime.v2.task", "root/io.containerd.grpc.v1.cri", "cni", "tmp", "exec"]
+        {
             let root = machine.dir.join(place);
             files(machine, &root, &root, place, &mut snapshot.files);
         }
+        files(machine, &machine.state(), &machine.state(), "state", &mut snapshot.files);
         snapshot
     }
 

@@ -87,6 +87,11 @@ impl Machine {
         PathBuf::from(format!("/proc/{}/root{path}", self.holder))
     }
 
+    /// containerd's state, as this process can open it: mounted inside only.
+    pub fn state(&self) -> PathBuf {
+        self.inside(&self.dir.join("state").to_string_lossy())
+    }
+
     pub fn mountinfo(&self) -> String {
         std::fs::read_to_string(format!("/proc/{}/mountinfo", self.holder))
             .expect("read the holder's mountinfo")
