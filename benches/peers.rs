@@ -8,6 +8,7 @@ mod ctr;
 #[allow(dead_code)]
 #[path = "../tests/fake_containerd/events.rs"]
 mod fake;
+mod floor;
 #[allow(dead_code, unused_imports)]
 #[path = "../tests/testbed/cri/mod.rs"]
 mod kubelet;

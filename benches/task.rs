@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::floor::Floor;
 use crate::peer::Peer;
-use crate::samples::Rows;
+use crate::samples::{Rows, Target};
 use crate::shim::{launch, Shim, Streams, World};
 use crate::Run;
 
@@ -13,14 +14,31 @@ const EXECS: usize = 5;
 
 pub fn run(rows: &mut Rows, run: &Run) {
     let world = World::new();
+    let mut floor = run.peers.contains(&Peer::Floor).then(|| Floor::start(&world));
     for round in 0..=run.rounds {
-        for &peer in run.peers.iter().filter(|peer| **peer != Peer::Floor) {
+        for &peer in &run.peers {
             let mut warm_up = Rows::default();
             let rows = if round == 0 { &mut warm_up } else { &mut *rows };
-            life(&world, rows, peer, round);
+            match &mut floor {
+                Some(floor) if peer == Peer::Floor => {
+                    floor.life(&world, EXECS, |name, took| rows.time(GROUP, name, peer, took));
+                }
+                _ => life(&world, rows, peer, round),
+            }
         }
     }
+    for (name, targets) in TARGETS {
+        rows.target(GROUP, name, targets);
+    }
 }
+
+const TARGETS: &[(&str, &[Target])] = &[
+    ("shim launch + Create", &[Target::Better(8.0)]),
+    ("Create + Start", &[Target::OfFloor(2.5)]),
+    ("Start", &[Target::Better(12.0)]),
+    ("exec of true, Start to exit", &[Target::Better(12.0)]),
+    ("Delete", &[Target::Better(8.0)]),
+];
 
 fn life(world: &World, rows: &mut Rows, peer: Peer, round: usize) {
     let id = format!("{}-{round}", peer.name());

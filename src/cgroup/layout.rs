@@ -44,13 +44,16 @@ struct Mount {
 impl Layout {
     /// `proc` is `/proc`.
     pub fn probe(proc: &Path) -> Result<Layout> {
-        let read = |name: &str| {
-            let path = proc.join(name);
-            std::fs::read(&path).context(|| format!("read({path:?})"))
-        };
-        let mountinfo = read("self/mountinfo")?;
-        let cgroup = read("self/cgroup")?;
-        Layout::parse(&mountinfo, &String::from_utf8_lossy(&cgroup))
+        let path = proc.join("self/mountinfo");
+        let mountinfo = std::fs::read(&path).context(|| format!("read({path:?})"))?;
+        Layout::probe_with(proc, &mountinfo)
+    }
+
+    /// With a mountinfo that has been read: on a host with many mounts that takes the kernel a while.
+    pub fn probe_with(proc: &Path, mountinfo: &[u8]) -> Result<Layout> {
+        let path = proc.join("self/cgroup");
+        let cgroup = std::fs::read(&path).context(|| format!("read({path:?})"))?;
+        Layout::parse(mountinfo, &String::from_utf8_lossy(&cgroup))
     }
 
     fn parse(mountinfo: &[u8], cgroup: &str) -> Result<Layout> {

@@ -8,8 +8,13 @@ use std::path::{Path, PathBuf};
 impl Host {
     /// `root` is `/`; tests have a tree of their own with proc and sys below it.
     pub fn probe(root: &Path) -> Result<Host> {
+        Host::probe_with(root, &read(&root.join("proc/self/mountinfo"))?)
+    }
+
+    /// With a mountinfo that has been read: on a host with many mounts that takes the kernel a while.
+    pub fn probe_with(root: &Path, mountinfo: &str) -> Result<Host> {
         Ok(Host {
-            cgroups: cgroups(root)?,
+            cgroups: cgroups(root, mountinfo),
             last_cap: last_cap(root)?,
             page_size: page_size(),
             apparmor: apparmor(root),
@@ -68,8 +73,7 @@ fn apparmor(root: &Path) -> AppArmor {
 
 /// From /proc/self/mountinfo (proc(5)): a cgroup2 on /sys/fs/cgroup is a v2 host; else each v1 hierarchy counts
 /// once, where it is mounted first.
-fn cgroups(root: &Path) -> Result<CgroupMounts> {
-    let mountinfo = read(&root.join("proc/self/mountinfo"))?;
+fn cgroups(root: &Path, mountinfo: &str) -> CgroupMounts {
     let known = known_controllers(&read(&root.join("proc/cgroups")).unwrap_or_default());
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
     for line in mountinfo.lines() {
@@ -78,7 +82,7 @@ fn cgroups(root: &Path) -> Result<CgroupMounts> {
         let (Some(fstype), Some(options)) = (fs.next(), fs.nth(1)) else { continue };
         let Some(mountpoint) = mount.split(' ').nth(4).map(unescape) else { continue };
         match fstype {
-            "cgroup2" if mountpoint == Path::new("/sys/fs/cgroup") => return Ok(CgroupMounts::V2),
+            "cgroup2" if mountpoint == Path::new("/sys/fs/cgroup") => return CgroupMounts::V2,
             "cgroup" => {
                 let controllers: Vec<String> = options
                     .split(',')
@@ -92,7 +96,7 @@ fn cgroups(root: &Path) -> Result<CgroupMounts> {
             _ => {}
         }
     }
-    Ok(CgroupMounts::V1(hierarchies))
+    CgroupMounts::V1(hierarchies)
 }
 
 /// First column of /proc/cgroups.

@@ -12,6 +12,7 @@ mod exit;
 mod freezer;
 mod hooks;
 mod lifecycle;
+mod mounts;
 mod oom;
 mod pod;
 pub mod record;

@@ -14,6 +14,7 @@ use crate::spec::resources::Resources;
 use crate::sys::event::Event;
 use crate::sys::handler::{self, SIGINT, SIGTERM, SIGUSR1};
 use crate::sys::{identity, process};
+use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,11 +27,16 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Where `start` leaves the socket: the first descriptor after the standard streams.
 const LISTENER: i32 = 3;
 
+/// The mounts that its program was opened through follow, where there are some. They stay open as long as it runs: to
+/// close them would be waited for in the launch, and the program keeps their filesystems anyway.
+const MOUNTS: std::ops::RangeInclusive<i32> = 4..=5;
+
 /// How long logging programs may take to end once their containers have: the Go shim's limit.
 const LOGGERS: Duration = Duration::from_secs(12);
 
 pub(super) fn serve(arguments: &Arguments) -> Result<()> {
-    process::close_from(LISTENER as u32 + 1).context(|| "close_range(4, ~0)")?;
+    let _mounts: Vec<_> = MOUNTS.map(process::inherited).collect();
+    process::close_from(*MOUNTS.end() as u32 + 1).context(|| "close_range(6, ~0)")?;
     let listener = process::inherited(LISTENER).map(UnixListener::from);
     let listener = listener.filter(|l| l.local_addr().is_ok_and(|a| a.as_pathname().is_some()));
     let listener = listener.ok_or_else(|| {
@@ -152,7 +158,8 @@ fn grpc_address(arguments: &Arguments) -> String {
 fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
     let namespace = arguments.namespace.clone();
     let host = cgroup::Host::default();
-    let layout = Layout::probe(&host.proc)?;
+    let mounts = mountinfo().context(|| "read(\"/proc/self/mountinfo\")")?;
+    let layout = Layout::probe_with(&host.proc, &mounts)?;
     let (pods_host, pods_layout) = (host.clone(), layout.clone());
     let cgroups = move |path: Option<&str>, limits: &Resources, options: &Options, id: &str| {
         let path = match path {
@@ -171,13 +178,20 @@ fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
     };
     Sandbox::new(Config {
         namespace: arguments.namespace.clone(),
-        host: Host::probe(Path::new("/"))?,
+        host: Host::probe_with(Path::new("/"), &String::from_utf8_lossy(&mounts))?,
         launcher: Box::new(Real::new(Reaper::start(Strangers::Reap)?)),
         cgroups: Box::new(cgroups),
         pod_cgroup: Box::new(pod_cgroup),
         pod_settings: Box::new(|| super::settings::read(Path::new(super::settings::FILE))),
         events: Box::new(move |event| events.push(event)),
     })
+}
+
+/// In few large reads: the kernel begins anew with each, and a file of /proc does not tell its size.
+fn mountinfo() -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(64 << 10);
+    std::fs::File::open("/proc/self/mountinfo")?.read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// SIGUSR1: the state, into the log.

@@ -7,13 +7,14 @@ use super::arguments::Arguments;
 use super::bootstrap::{self, Bootstrap};
 use super::socket::{self, Socket};
 use crate::error::{Context, Error, Kind, Result};
-use crate::sys::{process, seal, spawn};
+use crate::sys::seal::{self, Sealed};
+use crate::sys::{process, spawn};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -100,14 +101,16 @@ fn launch(
     if let Err(error) = follow_parent_in_oom() {
         notes.push(error.to_string());
     }
-    let program = seal(&mut notes)?;
+    let sealed = seal(&mut notes)?;
     let words = server_arguments(arguments, bootstrap, group, path);
     let environment = server_environment(bootstrap, &notes);
     let what = || "start the server";
     // By our number for it: the child closes its own descriptors before it executes.
-    let path = format!("/proc/{}/fd/{}", std::process::id(), program.as_raw_fd());
+    let path = format!("/proc/{}/fd/{}", std::process::id(), sealed.program.as_raw_fd());
     let path = strings(vec![path.into()])?.remove(0);
-    spawn::spawn(&path, &strings(words)?, &strings(environment)?, &[listener.as_fd()]).context(what).map(drop)
+    let descriptors: Vec<_> =
+        [listener.as_fd()].into_iter().chain(sealed.mounts.iter().map(AsFd::as_fd)).collect();
+    spawn::spawn(&path, &strings(words)?, &strings(environment)?, &descriptors).context(what).map(drop)
 }
 
 /// The server is a better victim than the one that started it: its score is one above its parent's.
@@ -121,7 +124,7 @@ fn follow_parent_in_oom() -> Result<()> {
 }
 
 /// This very program, in a form that no container can write to.
-fn seal(notes: &mut Vec<String>) -> Result<OwnedFd> {
+fn seal(notes: &mut Vec<String>) -> Result<Sealed> {
     let path = std::fs::read_link("/proc/self/exe").context(|| "readlink(\"/proc/self/exe\")")?;
     match overlay(&path) {
         Ok(sealed) => return Ok(sealed),
@@ -131,7 +134,7 @@ fn seal(notes: &mut Vec<String>) -> Result<OwnedFd> {
     seal::memory(file.as_fd()).context(|| "seal the program in memory")
 }
 
-fn overlay(path: &Path) -> Result<OwnedFd> {
+fn overlay(path: &Path) -> Result<Sealed> {
     let what = || format!("overlayfs over {path:?}");
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::new(Kind::Bug, what()));
