@@ -1,10 +1,11 @@
 # Two commands for a fresh Debian 12 with Rust and root: `make demo`, `make test`.
 CARGO ?= cargo
 BED = tests/testbed
+RELEASE = $(CURDIR)/target/x86_64-unknown-linux-gnu/release/containerd-shim-shoal-v2
 
 .PHONY: build demo test check test-v2 deps fetch
 
-# The shim for an installation: target/x86_64-unknown-linux-gnu/release/containerd-shim-shoal-v2
+# The shim for an installation: $(RELEASE)
 build: export SHOAL_REVISION ?= $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 build: deps
 	$(CARGO) build --release
@@ -15,9 +16,11 @@ demo: deps
 	$(BED)/fetch forky
 	$(CARGO) test --release --test demo
 
-# Everything: unit, golden, contract, rooted, containerd, CRI and docker tests, then a few cases on pure cgroup v2.
-test: fetch
+# Everything: unit, golden, contract, rooted, containerd, CRI and docker tests, then the budgets of what is installed,
+# and a few cases on pure cgroup v2.
+test: fetch build
 	$(CARGO) test --no-fail-fast
+	SHOAL_SHIM=$(RELEASE) $(CARGO) test --test budget
 	tests/vm/v2 --short
 
 # The inner loop: no root, no servers. Root only where a tool is missing that building needs.

@@ -197,6 +197,8 @@ fn mountinfo() -> std::io::Result<Vec<u8>> {
 /// SIGUSR1: the state, into the log.
 fn dump(sandbox: &Sandbox, events: &Events) {
     log::info!(events = events.waiting(); "dump of the state begins");
+    #[cfg(debug_assertions)]
+    log::info!("{} allocations so far", crate::sys::tripwire::allocations());
     for line in sandbox.dump() {
         log::info!("{line}");
     }

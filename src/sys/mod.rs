@@ -34,7 +34,7 @@ pub mod socket;
 pub mod spawn;
 pub mod stream;
 #[cfg(debug_assertions)]
-mod tripwire;
+pub mod tripwire;
 pub mod tty;
 pub mod wait;
 pub mod walk;

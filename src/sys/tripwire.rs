@@ -2,11 +2,21 @@
 //!
 //! With the default malloc such a child mostly gets away with it, and hangs once in a long while where another
 //! thread held the arena's lock; no ordinary test shows that.
+//!
+//! It counts as well, for the tests that budget what a request allocates.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The exit code of a child that allocated.
 const CODE: i32 = 77;
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// How often memory was taken from the heap since the process began, by all its threads. What grows counts again.
+pub fn allocations() -> u64 {
+    COUNT.load(Ordering::Relaxed)
+}
 
 struct Tripwire;
 
@@ -19,6 +29,7 @@ unsafe impl GlobalAlloc for Tripwire {
         if super::exec::in_child() {
             super::exec::exit(CODE);
         }
+        COUNT.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
@@ -57,6 +68,14 @@ mod tests {
     fn giving_memory_back_in_the_child_ends_it() {
         let memory = std::hint::black_box(vec![1u8; 100]);
         assert_eq!(code_of_a_child_that(move || drop(memory)), CODE as u32);
+    }
+
+    #[test]
+    fn allocations_are_counted() {
+        let before = super::allocations();
+        drop(std::hint::black_box(vec![1u8; 100]));
+        // Other tests run meanwhile.
+        assert!(super::allocations() > before);
     }
 
     #[test]

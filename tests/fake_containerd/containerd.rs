@@ -42,8 +42,12 @@ pub struct Containerd {
     pub namespace: String,
     pub dir: tempfile::TempDir,
     pub events: EventService,
-    /// The shim. One that is not the build's own is removed once it runs.
+    /// The shim.
     pub program: PathBuf,
+    /// Its file is removed once it runs.
+    pub unlink: bool,
+    /// It is told to log in detail.
+    pub debug: bool,
     /// Besides containerd's own: variables of `start` and `delete`.
     pub environment: Vec<(&'static str, &'static str)>,
     /// Of BootstrapParams: where the sockets are to be.
@@ -79,6 +83,8 @@ impl Containerd {
             dir,
             events,
             program: SHIM.into(),
+            unlink: false,
+            debug: true,
             environment: Vec::new(),
             socket_dir: None,
             log: Arc::default(),
@@ -206,7 +212,7 @@ impl Containerd {
         let params = BootstrapParams {
             instance_id: id.into(),
             namespace: self.namespace.clone(),
-            log_level: protobuf::EnumOrUnknown::from_i32(-4),
+            log_level: protobuf::EnumOrUnknown::from_i32(if self.debug { -4 } else { 0 }),
             containerd_version: "2.3.4".into(),
             containerd_ttrpc_address: format!("{}.ttrpc", self.address()),
             containerd_grpc_address: self.address(),
@@ -222,7 +228,7 @@ impl Containerd {
     pub fn try_start(&self, id: &str, cwd: &Path, options: Option<&Any>) -> Result<Shim, String> {
         let (mut output, writer) = std::io::pipe().unwrap();
         let mut command = self.command(id, cwd);
-        if !self.version.modern() {
+        if self.debug && !self.version.modern() {
             command.arg("-debug");
         }
         command.arg("start").stdin(Stdio::piped());
@@ -230,7 +236,7 @@ impl Containerd {
         let mut child = command.spawn().unwrap();
         // The writing ends that the command keeps would hold the output open.
         drop(command);
-        if self.program != Path::new(SHIM) {
+        if self.unlink {
             // It runs by now, since spawn returns after the execve, and waits for its input.
             std::fs::remove_file(&self.program).unwrap();
         }

@@ -49,6 +49,7 @@ fn where_the_program_has_no_path_the_server_runs_from_sealed_memory() {
     let mut containerd = Containerd::new(Version::V2_3);
     let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
     containerd.program = containerd.dir.path().join("shim");
+    containerd.unlink = true;
     std::fs::hard_link(SHIM, &containerd.program)
         .or_else(|_| std::fs::copy(SHIM, &containerd.program).map(drop))
         .unwrap();

@@ -1,0 +1,81 @@
+//! How often each request has the shim take memory from the heap. Counted by the allocator of debug builds, which the
+//! dump of the state tells of; nothing that the test itself allocates is in it.
+
+use crate::containerd::{Containerd, SHIM};
+use crate::life::Life;
+use crate::{alone, any, Bill};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use std::time::Duration;
+
+/// The events are sent, an exit is seen. Shorter than a worker waits for work: a thread more or less is chance.
+const SETTLE: Duration = Duration::from_millis(150);
+
+/// What is extra by chance is not in all of them.
+const ROUNDS: usize = 3;
+
+/// How many the shim has made until now.
+fn count(containerd: &Containerd, server: u32) -> u64 {
+    containerd.log.lock().unwrap().clear();
+    kill(Pid::from_raw(server as i32), Signal::SIGUSR1).unwrap();
+    assert!(containerd.logged("dump of the state ends"), "no answer to SIGUSR1");
+    let log = String::from_utf8_lossy(&containerd.log.lock().unwrap()).into_owned();
+    let (before, _) = log.split_once(" allocations so far").expect("a debug build counts");
+    before.rsplit_once('"').unwrap().1.parse().unwrap()
+}
+
+struct Counter {
+    life: Life,
+    counts: Vec<(&'static str, u64)>,
+}
+
+impl Counter {
+    fn step<R>(&mut self, name: &'static str, act: impl FnOnce(&mut Life) -> R) {
+        let count = |life: &Life| count(&life.containerd, life.server);
+        // Two without anything between them: what a dump itself allocates in this state.
+        let first = count(&self.life);
+        let before = count(&self.life);
+        act(&mut self.life);
+        std::thread::sleep(SETTLE);
+        let sum = count(&self.life) - before;
+        self.counts.push((name, sum - (before - first)));
+    }
+}
+
+fn round() -> Vec<(&'static str, u64)> {
+    let mut counter = Counter { life: Life::begin(SHIM.into()), counts: Vec::new() };
+    counter.step("Create", Life::create);
+    counter.step("Start", |life| life.start(""));
+    counter.step("Exec", |life| life.exec("e1"));
+    counter.step("Start of an exec", |life| life.start("e1"));
+    counter.step("State", Life::state);
+    counter.step("Stats", Life::stats);
+    // With the exits of both processes, and their events.
+    counter.step("Kill", Life::kill);
+    counter.life.wait("");
+    counter.life.wait("e1");
+    counter.life.delete("e1");
+    std::thread::sleep(SETTLE);
+    counter.step("Delete", |life| life.delete(""));
+    counter.life.end();
+    counter.counts
+}
+
+#[test]
+fn allocations_of_each_request() {
+    let Some(_alone) = alone() else { return };
+    if cfg!(not(debug_assertions)) {
+        return crate::skip::other_machine("a release build does not count its allocations");
+    }
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| round()).collect();
+    let least = |step: usize| rounds.iter().map(|round| round[step].1).min().unwrap();
+    let all: Vec<_> = rounds[0].iter().enumerate().map(|(step, (name, _))| (*name, least(step))).collect();
+    println!("{rounds:?}");
+    assert_eq!(all.len(), crate::ALLOCATIONS.len());
+    let mut bill = Bill::default();
+    for ((name, count), (budgeted, most)) in all.iter().zip(crate::ALLOCATIONS) {
+        assert_eq!(name, budgeted);
+        bill.add(&format!("allocations of {name}"), *count, &any(*most));
+    }
+    bill.settle();
+}

@@ -1,0 +1,107 @@
+//! What a shim keeps while its container sleeps, and how large its file is.
+
+use crate::containerd::SHIM;
+use crate::life::Life;
+use crate::pod::Pod;
+use crate::skip::missing;
+use crate::{alone, any, optimised, shim, Bill, SIZE};
+use std::path::Path;
+use std::time::Duration;
+
+/// The worker of the last request has ended after 0.5 s, the thread of the events after 2 s.
+const REST: Duration = Duration::from_secs(3);
+
+/// As many at once, of which the middle one counts: the program's pages are private to a shim that is alone.
+const SHIMS: usize = 3;
+
+#[derive(Debug)]
+struct Rest {
+    /// KiB.
+    private: u64,
+    threads: u64,
+    descriptors: u64,
+}
+
+impl Rest {
+    fn of(pid: u32) -> Rest {
+        let rollup = format!("/proc/{pid}/smaps_rollup");
+        let count = |folder: &str| std::fs::read_dir(format!("/proc/{pid}/{folder}")).unwrap().count() as u64;
+        // A container's cgroup is held open in each one.
+        let hierarchies = std::fs::read_to_string("/proc/self/cgroup").unwrap().lines().count() as u64;
+        Rest {
+            private: field(&rollup, "Private_Clean:") + field(&rollup, "Private_Dirty:"),
+            threads: count("task"),
+            descriptors: count("fd") - hierarchies,
+        }
+    }
+}
+
+fn field(file: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{file}: {name}"));
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn middle(servers: impl Iterator<Item = u32>) -> Rest {
+    let mut all: Vec<Rest> = servers.map(Rest::of).collect();
+    println!("{all:?}");
+    all.sort_by_key(|rest| rest.private);
+    all.remove(all.len() / 2)
+}
+
+#[test]
+fn a_lone_container_s_shim_at_rest() {
+    let Some(_alone) = alone() else { return };
+    let mut lives: Vec<Life> = (0..SHIMS).map(|_| Life::begin(shim())).collect();
+    for life in &mut lives {
+        life.create();
+        life.start("");
+    }
+    std::thread::sleep(REST);
+    let rest = middle(lives.iter().map(|life| life.server));
+    for mut life in lives {
+        life.kill();
+        life.wait("");
+        life.delete("");
+        life.end();
+    }
+    let mut bill = Bill::default();
+    bill.add("KiB of a lone container's shim", rest.private, &crate::LONE_MEMORY);
+    bill.add("threads of a lone container's shim", rest.threads, &crate::LONE_THREADS);
+    bill.add("descriptors of a lone container's shim", rest.descriptors, &crate::LONE_DESCRIPTORS);
+    bill.settle();
+}
+
+#[test]
+fn a_pod_with_one_container_at_rest() {
+    let Some(_alone) = alone() else { return };
+    let pods: Vec<Pod> = (0..SHIMS).map(|_| Pod::run(shim())).collect();
+    std::thread::sleep(REST);
+    let rest = middle(pods.iter().map(|pod| pod.server));
+    pods.into_iter().for_each(Pod::end);
+    let mut bill = Bill::default();
+    bill.add("KiB of a pod", rest.private, &crate::POD_MEMORY);
+    bill.add("threads of a pod", rest.threads, &crate::POD_THREADS);
+    bill.add("descriptors of a pod", rest.descriptors, &crate::POD_DESCRIPTORS);
+    bill.settle();
+}
+
+#[test]
+fn the_binary_is_small() {
+    // A debug build has no size to speak of.
+    let file = match optimised() {
+        true => shim(),
+        false => Path::new(SHIM)
+            .parent()
+            .unwrap()
+            .with_file_name("release")
+            .join(Path::new(SHIM).file_name().unwrap()),
+    };
+    if !file.exists() {
+        return missing(&format!("a release build at {}: `make build`, or SHOAL_SHIM", file.display()));
+    }
+    println!("{}", file.display());
+    let mut bill = Bill::default();
+    bill.add("bytes of the binary", std::fs::metadata(file).unwrap().len(), &any(SIZE));
+    bill.settle();
+}
