@@ -14,7 +14,7 @@ const EXECS: usize = 5;
 pub fn run(rows: &mut Rows, run: &Run) {
     let world = World::new();
     for round in 0..=run.rounds {
-        for &peer in run.peers.iter().filter(|peer| **peer != Peer::Floor) {
+        for peer in run.shims() {
             let mut warm_up = Rows::default();
             let rows = if round == 0 { &mut warm_up } else { &mut *rows };
             life(&world, rows, peer, round);
