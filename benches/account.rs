@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{getrusage, UsageWho};
+use nix::sys::time::TimeVal;
 use serde_json::{json, Value};
 
 use crate::peer::Peer;
@@ -69,6 +71,13 @@ fn usage(cgroup: &Path) -> Duration {
     let text = read("cpu.stat").unwrap_or_else(|e| panic!("read cpu.stat of {cgroup:?}: {e}"));
     let line = text.lines().find_map(|line| line.strip_prefix("usage_usec ")).expect("usage_usec");
     Duration::from_micros(line.parse().expect("microseconds"))
+}
+
+/// Of this process, or of those that it has waited for.
+pub fn cpu(who: UsageWho) -> Duration {
+    let usage = getrusage(who).expect("getrusage");
+    let micros = |time: TimeVal| (time.tv_sec() * 1_000_000 + time.tv_usec()) as u64;
+    Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time()))
 }
 
 /// A shim with its account, and one container that sleeps.

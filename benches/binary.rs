@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::sys::resource::{getrusage, UsageWho};
+use nix::sys::resource::UsageWho;
 
+use crate::account::cpu;
 use crate::peer::Peer;
 use crate::samples::{Rows, Unit};
 use crate::testbed::{run as output, Suite};
@@ -30,7 +31,7 @@ pub fn run(rows: &mut Rows, run: &Run) {
     }
     for round in 0..=run.rounds {
         for peer in run.shims() {
-            let cpu = children();
+            let before = cpu(UsageWho::RUSAGE_CHILDREN);
             let began = Instant::now();
             let mut command = Command::new(peer.shim());
             let status = command.arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -38,17 +39,10 @@ pub fn run(rows: &mut Rows, run: &Run) {
             assert!(status.expect("run the shim").success(), "-v");
             if round > 0 {
                 rows.time(GROUP, "-v", peer, took);
-                rows.time(GROUP, "CPU of -v", peer, children() - cpu);
+                rows.time(GROUP, "CPU of -v", peer, cpu(UsageWho::RUSAGE_CHILDREN) - before);
             }
         }
     }
-}
-
-/// CPU of all processes that were waited for.
-fn children() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("getrusage");
-    let micros = |time: nix::sys::time::TimeVal| (time.tv_sec() * 1_000_000 + time.tv_usec()) as u64;
-    Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time()))
 }
 
 /// Those that the dynamic linker maps, itself among them; none for a static program.

@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::UsageWho;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
 
-use crate::account::Running;
+use crate::account::{cpu, Running};
 use crate::peer::Peer;
 use crate::samples::{Rows, Target, Unit};
 use crate::shim::World;
@@ -46,7 +47,8 @@ pub fn run(rows: &mut Rows, run: &Run) {
     for (peer, world) in &worlds {
         let shared = world.dir.path().join("shared");
         std::fs::create_dir(&shared).expect("make a folder");
-        mkfifo(&shared.join("go"), Mode::from_bits_truncate(0o600)).expect("mkfifo");
+        fifo(&shared.join("go"));
+        fifo(&shared.join("stderr"));
         let mount = json!({
             "destination": "/shared", "type": "bind", "source": shared, "options": ["rbind", "rw"],
         });
@@ -67,31 +69,41 @@ pub fn run(rows: &mut Rows, run: &Run) {
     for load in &LOADS {
         rows.target(GROUP, load.name, &[Target::Better(2.0)]);
     }
-    rows.target(GROUP, "CPU of the shim per GiB, 1 writer", &[Target::AtMost(1.0)]);
+    rows.target(GROUP, "CPU of the shim per GiB: 1 writer", &[Target::AtMost(1.0)]);
 }
 
 /// Execs that write what `load` says, all from one moment on.
 fn write(running: &mut Running, rows: &mut Rows, load: &Load) {
     let shared = running.world.dir.path().join("shared");
     let execs: Vec<String> = (0..load.writers).map(|n| format!("writer-{n}")).collect();
+    // What dd says at its end goes there; nobody reads it.
+    let stderr = shared.join("stderr");
+    let _kept = File::options().read(true).write(true).open(&stderr).expect("open the fifo");
     let mut readers = Vec::new();
     for exec in &execs {
-        let fifo = shared.join(exec);
-        mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("mkfifo");
-        readers.push(reader(fifo.clone(), load.bytes()));
+        let stdout = shared.join(exec);
+        fifo(&stdout);
+        readers.push(reader(stdout.clone(), load.bytes()));
         // It reads the end of the file when the one below has closed it.
         let script =
             format!("read x </shared/go; exec dd if=/dev/zero bs={} count={}", load.block, load.count);
-        running.shim.exec_to(&running.id, exec, &["sh", "-c", &script], &fifo.to_string_lossy());
+        running.shim.exec_to(
+            &running.id,
+            exec,
+            &["sh", "-c", &script],
+            [&stdout, &stderr].map(|path| path.to_str().expect("text")),
+        );
         running.shim.start(&running.id, exec);
     }
     // Until all of them wait.
     std::thread::sleep(Duration::from_millis(50));
     let (all, shim) = (running.account.all(), running.account.shim());
+    let client = cpu(UsageWho::RUSAGE_SELF);
     let began = Instant::now();
     drop(File::create(shared.join("go")).expect("open the fifo"));
     let ends = readers.into_iter().map(|reader| reader.join().expect("a reader")).max();
     let took = ends.expect("a reader") - began;
+    let client = cpu(UsageWho::RUSAGE_SELF) - client;
     let mut left = execs.clone();
     while !left.is_empty() {
         let exit = running.world.next_exit();
@@ -106,12 +118,16 @@ fn write(running: &mut Running, rows: &mut Rows, load: &Load) {
     let (bytes, peer) = ((load.bytes() * load.writers) as f64, running.peer);
     let rate = bytes / (1 << 20) as f64 / took.as_secs_f64();
     rows.add(GROUP, load.name, Unit::MiBPerSecond, peer, rate);
-    let mut cpu = |of: &str, took: Duration| {
-        let name = format!("CPU of {of} per GiB, {}", load.name);
+    let mut share = |of: &str, took: Duration| {
+        let name = format!("CPU of {of} per GiB: {}", load.name);
         rows.time(GROUP, &name, peer, took.mul_f64(GIB as f64 / bytes));
     };
-    cpu("the shim", shim);
-    cpu("the shim and the writers", all);
+    share("the shim", shim);
+    share("all, writers and reader too,", all + client);
+}
+
+fn fifo(path: &Path) {
+    mkfifo(path, Mode::from_bits_truncate(0o600)).expect("mkfifo");
 }
 
 /// Reads into nothing, with a buffer of the size that containerd's client has; gives when it had the last byte.
