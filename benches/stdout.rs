@@ -32,7 +32,7 @@ struct Load {
 const LOADS: [Load; 3] = [
     Load { name: "1 writer", writers: 1, block: 64 << 10, count: 16384 },
     Load { name: "20 writers", writers: 20, block: 64 << 10, count: 819 },
-    Load { name: "1 writer of 128-byte lines", writers: 1, block: 128, count: 1 << 20 },
+    Load { name: "1 writer of 128-byte lines", writers: 1, block: 128, count: 1 << 19 },
 ];
 
 impl Load {
