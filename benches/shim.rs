@@ -113,14 +113,20 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // Nothing can be said to anybody here; what stays is in this process's mount namespace.
-        // Where the run has failed, shims with an account and containers are alive.
+        // Where the run has failed, shims and containers are alive. A shim's arguments name this world's folder; grep's
+        // must not, so the name comes through its standard input.
         let script = r#"for round in 1 2 3 4 5; do
-            pids=$(find /sys/fs/cgroup -path "*$0*" -name cgroup.procs -exec cat {} + | sort -u)
+            pids=$(find /sys/fs/cgroup -path "*$CGROUP/*" -name cgroup.procs -exec cat {} + | sort -u
+                echo "tmp$CGROUP/c.sock" | grep -lsaFf - /proc/[0-9]*/cmdline | cut -d / -f 3)
             test -z "$pids" && exit
             kill -9 $pids
             sleep 0.1
         done"#;
-        let _ = Command::new("sh").args(["-c", script, &self.cgroup]).stderr(Stdio::null()).status();
+        let _ = Command::new("sh")
+            .args(["-c", script])
+            .env("CGROUP", &self.cgroup)
+            .stderr(Stdio::null())
+            .status();
         let _ = Command::new("umount").arg("-l").arg(self.dir.path()).status();
         let _ = Command::new("find")
             .args(["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &format!("*{}*", self.cgroup)])
