@@ -48,8 +48,10 @@ impl Run {
     }
 }
 
+type Work = fn(&mut Rows, &Run);
+
 /// The name of each kind of work on the command line, and who does it.
-const GROUPS: &[(&str, fn(&mut Rows, &Run))] = &[
+const GROUPS: &[(&str, Work)] = &[
     ("task", task::run),
     ("probes", probes::run),
     ("stdout", stdout::run),
