@@ -15,7 +15,7 @@ pub fn run(rows: &mut Rows, run: &Run) {
     for round in 0..=run.rounds {
         let mut warm_up = Rows::default();
         let rows = if round == 0 { &mut warm_up } else { &mut *rows };
-        for &peer in run.peers.iter().filter(|peer| **peer != Peer::Floor) {
+        for peer in run.shims() {
             let id = format!("{}-{round}", peer.name());
             let mut flags = vec!["run".to_owned(), "--rm".into(), "--runtime".into(), peer.runtime().into()];
             if peer == Peer::Crun {
@@ -33,7 +33,7 @@ pub fn run(rows: &mut Rows, run: &Run) {
         let began = Instant::now();
         containerd.ctr(["containers", "create", containerd.image(), "nothing"]).ok();
         containerd.ctr(["containers", "delete", "nothing"]).ok();
-        for &peer in run.peers.iter().filter(|peer| **peer != Peer::Floor) {
+        for peer in run.shims() {
             rows.time(
                 GROUP,
                 "containers create + delete (two starts of ctr, no task)",

@@ -4,6 +4,8 @@
 //!
 //! Peers take turns (A B A B), so that a busy moment of the machine meets all; the first turn of each is not counted.
 
+mod account;
+mod binary;
 mod ctr;
 #[allow(dead_code)]
 #[path = "../tests/fake_containerd/events.rs"]
@@ -14,9 +16,13 @@ mod floor;
 mod kubelet;
 mod peer;
 mod plot;
+mod probes;
 mod report;
 mod samples;
+mod seccomp;
 mod shim;
+mod stats;
+mod stdout;
 mod task;
 #[path = "../tests/testbed/mod.rs"]
 mod testbed;
@@ -37,8 +43,25 @@ pub struct Run {
     groups: Vec<String>,
 }
 
+impl Run {
+    /// The peers that are shims.
+    pub fn shims(&self) -> impl Iterator<Item = Peer> + '_ {
+        self.peers.iter().copied().filter(|peer| *peer != Peer::Floor)
+    }
+}
+
+type Work = fn(&mut Rows, &Run);
+
 /// The name of each kind of work on the command line, and who does it.
-const GROUPS: &[(&str, fn(&mut Rows, &Run))] = &[("task", task::run), ("ctr", ctr::run)];
+const GROUPS: &[(&str, Work)] = &[
+    ("task", task::run),
+    ("ctr", ctr::run),
+    ("probes", probes::run),
+    ("stdout", stdout::run),
+    ("stats", stats::run),
+    ("seccomp", seccomp::run),
+    ("binary", binary::run),
+];
 
 fn main() {
     let run = arguments();

@@ -11,6 +11,7 @@ use protobuf::well_known_types::any::Any;
 use protobuf::{Message, MessageField};
 use serde_json::{json, Value};
 
+use crate::account::Account;
 use crate::fake::EventService;
 use crate::peer::Peer;
 use crate::testbed::{source, Suite};
@@ -38,7 +39,8 @@ impl World {
         let lower = dir.path().join("image");
         unpack(&lower);
         let events = EventService::listen(&dir.path().join("c.sock.ttrpc"), &[]);
-        World { lower, events, cgroup: format!("/sb-bench-{}", std::process::id()), dir }
+        let name = dir.path().file_name().expect("a name").to_string_lossy();
+        World { lower, events, cgroup: format!("/{name}"), dir }
     }
 
     fn address(&self) -> PathBuf {
@@ -90,13 +92,19 @@ impl World {
     /// The next exit of process `id` (a container's or an exec's).
     pub fn exit(&self, id: &str) -> TaskExit {
         loop {
+            let exit = self.next_exit();
+            if exit.id == id {
+                return exit;
+            }
+        }
+    }
+
+    pub fn next_exit(&self) -> TaskExit {
+        loop {
             let envelope = self.events.next();
             if envelope.topic == "/tasks/exit" {
                 let any = envelope.event.unwrap_or_default();
-                let exit = TaskExit::parse_from_bytes(&any.value).expect("an exit's event");
-                if exit.id == id {
-                    return exit;
-                }
+                return TaskExit::parse_from_bytes(&any.value).expect("an exit's event");
             }
         }
     }
@@ -105,6 +113,20 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // Nothing can be said to anybody here; what stays is in this process's mount namespace.
+        // Where the run has failed, shims and containers are alive. A shim's arguments name this world's folder; grep's
+        // must not, so the name comes through its standard input.
+        let script = r#"for round in 1 2 3 4 5; do
+            pids=$(find /sys/fs/cgroup -path "*$CGROUP/*" -name cgroup.procs -exec cat {} + | sort -u
+                echo "tmp$CGROUP/c.sock" | grep -lsaFf - /proc/[0-9]*/cmdline | cut -d / -f 3)
+            test -z "$pids" && exit
+            kill -9 $pids
+            sleep 0.1
+        done"#;
+        let _ = Command::new("sh")
+            .args(["-c", script])
+            .env("CGROUP", &self.cgroup)
+            .stderr(Stdio::null())
+            .status();
         let _ = Command::new("umount").arg("-l").arg(self.dir.path()).status();
         let _ = Command::new("find")
             .args(["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &format!("*{}*", self.cgroup)])
@@ -142,14 +164,40 @@ pub struct Shim<'a> {
 
 /// The verb `start`: gives the answer's text.
 pub fn launch(world: &World, peer: Peer, id: &str) -> String {
-    let mut command = verb(world, peer, id, &world.bundle(id));
+    launch_in(world, peer, id, None)
+}
+
+pub fn launch_in(world: &World, peer: Peer, id: &str, account: Option<&Account>) -> String {
+    let mut command = verb(world, peer, id, &world.bundle(id), account);
     let out = command.arg("start").stdin(Stdio::null()).output().expect("run the shim");
     assert!(out.status.success(), "start: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).expect("the answer is text")
 }
 
-fn verb(world: &World, peer: Peer, id: &str, cwd: &Path) -> Command {
-    let mut command = Command::new(peer.shim());
+/// The verb `delete`, and the bundle is removed.
+pub fn forget(world: &World, peer: Peer, id: &str) {
+    let bundle = world.bundle(id);
+    let mut command = verb(world, peer, id, world.dir.path(), None);
+    let out = command
+        .arg("-bundle")
+        .arg(&bundle)
+        .arg("delete")
+        .stdin(Stdio::null())
+        .output()
+        .expect("run the shim");
+    assert!(out.status.success(), "delete: {}", String::from_utf8_lossy(&out.stderr));
+    std::fs::remove_dir_all(&bundle).expect("remove the bundle");
+}
+
+fn verb(world: &World, peer: Peer, id: &str, cwd: &Path, account: Option<&Account>) -> Command {
+    let mut command = match account {
+        None => Command::new(peer.shim()),
+        Some(account) => {
+            let mut command = Command::new("sh");
+            command.args(["-ec", r#"echo 0 >"$0"; exec "$@""#]).arg(account.procs()).arg(peer.shim());
+            command
+        }
+    };
     let address = world.address();
     command
         .args(["-namespace", "bench", "-address"])
@@ -200,6 +248,12 @@ impl<'a> Shim<'a> {
     /// Registers an exec of `args`.
     #[track_caller]
     pub fn exec(&mut self, id: &str, exec: &str, args: &[&str]) {
+        self.exec_to(id, exec, args, ["", ""]);
+    }
+
+    /// With fifos for its standard output and error: the Go shim does not take one without the other.
+    #[track_caller]
+    pub fn exec_to(&mut self, id: &str, exec: &str, args: &[&str], fifos: [&str; 2]) {
         let process = json!({
             "args": args, "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 },
         });
@@ -211,6 +265,8 @@ impl<'a> Shim<'a> {
         let request = ExecProcessRequest {
             id: id.into(),
             exec_id: exec.into(),
+            stdout: fifos[0].into(),
+            stderr: fifos[1].into(),
             spec: MessageField::some(spec),
             ..Default::default()
         };
@@ -240,17 +296,7 @@ impl<'a> Shim<'a> {
         self.wire.ask(self.service, "Shutdown", &request, std::time::Duration::ZERO);
         let _ = self.wire.next();
         drop(self.wire);
-        let bundle = self.world.bundle(&self.id);
-        let mut command = verb(self.world, self.peer, &self.id, self.world.dir.path());
-        let out = command
-            .arg("-bundle")
-            .arg(&bundle)
-            .arg("delete")
-            .stdin(Stdio::null())
-            .output()
-            .expect("run the shim");
-        assert!(out.status.success(), "delete: {}", String::from_utf8_lossy(&out.stderr));
-        std::fs::remove_dir_all(&bundle).expect("remove the bundle");
+        forget(self.world, self.peer, &self.id);
     }
 }
 
