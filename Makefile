@@ -3,7 +3,7 @@ CARGO ?= cargo
 BED = tests/testbed
 RELEASE = $(CURDIR)/target/x86_64-unknown-linux-gnu/release/containerd-shim-shoal-v2
 
-.PHONY: build demo test check test-v2 deps fetch
+.PHONY: build demo bench test check test-v2 deps fetch
 
 # The shim for an installation: $(RELEASE)
 build: export SHOAL_REVISION ?= $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
@@ -29,6 +29,14 @@ check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) test --lib --test layering --test golden --test dependencies
+
+# The same work by shoal, by the Go shim with runc, and by a program that does nothing else, in one run; then on cgroup v2
+# in a VM, with crun too. Into target/bench: bench.json, bench.md, bench.svg, and the same below v2. Best on a quiet machine.
+bench: export SHOAL_SHIM = $(RELEASE)
+bench: build
+	$(BED)/fetch forky
+	$(CARGO) bench --profile measure --bench peers -- $(BENCH)
+	tests/vm/v2 --bench
 
 # The core cases on pure cgroup v2 with systemd, in a VM: cgroups made by files, then by systemd.
 test-v2: deps

@@ -1,46 +1,58 @@
-//! `ctr run --rm`: the whole of it, as a user sees it. ctr and containerd are the same for all; what they need without
-//! any runtime is measured beside it.
+//! `ctr run --rm`: the whole of it, as a user sees it. ctr and containerd are the same for all, and so are the waits for
+//! containerd's database to be on the disk, which a second containerd with its root in memory does without.
 
+use std::process::Stdio;
 use std::time::Instant;
 
 use crate::peer::Peer;
 use crate::samples::{Rows, Target};
-use crate::testbed::{Containerd, Suite};
+use crate::testbed::{run as command, Containerd, Machine, Setting, Suite};
 use crate::Run;
 
 const GROUP: &str = "ctr";
+const RUN: [&str; 2] = ["ctr run --rm", "ctr run --rm, containerd's root in memory"];
+/// What of it is not the runtime's: a container and a snapshot are made and removed, and nothing is run.
+const REST: [&str; 2] = [
+    "ctr containers create, then delete: no task",
+    "ctr containers create, then delete: no task, root in memory",
+];
 
 pub fn run(rows: &mut Rows, run: &Run) {
-    let containerd = Containerd::start(Suite::Forky);
+    let places = [Containerd::start(Suite::Forky), in_memory()];
     for round in 0..=run.rounds {
         let mut warm_up = Rows::default();
         let rows = if round == 0 { &mut warm_up } else { &mut *rows };
-        for peer in run.shims() {
-            let id = format!("{}-{round}", peer.name());
-            let mut flags = vec!["run".to_owned(), "--rm".into(), "--runtime".into(), peer.runtime().into()];
-            if peer == Peer::Crun {
-                flags
-                    .extend(["--runc-binary".to_owned(), Suite::Forky.program("crun").display().to_string()]);
+        for (place, containerd) in places.iter().enumerate() {
+            for peer in run.shims() {
+                let began = Instant::now();
+                once(containerd, peer, &format!("{}-{round}", peer.name()));
+                rows.time(GROUP, RUN[place], peer, began.elapsed());
             }
-            flags.extend([containerd.image().to_owned(), id, "true".into()]);
-            let mut command = containerd.ctr_command(&flags);
             let began = Instant::now();
-            let status = command.stdin(std::process::Stdio::null()).status().expect("run ctr");
-            rows.time(GROUP, "ctr run --rm", peer, began.elapsed());
-            assert!(status.success(), "ctr run by {}", peer.name());
-        }
-        // The same for each peer: a container and a snapshot are made and removed, and nothing is run.
-        let began = Instant::now();
-        containerd.ctr(["containers", "create", containerd.image(), "nothing"]).ok();
-        containerd.ctr(["containers", "delete", "nothing"]).ok();
-        for peer in run.shims() {
-            rows.time(
-                GROUP,
-                "containers create + delete (two starts of ctr, no task)",
-                peer,
-                began.elapsed(),
-            );
+            containerd.ctr(["containers", "create", containerd.image(), "nothing"]).ok();
+            containerd.ctr(["containers", "delete", "nothing"]).ok();
+            let took = began.elapsed();
+            run.shims().for_each(|peer| rows.time(GROUP, REST[place], peer, took));
         }
     }
-    rows.target(GROUP, "ctr run --rm", &[Target::Better(2.5)]);
+    RUN.iter().for_each(|name| rows.target(GROUP, name, &[Target::Better(2.5)]));
+}
+
+fn once(containerd: &Containerd, peer: Peer, id: &str) {
+    let mut flags = vec!["run".to_owned(), "--rm".into(), "--runtime".into(), peer.runtime().into()];
+    if peer == Peer::Crun {
+        flags.extend(["--runc-binary".to_owned(), Suite::Forky.program("crun").display().to_string()]);
+    }
+    flags.extend([containerd.image().to_owned(), id.to_owned(), "true".into()]);
+    let status = containerd.ctr_command(&flags).stdin(Stdio::null()).status().expect("run ctr");
+    assert!(status.success(), "ctr run by {}", peer.name());
+}
+
+fn in_memory() -> Containerd {
+    let machine = Machine::new();
+    let root = machine.dir.join("root");
+    std::fs::create_dir(&root).expect("make containerd's root");
+    command(machine.command("mount").args(["-t", "tmpfs", "root"]).arg(&root)).ok();
+    let setting = Setting::plain(&machine);
+    Containerd::start_in(Suite::Forky, machine, setting)
 }

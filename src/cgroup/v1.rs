@@ -6,6 +6,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::layout::Hierarchy;
 use super::path::CgroupsPath;
 use super::tree::{self, Made};
 use super::{oom, Cgroup, Entry, Host, Member, Record, Stats};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::{DeviceRule, Resources};
 
 /// The cgroup in one hierarchy.
@@ -34,6 +35,8 @@ pub(super) struct V1 {
     /// The exceptions in the devices controller with their default, as far as this process has set them.
     devices: Mutex<Option<(bool, Vec<DeviceRule>)>>,
     hugepages: OnceLock<Vec<String>>,
+    /// What execs enter by: kept open from the first one on.
+    entries: OnceLock<Vec<OwnedFd>>,
 }
 
 impl V1 {
@@ -67,7 +70,13 @@ impl V1 {
             let at = Member { mount: hierarchy.mount.clone(), below, names: hierarchy.names.clone() };
             places.push(Place { at, dir });
         }
-        let cgroup = V1 { host: host.clone(), places, devices: Mutex::new(None), hugepages: OnceLock::new() };
+        let cgroup = V1 {
+            host: host.clone(),
+            places,
+            devices: Mutex::new(None),
+            hugepages: OnceLock::new(),
+            entries: OnceLock::new(),
+        };
         cgroup.apply(resources, all_fresh)?;
         let rules = resources.devices.as_deref().unwrap_or_default();
         cgroup.apply_devices(rules, "linux.resources.devices")?;
@@ -83,7 +92,13 @@ impl V1 {
                 places.push(Place { at: at.clone(), dir });
             }
         }
-        Ok(V1 { host: host.clone(), places, devices: Mutex::new(None), hugepages: OnceLock::new() })
+        Ok(V1 {
+            host: host.clone(),
+            places,
+            devices: Mutex::new(None),
+            hugepages: OnceLock::new(),
+            entries: OnceLock::new(),
+        })
     }
 
     fn dir(&self, controller: &str) -> Option<&Dir> {
@@ -104,6 +119,13 @@ impl V1 {
         self.places.iter().find(|p| p.at.names.is_empty()).map(|p| &p.dir)
     }
 
+    /// `tasks`, not `cgroup.procs`: for the writer itself, a single thread, the kernel then needs no system-wide lock
+    /// with its grace period (kernel 5.16, "cgroup: Optimize single thread migration").
+    fn open_entries(&self) -> Result<Vec<OwnedFd>> {
+        let hierarchies = self.places.iter().filter(|place| !place.at.names.is_empty());
+        hierarchies.map(|place| place.dir.open_file("tasks", OFlag::O_WRONLY)).collect()
+    }
+
     /// The hierarchy that tells who is in: one that no process leaves by itself.
     fn census(&self) -> Option<&Dir> {
         let of = |name| self.dir(name);
@@ -114,19 +136,23 @@ impl V1 {
     }
 }
 
+fn copies(files: &[OwnedFd]) -> Result<Vec<OwnedFd>> {
+    files.iter().map(|file| file.try_clone().context(|| "dup(tasks)")).collect()
+}
+
 impl Cgroup for V1 {
-    fn entry(&self, _beside: Option<u32>) -> Result<Entry> {
-        let mut entry = Entry::default();
-        for place in &self.places {
-            if place.at.names.is_empty() {
-                entry.into = Some(place.dir.try_clone_fd()?);
-                continue;
+    fn entry(&self, beside: Option<u32>) -> Result<Entry> {
+        let unified = self.places.iter().find(|place| place.at.names.is_empty());
+        let into = unified.map(|place| place.dir.try_clone_fd()).transpose()?;
+        let procs = match (beside, self.entries.get()) {
+            (None, _) => self.open_entries()?,
+            (Some(_), Some(entries)) => copies(entries)?,
+            (Some(_), None) => {
+                let entries = self.open_entries()?;
+                copies(self.entries.get_or_init(|| entries))?
             }
-            // `tasks`, not `cgroup.procs`: for the writer itself, a single thread, the kernel then needs no
-            // system-wide lock with its grace period (kernel 5.16, "cgroup: Optimize single thread migration").
-            entry.procs.push(place.dir.open_file("tasks", OFlag::O_WRONLY)?);
-        }
-        Ok(entry)
+        };
+        Ok(Entry { into, procs, hold: None })
     }
 
     fn directories(&self) -> Vec<(PathBuf, PathBuf)> {

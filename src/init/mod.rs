@@ -96,6 +96,8 @@ pub struct Lent<'a> {
     /// `cgroup.procs` files to enter by.
     pub cgroups: &'a [BorrowedFd<'a>],
     pub arguments: &'a Arguments<'a>,
+    /// What the shim ignores.
+    pub ignored: sys::signal::Ignored,
 }
 
 impl<'a> Lent<'a> {
@@ -148,7 +150,7 @@ fn walk(lent: &Lent<'_>, first: u32, step: &mut u32) -> sys::Result<()> {
     // Until the execve(2), or a process that is in this pid namespace already could open our /proc/<pid>/fd and
     // our memory, which is the shim's (CVE-2016-9962).
     sys::identity::undumpable()?;
-    sys::signal::reset()?;
+    sys::signal::reset(lent.ignored)?;
     // Modes in the plan are exact.
     sys::limits::set_umask(0);
     let mut registers = registers::Registers::new();

@@ -14,16 +14,21 @@ use crate::sys::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::sys::{namespace, signal, socket, wait, Errno};
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::sync::OnceLock;
 
 /// Makes processes by clone3(2). May be called from any thread: it is the calling thread's for the time of the call
 /// (its signals are blocked during the clone; where the plan joins a pid namespace, it joins it and goes back).
 pub struct Real {
     reaper: Reaper,
+    ignored: signal::Ignored,
+    /// The shim's pid namespace, for who has joined another one to come back; opened by the first one.
+    own_pids: OnceLock<OwnedFd>,
 }
 
 impl Real {
-    pub fn new(reaper: Reaper) -> Self {
-        Real { reaper }
+    pub fn new(reaper: Reaper) -> Result<Self> {
+        let ignored = signal::ignored().context(|| "sigaction")?;
+        Ok(Real { reaper, ignored, own_pids: OnceLock::new() })
     }
 
     pub fn reaper(&self) -> &Reaper {
@@ -53,7 +58,7 @@ impl Launcher for Real {
         let process = if plan.steps.iter().any(|(step, _)| matches!(step, Step::Sibling { .. })) {
             self.launch_sibling(plan, prepared, &gate, on_exit)?
         } else {
-            let process = self.reaper.spawn(|| make_in_cgroup(plan, &mut prepared), on_exit)?;
+            let process = self.reaper.spawn(|| self.make_in_cgroup(plan, &mut prepared), on_exit)?;
             // The child has its copies; as long as ours are open, their ends are not seen.
             drop(prepared);
             process
@@ -99,7 +104,7 @@ impl Real {
             prepared.procs.push(open_procs(&directory)?);
             prepared.cgroup = Some(fd::above_standard(directory).context(|| "fcntl(F_DUPFD_CLOEXEC)")?);
         }
-        let first = self.reaper.spawn(|| make(plan, &prepared), Box::new(|_| {}))?;
+        let first = self.reaper.spawn(|| self.make(plan, &prepared), Box::new(|_| {}))?;
         drop(prepared);
         let made = listen(plan, gate, &first, &mut |_, _| Ok(()))
             .and_then(|_| self.reaper.spawn(|| born(plan, gate, &birth), on_exit));
@@ -157,97 +162,116 @@ fn prepare(opened: Vec<opens::Lending>, ends: Option<Ends>, entry: Entry, gate: 
     Ok(Prepared { opened, ends, procs, into: entry.into, gate: move_up(gate)?, birth: None, cgroup: None })
 }
 
-/// clone3(2) puts the child into its cgroup; where it cannot, the child is to write cgroup.procs itself.
-fn make_in_cgroup(plan: &Plan, prepared: &mut Prepared) -> Result<Child> {
-    let refused = match make(plan, prepared) {
-        Err(refused) if prepared.into.is_some() => refused,
-        made => return made,
-    };
-    let instead = [libc::ENOSYS, libc::EINVAL, libc::E2BIG, libc::EOPNOTSUPP];
-    let enters = plan.steps.iter().any(|(step, _)| matches!(step, Step::EnterCgroup));
-    match prepared.into.take() {
-        Some(directory) if enters && refused.errno().is_some_and(|errno| instead.contains(&errno)) => {
-            prepared.procs.push(open_procs(&directory)?);
-            make(plan, prepared)
+impl Real {
+    /// clone3(2) puts the child into its cgroup; where it cannot, the child is to write cgroup.procs itself.
+    fn make_in_cgroup(&self, plan: &Plan, prepared: &mut Prepared) -> Result<Child> {
+        let refused = match self.make(plan, prepared) {
+            Err(refused) if prepared.into.is_some() => refused,
+            made => return made,
+        };
+        let instead = [libc::ENOSYS, libc::EINVAL, libc::E2BIG, libc::EOPNOTSUPP];
+        let enters = plan.steps.iter().any(|(step, _)| matches!(step, Step::EnterCgroup));
+        match prepared.into.take() {
+            Some(directory) if enters && refused.errno().is_some_and(|errno| instead.contains(&errno)) => {
+                prepared.procs.push(open_procs(&directory)?);
+                self.make(plan, prepared)
+            }
+            _ => Err(refused),
         }
-        _ => Err(refused),
     }
-}
 
-/// Clones. What the child needs is on this stack, or in memory that it has a copy of.
-fn make(plan: &Plan, prepared: &Prepared) -> Result<Child> {
-    let nothing: (&[CString], &[CString]) = (&[], &[]);
-    let (argv, envp) = plan
-        .steps
-        .iter()
-        .find_map(|(step, _)| match step {
-            Step::Exec { argv, envp } => Some((argv.as_slice(), envp.as_slice())),
-            _ => None,
-        })
-        .unwrap_or(nothing);
-    let arguments = Arguments::new(argv, envp);
-    let opened: Vec<Opened<'_>> = prepared
-        .opened
-        .iter()
-        .map(|lending| Opened { fd: lending.fd.as_fd(), directory: lending.directory })
-        .collect();
-    let ends =
-        prepared.ends.as_ref().map(|[stdin, stdout, stderr]| [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
-    let cgroups: Vec<BorrowedFd<'_>> = prepared.procs.iter().map(|fd| fd.as_fd()).collect();
-    let lent_fds = opened.iter().map(|opened| opened.fd).chain(ends.into_iter().flatten());
-    let birth = prepared.birth.as_ref().map(|fd| fd.as_fd());
-    let lent_fds = lent_fds.chain(cgroups.iter().copied()).chain([prepared.gate.as_fd()]).chain(birth);
-    let cgroup = prepared.cgroup.as_ref().map(|fd| fd.as_fd());
-    let lent_fds = lent_fds.chain(cgroup);
-    let mut keep: Vec<_> = lent_fds.map(|fd| fd.as_raw_fd()).collect();
-    keep.sort_unstable();
-    let lent = Lent {
-        steps: &plan.steps,
-        keep: &keep,
-        gate: prepared.gate.as_fd(),
-        birth,
-        ends,
-        opened: &opened,
-        cgroup,
-        cgroups: &cgroups,
-        arguments: &arguments,
-    };
-    let into = prepared.into.as_ref().map(|fd| fd.as_fd());
-    let pid_namespace = match plan.pid_namespace {
-        Some(slot) => Some(
-            opened
-                .get(usize::from(slot.0))
-                .ok_or_else(|| Error::new(Kind::Bug, "a slot that the plan has not"))?
-                .fd,
-        ),
-        None => None,
-    };
-    let mask = signal::block_all().context(|| "sigprocmask")?;
-    let child = in_pid_namespace(pid_namespace, || {
-        clone(plan.clone_flags, into, || -> Infallible { init::run(&lent) })
-            .context(|| format!("clone3({:#x})", plan.clone_flags))
-    });
-    signal::restore(mask).context(|| "sigprocmask")?;
-    child
-}
+    /// Clones. What the child needs is on this stack, or in memory that it has a copy of.
+    fn make(&self, plan: &Plan, prepared: &Prepared) -> Result<Child> {
+        let nothing: (&[CString], &[CString]) = (&[], &[]);
+        let (argv, envp) = plan
+            .steps
+            .iter()
+            .find_map(|(step, _)| match step {
+                Step::Exec { argv, envp } => Some((argv.as_slice(), envp.as_slice())),
+                _ => None,
+            })
+            .unwrap_or(nothing);
+        let arguments = Arguments::new(argv, envp);
+        let opened: Vec<Opened<'_>> = prepared
+            .opened
+            .iter()
+            .map(|lending| Opened { fd: lending.fd.as_fd(), directory: lending.directory })
+            .collect();
+        let ends = prepared
+            .ends
+            .as_ref()
+            .map(|[stdin, stdout, stderr]| [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
+        let cgroups: Vec<BorrowedFd<'_>> = prepared.procs.iter().map(|fd| fd.as_fd()).collect();
+        let lent_fds = opened.iter().map(|opened| opened.fd).chain(ends.into_iter().flatten());
+        let birth = prepared.birth.as_ref().map(|fd| fd.as_fd());
+        let lent_fds = lent_fds.chain(cgroups.iter().copied()).chain([prepared.gate.as_fd()]).chain(birth);
+        let cgroup = prepared.cgroup.as_ref().map(|fd| fd.as_fd());
+        let lent_fds = lent_fds.chain(cgroup);
+        let mut keep: Vec<_> = lent_fds.map(|fd| fd.as_raw_fd()).collect();
+        keep.sort_unstable();
+        let lent = Lent {
+            steps: &plan.steps,
+            keep: &keep,
+            gate: prepared.gate.as_fd(),
+            birth,
+            ends,
+            opened: &opened,
+            cgroup,
+            cgroups: &cgroups,
+            arguments: &arguments,
+            ignored: self.ignored,
+        };
+        let into = prepared.into.as_ref().map(|fd| fd.as_fd());
+        let pid_namespace = match plan.pid_namespace {
+            Some(slot) => Some(
+                opened
+                    .get(usize::from(slot.0))
+                    .ok_or_else(|| Error::new(Kind::Bug, "a slot that the plan has not"))?
+                    .fd,
+            ),
+            None => None,
+        };
+        let mask = signal::block_all().context(|| "sigprocmask")?;
+        let child = self.in_pid_namespace(pid_namespace, || {
+            clone(plan.clone_flags, into, || -> Infallible { init::run(&lent) })
+                .context(|| format!("clone3({:#x})", plan.clone_flags))
+        });
+        signal::restore(mask).context(|| "sigprocmask")?;
+        child
+    }
 
-/// Runs `make` with the calling thread's children being born in the pid namespace, and goes back.
-fn in_pid_namespace<T>(namespace: Option<BorrowedFd<'_>>, make: impl FnOnce() -> Result<T>) -> Result<T> {
-    let Some(namespace) = namespace else { return make() };
-    let kind = libc::CLONE_NEWPID as u64;
-    let own = fd::open(c"/proc/thread-self/ns/pid", libc::O_RDONLY, 0)
-        .context(|| "open(\"/proc/thread-self/ns/pid\")")?;
-    match namespace::join(namespace, kind) {
-        Err(Errno::ESRCH) => return Err(gone(Errno::ESRCH)),
-        joined => joined.context(|| "setns(CLONE_NEWPID)")?,
+    fn own_pids(&self) -> Result<&OwnedFd> {
+        match self.own_pids.get() {
+            Some(own) => Ok(own),
+            None => {
+                let own = fd::open(c"/proc/self/ns/pid", libc::O_RDONLY, 0);
+                let own = own.context(|| "open(\"/proc/self/ns/pid\")")?;
+                Ok(self.own_pids.get_or_init(|| own))
+            }
+        }
     }
-    // pid_namespaces(7): no process can be born where the first one has ended; fork(2) says ENOMEM then.
-    let made = make().map_err(|e| if e.errno() == Some(libc::ENOMEM) { gone(Errno::ENOMEM) } else { e });
-    if let Err(errno) = namespace::join(own.as_fd(), kind) {
-        // This thread's next children would be born in the container.
-        return Err(errno).context(|| "setns(CLONE_NEWPID) back").map_err(|e| e.with_kind(Kind::Bug));
+
+    /// Runs `make` with the calling thread's children being born in the pid namespace, and goes back.
+    fn in_pid_namespace<T>(
+        &self,
+        namespace: Option<BorrowedFd<'_>>,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let Some(namespace) = namespace else { return make() };
+        let kind = libc::CLONE_NEWPID as u64;
+        let own = self.own_pids()?;
+        match namespace::join(namespace, kind) {
+            Err(Errno::ESRCH) => return Err(gone(Errno::ESRCH)),
+            joined => joined.context(|| "setns(CLONE_NEWPID)")?,
+        }
+        // pid_namespaces(7): no process can be born where the first one has ended; fork(2) says ENOMEM then.
+        let made = make().map_err(|e| if e.errno() == Some(libc::ENOMEM) { gone(Errno::ENOMEM) } else { e });
+        if let Err(errno) = namespace::join(own.as_fd(), kind) {
+            // This thread's next children would be born in the container.
+            return Err(errno).context(|| "setns(CLONE_NEWPID) back").map_err(|e| e.with_kind(Kind::Bug));
+        }
+        made
     }
-    made
 }
 
 fn gone(errno: Errno) -> Error {

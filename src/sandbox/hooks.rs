@@ -125,7 +125,7 @@ pub fn poststop_of(id: &str, bundle: &Path, limit: Duration) -> Result<()> {
     for hook in &mut hooks {
         hook.timeout = Some(hook.timeout.map_or(part, |own| own.min(part)));
     }
-    let launcher = Real::new(Reaper::start(Strangers::Reap)?);
+    let launcher = Real::new(Reaper::start(Strangers::Reap)?)?;
     run(&launcher, Owner { id, bundle, spec: &spec }, &hooks, &POSTSTOP)
 }
 

@@ -179,7 +179,7 @@ fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
     Sandbox::new(Config {
         namespace: arguments.namespace.clone(),
         host: Host::probe_with(Path::new("/"), &String::from_utf8_lossy(&mounts))?,
-        launcher: Box::new(Real::new(Reaper::start(Strangers::Reap)?)),
+        launcher: Box::new(Real::new(Reaper::start(Strangers::Reap)?)?),
         cgroups: Box::new(cgroups),
         pod_cgroup: Box::new(pod_cgroup),
         pod_settings: Box::new(|| super::settings::read(Path::new(super::settings::FILE))),

@@ -17,6 +17,8 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | CLONE_NEWTIME;
 const CLONE_NEWTIME: u64 = 0x80;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// Linux 5.5: the child has no handlers, which would take a system call for each signal.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
 /// A new process, not yet waited for.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub struct Child {
 ///
 /// `child` must do system calls only: the copy of the memory was taken while other threads ran, so that any lock
 /// (malloc's first) may be held for ever there. The type says that it never returns; a panic in it ends the process.
-/// Signals should be blocked around this call, or a handler of this process could run in the child.
+/// Signals should be blocked around this call; the child has none of this process's handlers, but ignores what it ignores.
 ///
 /// A kernel or a seccomp profile without clone3(2) gives ENOSYS where `cgroup` is given, and a threaded cgroup gives
 /// EOPNOTSUPP: nothing has run then, and the child of a call without `cgroup` may enter it by itself.
@@ -64,13 +66,17 @@ fn any(
     }
     let mut pidfd: i32 = -1;
     let mut answer = clone3(flags, relation, cgroup, &mut pidfd);
-    if answer == Err(Errno::ENOSYS) && cgroup.is_none() && flags & CLONE_NEWTIME == 0 {
+    let legacy = answer == Err(Errno::ENOSYS) && cgroup.is_none() && flags & CLONE_NEWTIME == 0;
+    if legacy {
         answer = clone_legacy(flags, relation, &mut pidfd);
     }
     match answer? {
         0 => {
             super::exec::mark_child();
             let _guard = Guard;
+            if legacy && super::signal::reset_all().is_err() {
+                super::exec::exit(78);
+            }
             // rustc knows that the call does not return, and clippy that the match has no arm; the types need it.
             #[allow(unreachable_code)]
             match child() {}
@@ -106,7 +112,11 @@ fn clone3(
 ) -> Result<libc::c_long> {
     let (flag, exit_signal) = relation.flag_and_signal();
     let arguments = libc::clone_args {
-        flags: flags | flag | libc::CLONE_PIDFD as u64 | cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
+        flags: flags
+            | flag
+            | libc::CLONE_PIDFD as u64
+            | CLONE_CLEAR_SIGHAND
+            | cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
         pidfd: core::ptr::from_mut(pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,

@@ -49,22 +49,67 @@ pub fn restore(mask: Mask) -> Result<()> {
     check(answer).map(drop)
 }
 
-/// Every signal to its default action, then an empty mask. execve(2) resets handlers, but an ignored signal
-/// stays ignored (SIGPIPE is, in a Rust program) and a blocked one blocked.
-pub fn reset() -> Result<()> {
-    for signal in 1..=64 {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-            continue;
+/// Those of a process that are ignored. In a Rust program SIGPIPE is; others are inherited (nohup(1)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ignored(u64);
+
+fn all() -> impl Iterator<Item = i32> {
+    (1..=64).filter(|signal| *signal != libc::SIGKILL && *signal != libc::SIGSTOP)
+}
+
+/// What this process ignores now.
+pub fn ignored() -> Result<Ignored> {
+    let mut set = 0;
+    for signal in all() {
+        if disposition(signal)? == libc::SIG_IGN {
+            set |= 1u64 << (signal as u32 - 1);
         }
-        dispose(signal, libc::SIG_DFL)?;
+    }
+    Ok(Ignored(set))
+}
+
+/// `ignored` signals to their default action, then an empty mask: in the child of a [clone](super::clone), which has no
+/// handlers. An ignored signal would stay ignored over execve(2), and a blocked one blocked.
+pub fn reset(ignored: Ignored) -> Result<()> {
+    for signal in all() {
+        if ignored.0 & (1u64 << (signal as u32).saturating_sub(1)) != 0 {
+            dispose(signal, libc::SIG_DFL)?;
+        }
     }
     restore(Mask(0))
+}
+
+/// Every signal to its default action.
+pub fn reset_all() -> Result<()> {
+    all().try_for_each(|signal| dispose(signal, libc::SIG_DFL))
 }
 
 /// Children that end are gone at once: with SIGCHLD ignored the kernel reaps them (wait(2), "Notes"), also those that
 /// a pid namespace's first process inherits.
 pub fn leave_children_to_the_kernel() -> Result<()> {
     dispose(libc::SIGCHLD, libc::SIG_IGN)
+}
+
+fn disposition(signal: i32) -> Result<usize> {
+    let mut action = Action {
+        handler: 0,
+        flags: 0,
+        #[cfg(target_arch = "x86_64")]
+        restorer: 0,
+        mask: 0,
+    };
+    let none = core::ptr::null::<Action>();
+    // SAFETY: the kernel is given nothing to read, and writes one `Action` (its own layout) with a set of 8 bytes.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            none,
+            core::ptr::from_mut(&mut action),
+            size_of::<u64>(),
+        )
+    };
+    check(answer).map(|_| action.handler)
 }
 
 /// `handler` is SIG_DFL or SIG_IGN.
@@ -83,4 +128,16 @@ fn dispose(signal: i32, handler: usize) -> Result<()> {
         libc::syscall(libc::SYS_rt_sigaction, signal, core::ptr::from_ref(&action), none, size_of::<u64>())
     };
     check(answer).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rust_program_ignores_broken_pipes() {
+        let bit = 1u64 << (libc::SIGPIPE - 1);
+        assert_eq!(ignored().unwrap().0 & bit, bit);
+        assert_eq!(disposition(libc::SIGTERM).unwrap(), libc::SIG_DFL);
+    }
 }

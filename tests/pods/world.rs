@@ -212,7 +212,7 @@ fn sandbox(namespace: &str, events: Arc<Mutex<Vec<Event>>>) -> Sandbox {
     Sandbox::new(Config {
         namespace: namespace.into(),
         host: Host::probe(Path::new("/")).unwrap(),
-        launcher: Box::new(Real::new(Reaper::start(Strangers::Leave).unwrap())),
+        launcher: Box::new(Real::new(Reaper::start(Strangers::Leave).unwrap()).unwrap()),
         cgroups: Box::new(move |path, limits, options, id| {
             let path = path.map_or_else(|| format!("/{ours}/{id}"), str::to_owned);
             cgroup::create(&host, &layout, &CgroupsPath::parse(&path, options.systemd_cgroup, id)?, limits)

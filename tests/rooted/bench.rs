@@ -16,7 +16,7 @@ use std::time::Duration;
 /// One launcher for the process. Strangers are left alone: tests run other programs too.
 pub fn launcher() -> &'static Real {
     static LAUNCHER: OnceLock<Real> = OnceLock::new();
-    LAUNCHER.get_or_init(|| Real::new(Reaper::start(Strangers::Leave).unwrap()))
+    LAUNCHER.get_or_init(|| Real::new(Reaper::start(Strangers::Leave).unwrap()).unwrap())
 }
 
 /// True where a test can run; else says why it does not.

@@ -26,7 +26,7 @@ fn a_launch_whose_processes_are_killed_fails_and_leaves_nothing() {
         return;
     }
     // As the shim has it: a process that was born to one that could not say so any more is nobody's, and is reaped too.
-    let launcher = &Real::new(Reaper::start(Strangers::Reap).unwrap());
+    let launcher = &Real::new(Reaper::start(Strangers::Reap).unwrap()).unwrap();
     let create = |bundle: &Bundle| launch_by(launcher, &bundle.plan().unwrap(), None, Entry::default());
     create(&bundle(&["/probe", "report"])).unwrap().finish();
     let before = left_behind();

@@ -46,7 +46,7 @@ pub struct Setting {
 
 impl Setting {
     /// For `ctr` and dockerd. The namespace is the mark, so that cgroup paths carry it.
-    fn plain(machine: &Machine) -> Setting {
+    pub fn plain(machine: &Machine) -> Setting {
         Setting {
             namespace: machine.mark.clone(),
             version: 2,
