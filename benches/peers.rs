@@ -4,14 +4,20 @@
 //!
 //! Peers take turns (A B A B), so that a busy moment of the machine meets all; the first turn of each is not counted.
 
+mod burst;
 #[allow(dead_code)]
 #[path = "../tests/fake_containerd/events.rs"]
 mod fake;
+mod footprint;
+mod growth;
+mod host;
+mod idle;
 #[allow(dead_code, unused_imports)]
 #[path = "../tests/testbed/cri/mod.rs"]
 mod kubelet;
 mod peer;
 mod plot;
+mod pods;
 mod report;
 mod samples;
 mod shim;
@@ -36,7 +42,13 @@ pub struct Run {
 }
 
 /// The name of each kind of work on the command line, and who does it.
-const GROUPS: &[(&str, fn(&mut Rows, &Run))] = &[("task", task::run)];
+const GROUPS: &[(&str, fn(&mut Rows, &Run))] = &[
+    ("task", task::run),
+    ("pods", pods::run),
+    ("idle", idle::run),
+    ("burst", burst::run),
+    ("growth", growth::run),
+];
 
 fn main() {
     let run = arguments();
