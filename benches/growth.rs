@@ -1,5 +1,6 @@
 //! Pods beside many others: does the hundredth take longer than the tenth, and what does each of them cost?
 
+use std::path::Path;
 use std::time::Instant;
 
 use crate::footprint::{count_kernel_memory, kernel_memory, of_machine, of_pods, settle, OF_MACHINE};
@@ -17,7 +18,7 @@ pub fn run(rows: &mut Rows, run: &Run) {
     let many = if run.rounds >= 20 { 200 } else { 20 };
     // One peer after the other: the pods of both would be twice as many.
     for peer in host::peers(run) {
-        let host = Host::start(peer);
+        let host = Host::start(peer, Path::new("/tmp"));
         count_kernel_memory(&host);
         grow(&host, rows, many);
         host.end();

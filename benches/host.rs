@@ -1,10 +1,12 @@
 //! A node for each peer: a containerd of its own that serves the CRI, with a network plugin that does nothing.
 
+use std::path::Path;
+
 use serde_json::{json, Value};
 
 use crate::kubelet::{Mode, Node, Pod};
 use crate::peer::Peer;
-use crate::testbed::Snapshot;
+use crate::testbed::{Machine, Snapshot};
 use crate::Run;
 
 /// Threads that remove pods at once.
@@ -25,13 +27,14 @@ pub fn peers(run: &Run) -> Vec<Peer> {
 
 /// The nodes of all peers, to be asked in turn.
 pub fn all(run: &Run) -> Vec<Host> {
-    peers(run).into_iter().map(Host::start).collect()
+    peers(run).into_iter().map(|peer| Host::start(peer, Path::new("/tmp"))).collect()
 }
 
 impl Host {
-    pub fn start(peer: Peer) -> Host {
+    /// `folder` is where the node's own folder is made: containerd's database, its snapshots, the bundles.
+    pub fn start(peer: Peer, folder: &Path) -> Host {
         let mode = if peer == Peer::Shoal { Mode::Shim } else { Mode::Runc };
-        let node = Node::without_network(mode);
+        let node = Node::without_network_in(Machine::below(folder), mode);
         // Pods and the server have one cgroup above them: what the kernel spends on either is counted there.
         Pod::make_cgroup(
             &json!({ "linux": { "cgroup_parent": format!("/{}/server", node.machine().mark) } }),

@@ -56,7 +56,10 @@ impl Node {
 
     /// One whose CNI plugin does nothing, in no time: for measuring what is not the network's. containerd 2 only.
     pub fn without_network(mode: Mode) -> Node {
-        let machine = Machine::new();
+        Node::without_network_in(Machine::new(), mode)
+    }
+
+    pub fn without_network_in(machine: Machine, mode: Mode) -> Node {
         let plugins = machine.dir.join("cni/bin");
         std::fs::create_dir_all(&plugins).expect("make a folder of the node");
         std::fs::create_dir_all(machine.dir.join("cni/net.d")).expect("make a folder of the node");
