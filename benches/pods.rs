@@ -20,6 +20,9 @@ const ON_DISK: &str = "Pods over the CRI";
 const IN_MEMORY: &str = "Pods over the CRI, containerd's files in memory";
 const SUM: &str = "RunPodSandbox + first container";
 
+/// containerd collects what a pod left some time after its removal: not in the turn of the next peer.
+const AFTERWARDS: Duration = Duration::from_millis(400);
+
 pub fn run(rows: &mut Rows, run: &Run) {
     lives(rows, run, ON_DISK, Path::new("/tmp"));
     let memory = Memory::mount();
@@ -33,6 +36,7 @@ fn lives(rows: &mut Rows, run: &Run, group: &'static str, folder: &Path) {
             let mut warm_up = Rows::default();
             let rows = if round == 0 { &mut warm_up } else { &mut *rows };
             life(host, group, rows);
+            std::thread::sleep(AFTERWARDS);
         }
     }
     hosts.into_iter().for_each(Host::end);
