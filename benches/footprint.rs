@@ -83,6 +83,14 @@ pub fn kernel_memory(host: &Host) -> Option<f64> {
     Some(bytes / 1024.0)
 }
 
+/// The same with what the processes have for themselves (not the page cache, which the kernel takes back).
+pub fn charged_memory(host: &Host) -> Option<f64> {
+    let stat = memory_cgroup(host).join("memory.stat");
+    let stat = stat.to_str()?;
+    let own = field(stat, "total_rss ").or_else(|| field(stat, "anon "))?;
+    Some(kernel_memory(host)? + own / 1024.0)
+}
+
 fn memory_cgroup(host: &Host) -> PathBuf {
     let name = &host.node.machine().mark;
     let one = PathBuf::from("/sys/fs/cgroup/memory").join(name);

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use crate::footprint::{count_kernel_memory, kernel_memory, of_machine, of_pods, settle, OF_MACHINE};
+use crate::footprint::{
+    charged_memory, count_kernel_memory, kernel_memory, of_machine, of_pods, settle, OF_MACHINE,
+};
 use crate::host::{self, Host};
 use crate::kubelet::Pod;
 use crate::peer::Peer;
@@ -28,7 +30,7 @@ pub fn run(rows: &mut Rows, run: &Run) {
 }
 
 fn grow(host: &Host, rows: &mut Rows, many: usize) {
-    let (machine, kernel) = (of_machine(), kernel_memory(host));
+    let before = Before { machine: of_machine(), kernel: kernel_memory(host), charged: charged_memory(host) };
     let mut pods: Vec<Pod> = Vec::new();
     let mut times = Vec::new();
     while pods.len() < many {
@@ -42,7 +44,7 @@ fn grow(host: &Host, rows: &mut Rows, many: usize) {
         }
     }
     memory(host, rows, &pods);
-    of_kernel(host, rows, many, machine, kernel);
+    of_kernel(host, rows, many, &before);
     host.remove(&pods);
     self::times(host.peer, rows, &times);
 }
@@ -77,17 +79,29 @@ fn memory(host: &Host, rows: &mut Rows, pods: &[Pod]) {
     }
 }
 
+/// What there was without a pod, in KiB.
+struct Before {
+    machine: [f64; 5],
+    kernel: Option<f64>,
+    charged: Option<f64>,
+}
+
 /// The kernel's part, and the whole machine's: what there is more of since there was no pod.
-fn of_kernel(host: &Host, rows: &mut Rows, many: usize, machine: [f64; 5], kernel: Option<f64>) {
+fn of_kernel(host: &Host, rows: &mut Rows, many: usize, before: &Before) {
     let each = |before: f64, now: f64| (now - before) / many as f64;
     let mut add = |name: &str, value| rows.add(GROUP, name, Unit::KiB, host.peer, value);
-    if let (Some(before), Some(now)) = (kernel, kernel_memory(host)) {
-        add("kernel memory per pod, containerd's part too (memory cgroup)", each(before, now));
+    if let (Some(before), Some(now)) = (before.kernel, kernel_memory(host)) {
+        add("kernel memory per pod, container's and containerd's too (memory cgroup)", each(before, now));
+    }
+    if let (Some(before), Some(now)) = (before.charged, charged_memory(host)) {
+        add("all memory per pod, container's and containerd's too (memory cgroup)", each(before, now));
     }
     for (n, now) in of_machine().into_iter().enumerate() {
         match OF_MACHINE[n] {
-            "MemAvailable" => add("memory per pod, all that it costs (MemAvailable)", each(now, machine[n])),
-            name => add(&format!("{name} per pod, whole machine"), each(machine[n], now)),
+            "MemAvailable" => {
+                add("memory per pod, all that it costs (MemAvailable)", each(now, before.machine[n]))
+            }
+            name => add(&format!("{name} per pod, whole machine"), each(before.machine[n], now)),
         }
     }
 }
