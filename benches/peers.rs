@@ -41,8 +41,10 @@ pub struct Run {
     groups: Vec<String>,
 }
 
+type Group = (&'static str, fn(&mut Rows, &Run));
+
 /// The name of each kind of work on the command line, and who does it.
-const GROUPS: &[(&str, fn(&mut Rows, &Run))] = &[
+const GROUPS: &[Group] = &[
     ("task", task::run),
     ("pods", pods::run),
     ("idle", idle::run),
