@@ -6,16 +6,22 @@
 
 mod account;
 mod binary;
+mod burst;
 mod ctr;
 #[allow(dead_code)]
 #[path = "../tests/fake_containerd/events.rs"]
 mod fake;
 mod floor;
+mod footprint;
+mod growth;
+mod host;
+mod idle;
 #[allow(dead_code, unused_imports)]
 #[path = "../tests/testbed/cri/mod.rs"]
 mod kubelet;
 mod peer;
 mod plot;
+mod pods;
 mod probes;
 mod report;
 mod samples;
@@ -56,11 +62,15 @@ type Work = fn(&mut Rows, &Run);
 const GROUPS: &[(&str, Work)] = &[
     ("task", task::run),
     ("ctr", ctr::run),
+    ("pods", pods::run),
+    ("growth", growth::run),
+    ("burst", burst::run),
     ("probes", probes::run),
     ("stdout", stdout::run),
     ("stats", stats::run),
-    ("seccomp", seccomp::run),
+    ("idle", idle::run),
     ("binary", binary::run),
+    ("seccomp", seccomp::run),
 ];
 
 fn main() {

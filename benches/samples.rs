@@ -70,7 +70,8 @@ impl Row {
     pub fn gain(&self, peer: Peer) -> Option<f64> {
         let (ours, theirs) = (self.median(Peer::Shoal)?, self.median(peer)?);
         let gain = if self.unit.more_is_better() { ours / theirs } else { theirs / ours };
-        gain.is_finite().then_some(gain)
+        // A difference that drowned in noise may be below zero, and is no gain then.
+        (gain.is_finite() && gain > 0.0).then_some(gain)
     }
 
     /// Each target in words, and whether it is reached; None where a peer was not measured.

@@ -14,21 +14,22 @@ use crate::sys::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::sys::{namespace, signal, socket, wait, Errno};
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::sync::OnceLock;
 
 /// Makes processes by clone3(2). May be called from any thread: it is the calling thread's for the time of the call
 /// (its signals are blocked during the clone; where the plan joins a pid namespace, it joins it and goes back).
 pub struct Real {
     reaper: Reaper,
     ignored: signal::Ignored,
-    /// The shim's pid namespace, for who has joined another one to come back; opened by the first one.
-    own_pids: OnceLock<OwnedFd>,
+    /// The shim's pid namespace, for a thread that has joined another one to come back.
+    own_pids: OwnedFd,
 }
 
 impl Real {
     pub fn new(reaper: Reaper) -> Result<Self> {
         let ignored = signal::ignored().context(|| "sigaction")?;
-        Ok(Real { reaper, ignored, own_pids: OnceLock::new() })
+        let own_pids = fd::open(c"/proc/self/ns/pid", libc::O_RDONLY, 0);
+        let own_pids = own_pids.context(|| "open(\"/proc/self/ns/pid\")")?;
+        Ok(Real { reaper, ignored, own_pids })
     }
 
     pub fn reaper(&self) -> &Reaper {
@@ -240,17 +241,6 @@ impl Real {
         child
     }
 
-    fn own_pids(&self) -> Result<&OwnedFd> {
-        match self.own_pids.get() {
-            Some(own) => Ok(own),
-            None => {
-                let own = fd::open(c"/proc/self/ns/pid", libc::O_RDONLY, 0);
-                let own = own.context(|| "open(\"/proc/self/ns/pid\")")?;
-                Ok(self.own_pids.get_or_init(|| own))
-            }
-        }
-    }
-
     /// Runs `make` with the calling thread's children being born in the pid namespace, and goes back.
     fn in_pid_namespace<T>(
         &self,
@@ -259,14 +249,13 @@ impl Real {
     ) -> Result<T> {
         let Some(namespace) = namespace else { return make() };
         let kind = libc::CLONE_NEWPID as u64;
-        let own = self.own_pids()?;
         match namespace::join(namespace, kind) {
             Err(Errno::ESRCH) => return Err(gone(Errno::ESRCH)),
             joined => joined.context(|| "setns(CLONE_NEWPID)")?,
         }
         // pid_namespaces(7): no process can be born where the first one has ended; fork(2) says ENOMEM then.
         let made = make().map_err(|e| if e.errno() == Some(libc::ENOMEM) { gone(Errno::ENOMEM) } else { e });
-        if let Err(errno) = namespace::join(own.as_fd(), kind) {
+        if let Err(errno) = namespace::join(self.own_pids.as_fd(), kind) {
             // This thread's next children would be born in the container.
             return Err(errno).context(|| "setns(CLONE_NEWPID) back").map_err(|e| e.with_kind(Kind::Bug));
         }

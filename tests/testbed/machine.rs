@@ -23,9 +23,14 @@ pub struct Machine {
 
 impl Machine {
     pub fn new() -> Machine {
+        Machine::below(Path::new("/tmp"))
+    }
+
+    /// One whose folder is below `parent`, which has a short path.
+    pub fn below(parent: &Path) -> Machine {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("sb-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let dir = Path::new("/tmp").join(&mark);
+        let dir = parent.join(&mark);
         std::fs::create_dir(&dir).unwrap_or_else(|e| panic!("create {}: {e}", dir.display()));
         let mut keeper = Command::new(source("tests/testbed/machine"))
             .arg(&dir)

@@ -1,6 +1,7 @@
 //! One private containerd that serves the CRI, with the files of `runtime-config` and a bridge of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::json;
 
@@ -55,15 +56,22 @@ impl Node {
 
     /// One whose CNI plugin does nothing, in no time: for measuring what is not the network's. containerd 2 only.
     pub fn without_network(mode: Mode) -> Node {
-        let machine = Machine::new();
+        Node::without_network_in(Machine::new(), mode)
+    }
+
+    pub fn without_network_in(machine: Machine, mode: Mode) -> Node {
         let plugins = machine.dir.join("cni/bin");
         std::fs::create_dir_all(&plugins).expect("make a folder of the node");
         std::fs::create_dir_all(machine.dir.join("cni/net.d")).expect("make a folder of the node");
         let list = json!({ "cniVersion": "1.0.0", "name": "none", "plugins": [{ "type": "nothing" }] });
         std::fs::write(machine.dir.join("cni/net.d/10-none.conflist"), list.to_string()).expect("write it");
-        std::fs::write(plugins.join("nothing"), NOTHING).expect("write the plugin");
-        let mode_of_program = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(plugins.join("nothing"), mode_of_program).expect("make it a program");
+        // Static, since a dynamic linker, or a shell, takes longer than all that it does.
+        let compiled = Command::new("cc")
+            .args(["-static", "-Os", "-s", "-o"])
+            .arg(plugins.join("nothing"))
+            .arg(source("tests/testbed/cri/nothing.c"))
+            .status();
+        assert!(compiled.expect("run cc").success(), "compile the plugin");
         let mut setting = setting(&machine.dir, Suite::Forky, mode);
         let suites = Suite::Forky.dir().join("usr/lib/cni");
         let found = format!("bin_dirs = [{suites:?}]\n");
@@ -71,6 +79,11 @@ impl Node {
         let own = format!("bin_dirs = [{plugins:?}]\nuse_internal_loopback = true\n");
         setting.tables = setting.tables.replace(&found, &own);
         Node::of(Suite::Forky, machine, setting)
+    }
+
+    /// The plugin of `without_network`.
+    pub fn plugin(&self) -> PathBuf {
+        self.machine().dir.join("cni/bin/nothing")
     }
 
     fn of(suite: Suite, machine: Machine, setting: Setting) -> Node {
@@ -95,15 +108,6 @@ impl Node {
         &self.containerd.machine
     }
 }
-
-/// A CNI plugin (CNI specification 1.0.0, section 4).
-const NOTHING: &str = r#"#!/bin/sh
-cat >/dev/null
-case $CNI_COMMAND in
-ADD) echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"'$CNI_NETNS'"}],"ips":[{"address":"10.99.0.2/24","interface":0}]}' ;;
-VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["1.0.0"]}' ;;
-esac
-"#;
 
 /// A bridge with addresses of its own, as most clusters have; and `iptables` under the name that CNI looks for.
 fn network(dir: &Path, suite: Suite) {

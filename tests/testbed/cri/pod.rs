@@ -57,13 +57,22 @@ impl Pod {
         if !path.is_empty() {
             cgroup::make(&path);
         }
-        let request = json!({ "config": config, "runtime_handler": handler });
-        let answer = client.call("RunPodSandbox", &request);
-        if answer.is_err() && !path.is_empty() {
+        let pod = Pod::run_in_cgroup(client, handler, config);
+        if pod.is_err() && !path.is_empty() {
             cgroup::remove(&path);
         }
-        let answer = answer?;
+        pod
+    }
+
+    /// RunPodSandbox alone: the cgroup is there, see `make_cgroup`.
+    pub fn run_in_cgroup(client: Client, handler: &str, config: Value) -> Result<Pod, Failure> {
+        let request = json!({ "config": config, "runtime_handler": handler });
+        let answer = client.call("RunPodSandbox", &request)?;
         Ok(Pod { client, id: text(&answer["pod_sandbox_id"]), config })
+    }
+
+    pub fn make_cgroup(config: &Value) {
+        cgroup::make(&text(&config["linux"]["cgroup_parent"]));
     }
 
     #[track_caller]
@@ -116,8 +125,14 @@ impl Pod {
     /// Removes it without stopping it first.
     #[track_caller]
     pub fn remove_at_once(&self) {
-        self.call("RemovePodSandbox");
+        self.forget();
         self.remove_cgroup();
+    }
+
+    /// RemovePodSandbox alone.
+    #[track_caller]
+    pub fn forget(&self) {
+        self.call("RemovePodSandbox");
     }
 
     /// Its containers, as ListContainers shows them.
@@ -132,7 +147,7 @@ impl Pod {
         PathBuf::from(text(&self.config["log_directory"])).join(format!("{container}.log"))
     }
 
-    fn remove_cgroup(&self) {
+    pub fn remove_cgroup(&self) {
         let path = text(&self.config["linux"]["cgroup_parent"]);
         if !path.is_empty() {
             cgroup::remove(&path);

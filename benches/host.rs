@@ -1,0 +1,94 @@
+//! A node for each peer: a containerd of its own that serves the CRI, with a network plugin that does nothing.
+
+use std::path::Path;
+
+use serde_json::{json, Value};
+
+use crate::kubelet::{Mode, Node, Pod};
+use crate::peer::Peer;
+use crate::testbed::{Machine, Snapshot};
+use crate::Run;
+
+/// Threads that remove pods at once.
+const REMOVERS: usize = 4;
+
+pub struct Host {
+    pub peer: Peer,
+    pub node: Node,
+    handler: &'static str,
+    /// What there is without a pod.
+    empty: Snapshot,
+}
+
+/// Peers of a run that have a node: shoal without a pause container, runc with one.
+pub fn peers(run: &Run) -> Vec<Peer> {
+    run.peers.iter().copied().filter(|peer| matches!(peer, Peer::Shoal | Peer::Runc)).collect()
+}
+
+/// The nodes of all peers, to be asked in turn.
+pub fn all(run: &Run) -> Vec<Host> {
+    peers(run).into_iter().map(|peer| Host::start(peer, Path::new("/tmp"))).collect()
+}
+
+impl Host {
+    /// `folder` is where the node's own folder is made: containerd's database, its snapshots, the bundles.
+    pub fn start(peer: Peer, folder: &Path) -> Host {
+        let mode = if peer == Peer::Shoal { Mode::Shim } else { Mode::Runc };
+        let node = Node::without_network_in(Machine::below(folder), mode);
+        // Pods and the server have one cgroup above them: what the kernel spends on either is counted there.
+        Pod::make_cgroup(
+            &json!({ "linux": { "cgroup_parent": format!("/{}/server", node.machine().mark) } }),
+        );
+        let empty = Snapshot::take(node.machine());
+        Host { peer, node, handler: mode.handler(), empty }
+    }
+
+    /// What a kubelet says of a plain pod.
+    pub fn config(&self, name: &str) -> Value {
+        let machine = self.node.machine();
+        json!({
+            "metadata": { "name": name, "namespace": "bench", "uid": name },
+            "hostname": name,
+            "log_directory": machine.dir.join("logs").join(name),
+            "linux": {
+                "cgroup_parent": format!("/{}/{name}", machine.mark),
+                "security_context": {
+                    "namespace_options": { "network": "POD", "pid": "CONTAINER", "ipc": "POD" },
+                },
+            },
+        })
+    }
+
+    /// RunPodSandbox, in a cgroup that is there.
+    pub fn run(&self, config: Value) -> Pod {
+        Pod::run_in_cgroup(self.node.client(), self.handler, config)
+            .unwrap_or_else(|e| panic!("RunPodSandbox by {}: {e:?}", self.peer.name()))
+    }
+
+    /// RunPodSandbox, and a container in it that runs.
+    pub fn run_with_container(&self, config: Value) -> Pod {
+        let pod = self.run(config);
+        pod.start("one", json!({}));
+        pod
+    }
+
+    /// The same where there is no cgroup yet.
+    pub fn pod(&self, name: &str) -> Pod {
+        let config = self.config(name);
+        Pod::make_cgroup(&config);
+        self.run_with_container(config)
+    }
+
+    pub fn remove(&self, pods: &[Pod]) {
+        std::thread::scope(|scope| {
+            for part in pods.chunks(pods.len().div_ceil(REMOVERS).max(1)) {
+                scope.spawn(|| part.iter().for_each(Pod::remove));
+            }
+        });
+    }
+
+    /// Ends the node. Pods have been removed, and nothing of them may be left.
+    pub fn end(self) {
+        self.empty.assert_nothing_left(self.node.machine());
+    }
+}
