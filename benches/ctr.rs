@@ -4,21 +4,25 @@
 use std::process::Stdio;
 use std::time::Instant;
 
+use crate::host::Memory;
 use crate::peer::Peer;
 use crate::samples::{Rows, Target};
-use crate::testbed::{run as command, Containerd, Machine, Setting, Suite};
+use crate::testbed::{Containerd, Machine, Setting, Suite};
 use crate::Run;
 
 const GROUP: &str = "ctr";
-const RUN: [&str; 2] = ["ctr run --rm", "ctr run --rm, containerd's root in memory"];
+const RUN: [&str; 2] = ["ctr run --rm", "ctr run --rm, containerd's files in memory"];
 /// What of it is not the runtime's: a container and a snapshot are made and removed, and nothing is run.
 const REST: [&str; 2] = [
     "ctr containers create, then delete: no task",
-    "ctr containers create, then delete: no task, root in memory",
+    "ctr containers create, then delete: no task, files in memory",
 ];
 
 pub fn run(rows: &mut Rows, run: &Run) {
-    let places = [Containerd::start(Suite::Forky), in_memory()];
+    let memory = Memory::mount();
+    let machine = Machine::below(memory.path());
+    let setting = Setting::plain(&machine);
+    let places = [Containerd::start(Suite::Forky), Containerd::start_in(Suite::Forky, machine, setting)];
     for round in 0..=run.rounds {
         let mut warm_up = Rows::default();
         let rows = if round == 0 { &mut warm_up } else { &mut *rows };
@@ -46,13 +50,4 @@ fn once(containerd: &Containerd, peer: Peer, id: &str) {
     flags.extend([containerd.image().to_owned(), id.to_owned(), "true".into()]);
     let status = containerd.ctr_command(&flags).stdin(Stdio::null()).status().expect("run ctr");
     assert!(status.success(), "ctr run by {}", peer.name());
-}
-
-fn in_memory() -> Containerd {
-    let machine = Machine::new();
-    let root = machine.dir.join("root");
-    std::fs::create_dir(&root).expect("make containerd's root");
-    command(machine.command("mount").args(["-t", "tmpfs", "root"]).arg(&root)).ok();
-    let setting = Setting::plain(&machine);
-    Containerd::start_in(Suite::Forky, machine, setting)
 }

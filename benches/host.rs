@@ -1,6 +1,7 @@
 //! A node for each peer: a containerd of its own that serves the CRI, with a network plugin that does nothing.
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{json, Value};
 
@@ -90,5 +91,29 @@ impl Host {
     /// Ends the node. Pods have been removed, and nothing of them may be left.
     pub fn end(self) {
         self.empty.assert_nothing_left(self.node.machine());
+    }
+}
+
+/// A folder in memory.
+pub struct Memory(tempfile::TempDir);
+
+impl Memory {
+    pub fn mount() -> Memory {
+        let dir = tempfile::Builder::new().prefix("sb-memory-").tempdir_in("/tmp").expect("make a folder");
+        let mut mount = Command::new("mount");
+        let status = mount.args(["-t", "tmpfs", "-o", "mode=755", "memory"]).arg(dir.path()).status();
+        assert!(status.expect("run mount").success(), "mount a tmpfs");
+        Memory(dir)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // It is in this process's mount namespace, and goes with it where this fails.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::host::{self, Host};
+use crate::host::{self, Host, Memory};
 use crate::kubelet::Pod;
 use crate::samples::{Rows, Target};
 use crate::Run;
@@ -26,7 +26,7 @@ const AFTERWARDS: Duration = Duration::from_millis(400);
 pub fn run(rows: &mut Rows, run: &Run) {
     lives(rows, run, ON_DISK, Path::new("/tmp"));
     let memory = Memory::mount();
-    lives(rows, run, IN_MEMORY, memory.0.path());
+    lives(rows, run, IN_MEMORY, memory.path());
 }
 
 fn lives(rows: &mut Rows, run: &Run, group: &'static str, folder: &Path) {
@@ -65,26 +65,6 @@ fn life(host: &Host, group: &'static str, rows: &mut Rows) {
     let client = host.node.client();
     time("a call that does nothing (Version)", timed(|| client.call("Version", &json!({}))).1);
     time("network plugin alone", timed(|| plugin(host)).1);
-}
-
-/// A folder in memory.
-struct Memory(tempfile::TempDir);
-
-impl Memory {
-    fn mount() -> Memory {
-        let dir = tempfile::Builder::new().prefix("sb-pods-").tempdir_in("/tmp").expect("make a folder");
-        let mut mount = Command::new("mount");
-        let status = mount.args(["-t", "tmpfs", "-o", "mode=755", "pods"]).arg(dir.path()).status();
-        assert!(status.expect("run mount").success(), "mount a tmpfs");
-        Memory(dir)
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // It is in this process's mount namespace, and goes with it where this fails.
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {

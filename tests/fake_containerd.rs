@@ -8,6 +8,8 @@ mod containerd;
 #[allow(dead_code)]
 mod fake;
 mod fake_store;
+#[path = "fake_containerd/mounts.rs"]
+mod mounts;
 #[path = "fake_containerd/options.rs"]
 mod options;
 #[path = "fake_containerd/pods.rs"]

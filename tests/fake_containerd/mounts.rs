@@ -1,0 +1,68 @@
+//! A container's mounts: its exit is told before they are gone, and its Delete is answered after.
+
+use crate::containerd::{Containerd, Version};
+use crate::wire::TASK_V3;
+use crate::{connect, create_request, delete, kill, shut_down, start, wait};
+use containerd_shim_protos::api::CreateTaskResponse;
+use containerd_shim_protos::types::mount::Mount;
+use nix::errno::Errno;
+use nix::mount::{mount, umount2, MntFlags, MsFlags};
+use serde_json::json;
+use std::path::Path;
+
+const MANY: usize = 400;
+
+/// With `index=on` an overlayfs has its upper directory for itself, so another mount tells whether it is still there.
+fn again(options: &str, at: &Path) -> Result<(), Errno> {
+    mount(Some("overlay"), at, Some("overlay"), MsFlags::empty(), Some(options))?;
+    umount2(at, MntFlags::empty())
+}
+
+#[test]
+fn a_snapshot_is_free_once_its_container_is_deleted() {
+    for _ in 0..5 {
+        let containerd = Containerd::new(Version::V2_3);
+        let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+        // So many that it takes the kernel a while to unmount them.
+        containerd.configure("c1", |config| {
+            let many = (0..MANY)
+                .map(|n| json!({ "destination": format!("/dev/{n}"), "type": "tmpfs", "source": "tmpfs" }));
+            config["mounts"].as_array_mut().unwrap().extend(many);
+        });
+        let (layers, lower) = (tempfile::tempdir().unwrap(), bundle.join("rootfs"));
+        // In memory: the folder of the bundles may be an overlayfs itself, which takes no index.
+        mount(Some("tmpfs"), layers.path(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        let at = |name: &str| layers.path().join(name);
+        for name in ["lower", "upper", "work", "again"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        let copied =
+            std::process::Command::new("cp").arg("-a").arg(lower.join(".")).arg(at("lower")).status();
+        assert!(copied.unwrap().success());
+        let options =
+            ["lower", "upper", "work"].map(|name| format!("{name}dir={}", at(name).display())).join(",")
+                + ",index=on";
+
+        let shim = containerd.start("c1");
+        let mut wire = containerd.connect(&shim);
+        connect(&mut wire, TASK_V3, "c1");
+        let mut request = create_request(&containerd, "c1");
+        request.rootfs.push(Mount {
+            type_: "overlay".into(),
+            source: "overlay".into(),
+            options: options.split(',').map(str::to_owned).collect(),
+            ..Default::default()
+        });
+        wire.call::<CreateTaskResponse>(TASK_V3, "Create", &request).unwrap();
+        start(&mut wire, TASK_V3, "c1");
+        assert_eq!(again(&options, &at("again")), Err(Errno::EBUSY), "the container has it");
+        kill(&mut wire, TASK_V3, "c1");
+        assert_eq!(wait(&mut wire, TASK_V3, "c1"), 137);
+        delete(&mut wire, TASK_V3, "c1");
+        assert_eq!(again(&options, &at("again")), Ok(()), "the container has let go of it");
+        shut_down(wire, "c1");
+        containerd.delete("c1");
+        umount2(layers.path(), MntFlags::empty()).unwrap();
+        containerd.remove_bundle("c1");
+    }
+}
