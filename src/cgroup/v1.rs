@@ -35,7 +35,7 @@ pub(super) struct V1 {
     /// The exceptions in the devices controller with their default, as far as this process has set them.
     devices: Mutex<Option<(bool, Vec<DeviceRule>)>>,
     hugepages: OnceLock<Vec<String>>,
-    /// What execs enter by: kept open from the first one on.
+    /// What further processes (execs, hooks) enter by: kept open from the first one on.
     entries: OnceLock<Vec<OwnedFd>>,
 }
 

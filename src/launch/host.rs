@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 impl Host {
     /// `root` is `/`; tests have a tree of their own with proc and sys below it.
     pub fn probe(root: &Path) -> Result<Host> {
-        Host::probe_with(root, &read(&root.join("proc/self/mountinfo"))?)
+        Host::probe_with(root, read(&root.join("proc/self/mountinfo"))?.as_bytes())
     }
 
     /// With a mountinfo that has been read: on a host with many mounts that takes the kernel a while.
-    pub fn probe_with(root: &Path, mountinfo: &str) -> Result<Host> {
+    pub fn probe_with(root: &Path, mountinfo: &[u8]) -> Result<Host> {
         Ok(Host {
-            cgroups: cgroups(root, mountinfo),
+            cgroups: cgroups(root, &String::from_utf8_lossy(mountinfo)),
             last_cap: last_cap(root)?,
             page_size: page_size(),
             apparmor: apparmor(root),

@@ -9,7 +9,6 @@
 use super::exit::Exit;
 use super::freezer::Freezer;
 use super::lifecycle::{never_ran, Life, Process};
-use super::mounts::Mounts;
 use super::oom::KILLED;
 use super::record;
 use super::request::{Deleted, Event, Options, ProcessKey, ProcessState, Status};
@@ -93,7 +92,6 @@ pub(super) struct Slot {
     pub oom_suspected: bool,
     /// A Delete is at work.
     pub deleting: bool,
-    pub mounts: Mounts,
 }
 
 impl Slot {
@@ -273,7 +271,6 @@ impl Container {
                 self.oom_killed();
             }
             self.finish(&mut slot.init, None, status);
-            slot.mounts.leave();
         }
     }
 
@@ -434,16 +431,11 @@ impl Container {
         let exit = exit.wait_for(DEATH).ok_or_else(|| {
             Error::new(Kind::Deadline, "its first process did not die of SIGKILL within 10 s")
         })?;
-        let (io, mounts) = {
-            let mut slot = self.lock();
-            (slot.init.io.take(), std::mem::take(&mut slot.mounts))
-        };
+        let io = self.lock().init.io.take();
         if let Some(io) = io {
             self.drain(&io);
         }
-        let removed = self.cgroup.remove();
-        mounts.wait();
-        removed?;
+        self.cgroup.remove()?;
         hooks::poststop(launcher, self);
         self.forget();
         Ok(exit)

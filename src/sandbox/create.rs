@@ -7,7 +7,6 @@ use super::container::{Container, Records, Slot};
 use super::exit::Exit;
 use super::freezer::Freezer;
 use super::lifecycle::{never_ran, Life, Process};
-use super::mounts::Mounts;
 use super::pod::member;
 use super::record::{self, Record};
 use super::request::{Create, Event, Options};
@@ -18,7 +17,7 @@ use crate::error::{Context, Result};
 use crate::launch::Order;
 use crate::plan::{self, Host};
 use crate::seccomp::{Cache, Compiled};
-use crate::spec::{Ns, Spec};
+use crate::spec::Spec;
 use crate::stdio::Labels;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -55,7 +54,6 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
         ending: None,
         oom_suspected: false,
         deleting: false,
-        mounts: Mounts::default(),
     };
     let container = Arc::new(Container {
         id: request.id.clone(),
@@ -139,9 +137,6 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Re
     record::write(records.folder(), &record)?;
     if let Some(watch) = oom {
         sandbox.watch.oom(Arc::downgrade(container), watch);
-    }
-    if spec.namespaces.mount == Ns::New {
-        slot.mounts = Mounts::of(waiting.pid);
     }
     slot.init.pid = waiting.pid;
     slot.init.io = Some(io);

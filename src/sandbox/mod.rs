@@ -12,7 +12,6 @@ mod exit;
 mod freezer;
 mod hooks;
 mod lifecycle;
-mod mounts;
 mod oom;
 mod pod;
 pub mod record;

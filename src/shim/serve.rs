@@ -14,7 +14,6 @@ use crate::spec::resources::Resources;
 use crate::sys::event::Event;
 use crate::sys::handler::{self, SIGINT, SIGTERM, SIGUSR1};
 use crate::sys::{identity, process};
-use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -158,7 +157,8 @@ fn grpc_address(arguments: &Arguments) -> String {
 fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
     let namespace = arguments.namespace.clone();
     let host = cgroup::Host::default();
-    let mounts = mountinfo().context(|| "read(\"/proc/self/mountinfo\")")?;
+    // Once: it has a line for each mount of the host.
+    let mounts = std::fs::read("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
     let layout = Layout::probe_with(&host.proc, &mounts)?;
     let (pods_host, pods_layout) = (host.clone(), layout.clone());
     let cgroups = move |path: Option<&str>, limits: &Resources, options: &Options, id: &str| {
@@ -178,20 +178,13 @@ fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
     };
     Sandbox::new(Config {
         namespace: arguments.namespace.clone(),
-        host: Host::probe_with(Path::new("/"), &String::from_utf8_lossy(&mounts))?,
+        host: Host::probe_with(Path::new("/"), &mounts)?,
         launcher: Box::new(Real::new(Reaper::start(Strangers::Reap)?)?),
         cgroups: Box::new(cgroups),
         pod_cgroup: Box::new(pod_cgroup),
         pod_settings: Box::new(|| super::settings::read(Path::new(super::settings::FILE))),
         events: Box::new(move |event| events.push(event)),
     })
-}
-
-/// In few large reads: the kernel begins anew with each, and a file of /proc does not tell its size.
-fn mountinfo() -> std::io::Result<Vec<u8>> {
-    let mut text = Vec::with_capacity(64 << 10);
-    std::fs::File::open("/proc/self/mountinfo")?.read_to_end(&mut text)?;
-    Ok(text)
 }
 
 /// SIGUSR1: the state, into the log.

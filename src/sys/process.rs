@@ -62,9 +62,9 @@ pub fn inherited(number: i32) -> Option<OwnedFd> {
 
 /// Closes every descriptor from `first` on: what the parent process leaked into us.
 ///
-/// Call before any code of this process has opened one.
+/// Call before any code of this process has opened one there.
 pub fn close_from(first: u32) -> nix::Result<()> {
-    // SAFETY: close_range(2) takes integers; nothing in this process owns a descriptor yet (see above).
+    // SAFETY: close_range(2) takes integers; nothing in this process owns one of these descriptors (see above).
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 

@@ -6,12 +6,13 @@ use super::{check, Result};
 #[derive(Clone, Copy, Debug)]
 pub struct Mask(u64);
 
-/// `struct sigaction` as the system call takes it; all zero is SIG_DFL without flags and mask.
+/// `struct sigaction` as the system call takes it; all zero is SIG_DFL without flags and mask. Where the architecture has
+/// SA_RESTORER it has that field, too.
 #[repr(C)]
 struct Action {
     handler: usize,
     flags: libc::c_ulong,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     restorer: usize,
     mask: u64,
 }
@@ -69,7 +70,8 @@ pub fn ignored() -> Result<Ignored> {
 }
 
 /// `ignored` signals to their default action, then an empty mask: in the child of a [clone](super::clone), which has no
-/// handlers. An ignored signal would stay ignored over execve(2), and a blocked one blocked.
+/// handlers. An ignored signal would stay ignored over execve(2), and a blocked one blocked: so nothing may be ignored that
+/// was not when `ignored` was asked.
 pub fn reset(ignored: Ignored) -> Result<()> {
     for signal in all() {
         if ignored.0 & (1u64 << (signal as u32).saturating_sub(1)) != 0 {
@@ -94,7 +96,7 @@ fn disposition(signal: i32) -> Result<usize> {
     let mut action = Action {
         handler: 0,
         flags: 0,
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         restorer: 0,
         mask: 0,
     };
@@ -117,7 +119,7 @@ fn dispose(signal: i32, handler: usize) -> Result<()> {
     let action = Action {
         handler,
         flags: 0,
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         restorer: 0,
         mask: 0,
     };

@@ -1,4 +1,4 @@
-//! A container's mounts: its exit is told before they are gone, and its Delete is answered after.
+//! A container's mounts are gone when it is deleted.
 
 use crate::containerd::{Containerd, Version};
 use crate::wire::TASK_V3;
@@ -18,6 +18,24 @@ fn again(options: &str, at: &Path) -> Result<(), Errno> {
     umount2(at, MntFlags::empty())
 }
 
+/// A folder in memory: that of the bundles may be an overlayfs itself, which takes no index.
+struct Memory(tempfile::TempDir);
+
+impl Memory {
+    fn mount() -> Memory {
+        let dir = tempfile::tempdir().unwrap();
+        mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        Memory(dir)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // Also where the test has failed.
+        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+    }
+}
+
 #[test]
 fn a_snapshot_is_free_once_its_container_is_deleted() {
     for _ in 0..5 {
@@ -29,10 +47,8 @@ fn a_snapshot_is_free_once_its_container_is_deleted() {
                 .map(|n| json!({ "destination": format!("/dev/{n}"), "type": "tmpfs", "source": "tmpfs" }));
             config["mounts"].as_array_mut().unwrap().extend(many);
         });
-        let (layers, lower) = (tempfile::tempdir().unwrap(), bundle.join("rootfs"));
-        // In memory: the folder of the bundles may be an overlayfs itself, which takes no index.
-        mount(Some("tmpfs"), layers.path(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-        let at = |name: &str| layers.path().join(name);
+        let (layers, lower) = (Memory::mount(), bundle.join("rootfs"));
+        let at = |name: &str| layers.0.path().join(name);
         for name in ["lower", "upper", "work", "again"] {
             std::fs::create_dir(at(name)).unwrap();
         }
@@ -62,7 +78,6 @@ fn a_snapshot_is_free_once_its_container_is_deleted() {
         assert_eq!(again(&options, &at("again")), Ok(()), "the container has let go of it");
         shut_down(wire, "c1");
         containerd.delete("c1");
-        umount2(layers.path(), MntFlags::empty()).unwrap();
         containerd.remove_bundle("c1");
     }
 }
