@@ -9,6 +9,11 @@ use crate::sys::pipe::{self, Access};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+/// Twice the kernel's default. A program that writes 64 KiB at once fills a pipe of 64 KiB, and then writer and reader wait
+/// for each other in turn: on two processors that takes four times as long. Not more, since all pipes of root's share
+/// `pipe-user-pages-soft` (64 MiB, pipe(7)), beyond which its processes in containers get small ones.
+const ROOM: i32 = 128 << 10;
+
 /// The shim's ends of an output fifo.
 #[derive(Debug)]
 pub struct Output {
@@ -25,6 +30,8 @@ impl Output {
             pipe::reopen(found, access, true).context(|| format!("open({path:?}, {access:?})"))
         };
         let both = end(Access::Both)?;
+        // Refused at the limit: the smaller one does.
+        let _ = pipe::grow(&both, ROOM);
         let read = Some(end(Access::Read)?);
         let write = end(Access::Write)?;
         drop(both);

@@ -100,6 +100,14 @@ pub fn give_to(fd: impl AsFd, uid: u32, gid: u32) -> nix::Result<()> {
     nix::unistd::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }
 
+/// Makes room for `bytes` in a pipe or fifo that has less.
+pub fn grow(pipe: &OwnedFd, bytes: i32) -> nix::Result<()> {
+    if fcntl(pipe, FcntlArg::F_GETPIPE_SZ)? < bytes {
+        fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes))?;
+    }
+    Ok(())
+}
+
 /// Whether anybody has the read end open: a write end polls POLLERR when nobody has (pipe(7)).
 pub fn has_reader(write_end: impl AsFd) -> nix::Result<bool> {
     let mut fds = [PollFd::new(write_end.as_fd(), PollFlags::empty())];

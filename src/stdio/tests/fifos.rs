@@ -44,6 +44,18 @@ fn the_container_gets_the_fifo_itself_and_it_blocks() {
 }
 
 #[test]
+fn an_output_has_room_for_two_large_writes_and_a_larger_one_keeps_its_room() {
+    use nix::fcntl::{fcntl, FcntlArg};
+    let bench = Bench::new();
+    let request = outputs(&bench);
+    let own = File::options().read(true).write(true).open(bench.path("err")).unwrap();
+    fcntl(&own, FcntlArg::F_SETPIPE_SZ(1 << 20)).unwrap();
+    let (ends, _io) = bench.open_ends(&request);
+    assert_eq!(fcntl(&ends.stdout, FcntlArg::F_GETPIPE_SZ).unwrap(), 128 << 10);
+    assert_eq!(fcntl(&ends.stderr, FcntlArg::F_GETPIPE_SZ).unwrap(), 1 << 20);
+}
+
+#[test]
 fn a_reader_that_never_comes_holds_nobody_up() {
     let bench = Bench::new();
     let started = Instant::now();
