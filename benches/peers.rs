@@ -61,11 +61,11 @@ type Work = fn(&mut Rows, &Run);
 /// The name of each kind of work on the command line, and who does it.
 const GROUPS: &[(&str, Work)] = &[
     ("task", task::run),
+    ("probes", probes::run),
     ("ctr", ctr::run),
     ("pods", pods::run),
     ("growth", growth::run),
     ("burst", burst::run),
-    ("probes", probes::run),
     ("stdout", stdout::run),
     ("stats", stats::run),
     ("idle", idle::run),

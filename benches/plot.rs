@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::peer::Peer;
 use crate::samples::Rows;
 
-const LEFT: f64 = 330.0;
+const LEFT: f64 = 560.0;
 const WIDTH: f64 = 420.0;
 const LINE: f64 = 20.0;
 /// The scale's ends.
