@@ -65,8 +65,8 @@ fn shared(suite: Suite, mode: Mode) -> MutexGuard<'static, Option<Node>> {
 impl Node {
     /// containerd 1.7 makes empty folders where the files of a pod would be, and removes them when it starts again.
     fn remove_orphans(&self) {
-        for place in ["root", "state"] {
-            let all = self.containerd.dir(place).join("io.containerd.grpc.v1.cri/sandboxes");
+        for place in [self.containerd.dir("root"), self.machine().state()] {
+            let all = place.join("io.containerd.grpc.v1.cri/sandboxes");
             for pod in std::fs::read_dir(all).into_iter().flatten().flatten() {
                 // What is no empty folder stays, and fails the case.
                 for name in ["hosts", "resolv.conf", "shm"] {
