@@ -40,6 +40,16 @@ pub(super) struct V1 {
 }
 
 impl V1 {
+    fn of(host: &Host, places: Vec<Place>) -> V1 {
+        V1 {
+            host: host.clone(),
+            places,
+            devices: Mutex::new(None),
+            hugepages: OnceLock::new(),
+            entries: OnceLock::new(),
+        }
+    }
+
     /// `adopted`: systemd has made (a part of) it, and a process of ours is in it.
     pub(super) fn create(
         host: &Host,
@@ -70,13 +80,7 @@ impl V1 {
             let at = Member { mount: hierarchy.mount.clone(), below, names: hierarchy.names.clone() };
             places.push(Place { at, dir });
         }
-        let cgroup = V1 {
-            host: host.clone(),
-            places,
-            devices: Mutex::new(None),
-            hugepages: OnceLock::new(),
-            entries: OnceLock::new(),
-        };
+        let cgroup = V1::of(host, places);
         cgroup.apply(resources, all_fresh)?;
         let rules = resources.devices.as_deref().unwrap_or_default();
         cgroup.apply_devices(rules, "linux.resources.devices")?;
@@ -92,13 +96,7 @@ impl V1 {
                 places.push(Place { at: at.clone(), dir });
             }
         }
-        Ok(V1 {
-            host: host.clone(),
-            places,
-            devices: Mutex::new(None),
-            hugepages: OnceLock::new(),
-            entries: OnceLock::new(),
-        })
+        Ok(V1::of(host, places))
     }
 
     fn dir(&self, controller: &str) -> Option<&Dir> {

@@ -31,7 +31,8 @@ pub struct Child {
 ///
 /// `child` must do system calls only: the copy of the memory was taken while other threads ran, so that any lock
 /// (malloc's first) may be held for ever there. The type says that it never returns; a panic in it ends the process.
-/// Signals should be blocked around this call; the child has none of this process's handlers, but may ignore what it ignores.
+/// Signals should be blocked around this call; the child has none of this process's handlers, but may ignore what it
+/// ignores.
 ///
 /// A kernel or a seccomp profile without clone3(2) gives ENOSYS where `cgroup` is given, and a threaded cgroup gives
 /// EOPNOTSUPP: nothing has run then, and the child of a call without `cgroup` may enter it by itself.

@@ -17,6 +17,18 @@ struct Action {
     mask: u64,
 }
 
+impl Action {
+    fn of(handler: usize) -> Self {
+        Action {
+            handler,
+            flags: 0,
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            restorer: 0,
+            mask: 0,
+        }
+    }
+}
+
 /// Blocks every signal in the calling thread, also those that glibc keeps for itself; returns the mask to
 /// [`restore`].
 pub fn block_all() -> Result<Mask> {
@@ -93,13 +105,7 @@ pub fn leave_children_to_the_kernel() -> Result<()> {
 }
 
 fn disposition(signal: i32) -> Result<usize> {
-    let mut action = Action {
-        handler: 0,
-        flags: 0,
-        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-        restorer: 0,
-        mask: 0,
-    };
+    let mut action = Action::of(libc::SIG_DFL);
     let none = core::ptr::null::<Action>();
     // SAFETY: the kernel is given nothing to read, and writes one `Action` (its own layout) with a set of 8 bytes.
     let answer = unsafe {
@@ -116,13 +122,7 @@ fn disposition(signal: i32) -> Result<usize> {
 
 /// `handler` is SIG_DFL or SIG_IGN.
 fn dispose(signal: i32, handler: usize) -> Result<()> {
-    let action = Action {
-        handler,
-        flags: 0,
-        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-        restorer: 0,
-        mask: 0,
-    };
+    let action = Action::of(handler);
     let none = core::ptr::null_mut::<Action>();
     // SAFETY: the kernel reads one `Action` (its own layout, not libc's) with a set of 8 bytes, and is given
     // nowhere to write. No handler is installed.
