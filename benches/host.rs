@@ -44,20 +44,8 @@ impl Host {
         Host { peer, node, handler: mode.handler(), empty }
     }
 
-    /// What a kubelet says of a plain pod.
     pub fn config(&self, name: &str) -> Value {
-        let machine = self.node.machine();
-        json!({
-            "metadata": { "name": name, "namespace": "bench", "uid": name },
-            "hostname": name,
-            "log_directory": machine.dir.join("logs").join(name),
-            "linux": {
-                "cgroup_parent": format!("/{}/{name}", machine.mark),
-                "security_context": {
-                    "namespace_options": { "network": "POD", "pid": "CONTAINER", "ipc": "POD" },
-                },
-            },
-        })
+        self.node.plain_pod(name)
     }
 
     /// RunPodSandbox, in a cgroup that is there.

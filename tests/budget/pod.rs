@@ -5,12 +5,7 @@ use crate::life::{containerd, give_up};
 use crate::wire::{Wire, SANDBOX, TASK_V3};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::sandbox_api::*;
-use protobuf::well_known_types::any::Any;
-use protobuf::{Message, MessageField};
 use serde_json::json;
-use shoal::service::protos::pod::{
-    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
-};
 use std::path::PathBuf;
 
 const POD: &str = "s1";
@@ -40,7 +35,7 @@ impl Pod {
         let request = CreateSandboxRequest {
             sandbox_id: POD.into(),
             bundle_path: bundle.to_str().unwrap().into(),
-            options: Some(options(&containerd)).into(),
+            options: Some(containerd.pod_options()).into(),
             ..Default::default()
         };
         wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &request).unwrap();
@@ -78,22 +73,6 @@ impl Drop for Pod {
             give_up(&self.containerd, self.server, POD, &self.containerd.pod_bundle(POD));
         }
     }
-}
-
-/// As the kubelet writes it for a pod that shares no pid namespace.
-fn options(containerd: &Containerd) -> Any {
-    let namespaces = NamespaceOption { pid: NamespaceMode::CONTAINER.into(), ..Default::default() };
-    let namespace_options = MessageField::some(namespaces);
-    let context = LinuxSandboxSecurityContext { namespace_options, ..Default::default() };
-    let linux = LinuxPodSandboxConfig {
-        security_context: MessageField::some(context),
-        cgroup_parent: format!("/{}/pod", containerd.namespace),
-        ..Default::default()
-    };
-    let config =
-        PodSandboxConfig { hostname: "web-0".into(), linux: MessageField::some(linux), ..Default::default() };
-    let value = config.write_to_bytes().unwrap();
-    Any { type_url: "runtime.v1.PodSandboxConfig".into(), value, ..Default::default() }
 }
 
 /// The bundle of the container.

@@ -39,22 +39,8 @@ pub fn demo() {
     }
 }
 
-fn config(node: &Node, name: &str) -> Value {
-    let machine = node.machine();
-    let namespaces = json!({ "network": "POD", "pid": "CONTAINER", "ipc": "POD" });
-    json!({
-        "metadata": { "name": name, "namespace": "demo", "uid": name },
-        "hostname": name,
-        "log_directory": machine.dir.join("logs").join(name),
-        "linux": {
-            "cgroup_parent": format!("/{}/{name}", machine.mark),
-            "security_context": { "namespace_options": namespaces },
-        },
-    })
-}
-
 fn run(node: &Node, mode: Mode, name: &str) -> Pod {
-    Pod::run(node.client(), mode.handler(), config(node, name))
+    Pod::run(node.client(), mode.handler(), node.plain_pod(name))
         .unwrap_or_else(|e| panic!("RunPodSandbox: {e:?}"))
 }
 

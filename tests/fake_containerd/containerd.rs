@@ -6,8 +6,11 @@ use crate::wire::Wire;
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, Extension};
 use protobuf::well_known_types::any::Any;
-use protobuf::Message;
+use protobuf::{Message, MessageField};
 use serde_json::{json, Value};
+use shoal::service::protos::pod::{
+    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
+};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -121,6 +124,27 @@ impl Containerd {
                 hierarchies.filter(|path| !path.is_symlink()).map(|path| path.join(&below)).collect()
             }
         }
+    }
+
+    /// As the kubelet writes it for a pod that shares no pid namespace.
+    pub fn pod_options(&self) -> Any {
+        let options = NamespaceOption { pid: NamespaceMode::CONTAINER.into(), ..Default::default() };
+        let security_context = LinuxSandboxSecurityContext {
+            namespace_options: MessageField::some(options),
+            ..Default::default()
+        };
+        let linux = LinuxPodSandboxConfig {
+            security_context: MessageField::some(security_context),
+            cgroup_parent: format!("/{}/pod", self.namespace),
+            ..Default::default()
+        };
+        let config = PodSandboxConfig {
+            hostname: "web-0".into(),
+            linux: MessageField::some(linux),
+            ..Default::default()
+        };
+        let value = config.write_to_bytes().unwrap();
+        Any { type_url: "runtime.v1.PodSandboxConfig".into(), value, ..Default::default() }
     }
 
     /// Makes the bundle of a sandbox, with a config.json where the client is ctr.

@@ -6,31 +6,16 @@ use crate::{connect, create, delete, kill, kill_process, service_of, start};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::sandbox_api::*;
 use protobuf::well_known_types::any::Any;
-use protobuf::{Message, MessageField};
 use serde_json::{json, Value};
-use shoal::service::protos::pod::{
-    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
-};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// As the kubelet writes it for a pod that shares no pid namespace, whose cgroup it has made.
+/// The pod's configuration; its cgroup is made, as a kubelet makes it.
 fn options(containerd: &Containerd) -> Any {
     for folder in containerd.pod_cgroups() {
         std::fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{folder:?}: {e}"));
     }
-    let options = NamespaceOption { pid: NamespaceMode::CONTAINER.into(), ..Default::default() };
-    let security_context =
-        LinuxSandboxSecurityContext { namespace_options: MessageField::some(options), ..Default::default() };
-    let linux = LinuxPodSandboxConfig {
-        security_context: MessageField::some(security_context),
-        cgroup_parent: format!("/{}/pod", containerd.namespace),
-        ..Default::default()
-    };
-    let config =
-        PodSandboxConfig { hostname: "web-0".into(), linux: MessageField::some(linux), ..Default::default() };
-    let value = config.write_to_bytes().unwrap();
-    Any { type_url: "runtime.v1.PodSandboxConfig".into(), value, ..Default::default() }
+    containerd.pod_options()
 }
 
 /// A field 1 with the id is what most of these requests are.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{json, Value};
 
 use super::client::Client;
 use crate::testbed::{
@@ -98,6 +98,21 @@ impl Node {
             (seen(IMAGE) && seen(PAUSE)).then_some(())
         });
         node
+    }
+
+    /// What a kubelet says of a pod that asks for nothing.
+    pub fn plain_pod(&self, name: &str) -> Value {
+        let machine = self.machine();
+        let namespaces = json!({ "network": "POD", "pid": "CONTAINER", "ipc": "POD" });
+        json!({
+            "metadata": { "name": name, "namespace": "plain", "uid": name },
+            "hostname": name,
+            "log_directory": machine.dir.join("logs").join(name),
+            "linux": {
+                "cgroup_parent": format!("/{}/{name}", machine.mark),
+                "security_context": { "namespace_options": namespaces },
+            },
+        })
     }
 
     pub fn client(&self) -> Client {
