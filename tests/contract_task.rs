@@ -43,9 +43,11 @@ fn an_exec_that_is_born_after_the_containers_end_is_killed_too() {
     world.wire.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGTERM, false)).unwrap();
     world.until(|stage| stage.kills.load(Ordering::SeqCst) > 0);
     world.stage.hold.store(false, Ordering::SeqCst);
-    decode::<StartResponse>(other.next().unwrap().1).unwrap();
-    assert_eq!(world.wait("c1", "e1").exit_status, 137);
+    let refused = decode::<StartResponse>(other.next().unwrap().1).unwrap_err();
+    assert!(refused.1.contains("killed while it was made"), "{refused:?}");
+    assert_eq!(world.wait("c1", "e1").exit_status, 255);
     assert_eq!(world.wait("c1", "").exit_status, 143);
+    world.until(|stage| stage.pids().is_empty());
 }
 
 #[test]

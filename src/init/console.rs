@@ -41,13 +41,13 @@ pub(super) fn open(
     Ok(master)
 }
 
-/// The slave becomes 0, 1 and 2, and the terminal of the session.
+/// The slave becomes 0, 1 and 2.
 pub(super) fn become_standard(registers: &mut Registers<'_>) -> Result<()> {
     let slave = registers.terminal.as_ref().ok_or(Errno::EBADF)?.as_fd();
     for number in 0..3 {
         fd::install(slave, number)?;
     }
-    console::control(slave)
+    Ok(())
 }
 
 pub(super) fn streams(lent: &Lent<'_>, uid: u32) -> Result<()> {

@@ -6,6 +6,9 @@ use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
 
+/// So much of the file is read, in chunks of 4 KiB: the image decides how long it is.
+const CHUNKS: u32 = 256;
+
 /// Longer directories are not believed.
 const ROOM: usize = 512;
 const PREFIX: &[u8] = b"HOME=";
@@ -47,7 +50,7 @@ fn scan(uid: u32, home: &mut Home) -> Result<()> {
     let mut line = [0u8; 1024];
     let mut length = 0usize;
     let mut chunk = [0u8; 4096];
-    loop {
+    for _ in 0..CHUNKS {
         let read = fd::read(file.as_fd(), &mut chunk)?;
         let Some(bytes) = chunk.get(..read) else { return Ok(()) };
         for byte in bytes {
@@ -72,6 +75,7 @@ fn scan(uid: u32, home: &mut Home) -> Result<()> {
             return Ok(());
         }
     }
+    Ok(())
 }
 
 /// The sixth field of a passwd(5) line whose third is `uid`.

@@ -9,13 +9,13 @@
 //!
 //! | it sends | it means |
 //! | --- | --- |
-//! | step, 0 | it waits at this step (`Hooks`, `Sibling` or `Gate`) for one byte |
+//! | step, 0 | it waits at this step (`Hooks` or `Gate`) for one byte |
 //! | step, 0, a descriptor | the master of the terminal that this step (`Console`) has made |
-//! | a pid, a pidfd (on a socket of their own) | this process (`Sibling`) goes on in the sender's stead |
-//! | step, errno | this step failed; it has ended |
-//! | nothing, end of file | the program runs |
+//! | nothing, end of file | it has ended, or its program runs |
 //!
-//! and end of file on its own side means that the shim gave the launch up: it ends.
+//! and end of file on its own side means that the shim gave the launch up: it ends. What failed, how far it has come and
+//! who goes on in its stead is on the [`Board`], which takes no system call. From `Step::Bare` on it is `sys::last` that
+//! acts: nothing of this module, or of the shim's memory, is left by then.
 #![no_implicit_prelude]
 #![deny(
     clippy::disallowed_macros,
@@ -31,8 +31,10 @@
 use crate::plan::step::{Slot, Step};
 use crate::plan::Field;
 use crate::sys;
-use crate::sys::exec::Arguments;
+use crate::sys::board::Board;
 use crate::sys::fd::{AsRawFd, BorrowedFd, RawFd};
+use crate::sys::last::Prepared;
+use crate::sys::seccomp::Filter;
 use ::core::prelude::rust_2021::*;
 
 mod console;
@@ -42,6 +44,7 @@ mod home;
 mod masks;
 mod mounts;
 mod nodes;
+mod outpost;
 mod perform;
 mod privileges;
 mod program;
@@ -57,7 +60,7 @@ pub struct Report {
 
 impl Report {
     /// Stands for what comes before the first step.
-    pub const BEFORE: u32 = u32::MAX;
+    pub const BEFORE: u32 = u32::MAX >> 1;
     pub const SIZE: usize = 8;
 
     pub fn to_bytes(self) -> [u8; Self::SIZE] {
@@ -80,6 +83,17 @@ pub struct Opened<'a> {
     pub directory: bool,
 }
 
+/// What a process is given that is born into a joined pid namespace for one call: see `outpost`.
+#[derive(Clone, Copy, Debug)]
+pub struct Outpost<'a> {
+    pub last: &'a Prepared,
+    pub board: &'a Board,
+    /// Where its answer comes.
+    pub answers: BorrowedFd<'a>,
+    /// Its gate.
+    pub gate: BorrowedFd<'a>,
+}
+
 /// All that the child is given; prepared before the clone. Every descriptor is above 2.
 #[derive(Debug)]
 pub struct Lent<'a> {
@@ -87,20 +101,33 @@ pub struct Lent<'a> {
     /// Every descriptor below, sorted: all others are closed.
     pub keep: &'a [RawFd],
     pub gate: BorrowedFd<'a>,
-    /// Where a plan has a `Sibling`: how its pid and pidfd come to the shim.
-    pub birth: Option<BorrowedFd<'a>>,
     pub ends: Option<[BorrowedFd<'a>; 3]>,
     pub opened: &'a [Opened<'a>],
     /// The directory of the container's cgroup, for a plan that gives it away.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// `cgroup.procs` files to enter by.
     pub cgroups: &'a [BorrowedFd<'a>],
-    pub arguments: &'a Arguments<'a>,
+    pub board: &'a Board,
+    /// What `Bare` leaves.
+    pub last: Option<&'a Prepared>,
+    /// For the kernels that make a procfs of their own pid namespace only.
+    pub outpost: Option<Outpost<'a>>,
+    /// It is the parent of orphans then.
+    pub reaps: bool,
+    /// In the place of the plan's: the same with this launch's key.
+    pub filter: Option<&'a Filter>,
     /// What the shim ignores.
     pub ignored: sys::signal::Ignored,
 }
 
 impl<'a> Lent<'a> {
+    fn namespace(&self, slot: Option<Slot>) -> sys::Result<Option<BorrowedFd<'a>>> {
+        match slot {
+            Some(slot) => self.slot(slot).map(|opened| Some(opened.fd)),
+            None => Ok(None),
+        }
+    }
+
     fn slot(&self, slot: Slot) -> sys::Result<Opened<'a>> {
         self.opened.get(usize::from(slot.0)).copied().ok_or(sys::Errno::EBADF)
     }
@@ -113,15 +140,15 @@ pub const FAILED: i32 = 1;
 pub fn run(lent: &Lent<'_>) -> ! {
     let mut step = Report::BEFORE;
     // First of all: what the shim and its other containers have open is none of this process's business.
-    let walked = sys::fd::close_all_but(lent.keep).and_then(|()| walk(lent, 0, &mut step));
+    let begun = sys::fd::close_all_but(lent.keep).and_then(|()| sys::rseq::leave());
+    let walked = begun.and_then(|()| walk(lent, 0, &mut step));
     fail(lent, step, walked)
 }
 
 /// The process that was born at the step before `first`, with all that its parent had.
-fn run_sibling(lent: &Lent<'_>, birth: BorrowedFd<'_>, first: u32) -> ! {
+fn run_sibling(lent: &Lent<'_>, first: u32) -> ! {
     let mut step = Report::BEFORE;
-    // The shim waits for its end of file.
-    let walked = sys::fd::close_lent(birth).and_then(|()| walk(lent, first, &mut step));
+    let walked = walk(lent, first, &mut step);
     fail(lent, step, walked)
 }
 
@@ -130,9 +157,7 @@ fn fail(lent: &Lent<'_>, step: u32, walked: sys::Result<()>) -> ! {
         Ok(()) => sys::Errno::ENOEXEC,
         Err(errno) => errno,
     };
-    let report = Report { step, errno: errno as i32 };
-    // Nobody is left to tell where this fails.
-    let _ = sys::fd::write(lent.gate, &report.to_bytes());
+    lent.board.fail(step, errno as i32);
     sys::exec::exit(FAILED)
 }
 
@@ -156,6 +181,7 @@ fn walk(lent: &Lent<'_>, first: u32, step: &mut u32) -> sys::Result<()> {
     let mut registers = registers::Registers::new();
     for (number, (act, _)) in (0u32..).zip(lent.steps).skip(first as usize) {
         *step = number;
+        lent.board.at(number);
         perform::perform(act, number, lent, &mut registers)?;
     }
     *step = step.saturating_add(1);

@@ -2,7 +2,7 @@
 //! all, before it is attached to a target that was opened inside of the root (CVE-2021-30465).
 
 use super::registers::Registers;
-use super::{copy, Opened};
+use super::{copy, outpost, Lent, Opened};
 use crate::plan::step::{Attributes, FsOption, Propagation, RootPath};
 use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::mount::{self, Change, Filesystem};
@@ -14,14 +14,37 @@ use ::libc;
 
 const DIRECTORY: Missing = Missing::Directory(0o755);
 
-/// A procfs that no path leads to: what is written below it arrives (CVE-2025-52881).
-pub(super) fn private_procfs() -> Result<OwnedFd> {
-    let hardened = mount::ATTR_NOSUID | mount::ATTR_NODEV | mount::ATTR_NOEXEC;
-    let procfs = Filesystem::open(c"proc")?.mount(hardened)?;
-    if fd::filesystem(procfs.as_fd())? != mount::PROC_SUPER_MAGIC {
-        return Err(Errno::EXDEV);
+/// A procfs of the pid namespace in `pids`, which this process is not in; else of its own.
+fn procfs(
+    lent: &Lent<'_>,
+    registers: &mut Registers<'_>,
+    pids: Option<BorrowedFd<'_>>,
+) -> Result<Filesystem> {
+    let procfs = Filesystem::open(c"proc")?;
+    let Some(pids) = pids else { return Ok(procfs) };
+    match procfs.lend(c"pidns", pids) {
+        // Before 6.17.
+        Err(Errno::EINVAL) => outpost::procfs(lent, registers, pids),
+        answer => answer.map(|()| procfs),
     }
-    Ok(procfs)
+}
+
+/// Whoever was asked for it may have sent something else.
+fn checked(procfs: OwnedFd) -> Result<OwnedFd> {
+    match fd::filesystem(procfs.as_fd())? {
+        mount::PROC_SUPER_MAGIC => Ok(procfs),
+        _ => Err(Errno::EXDEV),
+    }
+}
+
+/// A procfs that no path leads to: what is written below it arrives (CVE-2025-52881).
+pub(super) fn private_procfs(
+    lent: &Lent<'_>,
+    registers: &mut Registers<'_>,
+    pids: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd> {
+    let hardened = mount::ATTR_NOSUID | mount::ATTR_NODEV | mount::ATTR_NOEXEC;
+    checked(procfs(lent, registers, pids)?.mount(hardened)?)
 }
 
 pub(super) fn sysctl(registers: &mut Registers<'_>, name: &CStr, value: &CStr) -> Result<()> {
@@ -31,13 +54,19 @@ pub(super) fn sysctl(registers: &mut Registers<'_>, name: &CStr, value: &CStr) -
     fd::write(file.as_fd(), value.to_bytes()).map(drop)
 }
 
+/// With `pids` it is a procfs.
 pub(super) fn filesystem(
-    fstype: &CStr,
+    lent: &Lent<'_>,
+    registers: &mut Registers<'_>,
+    (fstype, pids): (&CStr, Option<BorrowedFd<'_>>),
     source: &CStr,
     options: &[FsOption],
     attributes: u64,
 ) -> Result<OwnedFd> {
-    let filesystem = Filesystem::open(fstype)?;
+    let filesystem = match pids {
+        Some(_) => procfs(lent, registers, pids)?,
+        None => Filesystem::open(fstype)?,
+    };
     if !source.is_empty() {
         filesystem.set(c"source", source)?;
     }
@@ -47,7 +76,11 @@ pub(super) fn filesystem(
             FsOption::Value(key, value) => filesystem.set(key, value)?,
         }
     }
-    filesystem.mount(attributes)
+    let mounted = filesystem.mount(attributes)?;
+    match pids {
+        Some(_) => checked(mounted),
+        None => Ok(mounted),
+    }
 }
 
 /// Where masked and read-only paths expect the kernel's own filesystems.

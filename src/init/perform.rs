@@ -79,15 +79,27 @@ pub(super) fn perform<'a>(
                 sys::mount::change(root.as_fd(), private, false)?;
             }
             registers.set_root(root);
+            registers.root_path = Some(target);
             Ok(())
         }
-        Step::OpenProc => {
-            registers.procfs = Some(mounts::private_procfs()?);
+        Step::OpenProc { pids } => {
+            registers.procfs = Some(mounts::private_procfs(lent, registers, lent.namespace(*pids)?)?);
             Ok(())
         }
         Step::Sysctl { name, value } => mounts::sysctl(registers, name, value),
-        Step::MountFs { fstype, source, options, attributes, target, propagation, inherit_mode, copy_up } => {
-            let tree = mounts::filesystem(fstype, source, options, *attributes)?;
+        Step::MountFs {
+            fstype,
+            source,
+            options,
+            attributes,
+            target,
+            propagation,
+            inherit_mode,
+            copy_up,
+            pids,
+        } => {
+            let pids = lent.namespace(*pids)?;
+            let tree = mounts::filesystem(lent, registers, (fstype, pids), source, options, *attributes)?;
             let covers = mounts::Covers { inherit_mode: *inherit_mode, copy_up: *copy_up };
             mounts::attach_filesystem(registers.root()?, tree, target, *propagation, covers)
         }
@@ -127,7 +139,6 @@ pub(super) fn perform<'a>(
         Step::Hostname(name) => sys::identity::set_hostname(name.to_bytes()),
         Step::Domainname(name) => sys::identity::set_domainname(name.to_bytes()),
 
-        Step::SetSid => sys::identity::set_sid(),
         Step::Terminal => console::become_standard(registers),
         Step::Stdio { uid } => console::streams(lent, *uid),
         Step::Keyring { name, search } => match sys::keyring::join_session(name, *search) {
@@ -152,8 +163,11 @@ pub(super) fn perform<'a>(
             fd::write(file.as_fd(), value.to_bytes()).map(drop)
         }
 
+        Step::Aim { slot } => sys::namespace::join(lent.slot(*slot)?.fd, libc::CLONE_NEWPID as u64),
         Step::NoNewPrivs => sys::identity::no_new_privs(),
-        Step::SeccompEarly(filter) | Step::Seccomp(filter) => sys::seccomp::load(filter),
+        Step::SeccompEarly(filter) | Step::Seccomp(filter) => {
+            sys::seccomp::load(lent.filter.unwrap_or(filter))
+        }
         Step::BoundingSet { keep, last } => privileges::bounding_set(*keep, *last),
         Step::SetGroups(groups) => sys::identity::set_groups(groups),
         Step::SetIds { uid, gid } => privileges::set_ids(*uid, *gid),
@@ -165,17 +179,19 @@ pub(super) fn perform<'a>(
             registers.program = Some(program::find(candidates)?);
             Ok(())
         }
-        Step::Gate => super::rendezvous(lent, number),
-        Step::Reap => {
-            sys::signal::leave_children_to_the_kernel()?;
-            // The gate too: that tells the shim that it has come so far.
-            sys::fd::close_all()?;
-            sys::idle::for_ever()
-        }
-        Step::Exec { .. } => {
-            let program = registers.program.ok_or(Errno::ENOENT)?;
+        Step::Bare => {
+            if lent.reaps {
+                sys::signal::leave_children_to_the_kernel()?;
+            }
+            let last = lent.last.ok_or(Errno::ENOEXEC)?;
             let home = registers.home.as_ref().map(|home| home.as_c_str());
-            Err(lent.arguments.execve(program, home))
+            match last.enter(registers.program, home)? {}
+        }
+        // Of a pod whose namespaces are all that is wanted: nobody sees the process.
+        Step::Gate => super::rendezvous(lent, number),
+        // Behind `Bare` they are acts of `sys::last`.
+        Step::Birth | Step::SetSid | Step::ControlTerminal | Step::Reap | Step::Exec { .. } => {
+            Err(Errno::ENOEXEC)
         }
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Covers {
 
 pub(super) struct Registers<'a> {
     root: Option<OwnedFd>,
+    /// By which it was opened, in the mount namespace.
+    pub(super) root_path: Option<&'a CStr>,
     /// The directory of the last node or link that was made, by its path: mostly `dev`, for a dozen of them.
     parent: Option<(&'a [u8], OwnedFd)>,
     pub(super) procfs: Option<OwnedFd>,
@@ -36,6 +38,7 @@ impl<'a> Registers<'a> {
     pub(super) fn new() -> Self {
         Registers {
             root: None,
+            root_path: None,
             parent: None,
             procfs: None,
             terminal: None,

@@ -22,6 +22,12 @@ enum Words {
         call: String,
         field: Field,
     },
+    /// The same where this errno says that nobody can be born in the pid namespace any more.
+    Pids {
+        call: String,
+        field: Field,
+        gone: i32,
+    },
     /// The look-up of `argv[0]`.
     Find {
         name: String,
@@ -34,10 +40,33 @@ enum Words {
     },
 }
 
-/// The sentences for the steps after the gate.
-pub(super) fn after_gate(plan: &Plan) -> Vec<Sentence> {
-    let gate = plan.steps.iter().position(|(step, _)| matches!(step, Step::Gate)).unwrap_or(plan.steps.len());
-    (gate + 1..plan.steps.len()).filter_map(|step| sentence(plan, step as u32)).collect()
+/// The sentences for the steps of a process that may have been seen: they can fail the start.
+pub(super) fn behind_bare(plan: &Plan) -> Vec<Sentence> {
+    let bare = plan.steps.iter().position(|(step, _)| matches!(step, Step::Bare)).unwrap_or(plan.steps.len());
+    (bare..plan.steps.len()).filter_map(|step| sentence(plan, step as u32)).collect()
+}
+
+/// The time is over, and this is the step that it was at.
+pub(super) fn late(plan: &Plan, number: u32) -> Error {
+    let at = match plan.steps.get(number as usize) {
+        Some((step, field)) if !field.is_empty() => {
+            format!("{field}: step {}/{}: {step}", u64::from(number) + 1, plan.steps.len())
+        }
+        Some((step, _)) => format!("step {}/{}: {step}", u64::from(number) + 1, plan.steps.len()),
+        None => "before the first step".to_owned(),
+    };
+    Error::new(Kind::Deadline, format!("{at}: not done within the time limit: the process was killed"))
+}
+
+/// The time is over for a process that had nothing left to do but to become its program.
+pub(super) fn not_executed(later: &[Sentence]) -> Error {
+    let program = later.iter().find_map(|sentence| match &sentence.words {
+        Words::Exec { name } => Some(name.as_str()),
+        _ => None,
+    });
+    let what = program.unwrap_or("the program");
+    let text = format!("exec {what}: execve(2) not done within the time limit: the process was killed");
+    Error::new(Kind::Deadline, text)
 }
 
 /// What the child's report means.
@@ -51,16 +80,28 @@ pub(super) fn error(plan: &Plan, report: Report) -> Error {
 
 fn sentence(plan: &Plan, number: u32) -> Option<Sentence> {
     let (step, field) = plan.steps.get(number as usize)?;
+    let pids = libc::CLONE_NEWPID as u64;
     let words = match step {
+        Step::SetNs { flags, .. } if flags & pids != 0 => {
+            Words::Pids { call: call(plan, step, number), field: field.clone(), gone: libc::ESRCH }
+        }
+        Step::Aim { .. } => {
+            Words::Pids { call: call(plan, step, number), field: field.clone(), gone: libc::ESRCH }
+        }
+        // pid_namespaces(7): no process can be born where the first one has ended; clone(2) says ENOMEM then.
+        Step::Birth => {
+            Words::Pids { call: call(plan, step, number), field: field.clone(), gone: libc::ENOMEM }
+        }
         Step::FindProgram { name, .. } => Words::Find { name: name.to_string_lossy().into() },
         Step::Exec { .. } => Words::Exec { name: program(plan) },
         Step::Workdir { path, .. } => Words::Workdir { path: path.to_string_lossy().into() },
-        step => Words::Step {
-            call: format!("step {}/{}: {step}", u64::from(number) + 1, plan.steps.len()),
-            field: field.clone(),
-        },
+        step => Words::Step { call: call(plan, step, number), field: field.clone() },
     };
     Some(Sentence { step: number, words })
+}
+
+fn call(plan: &Plan, step: &Step, number: u32) -> String {
+    format!("step {}/{}: {step}", u64::from(number) + 1, plan.steps.len())
 }
 
 fn program(plan: &Plan) -> String {
@@ -82,7 +123,16 @@ impl Sentence {
                     error.context(field.clone())
                 }
             }
+            Words::Pids { gone, .. } if *gone == errno => {
+                Error::system("the first process of the pid namespace has ended", errno)
+                    .with_kind(Kind::State)
+            }
+            Words::Pids { call, field, .. } => Error::system(call.clone(), errno).context(field.clone()),
             Words::Find { name } => find(name, errno),
+            Words::Exec { name } if errno == 0 => Error::new(
+                Kind::System,
+                format!("exec {name}: the seccomp profile answers for execve(2), and nothing was executed"),
+            ),
             Words::Exec { name } => Error::system(format!("exec {name}"), errno),
             Words::Workdir { path } if errno == libc::EXDEV => Error::new(
                 Kind::Denied,

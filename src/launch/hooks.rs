@@ -3,7 +3,7 @@
 //! A hook has the state on its standard input, only the environment that the spec gives it (inherited variables
 //! from an image were CVE-2025-23266), no descriptor of the shim's, and a time limit where the spec has one.
 
-use super::{ExitStatus, Launcher, Order};
+use super::{after, ExitStatus, Launcher, Leash, Order};
 use crate::cgroup::Entry;
 use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::plan::{Open, Plan, Slot, Step};
@@ -34,33 +34,36 @@ pub enum Place<'a> {
     /// On the host: prestart, createRuntime, poststart, poststop.
     Host,
     /// In the container's namespaces, while its root is still the host's: createContainer.
-    Namespaces(BorrowedFd<'a>),
+    /// `alone`: nobody but the container's process is in its pid namespace, which the hook joins then.
+    Namespaces { init: BorrowedFd<'a>, alone: bool },
     /// In the container: startContainer. The program is a file of the image, so it has no more rights than the
     /// container's program: it is compiled as an exec is, and so are its cgroup, ids, capabilities and filter.
     Container(BorrowedFd<'a>, Compile<'a>),
 }
 
 /// Runs `hook` to its end. `field` is where it is in the spec, e.g. `hooks.createRuntime[0]`; `state` is the JSON of
-/// the container's state (runtime.md, "State").
+/// the container's state (runtime.md, "State"). It ends with the `leash`, whatever limit it has itself.
 pub fn run(
     launcher: &dyn Launcher,
+    leash: &Leash,
     hook: &Hook,
     field: &str,
     state: &[u8],
     bundle: &Path,
     place: Place<'_>,
 ) -> Result<()> {
-    attempt(launcher, hook, state, bundle, place).context(|| format!("{field} {:?}", hook.path))
+    attempt(launcher, leash, hook, state, bundle, place).context(|| format!("{field} {:?}", hook.path))
 }
 
 fn attempt(
     launcher: &dyn Launcher,
+    leash: &Leash,
     hook: &Hook,
     state: &[u8],
     bundle: &Path,
     place: Place<'_>,
 ) -> Result<()> {
-    let deadline = hook.timeout.map(|limit| Instant::now() + limit);
+    let deadline = hook.timeout.map_or(leash.deadline, |limit| after(limit).min(leash.deadline));
     let (errors, errors_end) = pipe::pipe().context(|| "pipe")?;
     let ends = Ends {
         stdin: memory::file(c"state", state).context(|| "memfd_create(state)")?,
@@ -68,8 +71,8 @@ fn attempt(
         stderr: errors_end,
     };
     let (plan, entry, init) = match place {
-        Place::Host => (plan(hook, bundle, false)?, Entry::default(), None),
-        Place::Namespaces(init) => (plan(hook, bundle, true)?, Entry::default(), Some(init)),
+        Place::Host => (plan(hook, bundle, None)?, Entry::default(), None),
+        Place::Namespaces { init, alone } => (plan(hook, bundle, Some(alone))?, Entry::default(), Some(init)),
         Place::Container(init, compile) => {
             let (plan, entry) = compile(hook)?;
             (plan, entry, Some(init))
@@ -82,13 +85,15 @@ fn attempt(
         entry,
         init,
         hooks: &mut |_, _| Ok(()),
+        leash,
         on_exit: Box::new(move |status| {
             let _ = tell.send(status);
         }),
     };
-    let pidfd = launcher.launch(order)?.start()?;
+    let pidfd = launcher.launch(order)?.start_by(leash)?;
     let mut tail = Tail::default();
-    let in_time = follow(&pidfd, errors, deadline, &mut tail)?;
+    let begun = Instant::now();
+    let in_time = follow(&pidfd, errors, Some(deadline), &mut tail)?;
     if !in_time {
         let _ = wait::signal(pidfd.as_fd(), libc::SIGKILL);
     }
@@ -96,15 +101,16 @@ fn attempt(
     match (in_time, status) {
         (false, _) => Err(Error::new(
             Kind::Deadline,
-            format!("killed after {:?}{tail}", hook.timeout.unwrap_or_default()),
+            format!("killed after {:?}{tail}", hook.timeout.unwrap_or_else(|| begun.elapsed())),
         )),
         (true, ExitStatus { code: 0, .. }) => Ok(()),
         (true, ExitStatus { code, .. }) => Err(Error::new(Kind::System, format!("exit status {code}{tail}"))),
     }
 }
 
-/// A hook of the host as a plan; `inside`: in the namespaces of the container's process.
-fn plan(hook: &Hook, bundle: &Path, inside: bool) -> Result<Plan> {
+/// A hook of the host as a plan; `inside`: in the namespaces of the container's process, and where that is alone in its
+/// pid namespace in that too. Others would see a program of the host's with all its rights.
+fn plan(hook: &Hook, bundle: &Path, inside: Option<bool>) -> Result<Plan> {
     let text = |bytes: &[u8], what: &str| {
         CString::new(bytes)
             .map_err(|_| invalid(format!("{what}: a NUL byte in {:?}", bytes.escape_ascii().to_string())))
@@ -122,28 +128,29 @@ fn plan(hook: &Hook, bundle: &Path, inside: bool) -> Result<Plan> {
 
     let mut plan = Plan::default();
     let mut steps = Vec::new();
-    if inside {
+    if let Some(alone) = inside {
+        let pids = if alone { libc::CLONE_NEWPID } else { 0 };
         let flags = libc::CLONE_NEWNS
             | libc::CLONE_NEWNET
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWCGROUP;
+            | libc::CLONE_NEWCGROUP
+            | pids;
         plan.opens.push((Open::Init, "".into()));
-        plan.pid_namespace = Some(Slot(0));
         steps.push(Step::SetNs { slot: Slot(0), flags: flags as u64 });
         // As the root of the container's user namespace, where it has one: as in runc.
         steps.push(Step::JoinUser { slot: Slot(0), apart: true });
         steps.push(Step::BecomeRoot { unshare: 0 });
     }
     steps.extend([
-        Step::SetSid,
         Step::Stdio { uid: 0 },
         Step::Umask(0o22),
         Step::Workdir { path: directory, retry: false },
         Step::FindProgram { name: program.clone(), candidates: vec![program] },
-        Step::Gate,
-        Step::Exec { argv, envp },
+        Step::Bare,
     ]);
+    steps.extend((inside == Some(true)).then_some(Step::Birth));
+    steps.extend([Step::SetSid, Step::Exec { argv, envp }]);
     plan.steps = steps.into_iter().map(|step| (step, "".into())).collect();
     Ok(plan)
 }

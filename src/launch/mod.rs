@@ -4,9 +4,12 @@
 //! A launcher for tests makes a [`Waiting`] of one end of a socket pair (`sys::socket::pair`) and plays the child
 //! on the other: see [`Waiting::new`].
 
+mod birth;
 mod failure;
 mod holder;
 pub mod hooks;
+mod last;
+mod leash;
 mod mapping;
 mod opens;
 mod real;
@@ -14,6 +17,7 @@ mod reaper;
 mod waiting;
 
 pub use holder::Holder;
+pub use leash::{after, Leash};
 pub use real::Real;
 pub use reaper::{Ended, Kept, Reaper, Strangers};
 pub use waiting::Waiting;
@@ -47,6 +51,7 @@ pub struct Order<'a> {
     pub init: Option<BorrowedFd<'a>>,
     /// Called with the child's pid when it has reached `Step::Hooks`; an error ends the launch.
     pub hooks: &'a mut dyn FnMut(u32, BorrowedFd<'_>) -> Result<()>,
+    pub leash: &'a Leash,
     /// Called once, on the reaper's thread, when the process has ended for whatever reason after the launch
     /// returned Ok (also where its start failed, or where the `Waiting` was dropped). Must not block.
     pub on_exit: OnExit,

@@ -5,6 +5,8 @@
 //! in the process may wait for a child. Children that the table does not have are orphans of containers (the shim
 //! is a subreaper) or logging programs; they are reaped without a word.
 
+use super::birth::Birth;
+use super::waiting::GONE;
 use super::{ExitStatus, OnExit};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::clone::Child;
@@ -39,12 +41,24 @@ struct Table {
     /// How many processes were ever entered: tells whether one was since the kernel said that there is none.
     entered: u64,
     processes: HashMap<u32, Process>,
+    /// How many processes may give birth to another one.
+    expecting: usize,
+    /// Ends of strangers while one is expected: it may have been that one.
+    unclaimed: HashMap<u32, ExitStatus>,
 }
 
 struct Process {
     on_exit: OnExit,
     /// The launch has succeeded: somebody wants to hear of the exit.
     kept: bool,
+    ended: Arc<Ended>,
+    /// Who goes on in its stead, if anybody does: known once it has ended.
+    heir: Option<Heir>,
+}
+
+struct Heir {
+    birth: Arc<Birth>,
+    on_exit: OnExit,
     ended: Arc<Ended>,
 }
 
@@ -53,6 +67,17 @@ struct Process {
 pub struct Ended {
     status: Mutex<Option<ExitStatus>>,
     set: Condvar,
+    untold: Mutex<Untold>,
+}
+
+/// Of a process that ended before anybody had said that he wants to hear of it.
+#[derive(Default)]
+struct Untold(Option<OnExit>);
+
+impl std::fmt::Debug for Untold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Untold({})", self.0.is_some())
+    }
 }
 
 impl Ended {
@@ -92,7 +117,17 @@ impl Kept {
         }
         // It is not in the table any more: its status is there, or is being written.
         let unknown = ExitStatus { code: 255, at: SystemTime::now() };
-        Err(self.ended.wait(Duration::from_secs(60)).unwrap_or(unknown))
+        Err(self.ended.wait(GONE).unwrap_or(unknown))
+    }
+
+    /// The same for one that need not be there any more: `on_exit` is called now then.
+    pub fn keep_or_tell(&self) {
+        if let Err(status) = self.keep() {
+            let untold = std::mem::take(&mut *lock(&self.ended.untold));
+            if let Some(on_exit) = untold.0 {
+                on_exit(status);
+            }
+        }
     }
 }
 
@@ -120,10 +155,71 @@ impl Reaper {
         let mut table = lock(&self.shared.table);
         let child = make()?;
         table.entered += 1;
-        table.processes.insert(child.pid, Process { on_exit, kept: false, ended: Arc::clone(&ended) });
+        let process = Process { on_exit, kept: false, ended: Arc::clone(&ended), heir: None };
+        table.processes.insert(child.pid, process);
         drop(table);
         self.shared.spawned.notify_one();
         Ok(Kept { child, ended, reaper: self.clone() })
+    }
+
+    /// The same for a process that may end with another one in its stead: `on_exit` is the other one's then, and
+    /// [`Birth`] tells who it is.
+    pub(super) fn spawn_parent(
+        &self,
+        make: impl FnOnce() -> Result<Child>,
+        birth: &Arc<Birth>,
+        on_exit: OnExit,
+    ) -> Result<Kept> {
+        let (ended, heirs) = (Arc::new(Ended::default()), Arc::new(Ended::default()));
+        let mut table = lock(&self.shared.table);
+        let child = make()?;
+        table.entered += 1;
+        table.expecting += 1;
+        let heir = Heir { birth: Arc::clone(birth), on_exit, ended: heirs };
+        let on_exit: OnExit = Box::new(|_| {});
+        let process = Process { on_exit, kept: false, ended: Arc::clone(&ended), heir: Some(heir) };
+        table.processes.insert(child.pid, process);
+        drop(table);
+        self.shared.spawned.notify_one();
+        Ok(Kept { child, ended, reaper: self.clone() })
+    }
+
+    pub(super) fn kept(&self, child: Child, ended: Arc<Ended>) -> Kept {
+        Kept { child, ended, reaper: self.clone() }
+    }
+}
+
+impl Table {
+    /// Its parent has ended: whoever was born is entered before his own end can be seen here.
+    fn adopt(&mut self, heir: Heir) {
+        self.expecting = self.expecting.saturating_sub(1);
+        let Heir { birth, on_exit, ended } = heir;
+        let Some(pid) = birth.board.born() else { return self.settle(|| birth.settle(None)) };
+        // The kernel gives a pid to nobody else before it has been reaped: one that is a child of ours is this one,
+        // whatever ended under its number before.
+        let pidfd = if wait::is_child(pid) { wait::open_pidfd(pid).ok() } else { None };
+        match pidfd {
+            Some(pidfd) => {
+                self.entered += 1;
+                let heirs = Arc::clone(&ended);
+                self.processes.insert(pid, Process { on_exit, kept: false, ended, heir: None });
+                self.settle(|| birth.settle(Some((pid, Some(pidfd), heirs))));
+            }
+            None => {
+                let unknown = ExitStatus { code: 255, at: SystemTime::now() };
+                let status = self.unclaimed.remove(&pid).unwrap_or(unknown);
+                *lock(&ended.untold) = Untold(Some(on_exit));
+                ended.set(status);
+                self.settle(|| birth.settle(Some((pid, None, ended))));
+            }
+        }
+    }
+
+    fn settle(&mut self, tell: impl FnOnce()) {
+        if self.expecting == 0 {
+            self.unclaimed.clear();
+        }
+        tell();
     }
 }
 
@@ -157,8 +253,6 @@ impl Shared {
         }
         // A zombie, as `any` has just said, and nobody else reaps: this does not block.
         let ended = wait::reap(pid);
-        drop(table);
-        let Some(process) = process else { return };
         let code = match ended {
             Ok(ended) => ended.code,
             Err(errno) => {
@@ -167,8 +261,23 @@ impl Shared {
             }
         };
         let status = ExitStatus { code, at: SystemTime::now() };
+        let Some(process) = process else {
+            if table.expecting > 0 {
+                table.unclaimed.insert(pid, status);
+            }
+            return;
+        };
+        if let Some(heir) = process.heir {
+            table.adopt(heir);
+        }
+        drop(table);
+        if !process.kept {
+            *lock(&process.ended.untold) = Untold(Some(process.on_exit));
+            process.ended.set(status);
+            return;
+        }
         process.ended.set(status);
-        if process.kept && catch_unwind(AssertUnwindSafe(|| (process.on_exit)(status))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| (process.on_exit)(status))).is_err() {
             log::error!(pid; "An exit handler panicked");
         }
     }

@@ -7,11 +7,21 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+/// A joined pid namespace.
+#[derive(Clone, Copy)]
+pub(super) struct Pids {
+    pub slot: Slot,
+    /// Its setns(2) is still to come.
+    pub later: bool,
+}
+
 #[derive(Default)]
 pub(super) struct Builder {
     pub plan: Plan,
     /// The container's user namespace, new or joined.
     pub user: Option<Slot>,
+    /// A pid namespace that others are in already: what is born there is seen by them.
+    pub pids: Option<Pids>,
 }
 
 impl Builder {

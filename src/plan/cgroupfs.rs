@@ -123,5 +123,6 @@ fn mount(fstype: &CStr, source: &CStr, options: Vec<FsOption>, attributes: u64, 
         propagation: None,
         inherit_mode: false,
         copy_up: false,
+        pids: None,
     }
 }

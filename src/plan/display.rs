@@ -138,7 +138,10 @@ impl Display for Step {
                 write!(f, "open({}) as the root, made private", Q(target))
             }
             Step::OpenRoot { target, private: false } => write!(f, "open({}) as the root", Q(target)),
-            Step::OpenProc => f.write_str("fsmount(\"proc\"), detached"),
+            Step::OpenProc { pids: None } => f.write_str("fsmount(\"proc\"), detached"),
+            Step::OpenProc { pids: Some(slot) } => {
+                write!(f, "fsmount(\"proc\") of the pid namespace in {slot}, detached")
+            }
             Step::Sysctl { name, value } => {
                 write!(f, "write(\"/proc/sys/{}\", {})", name.to_string_lossy(), Q(value))
             }
@@ -151,6 +154,7 @@ impl Display for Step {
                 propagation,
                 inherit_mode,
                 copy_up,
+                pids,
             } => {
                 write!(f, "mount({}, {target}, {}, {}", Q(source), Q(fstype), Attr(*attributes))?;
                 if !options.is_empty() {
@@ -161,7 +165,11 @@ impl Display for Step {
                     write!(f, ", {}", propagation.word())?;
                 }
                 f.write_str(if *inherit_mode { ", mode of the directory" } else { "" })?;
-                f.write_str(if *copy_up { ", with a copy of its files" } else { "" })
+                f.write_str(if *copy_up { ", with a copy of its files" } else { "" })?;
+                match pids {
+                    Some(slot) => write!(f, ", of the pid namespace in {slot}"),
+                    None => Ok(()),
+                }
             }
             Step::Attach { slot, target, attributes, propagation } => {
                 write!(f, "move_mount({slot}, {target}){}", attribute_words(attributes))?;
@@ -200,8 +208,7 @@ impl Display for Step {
             Step::Hostname(name) => write!(f, "sethostname({})", Q(name)),
             Step::Domainname(name) => write!(f, "setdomainname({})", Q(name)),
 
-            Step::SetSid => f.write_str("setsid()"),
-            Step::Terminal => f.write_str("ioctl(TIOCSCTTY), dup2 to 0, 1, 2"),
+            Step::Terminal => f.write_str("dup2 to 0, 1, 2"),
             Step::Stdio { uid } => write!(f, "dup2 to 0, 1, 2, owner {uid}"),
             Step::Keyring { name, search } => {
                 write!(f, "keyctl(JOIN_SESSION_KEYRING, {})", Q(name))?;
@@ -242,6 +249,7 @@ impl Display for Step {
             Step::Home { uid } => write!(f, "HOME of {uid} from \"/etc/passwd\""),
             Step::ExecLabel { value } => write!(f, "write(attr/exec, {})", Q(value)),
 
+            Step::Aim { slot } => write!(f, "setns({slot}, pid), for its children"),
             Step::NoNewPrivs => f.write_str("prctl(PR_SET_NO_NEW_PRIVS)"),
             Step::SeccompEarly(filter) | Step::Seccomp(filter) => {
                 let (length, flags) = (filter.program.len(), filter.flags);
@@ -270,6 +278,10 @@ impl Display for Step {
                 let candidates: Vec<_> = candidates.iter().map(|path| Q(path)).collect();
                 write!(f, "access({}, X_OK) in [{}]", Q(name), ListOf(&candidates, ", "))
             }
+            Step::Bare => f.write_str("close_range, munmap: all but the streams, the gate and what follows"),
+            Step::Birth => f.write_str("clone(CLONE_PARENT) into the pid namespace"),
+            Step::SetSid => f.write_str("setsid()"),
+            Step::ControlTerminal => f.write_str("ioctl(0, TIOCSCTTY)"),
             Step::Gate => f.write_str("wait for the start"),
             Step::Reap => f.write_str("reap until the end of the pod"),
             Step::Exec { argv, envp } => {

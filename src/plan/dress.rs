@@ -65,7 +65,6 @@ pub(super) fn all(
     label: Option<Label>,
 ) -> Result<()> {
     let user = &process.user;
-    b.step("process", Step::SetSid);
     if process.terminal {
         b.step("process.terminal", Step::Terminal);
     } else {

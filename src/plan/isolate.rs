@@ -4,7 +4,7 @@
 //! namespace may be owned by the host), puts the rootfs mounts of the request together, then joins the user namespace
 //! and gives birth to the second, whose new namespaces the user namespace owns therefore. See [`Step::Sibling`].
 
-use super::builder::Builder;
+use super::builder::{Builder, Pids};
 use super::dress::Label;
 use super::{Open, Step};
 use crate::error::Result;
@@ -143,7 +143,11 @@ pub(super) fn settle(b: &mut Builder, isolation: &Isolation<'_>) {
     let Some(slot) = b.user else { return };
     let ns = isolation.namespaces;
     b.step(USER, Step::JoinUser { slot, apart: false });
-    b.step(USER, Step::Sibling { flags: new(ns) & !OF_ROOT });
+    match b.pids {
+        // It goes on itself: whom it made now could be seen.
+        Some(_) => b.step(USER, Step::Unshare { flags: new(ns) & !OF_ROOT }),
+        None => b.step(USER, Step::Sibling { flags: new(ns) & !OF_ROOT }),
+    }
     b.step("linux.cgroupsPath", Step::EnterCgroup);
     open_label(b, isolation.label);
     if ns.cgroup == Ns::New {
@@ -156,6 +160,13 @@ pub(super) fn settle(b: &mut Builder, isolation: &Isolation<'_>) {
 pub(super) fn become_root(b: &mut Builder, isolation: &Isolation<'_>) {
     if b.user.is_some() {
         b.step(USER, Step::BecomeRoot { unshare: new(isolation.namespaces) & OF_ROOT });
+    }
+}
+
+/// The pid namespace that its children will be in, where that is still to come: the process itself stays outside.
+pub(super) fn aim(b: &mut Builder) {
+    if let Some(Pids { slot, later: true }) = b.pids {
+        b.step(field("pid"), Step::Aim { slot });
     }
 }
 
@@ -187,9 +198,8 @@ fn join_all(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
                 let (field, kind) = (field(name), flag as u64);
                 let open = Open::Namespace { path: path.into(), kind, apart };
                 let slot = b.open(field.clone(), open)?;
-                if name == "pid" && alone {
-                    // Concerns only children: the launcher joins it for its own.
-                    b.plan.pid_namespace = Some(slot);
+                if name == "pid" {
+                    b.pids = Some(Pids { slot, later: true });
                 } else {
                     b.step(field, Step::SetNs { slot, flags: kind });
                 }
@@ -213,8 +223,12 @@ pub(super) fn join_container(b: &mut Builder, isolation: &Isolation<'_>) -> Resu
     for (name, flag, origin) in kinds(ns) {
         match origin {
             Ns::Host => {}
-            _ if name == "pid" => b.plan.pid_namespace = Some(slot),
-            _ => flags |= flag as u64,
+            _ => {
+                flags |= flag as u64;
+                if name == "pid" {
+                    b.pids = Some(Pids { slot, later: false });
+                }
+            }
         }
     }
     b.step("linux.namespaces", Step::SetNs { slot, flags });

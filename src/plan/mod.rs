@@ -39,12 +39,21 @@ pub type Field = std::borrow::Cow<'static, str>;
 pub struct Plan {
     /// CLONE_NEW* flags of the clone itself.
     pub clone_flags: u64,
-    /// The pid namespace that the launcher joins for its child: an entry of `opens`.
-    pub pid_namespace: Option<Slot>,
     pub opens: Vec<(Open, Field)>,
     pub steps: Vec<(Step, Field)>,
     /// What is worth a warning in the log: an unknown capability, …
     pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// The first step of a process that others in its pid namespace may see: after the birth where they are there
+    /// already, else from its gate on, when hooks of the container run, or execs.
+    pub fn seen_from(&self) -> Option<usize> {
+        let bare = self.steps.iter().position(|(step, _)| matches!(step, Step::Bare))?;
+        let birth = self.steps.iter().position(|(step, _)| matches!(step, Step::Birth));
+        let filter = self.steps.iter().rposition(|(step, _)| matches!(step, Step::Seccomp(_)));
+        Some(birth.or(filter).unwrap_or(bare) + 1)
+    }
 }
 
 /// A rootfs mount of the request (`containerd.types.Mount`).
@@ -126,8 +135,9 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
         personality: spec.personality,
     };
     dress::all(&mut b, process, &session, label)?;
+    isolate::aim(&mut b);
     privileges::all(&mut b, process, input.host, input.filter.as_ref(), in_user);
-    run::all(&mut b, process, input.filter.clone())?;
+    run::all(&mut b, process, input.filter.clone(), run::Start::Gate)?;
     Ok(b.plan)
 }
 
@@ -161,7 +171,7 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
     };
     dress::all(&mut b, process, &session, label)?;
     privileges::all(&mut b, process, input.host, input.filter.as_ref(), in_user);
-    run::all(&mut b, process, input.filter.clone())?;
+    run::all(&mut b, process, input.filter.clone(), run::Start::AtOnce)?;
     Ok(b.plan)
 }
 

@@ -198,6 +198,7 @@ fn filesystem(b: &mut Builder, place: &Place<'_>, spec: &Spec) {
         target: place.target.clone(),
         propagation: mount.propagation,
         copy_up: mount.copy_up,
+        pids: b.pids.map(|pids| pids.slot).filter(|_| fstype.as_c_str() == c"proc"),
     };
     b.step(place.field.clone(), step);
 }
@@ -229,7 +230,8 @@ pub(super) fn workdir(b: &mut Builder, process: &Process) -> Result<()> {
 
 pub(super) fn sysctls(b: &mut Builder, sysctls: &[Sysctl]) {
     if !sysctls.is_empty() {
-        b.step("linux.sysctl", Step::OpenProc);
+        let pids = b.pids.map(|pids| pids.slot);
+        b.step("linux.sysctl", Step::OpenProc { pids });
     }
     for sysctl in sysctls {
         let step = Step::Sysctl { name: sysctl.path.clone(), value: sysctl.value.clone() };

@@ -21,7 +21,7 @@ impl Step {
             | Step::BindRoot { .. }
             | Step::OpenRoot { .. }
             | Step::BecomeRoot { .. }
-            | Step::OpenProc
+            | Step::OpenProc { .. }
             | Step::Sysctl { .. }
             | Step::MountFs { .. }
             | Step::Attach { .. }
@@ -41,8 +41,7 @@ impl Step {
             | Step::JoinUser { .. }
             | Step::Hostname(_)
             | Step::Domainname(_) => Phase::Enter,
-            Step::SetSid
-            | Step::Terminal
+            Step::Terminal
             | Step::Stdio { .. }
             | Step::Keyring { .. }
             | Step::Rlimit { .. }
@@ -52,7 +51,8 @@ impl Step {
             | Step::IoPriority(_)
             | Step::Home { .. }
             | Step::ExecLabel { .. } => Phase::Dress,
-            Step::NoNewPrivs
+            Step::Aim { .. }
+            | Step::NoNewPrivs
             | Step::SeccompEarly(_)
             | Step::BoundingSet { .. }
             | Step::SetGroups(_)
@@ -61,6 +61,10 @@ impl Step {
             | Step::Capabilities(_) => Phase::Privileges,
             Step::Sibling { .. }
             | Step::FindProgram { .. }
+            | Step::Bare
+            | Step::Birth
+            | Step::SetSid
+            | Step::ControlTerminal
             | Step::Gate
             | Step::Reap
             | Step::Seccomp(_)

@@ -65,7 +65,6 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
         b.step("hostname", Step::Hostname(name.clone()));
     }
     if input.root.is_some() {
-        b.step("process", Step::SetSid);
         b.step("process", Step::NoNewPrivs);
         b.step("process", Step::BoundingSet { keep: 0, last: input.host.last_cap });
         // Root of a user namespace is nobody outside already, and may not have another id.
@@ -74,6 +73,8 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
             b.step("process", Step::SetIds { uid: NOBODY, gid: NOBODY });
         }
         b.step("process", Step::Capabilities(CapabilitySets::default()));
+        b.step("process", Step::Bare);
+        b.step("process", Step::SetSid);
     }
     b.step("process", Step::Gate);
     if input.root.is_some() {

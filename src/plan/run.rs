@@ -7,15 +7,35 @@ use crate::spec::Process;
 use crate::sys::seccomp::Filter;
 use std::ffi::{CStr, CString};
 
-pub(super) fn all(b: &mut Builder, process: &Process, filter: Option<Filter>) -> Result<()> {
+/// When the program runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// When the client says so.
+    Gate,
+    AtOnce,
+}
+
+/// Nobody in the container has seen the process so far, and what is done in memory that is still a copy of the shim's is
+/// done: the rest is a list of acts of [`crate::sys::last`].
+pub(super) fn all(b: &mut Builder, process: &Process, filter: Option<Filter>, start: Start) -> Result<()> {
     let Some(name) = process.args.first() else {
         return Err(Error::new(Kind::Bug, "a process without arguments"));
     };
     let candidates = candidates(name, process.variable("PATH"));
     b.step("process.args[0]", Step::FindProgram { name: name.clone(), candidates });
-    b.step("process", Step::Gate);
+    b.step("process", Step::Bare);
     if let Some(filter) = filter.filter(|_| process.no_new_privileges) {
         b.step("linux.seccomp", Step::Seccomp(filter));
+    }
+    if b.pids.is_some() {
+        b.step("linux.namespaces[pid]", Step::Birth);
+    }
+    b.step("process", Step::SetSid);
+    if process.terminal {
+        b.step("process.terminal", Step::ControlTerminal);
+    }
+    if start == Start::Gate {
+        b.step("process", Step::Gate);
     }
     // An empty HOME counts as none: the child adds its own.
     let envp = process.env.iter().filter(|pair| pair.as_c_str() != c"HOME=").cloned().collect();

@@ -171,8 +171,10 @@ pub enum Step {
         target: CString,
         private: bool,
     },
-    /// A detached procfs of the child's own pid namespace, for the writes below /proc/sys.
-    OpenProc,
+    /// A detached procfs, for the writes below /proc/sys; of the pid namespace in `pids`, else of the child's own.
+    OpenProc {
+        pids: Option<Slot>,
+    },
     /// Writes /proc/sys/`name` (with slashes) through the private procfs.
     Sysctl {
         name: CString,
@@ -191,6 +193,8 @@ pub enum Step {
         inherit_mode: bool,
         /// The image's files at `target` are copied into the new tmpfs (`tmpcopyup`).
         copy_up: bool,
+        /// The pid namespace that a procfs shows, where that is not the child's own.
+        pids: Option<Slot>,
     },
     /// move_mount(2) of the tree in `slot` to `target`, created as a directory or a file as the source is.
     Attach {
@@ -269,8 +273,7 @@ pub enum Step {
     Domainname(CString),
 
     // Dress
-    SetSid,
-    /// The slave of `Console` becomes descriptors 0, 1, 2 and the controlling terminal.
+    /// The slave of `Console` becomes descriptors 0, 1 and 2.
     Terminal,
     /// The launcher's ends become descriptors 0, 1 and 2; fifos, pipes and files are given to `uid`.
     Stdio {
@@ -303,6 +306,10 @@ pub enum Step {
     },
 
     // Privileges
+    /// setns(2) to the pid namespace in `slot`, which concerns the children only.
+    Aim {
+        slot: Slot,
+    },
     NoNewPrivs,
     /// The filter while CAP_SYS_ADMIN is still there: the spec does not set noNewPrivileges.
     SeccompEarly(Filter),
@@ -337,11 +344,20 @@ pub enum Step {
         name: CString,
         candidates: Vec<CString>,
     },
+    /// Gives up all descriptors but 0, 1, 2 and the gate, and all memory but what the steps after it need.
+    Bare,
+    /// clone(2) with CLONE_PARENT into the pid namespace of `Aim` or `SetNs`: the rest of the plan is for the process that is born
+    /// now, a child of the shim's that the container can see; the one that has come so far ends.
+    Birth,
+    SetSid,
+    /// Descriptor 0 becomes the controlling terminal.
+    ControlTerminal,
     /// Reports that all is ready, and waits for start. What fails after it fails the start.
     Gate,
     /// The first process of a pod, for as long as there is one: no descriptor, its children's exits go to nobody.
     Reap,
-    /// With noNewPrivileges the filter comes last: the fewest calls need its leave.
+    /// With noNewPrivileges the filter comes last: the fewest calls need its leave. What comes after it has the launch's
+    /// key where the filter would refuse it.
     Seccomp(Filter),
     /// execve(2).
     Exec {

@@ -15,7 +15,7 @@ use super::request::{Deleted, Event, Options, ProcessKey, ProcessState, Status};
 use super::{exec, hooks, EventSink, Sandbox};
 use crate::cgroup::{self, stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::{ExitStatus, Launcher};
+use crate::launch::{ExitStatus, Launcher, Leash};
 use crate::spec::{self, resources::Resources, Spec};
 use crate::stdio::{Io, Stdio};
 use std::collections::BTreeMap;
@@ -115,7 +115,7 @@ impl Container {
     }
 
     /// Lets the first process run. On failure it ends, and the step that failed is in the error.
-    pub fn start(&self, sandbox: &Sandbox) -> Result<u32> {
+    pub fn start(&self, sandbox: &Sandbox, leash: &Leash) -> Result<u32> {
         let waiting = {
             let mut slot = self.lock();
             slot.thawed("start")?;
@@ -123,16 +123,19 @@ impl Container {
                 Life::Created(waiting) => waiting.pidfd.try_clone().context(|| "dup(pidfd)")?,
                 _ => return Err(slot.init.cannot("start")),
             };
-            match std::mem::replace(&mut slot.init.life, Life::Starting(Some(signalled))) {
+            let starting = Life::Starting(Some(signalled), leash.clone());
+            match std::mem::replace(&mut slot.init.life, starting) {
                 Life::Created(waiting) => waiting,
                 _ => return Err(Error::new(Kind::Bug, "a created process lost its gate")),
             }
         };
         let pid = waiting.pid;
-        let started = hooks::start_container(sandbox, self, &waiting).and_then(|()| waiting.start());
+        let hooked = hooks::start_container(sandbox, self, leash, &waiting).and_then(|()| leash.check());
+        let started = hooked.and_then(|()| waiting.start_by(leash));
+        leash.release();
         let mut slot = self.lock();
         // Where the start failed, the process is gone too, or its gate is: its exit is here, or on its way.
-        if let Life::Starting(Some(pidfd)) = slot.init.take_life() {
+        if let Life::Starting(Some(pidfd), _) = slot.init.take_life() {
             slot.init.life = Life::Running(pidfd);
         }
         if started.is_ok() {
@@ -147,7 +150,7 @@ impl Container {
             log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
         }
         started.context(|| format!("start {}", self.id))?;
-        hooks::poststart(&*sandbox.config.launcher, self, pid);
+        hooks::poststart(&*sandbox.config.launcher, self, leash, pid);
         Ok(pid)
     }
 
@@ -191,7 +194,8 @@ impl Container {
             if !matches!(process.life, Life::Added(_)) {
                 return Err(process.cannot("start"));
             }
-            let life = std::mem::replace(&mut process.life, Life::Starting(None));
+            let starting = Life::Starting(None, start.leash.clone());
+            let life = std::mem::replace(&mut process.life, starting);
             let (Life::Added(wanted), Some(init)) = (life, init) else {
                 return Err(Error::new(Kind::Bug, "an added exec lost its process"));
             };
@@ -199,6 +203,7 @@ impl Container {
             exec::Wanted { process: wanted, stdio, exit, init, init_pid }
         };
         let started = start.exec(self, id, &wanted);
+        start.leash.release();
         let mut slot = self.lock();
         let process = slot.process(&self.id, Some(id))?;
         match started {
@@ -210,7 +215,7 @@ impl Container {
                 self.emit(Event::ExecStarted { container: self.id.clone(), exec: id.into(), pid });
                 // The first process has ended meanwhile, and what it left was killed before this one was born.
                 if slot.ending.is_some() {
-                    self.end_others();
+                    self.end_others(&slot);
                 }
                 if let Some(status) = early {
                     self.ended(&mut slot, Some(id), status);
@@ -234,7 +239,7 @@ impl Container {
         if !process.exit.is(whose) {
             return;
         }
-        if matches!(process.life, Life::Starting(_)) {
+        if matches!(process.life, Life::Starting(..)) {
             process.early = Some(status);
             return;
         }
@@ -247,14 +252,20 @@ impl Container {
             let Some(process) = slot.execs.get_mut(id) else { return };
             self.finish(process, exec, status);
         } else {
-            self.end_others();
+            self.end_others(slot);
             slot.ending = Some(status);
         }
         self.last_exit(slot);
     }
 
     /// Without a pid namespace of its own nothing else ends what the first process has left.
-    fn end_others(&self) {
+    fn end_others(&self, slot: &Slot) {
+        // These are not in the pid namespace yet.
+        for exec in slot.execs.values() {
+            if let Life::Starting(_, leash) = &exec.life {
+                leash.kill();
+            }
+        }
         if self.spec.namespaces.pid != spec::Ns::New {
             if let Err(e) = self.cgroup.kill() {
                 log::warn!(id = self.id.as_str(); "could not kill what the first process left: {e}");
@@ -299,7 +310,7 @@ impl Container {
             Life::Stopped(_) => Status::Stopped,
             Life::Running(_) if frozen => Status::Paused,
             Life::Running(_) => Status::Running,
-            Life::Added(_) | Life::Created(_) | Life::Starting(_) => Status::Created,
+            Life::Added(_) | Life::Created(_) | Life::Starting(..) => Status::Created,
         };
         Ok(ProcessState {
             key: ProcessKey { container: self.id.clone(), exec: exec.map(Into::into) },
@@ -359,7 +370,7 @@ impl Container {
             let exit = match process.life {
                 Life::Stopped(exit) => exit,
                 Life::Added(_) => never_ran(),
-                Life::Running(_) | Life::Created(_) | Life::Starting(_) => {
+                Life::Running(_) | Life::Created(_) | Life::Starting(..) => {
                     return Err(process.cannot("delete"))
                 }
             };
@@ -376,7 +387,7 @@ impl Container {
     }
 
     /// Ends what is left of a stopped (or not yet started) container: processes, cgroup, streams, records.
-    pub fn delete(&self, launcher: &dyn Launcher) -> Result<Deleted> {
+    pub fn delete(&self, launcher: &dyn Launcher, hooks: Duration) -> Result<Deleted> {
         let (pid, exit) = {
             let mut slot = self.lock();
             match &slot.init.life {
@@ -394,7 +405,7 @@ impl Container {
             }
             (slot.init.pid, slot.init.exit.clone())
         };
-        let deleted = self.end(launcher, &exit);
+        let deleted = self.end(launcher, hooks, &exit);
         if deleted.is_err() {
             self.lock().deleting = false;
         }
@@ -423,7 +434,7 @@ impl Container {
         record::remove(self.records.folder());
     }
 
-    fn end(&self, launcher: &dyn Launcher, exit: &Exit) -> Result<ExitStatus> {
+    fn end(&self, launcher: &dyn Launcher, hooks: Duration, exit: &Exit) -> Result<ExitStatus> {
         // Where it is empty all the same, it can be removed.
         if let Err(e) = self.cgroup.kill() {
             log::warn!(id = self.id.as_str(); "could not kill what is left: {e}");
@@ -436,7 +447,7 @@ impl Container {
             self.drain(&io);
         }
         self.cgroup.remove()?;
-        hooks::poststop(launcher, self);
+        super::hooks::poststop(launcher, self, hooks);
         self.forget();
         Ok(exit)
     }

@@ -14,7 +14,7 @@ use super::watch::ExitOf;
 use super::Sandbox;
 use crate::cgroup::oom::{Happened, Watch};
 use crate::error::{Context, Result};
-use crate::launch::Order;
+use crate::launch::{Leash, Order};
 use crate::plan::{self, Host};
 use crate::seccomp::{Cache, Compiled};
 use crate::spec::Spec;
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container>> {
+pub(super) fn create(sandbox: &Sandbox, request: Create, leash: &Leash) -> Result<Arc<Container>> {
     let mut spec = read_spec(&request.bundle)?;
     let member = member::join(sandbox, &request, &mut spec)?;
     let records = match &member {
@@ -65,7 +65,7 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
         events: Arc::clone(&sandbox.events),
         slot: Mutex::new(slot),
     });
-    let launched = launch(sandbox, &container, &request);
+    let launched = launch(sandbox, &container, &request, leash);
     if launched.is_err() {
         // The one may work where the other does not: an empty cgroup needs no kill.
         for left in [container.cgroup.kill(), container.cgroup.remove()] {
@@ -80,7 +80,7 @@ pub(super) fn create(sandbox: &Sandbox, request: Create) -> Result<Arc<Container
     launched.map(|()| container)
 }
 
-fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Result<()> {
+fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create, leash: &Leash) -> Result<()> {
     let Container { id, bundle, records, spec, options, cgroup, .. } = &**container;
     let mut slot = container.lock();
     let mut record = Record { place: records.place(), ..Record::new(id, Some(cgroup.record())) };
@@ -120,7 +120,8 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create) -> Re
         ends,
         entry: cgroup.entry(None)?,
         init: None,
-        hooks: &mut |pid, pidfd| super::hooks::create(sandbox, container, pid, pidfd),
+        hooks: &mut |pid, pidfd| super::hooks::create(sandbox, container, leash, pid, pidfd),
+        leash,
         on_exit: Box::new(move |status| queue.push(exit_of, status)),
     });
     let mut waiting = launched.map_err(|e| match oom.as_mut().map(Watch::take) {

@@ -15,7 +15,7 @@ impl Sandbox {
         };
         let mut lines = Vec::new();
         for (id, container) in containers.known.iter() {
-            let Some(container) = container else {
+            let Some(container) = container.here() else {
                 lines.push(format!("container {id}: being created"));
                 continue;
             };

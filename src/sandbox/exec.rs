@@ -5,7 +5,7 @@ use super::create::io_owner;
 use super::exit::Exit;
 use super::watch::{ExitOf, Watch};
 use crate::error::Result;
-use crate::launch::{Launcher, Order};
+use crate::launch::{Launcher, Leash, Order};
 use crate::plan::{self, Host};
 use crate::seccomp::Cache;
 use crate::spec;
@@ -22,6 +22,7 @@ pub(super) struct Starter<'a> {
     pub streams: &'a Switchboard,
     pub filters: &'a Cache,
     pub container: Weak<Container>,
+    pub leash: &'a Leash,
 }
 
 pub(super) struct Started {
@@ -63,12 +64,13 @@ impl Starter<'_> {
             entry: container.cgroup.entry(Some(wanted.init_pid))?,
             init: Some(wanted.init.as_fd()),
             hooks: &mut |_, _| Ok(()),
+            leash: self.leash,
             on_exit: Box::new(move |status| queue.push(exit_of, status)),
         })?;
         if let Some(master) = waiting.console.take() {
             io.attach_console(master)?;
         }
         let pid = waiting.pid;
-        Ok(Started { pid, pidfd: waiting.start()?, io })
+        Ok(Started { pid, pidfd: waiting.start_by(self.leash)?, io })
     }
 }

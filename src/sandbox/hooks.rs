@@ -8,9 +8,9 @@ use super::Sandbox;
 use crate::cgroup::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::launch::hooks::{self, Place};
-use crate::launch::{Launcher, Real, Reaper, Strangers, Waiting};
+use crate::launch::{Launcher, Leash, Real, Reaper, Strangers, Waiting};
 use crate::plan::{self, Plan};
-use crate::spec::{Hook, Spec};
+use crate::spec::{Hook, Ns, Spec};
 use serde_json::json;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -53,6 +53,7 @@ struct Moment<'a> {
 
 fn run<'a>(
     launcher: &dyn Launcher,
+    leash: &Leash,
     owner: impl Into<Owner<'a>>,
     list: &[Hook],
     moment: &Moment<'_>,
@@ -64,7 +65,7 @@ fn run<'a>(
     let state = state(owner, moment.status, moment.pid)?;
     for (i, hook) in list.iter().enumerate() {
         let field = format!("hooks.{}[{i}]", moment.kind);
-        hooks::run(launcher, hook, &field, &state, owner.bundle, moment.place)?;
+        hooks::run(launcher, leash, hook, &field, &state, owner.bundle, moment.place)?;
     }
     Ok(())
 }
@@ -73,19 +74,27 @@ fn run<'a>(
 pub(super) fn create(
     sandbox: &Sandbox,
     container: &Container,
+    leash: &Leash,
     pid: u32,
     pidfd: BorrowedFd<'_>,
 ) -> Result<()> {
     let hooks = &container.spec.hooks;
     let launcher = &*sandbox.config.launcher;
     let at = |kind, place| Moment { kind, status: "creating", pid, place };
-    run(launcher, container, &hooks.prestart, &at("prestart", Place::Host))?;
-    run(launcher, container, &hooks.create_runtime, &at("createRuntime", Place::Host))?;
-    run(launcher, container, &hooks.create_container, &at("createContainer", Place::Namespaces(pidfd)))
+    run(launcher, leash, container, &hooks.prestart, &at("prestart", Place::Host))?;
+    run(launcher, leash, container, &hooks.create_runtime, &at("createRuntime", Place::Host))?;
+    let alone = container.spec.namespaces.pid == Ns::New;
+    let place = Place::Namespaces { init: pidfd, alone };
+    run(launcher, leash, container, &hooks.create_container, &at("createContainer", place))
 }
 
 /// The hook's program is a file of the image: it runs as the container's own program would.
-pub(super) fn start_container(sandbox: &Sandbox, container: &Container, waiting: &Waiting) -> Result<()> {
+pub(super) fn start_container(
+    sandbox: &Sandbox,
+    container: &Container,
+    leash: &Leash,
+    waiting: &Waiting,
+) -> Result<()> {
     let compile = |hook: &Hook| -> Result<(Plan, Entry)> {
         let compiled = super::create::filter(&sandbox.filters, &container.spec)?;
         let plan = plan::hook(&plan::HookInput {
@@ -99,16 +108,19 @@ pub(super) fn start_container(sandbox: &Sandbox, container: &Container, waiting:
     };
     let place = Place::Container(waiting.pidfd.as_fd(), &compile);
     let moment = Moment { kind: "startContainer", status: "created", pid: waiting.pid, place };
-    run(&*sandbox.config.launcher, container, &container.spec.hooks.start_container, &moment)
+    run(&*sandbox.config.launcher, leash, container, &container.spec.hooks.start_container, &moment)
 }
 
-pub(super) fn poststart(launcher: &dyn Launcher, container: &Container, pid: u32) {
+pub(super) fn poststart(launcher: &dyn Launcher, container: &Container, leash: &Leash, pid: u32) {
     let moment = Moment { kind: "poststart", status: "running", pid, place: Place::Host };
-    warn(container, run(launcher, container, &container.spec.hooks.poststart, &moment));
+    warn(container, run(launcher, leash, container, &container.spec.hooks.poststart, &moment));
 }
 
-pub(super) fn poststop(launcher: &dyn Launcher, container: &Container) {
-    warn(container, run(launcher, container, &container.spec.hooks.poststop, &POSTSTOP));
+pub(super) fn poststop(launcher: &dyn Launcher, container: &Container, limit: Duration) {
+    warn(
+        container,
+        run(launcher, &Leash::lasting(limit), container, &container.spec.hooks.poststop, &POSTSTOP),
+    );
 }
 
 const POSTSTOP: Moment<'_> = Moment { kind: "poststop", status: "stopped", pid: 0, place: Place::Host };
@@ -126,7 +138,7 @@ pub fn poststop_of(id: &str, bundle: &Path, limit: Duration) -> Result<()> {
         hook.timeout = Some(hook.timeout.map_or(part, |own| own.min(part)));
     }
     let launcher = Real::new(Reaper::start(Strangers::Reap)?)?;
-    run(&launcher, Owner { id, bundle, spec: &spec }, &hooks, &POSTSTOP)
+    run(&launcher, &Leash::lasting(limit), Owner { id, bundle, spec: &spec }, &hooks, &POSTSTOP)
 }
 
 fn warn(container: &Container, ran: Result<()>) {

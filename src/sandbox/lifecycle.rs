@@ -15,7 +15,7 @@
 
 use super::exit::Exit;
 use crate::error::{Error, Kind};
-use crate::launch::{ExitStatus, Waiting};
+use crate::launch::{ExitStatus, Leash, Waiting};
 use crate::spec;
 use crate::stdio::{Io, Stdio};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -35,8 +35,8 @@ pub(super) enum Life {
     /// At its gate.
     Created(Waiting),
     /// On its way, without the slot: a start may take as long as a hook, or as a hostile container can make an
-    /// exec's. The descriptor is the pidfd, where there is a process to signal already.
-    Starting(Option<OwnedFd>),
+    /// exec's. The descriptor is the pidfd, where there was a process before; the leash ends whatever is being made.
+    Starting(Option<OwnedFd>, Leash),
     /// The descriptor is its pidfd.
     Running(OwnedFd),
     Stopped(ExitStatus),
@@ -47,7 +47,7 @@ impl Life {
         match self {
             Life::Added(_) => "not started",
             Life::Created(_) => "created",
-            Life::Starting(_) => "starting",
+            Life::Starting(..) => "starting",
             Life::Running(_) => "running",
             Life::Stopped(_) => "stopped",
         }
@@ -73,7 +73,7 @@ impl Process {
         match &self.life {
             Life::Created(waiting) => Some(waiting.pidfd.as_fd()),
             Life::Running(pidfd) => Some(pidfd.as_fd()),
-            Life::Starting(pidfd) => pidfd.as_ref().map(AsFd::as_fd),
+            Life::Starting(pidfd, _) => pidfd.as_ref().map(AsFd::as_fd),
             Life::Added(_) | Life::Stopped(_) => None,
         }
     }
@@ -84,12 +84,7 @@ impl Process {
 
     /// Its exit is still to come.
     pub fn is_alive(&self) -> bool {
-        matches!(self.life, Life::Running(_) | Life::Starting(_))
-    }
-
-    /// There is nothing yet that a signal could be sent to.
-    pub fn is_unborn(&self) -> bool {
-        matches!(self.life, Life::Added(_) | Life::Starting(None))
+        matches!(self.life, Life::Running(_) | Life::Starting(..))
     }
 
     /// The one answer to a request in the wrong state.

@@ -29,7 +29,7 @@ pub use request::{
 
 use crate::cgroup::{stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::{ExitStatus, Launcher};
+use crate::launch::{ExitStatus, Launcher, Leash};
 use crate::plan::Host;
 use crate::seccomp::Cache;
 use crate::spec::{self, resources::Resources};
@@ -38,7 +38,10 @@ use container::Container;
 use pod::Pod;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long the end of a create may take, once its process was killed.
+const UNBORN: Duration = Duration::from_secs(10);
 
 /// Where events go. Called in order, must not block.
 pub type EventSink = Box<dyn Fn(Event) + Send + Sync>;
@@ -77,11 +80,33 @@ pub struct Sandbox {
 
 #[derive(Default)]
 struct Containers {
-    /// By id; None while a create is at work: the id is taken, and there is nothing to ask yet.
-    known: BTreeMap<String, Option<Arc<Container>>>,
+    /// By id.
+    known: BTreeMap<String, Known>,
     pod: PodSlot,
     /// The shim has decided to end.
     closed: bool,
+}
+
+enum Known {
+    /// A create is at work: the id is taken, and there is nothing to ask yet, but it can be ended.
+    Making(Leash),
+    Here(Arc<Container>),
+}
+
+impl Known {
+    fn here(&self) -> Option<&Arc<Container>> {
+        match self {
+            Known::Making(_) => None,
+            Known::Here(container) => Some(container),
+        }
+    }
+
+    fn leash(&self) -> Option<Leash> {
+        match self {
+            Known::Making(leash) => Some(leash.clone()),
+            Known::Here(_) => None,
+        }
+    }
 }
 
 /// The pod of this shim, if it has one.
@@ -90,7 +115,7 @@ enum PodSlot {
     #[default]
     None,
     /// One with this id is being created.
-    Taken(String),
+    Taken(String, Leash),
     Here(Arc<Pod>),
 }
 
@@ -106,7 +131,7 @@ impl PodTaken<'_> {
 impl Drop for PodTaken<'_> {
     fn drop(&mut self) {
         let mut containers = self.0.lock();
-        if matches!(containers.pod, PodSlot::Taken(_)) {
+        if matches!(containers.pod, PodSlot::Taken(..)) {
             containers.pod = PodSlot::None;
         }
     }
@@ -121,7 +146,7 @@ struct Taken<'a> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let mut containers = self.sandbox.lock();
-        if let Some(None) = containers.known.get(self.id) {
+        if let Some(Known::Making(_)) = containers.known.get(self.id) {
             containers.known.remove(self.id);
         }
     }
@@ -147,22 +172,46 @@ impl Sandbox {
     fn container(&self, id: &str) -> Result<Arc<Container>> {
         let containers = self.lock();
         match containers.known.get(id) {
-            Some(Some(container)) => Ok(Arc::clone(container)),
+            Some(Known::Here(container)) => Ok(Arc::clone(container)),
             _ => Err(Error::new(Kind::NotFound, format!("container {id} not created"))),
         }
     }
 
     fn all(&self) -> Vec<Arc<Container>> {
-        self.lock().known.values().flatten().cloned().collect()
+        self.lock().known.values().filter_map(Known::here).cloned().collect()
     }
 
     fn creates_are_at_work(&self) -> bool {
-        self.lock().known.values().any(Option::is_none)
+        self.lock().known.values().any(|known| known.here().is_none())
+    }
+
+    /// Ends every create that is at work; whether there was one.
+    fn end_creates(&self) -> bool {
+        let leashes: Vec<Leash> = self.lock().known.values().filter_map(Known::leash).collect();
+        leashes.iter().for_each(Leash::kill);
+        !leashes.is_empty()
+    }
+
+    /// A create with this id is at work.
+    fn making(&self, id: &str) -> Option<Leash> {
+        self.lock().known.get(id).and_then(Known::leash)
+    }
+
+    /// How long a launch may take: as long as its request, else what the operator says.
+    fn leash(&self, deadline: Option<Instant>) -> Leash {
+        match deadline {
+            Some(deadline) => Leash::until(deadline),
+            None => Leash::lasting(self.launch_limit()),
+        }
+    }
+
+    fn launch_limit(&self) -> Duration {
+        (self.config.pod_settings)().unwrap_or_default().launch_timeout
     }
 
     fn forget(&self, id: &str) {
-        let known = self.lock().known.remove(id).flatten();
-        if let Some(container) = known {
+        let known = self.lock().known.remove(id);
+        if let Some(Known::Here(container)) = known {
             self.watch.forget(Arc::downgrade(&container));
         }
     }
@@ -175,10 +224,17 @@ impl Sandbox {
     }
 
     fn pod_is_being_made(&self) -> bool {
-        matches!(self.lock().pod, PodSlot::Taken(_))
+        match &self.lock().pod {
+            // Nobody waits for it any more.
+            PodSlot::Taken(_, leash) => {
+                leash.kill();
+                true
+            }
+            _ => false,
+        }
     }
 
-    fn take_pod(&self, id: &str) -> Result<PodTaken<'_>> {
+    fn take_pod(&self, id: &str, leash: &Leash) -> Result<PodTaken<'_>> {
         let mut containers = self.lock();
         if containers.closed {
             return Err(Error::new(Kind::Unavailable, format!("create sandbox {id}: the shim is ending")));
@@ -187,10 +243,10 @@ impl Sandbox {
         match &containers.pod {
             PodSlot::None if containers.known.is_empty() => {}
             PodSlot::None => return exists("this shim has containers without a sandbox"),
-            PodSlot::Taken(taken) => return exists(&format!("sandbox {taken} is being created")),
+            PodSlot::Taken(taken, _) => return exists(&format!("sandbox {taken} is being created")),
             PodSlot::Here(pod) => return exists(&format!("sandbox {} exists", pod.id)),
         }
-        containers.pod = PodSlot::Taken(id.to_owned());
+        containers.pod = PodSlot::Taken(id.to_owned(), leash.clone());
         Ok(PodTaken(self))
     }
 
@@ -204,6 +260,7 @@ impl Sandbox {
     /// Makes a container whose process waits at its gate; returns its pid.
     pub fn create(&self, request: Create) -> Result<u32> {
         let id = request.id.clone();
+        let leash = self.leash(request.deadline);
         {
             let mut containers = self.lock();
             if containers.closed {
@@ -213,19 +270,26 @@ impl Sandbox {
             if pods || containers.known.contains_key(&id) {
                 return Err(Error::new(Kind::Exists, format!("container {id} exists")));
             }
-            containers.known.insert(id.clone(), None);
+            containers.known.insert(id.clone(), Known::Making(leash.clone()));
         }
         let _taken = Taken { sandbox: self, id: &id };
-        let container = create::create(self, request).context(|| format!("create {id}"))?;
+        let container = create::create(self, request, &leash).context(|| format!("create {id}"))?;
         let pid = container.lock().init.pid;
-        self.lock().known.insert(id.clone(), Some(container));
+        leash.release();
+        self.lock().known.insert(id.clone(), Known::Here(container));
         Ok(pid)
     }
 
     pub fn start(&self, key: &ProcessKey) -> Result<u32> {
+        self.start_by(key, None)
+    }
+
+    /// The program runs by `deadline`, else within the operator's limit, or its process is gone.
+    pub fn start_by(&self, key: &ProcessKey, deadline: Option<Instant>) -> Result<u32> {
         let container = self.container(&key.container)?;
+        let leash = self.leash(deadline);
         match &key.exec {
-            None => container.start(self),
+            None => container.start(self, &leash),
             Some(exec) => container.start_exec(
                 exec,
                 &exec::Starter {
@@ -236,6 +300,7 @@ impl Sandbox {
                     streams: &self.streams,
                     filters: &self.filters,
                     container: Arc::downgrade(&container),
+                    leash: &leash,
                 },
             ),
         }
@@ -252,6 +317,11 @@ impl Sandbox {
     }
 
     pub fn delete(&self, key: &ProcessKey) -> Result<Deleted> {
+        if key.exec.is_none() {
+            if let Some(leash) = self.making(&key.container) {
+                return self.delete_unborn(&key.container, &leash);
+            }
+        }
         let container = self.container(&key.container)?;
         if let Some(exec) = &key.exec {
             return container.delete_exec(exec);
@@ -260,9 +330,22 @@ impl Sandbox {
         if container.is_created() {
             self.let_die(&container)?;
         }
-        let deleted = container.delete(&*self.config.launcher)?;
+        let deleted = container.delete(&*self.config.launcher, self.launch_limit())?;
         self.forget(&key.container);
         Ok(deleted)
+    }
+
+    /// Its create ends, and leaves nothing.
+    fn delete_unborn(&self, id: &str, leash: &Leash) -> Result<Deleted> {
+        let deadline = Instant::now() + UNBORN;
+        leash.kill();
+        while self.making(id).is_some() {
+            if Instant::now() > deadline {
+                return Err(Error::new(Kind::Deadline, format!("delete {id}: it is still being created")));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(Deleted { pid: 0, exit: lifecycle::never_ran() })
     }
 
     pub fn state(&self, key: &ProcessKey) -> Result<ProcessState> {
@@ -276,6 +359,14 @@ impl Sandbox {
 
     /// `all` signals every process of the container; it means nothing for an exec.
     pub fn kill(&self, key: &ProcessKey, signal: u32, all: bool) -> Result<()> {
+        if let Some(leash) = self.making(&key.container).filter(|_| key.exec.is_none()) {
+            return match leash.signal(signal::number(signal)?) {
+                true => Ok(()),
+                false => {
+                    Err(Error::new(Kind::State, format!("container {}: process not created", key.container)))
+                }
+            };
+        }
         let container = self.container(&key.container)?;
         container.kill(key.exec.as_deref(), signal, all)?;
         if signal == libc::SIGKILL as u32 && key.exec.is_none() {

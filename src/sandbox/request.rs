@@ -4,6 +4,7 @@ use crate::launch::ExitStatus;
 use crate::stdio::Stdio;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// A process of a container: its first one (`exec` is None) or an exec.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +73,8 @@ pub struct Create {
     pub rootfs: Vec<RootfsMount>,
     pub stdio: Stdio,
     pub options: Options,
+    /// When its caller stops waiting; None: as long as the operator says.
+    pub deadline: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Task.Kill: to one process, or to all of a container.
 
 use super::container::Container;
-use super::lifecycle::Process;
+use super::lifecycle::{Life, Process};
 use crate::error::{Error, Kind, Result};
 use crate::sys::{wait, Errno};
 use std::os::fd::AsFd;
@@ -44,8 +44,19 @@ impl Container {
 impl Process {
     /// Sends a signal. A process that is gone is NotFound: containerd relies on it.
     pub fn signal(&self, signal: u32) -> Result<()> {
-        if self.is_unborn() {
-            return Err(Error::new(Kind::State, format!("{}: process not created", self.name)));
+        let unborn = || Err(Error::new(Kind::State, format!("{}: process not created", self.name)));
+        match &self.life {
+            Life::Added(_) => return unborn(),
+            Life::Starting(pidfd, leash) => {
+                let signal = number(signal)?;
+                if signal == libc::SIGKILL || pidfd.is_none() {
+                    let sent = leash.signal(signal);
+                    if pidfd.is_none() {
+                        return if sent { Ok(()) } else { unborn() };
+                    }
+                }
+            }
+            _ => {}
         }
         let pidfd = self.pidfd().ok_or_else(|| self.gone())?;
         let signal = number(signal)?;
@@ -64,7 +75,7 @@ impl Process {
 }
 
 /// 0, which only asks whether the process is there, to SIGRTMAX.
-fn number(signal: u32) -> Result<i32> {
+pub(super) fn number(signal: u32) -> Result<i32> {
     let number = i32::try_from(signal).ok().filter(|number| (0..=64).contains(number));
     number.ok_or_else(|| Error::new(Kind::Invalid, format!("signal {signal} does not exist")))
 }

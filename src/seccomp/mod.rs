@@ -7,9 +7,12 @@
 mod arch;
 mod cache;
 mod compile;
+mod key;
 mod newer;
+mod only;
 mod table;
 mod tree;
+mod verdict;
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +20,9 @@ mod tests;
 pub use arch::accepted;
 pub use cache::Cache;
 pub use compile::compile;
+pub use key::{unlocked, wanted};
+pub use only::only;
+pub use verdict::{verdict, Verdict};
 
 use crate::sys::seccomp::Filter;
 

@@ -8,6 +8,7 @@ use super::reply::Reply;
 use crate::error::Result;
 use protobuf::MessageField;
 use std::collections::BTreeMap;
+use std::time::Instant;
 use ttrpc::proto::Code;
 
 pub const CONTROLLER: &str = "containerd.services.sandbox.v1.Controller";
@@ -18,9 +19,10 @@ pub(super) struct Controller {
 
 impl Controller {
     pub(super) fn call(&self, method: &str, payload: &[u8], reply: Reply) {
+        let by = reply.deadline();
         match method {
             "Start" => {
-                answer!(reply, payload, ControllerStartRequest, |r| (&r.sandbox_id, ""), self.start(r))
+                answer!(reply, payload, ControllerStartRequest, |r| (&r.sandbox_id, ""), self.start(r, by))
             }
             "Shutdown" => {
                 if answered!(
@@ -50,7 +52,7 @@ impl Controller {
         }
     }
 
-    fn start(&self, r: ControllerStartRequest) -> Result<ControllerStartResponse> {
+    fn start(&self, r: ControllerStartRequest, by: Option<Instant>) -> Result<ControllerStartResponse> {
         self.pod.create(Wanted {
             id: r.sandbox_id.clone(),
             rootfs: r.rootfs,
@@ -58,6 +60,7 @@ impl Controller {
             bundle: String::new(),
             netns: String::new(),
             annotations: BTreeMap::new(),
+            deadline: by,
         })?;
         let pid = self.pod.sandbox.start_pod(&r.sandbox_id)?.pid;
         Ok(ControllerStartResponse { sandbox_id: r.sandbox_id, pid, ..Default::default() })

@@ -51,6 +51,7 @@ pub(super) fn create(r: CreateTaskRequest, options: Options) -> Result<Create> {
         rootfs: r.rootfs.into_iter().map(mount).collect(),
         stdio: stdio(r.stdin, r.stdout, r.stderr, r.terminal),
         options,
+        deadline: None,
     })
 }
 

@@ -13,7 +13,7 @@ use protobuf::well_known_types::any::Any;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// For a stop that names no time.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +40,7 @@ pub(super) struct Wanted {
     pub(super) bundle: String,
     pub(super) netns: String,
     pub(super) annotations: BTreeMap<String, String>,
+    pub(super) deadline: Option<Instant>,
 }
 
 /// How long a stop may take: 0 is "as usual".
@@ -71,7 +72,14 @@ impl Pod {
         if !wanted.rootfs.is_empty() {
             log::warn!(sandbox = id; "rootfs has no effect: the pod has no container of its own");
         }
-        self.sandbox.create_pod(PodCreate { id, bundle, config, netns, annotations: wanted.annotations })
+        self.sandbox.create_pod(PodCreate {
+            id,
+            bundle,
+            config,
+            netns,
+            annotations: wanted.annotations,
+            deadline: wanted.deadline,
+        })
     }
 
     /// Calls that need no pod, only the right shim.

@@ -54,6 +54,11 @@ impl Reply {
         }
     }
 
+    /// When the caller stops waiting.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.call.as_ref().and_then(|call| call.deadline)
+    }
+
     pub fn send(mut self, answer: Result<Vec<u8>>) {
         match answer {
             Ok(payload) => self.finish(Code::OK, String::new(), payload),

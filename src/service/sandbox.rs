@@ -8,7 +8,7 @@ use crate::error::Result;
 use containerd_shim_protos::sandbox_api::*;
 use containerd_shim_protos::types::platform;
 use protobuf::MessageField;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use ttrpc::proto::Code;
 
 pub const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
@@ -21,9 +21,10 @@ pub(super) struct Sandbox {
 
 impl Sandbox {
     pub(super) fn call(&self, method: &str, payload: &[u8], reply: Reply) {
+        let by = reply.deadline();
         match method {
             "CreateSandbox" => {
-                answer!(reply, payload, CreateSandboxRequest, |r| (&r.sandbox_id, ""), self.create(r))
+                answer!(reply, payload, CreateSandboxRequest, |r| (&r.sandbox_id, ""), self.create(r, by))
             }
             "StartSandbox" => {
                 answer!(reply, payload, StartSandboxRequest, |r| (&r.sandbox_id, ""), self.start(r))
@@ -55,7 +56,7 @@ impl Sandbox {
         }
     }
 
-    fn create(&self, r: CreateSandboxRequest) -> Result<CreateSandboxResponse> {
+    fn create(&self, r: CreateSandboxRequest, by: Option<Instant>) -> Result<CreateSandboxResponse> {
         self.pod.create(Wanted {
             id: r.sandbox_id,
             rootfs: r.rootfs,
@@ -63,6 +64,7 @@ impl Sandbox {
             bundle: r.bundle_path,
             netns: r.netns_path,
             annotations: r.annotations.into_iter().collect(),
+            deadline: by,
         })?;
         Ok(CreateSandboxResponse::new())
     }

@@ -31,6 +31,25 @@ const SIGNAL: u64 = 2;
 const CLOCK: u64 = 3;
 const FIRST_CONNECTION: u64 = 16;
 
+/// What waits for nothing that a container, a hook, systemd or containerd decides: these are answered whatever the
+/// others wait for.
+const QUICK: [&str; 14] = [
+    "Task.State",
+    "Task.Pids",
+    "Task.Exec",
+    "Task.ResizePty",
+    "Task.CloseIO",
+    "Task.Kill",
+    "Task.Stats",
+    "Task.Connect",
+    "Task.Wait",
+    "Sandbox.Platform",
+    "Sandbox.PingSandbox",
+    "Sandbox.SandboxStatus",
+    "Sandbox.WaitSandbox",
+    "Controller.Ping",
+];
+
 /// How long the end waits for peers to read what they were answered: that may be the answer to a shutdown.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long peers may take to hang up once they were told that the shim ends.
@@ -305,7 +324,7 @@ impl Server {
         Reply::new(connection.clone(), header.stream, call)
     }
 
-    fn dispatch(&self, connection: &Arc<Connection>, header: Header, payload: &[u8]) {
+    fn dispatch(self: &Arc<Self>, connection: &Arc<Connection>, header: Header, payload: &[u8]) {
         let refuse = |code, text: &str| self.reply(connection, header, "?", 0).refuse(code, text);
         match header.kind {
             MESSAGE_TYPE_REQUEST => {}
@@ -326,6 +345,14 @@ impl Server {
         let service = request.service.rsplit('.').next().unwrap_or_default();
         let name = format!("{service}.{}", request.method);
         let reply = self.reply(connection, header, &name, request.timeout_nano);
+        if QUICK.contains(&name.as_str()) {
+            return self.handle(request, reply);
+        }
+        let server = self.clone();
+        self.workers.long(Box::new(move || server.handle(request, reply)));
+    }
+
+    fn handle(&self, request: Request, reply: Reply) {
         // The reply answers when it is dropped by the unwinding; the panic hook has logged where it was.
         let _ = catch_unwind(AssertUnwindSafe(|| (self.handler)(request, reply)));
     }

@@ -6,13 +6,14 @@ use super::options;
 use super::pod::{limit, Pod};
 use super::reply::Reply;
 use crate::error::{invalid, Error, Kind, Result};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Create, Sandbox};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::types::task::ProcessInfo;
 use protobuf::MessageField;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::time::Instant;
 use ttrpc::proto::Code;
 
 pub(super) struct Task {
@@ -29,9 +30,10 @@ impl Task {
     }
 
     pub(super) fn call(&self, method: &str, payload: &[u8], reply: Reply) {
+        let by = reply.deadline();
         match method {
-            "Create" => answer!(reply, payload, CreateTaskRequest, |r| (&r.id, ""), self.create(r)),
-            "Start" => answer!(reply, payload, StartRequest, |r| (&r.id, &r.exec_id), self.start(r)),
+            "Create" => answer!(reply, payload, CreateTaskRequest, |r| (&r.id, ""), self.create(r, by)),
+            "Start" => answer!(reply, payload, StartRequest, |r| (&r.id, &r.exec_id), self.start(r, by)),
             "State" => answer!(reply, payload, StateRequest, |r| (&r.id, &r.exec_id), self.state(r)),
             "Pids" => answer!(reply, payload, PidsRequest, |r| (&r.id, ""), self.pids(r)),
             "Exec" => answer!(reply, payload, ExecProcessRequest, |r| (&r.id, &r.exec_id), self.exec(r)),
@@ -86,7 +88,7 @@ impl Task {
         }
     }
 
-    fn create(&self, r: CreateTaskRequest) -> Result<CreateTaskResponse> {
+    fn create(&self, r: CreateTaskRequest, by: Option<Instant>) -> Result<CreateTaskResponse> {
         if !r.checkpoint.is_empty() || !r.parent_checkpoint.is_empty() {
             return Err(checkpoint());
         }
@@ -94,12 +96,13 @@ impl Task {
         for warning in &options.warnings {
             log::warn!(container = r.id; "{warning}");
         }
-        let pid = self.sandbox.create(convert::create(r, options.container)?)?;
+        let create = convert::create(r, options.container)?;
+        let pid = self.sandbox.create(Create { deadline: by, ..create })?;
         Ok(CreateTaskResponse { pid, ..Default::default() })
     }
 
-    fn start(&self, r: StartRequest) -> Result<StartResponse> {
-        let pid = self.sandbox.start(&convert::key(r.id, r.exec_id)?)?;
+    fn start(&self, r: StartRequest, by: Option<Instant>) -> Result<StartResponse> {
+        let pid = self.sandbox.start_by(&convert::key(r.id, r.exec_id)?, by)?;
         Ok(StartResponse { pid, ..Default::default() })
     }
 

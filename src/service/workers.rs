@@ -6,13 +6,15 @@
 use super::connection::lock;
 use crate::sys::process;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// So many requests may block at once (a Create on slow storage, a Delete that waits for output); the others wait
-/// in the queue.
+/// So many requests are at work at once that wait for nothing; the others wait in the queue.
 const WORKERS_MAX: usize = 64;
+/// So many more that may wait, each for as long as its time limit says: a Create on slow storage, a Delete that waits
+/// for output, an exec that a container has stopped. None of them has the place of one that does not wait.
+const LONG_MAX: usize = 512;
 /// An idle worker ends after this. Within a container's start the requests are milliseconds apart, and to start
 /// a thread takes tens of microseconds.
 const IDLE: Duration = Duration::from_millis(500);
@@ -31,6 +33,10 @@ struct State {
     idle: Vec<Arc<Seat>>,
     /// Only while all that there may be are at work.
     queue: VecDeque<Job>,
+    /// How many workers are at a long job, and counted there.
+    long: usize,
+    /// Only while all that there may be are at work.
+    long_queue: VecDeque<Job>,
 }
 
 /// Where an idle worker gets its next job.
@@ -49,6 +55,11 @@ impl Workers {
             return;
         }
         state.queue.push_back(job);
+        self.hire(state);
+    }
+
+    /// One more worker for the queue, unless there are as many as there may be.
+    fn hire(&self, mut state: MutexGuard<'_, State>) {
         if state.count >= WORKERS_MAX {
             return;
         }
@@ -67,6 +78,29 @@ impl Workers {
                 job();
             }
         }
+    }
+
+    /// By a worker, within its job: this part of it may wait. It is done now, or once another one is done.
+    pub(super) fn long(&self, job: Job) {
+        let mut state = lock(&self.0);
+        if state.long >= LONG_MAX {
+            return state.long_queue.push_back(job);
+        }
+        state.long += 1;
+        state.count = state.count.saturating_sub(1);
+        match state.queue.is_empty() {
+            true => drop(state),
+            // Its place is free for somebody else.
+            false => self.hire(state),
+        }
+        let mut next = Some(job);
+        while let Some(job) = next {
+            job();
+            next = lock(&self.0).long_queue.pop_front();
+        }
+        let mut state = lock(&self.0);
+        state.long -= 1;
+        state.count += 1;
     }
 
     fn work(&self) {

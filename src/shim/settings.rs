@@ -1,4 +1,4 @@
-//! `/etc/shoal/config.toml`: what an operator decides for all pods of the node.
+//! `/etc/shoal/config.toml`: what an operator decides for all pods and containers of the node.
 //!
 //! A file of its own, since a runtime's `options` table in containerd's configuration breaks the start of containers
 //! up to containerd 2.3.0, and CRI does not tell a shim its own settings.
@@ -6,6 +6,7 @@
 use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::sandbox::PodSettings;
 use std::path::Path;
+use std::time::Duration;
 
 pub(super) const FILE: &str = "/etc/shoal/config.toml";
 
@@ -23,6 +24,12 @@ pub(super) fn read(path: &Path) -> Result<PodSettings> {
             || value.as_bool().ok_or_else(|| invalid(format!("{path:?}: {key} must be true or false")));
         match key.as_str() {
             "enable_unprivileged_ports" => settings.unprivileged_ports = flag()?,
+            "launch_timeout" => {
+                let seconds = value.as_integer().and_then(|seconds| u64::try_from(seconds).ok());
+                let seconds = seconds.filter(|seconds| *seconds > 0);
+                let bad = || invalid(format!("{path:?}: {key} must be a number of seconds above 0"));
+                settings.launch_timeout = Duration::from_secs(seconds.ok_or_else(bad)?);
+            }
             "enable_unprivileged_icmp" => settings.unprivileged_icmp = flag()?,
             _ => log::warn!("{path:?}: the key {key} is not known"),
         }
@@ -42,6 +49,12 @@ mod tests {
         std::fs::write(&path, "enable_unprivileged_icmp = false\nwhat = 1").unwrap();
         let settings = read(&path).unwrap();
         assert!(settings.unprivileged_ports && !settings.unprivileged_icmp);
+        std::fs::write(&path, "launch_timeout = 7").unwrap();
+        assert_eq!(read(&path).unwrap().launch_timeout, Duration::from_secs(7));
+        for bad in ["0", "-1", "'1'"] {
+            std::fs::write(&path, format!("launch_timeout = {bad}")).unwrap();
+            assert!(read(&path).unwrap_err().to_string().contains("launch_timeout"), "{bad}");
+        }
         std::fs::write(&path, "enable_unprivileged_icmp = 'no'").unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("enable_unprivileged_icmp"));
     }

@@ -1,5 +1,6 @@
 //! clone3(2), in the form of fork(2): the child has its own copy of the memory and one thread.
 
+use super::board::Board;
 use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Errno, Result};
 use core::convert::Infallible;
@@ -41,35 +42,39 @@ pub fn clone(
     cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce() -> Infallible,
 ) -> Result<Child> {
-    any(flags, Relation::Child, cgroup, child)
+    let mut pidfd: i32 = -1;
+    let pid = any(flags, Relation::Child { pidfd: &raw mut pidfd }, cgroup, child)?;
+    Ok(Child { pid, pidfd: own(pidfd.into()) })
 }
 
-/// As [`clone`], but the new process is a child of the caller's parent: CLONE_PARENT. The caller is single-threaded, as
-/// the child of a clone is.
-pub fn sibling(flags: u64, child: impl FnOnce() -> Infallible) -> Result<Child> {
-    any(flags, Relation::Sibling, None, child)
+/// As [`clone`], but the new process is a child of the caller's parent, which finds its pid on the `board`: CLONE_PARENT.
+/// The caller is single-threaded, as the child of a clone is.
+pub fn sibling(flags: u64, board: &Board, child: impl FnOnce() -> Infallible) -> Result<()> {
+    any(flags, Relation::Sibling { born: board.born_at() }, None, child).map(drop)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Relation {
-    Child,
-    Sibling,
+    /// Where its pidfd is stored.
+    Child { pidfd: *mut i32 },
+    /// Where its pid is stored.
+    Sibling { born: *mut u32 },
 }
 
+/// The pid.
 fn any(
     flags: u64,
     relation: Relation,
     cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce() -> Infallible,
-) -> Result<Child> {
+) -> Result<u32> {
     if flags & !NAMESPACES != 0 {
         return Err(Errno::EINVAL);
     }
-    let mut pidfd: i32 = -1;
-    let mut answer = clone3(flags, relation, cgroup, &mut pidfd);
+    let mut answer = clone3(flags, relation, cgroup);
     let legacy = answer == Err(Errno::ENOSYS) && cgroup.is_none() && flags & CLONE_NEWTIME == 0;
     if legacy {
-        answer = clone_legacy(flags, relation, &mut pidfd);
+        answer = clone_legacy(flags, relation);
     }
     match answer? {
         0 => {
@@ -82,7 +87,7 @@ fn any(
             #[allow(unreachable_code)]
             match child() {}
         }
-        pid => Ok(Child { pid: pid as u32, pidfd: own(pidfd.into()) }),
+        pid => Ok(pid as u32),
     }
 }
 
@@ -96,31 +101,26 @@ impl Drop for Guard {
 }
 
 impl Relation {
-    /// The flag, and the signal that tells the parent of the end: that of a sibling is the caller's own.
-    fn flag_and_signal(self) -> (u64, u64) {
+    /// The flags, and the signal that tells the parent of the end: that of a sibling is the caller's own.
+    fn flags_and_signal(self) -> (u64, u64) {
         match self {
-            Relation::Child => (0, libc::SIGCHLD as u64),
-            Relation::Sibling => (libc::CLONE_PARENT as u64, 0),
+            Relation::Child { .. } => (libc::CLONE_PIDFD as u64, libc::SIGCHLD as u64),
+            Relation::Sibling { .. } => ((libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID) as u64, 0),
         }
     }
 }
 
-fn clone3(
-    flags: u64,
-    relation: Relation,
-    cgroup: Option<BorrowedFd<'_>>,
-    pidfd: &mut i32,
-) -> Result<libc::c_long> {
-    let (flag, exit_signal) = relation.flag_and_signal();
+fn clone3(flags: u64, relation: Relation, cgroup: Option<BorrowedFd<'_>>) -> Result<libc::c_long> {
+    let (more, exit_signal) = relation.flags_and_signal();
+    let (pidfd, parent_tid) = match relation {
+        Relation::Child { pidfd } => (pidfd as u64, 0),
+        Relation::Sibling { born } => (0, born as u64),
+    };
     let arguments = libc::clone_args {
-        flags: flags
-            | flag
-            | libc::CLONE_PIDFD as u64
-            | CLONE_CLEAR_SIGHAND
-            | cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
-        pidfd: core::ptr::from_mut(pidfd) as u64,
+        flags: flags | more | CLONE_CLEAR_SIGHAND | cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
+        pidfd,
         child_tid: 0,
-        parent_tid: 0,
+        parent_tid,
         exit_signal,
         stack: 0,
         stack_size: 0,
@@ -129,20 +129,24 @@ fn clone3(
         set_tid_size: 0,
         cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
     };
-    // SAFETY: `flags` share no memory (checked by `clone`), so that the child goes on with a copy of this stack
-    // as after fork(2); `pidfd` is a live i32, the only memory that the kernel writes.
+    // SAFETY: `flags` share no memory (checked by `any`), so that the child goes on with a copy of this stack as after
+    // fork(2); the kernel writes one number, to a live i32 of `clone` or to the board.
     let answer = unsafe {
         libc::syscall(libc::SYS_clone3, core::ptr::from_ref(&arguments), size_of::<libc::clone_args>())
     };
     check(answer)
 }
 
-fn clone_legacy(flags: u64, relation: Relation, pidfd: &mut i32) -> Result<libc::c_long> {
-    let (flag, exit_signal) = relation.flag_and_signal();
-    let flags = flags | flag | exit_signal | libc::CLONE_PIDFD as u64;
-    // SAFETY: as in `clone3`; with CLONE_PIDFD the third argument is where the descriptor is stored, on every
-    // architecture; the stack is the caller's (0), TLS and tid pointers are not used.
-    let answer = unsafe { libc::syscall(libc::SYS_clone, flags, 0, core::ptr::from_mut(pidfd), 0, 0) };
+fn clone_legacy(flags: u64, relation: Relation) -> Result<libc::c_long> {
+    let (more, exit_signal) = relation.flags_and_signal();
+    let flags = flags | more | exit_signal;
+    let number = match relation {
+        Relation::Child { pidfd } => pidfd as u64,
+        Relation::Sibling { born } => born as u64,
+    };
+    // SAFETY: as in `clone3`; the third argument is where the pidfd or the pid is stored, on every architecture; the
+    // stack is the caller's (0), TLS and the child's tid are not used.
+    let answer = unsafe { libc::syscall(libc::SYS_clone, flags, 0, number, 0, 0) };
     check(answer)
 }
 

@@ -1,11 +1,8 @@
-//! execve(2) and exit_group(2), from prepared arrays.
+//! The end of a child that has failed, and what comes before its execve(2).
 
 use super::{check, Errno, Result};
-use core::cell::Cell;
-use core::ffi::{c_char, CStr};
-use core::marker::PhantomData;
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::ffi::CString;
 
 /// True in the child of a clone (which has its own copy of it); never reset, the child ends in execve(2) or exit.
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
@@ -19,48 +16,9 @@ pub(super) fn in_child() -> bool {
     IN_CHILD.load(Ordering::Relaxed)
 }
 
-/// exit_group(2): no destructor and no handler runs.
+/// exit_group(2): no destructor and no handler runs. Where a filter forbids it, the process ends all the same.
 pub fn exit(code: i32) -> ! {
-    loop {
-        // SAFETY: takes an integer, and does not return.
-        unsafe { libc::syscall(libc::SYS_exit_group, code) };
-    }
-}
-
-/// `argv` and `envp` as the kernel takes them: made before the clone, since they are allocated.
-#[derive(Debug)]
-pub struct Arguments<'a> {
-    argv: Vec<*const c_char>,
-    /// Ends in two null pointers: the first is room for a HOME that the child finds.
-    envp: Vec<Cell<*const c_char>>,
-    strings: PhantomData<&'a CString>,
-}
-
-impl<'a> Arguments<'a> {
-    pub fn new(argv: &'a [CString], envp: &'a [CString]) -> Self {
-        let end = [core::ptr::null()];
-        Arguments {
-            argv: argv.iter().map(|a| a.as_ptr()).chain(end).collect(),
-            envp: envp.iter().map(|e| e.as_ptr()).chain(end).chain(end).map(Cell::new).collect(),
-            strings: PhantomData,
-        }
-    }
-
-    /// Becomes `program`; `home` (`HOME=…`) joins the environment. Returns only with an error.
-    pub fn execve(&self, program: &CStr, home: Option<&CStr>) -> Errno {
-        let spare = self.envp.len().checked_sub(2).and_then(|at| self.envp.get(at));
-        if let (Some(spare), Some(home)) = (spare, home) {
-            spare.set(home.as_ptr());
-        }
-        let (argv, envp) = (self.argv.as_ptr(), self.envp.as_ptr());
-        // SAFETY: both arrays end in a null pointer (see `new`); their strings are borrowed for 'a, and `home`
-        // for this call. `Cell` has the layout of what it holds.
-        let answer = unsafe { libc::syscall(libc::SYS_execve, program.as_ptr(), argv, envp) };
-        if let Some(spare) = spare {
-            spare.set(core::ptr::null());
-        }
-        check(answer).err().unwrap_or(Errno::EINVAL)
-    }
+    super::last::end(code as usize)
 }
 
 /// Whether the effective user may execute `path`: a regular file with a right bit. The errors are those that

@@ -92,15 +92,9 @@ pub fn close_all_but(keep: &[RawFd]) -> Result<()> {
     close_range(first, u32::MAX, 0)
 }
 
-/// Closes every descriptor, 0 to 2 among them: for a clone's child that opens none any more.
-pub fn close_all() -> Result<()> {
-    close_range(0, u32::MAX, 0)
-}
-
-/// Closes one descriptor that was lent to the child of a clone, and that it has no use for any more.
-pub fn close_lent(fd: BorrowedFd<'_>) -> Result<()> {
-    let number = fd.as_raw_fd() as u32;
-    close_range(number, number, 0)
+/// Closes 0 to 2: for a clone's child that has no use for them.
+pub fn close_standard() -> Result<()> {
+    close_range(0, 2, 0)
 }
 
 fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {

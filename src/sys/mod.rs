@@ -3,6 +3,7 @@
 //! Functions take `&CStr`, `BorrowedFd` and typed flags, and return `OwnedFd` or an errno; those that the
 //! child of a clone uses do not allocate.
 
+pub mod board;
 pub mod bpf;
 pub mod clone;
 pub mod console;
@@ -16,6 +17,8 @@ pub mod handler;
 pub mod identity;
 pub mod idle;
 pub mod keyring;
+pub mod last;
+pub mod layout;
 pub mod limits;
 pub mod loop_device;
 pub mod memory;
@@ -26,7 +29,9 @@ pub mod peer;
 pub mod pipe;
 pub mod poll;
 pub mod process;
+pub mod random;
 pub mod root;
+pub mod rseq;
 pub mod seal;
 pub mod seccomp;
 pub mod signal;

@@ -10,6 +10,7 @@ const FSOPEN_CLOEXEC: u32 = 1;
 const FSMOUNT_CLOEXEC: u32 = 1;
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_SET_FD: u32 = 5;
 const FSCONFIG_CMD_CREATE: u32 = 6;
 const OPEN_TREE_CLONE: u32 = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x04;
@@ -76,6 +77,11 @@ impl Filesystem {
             .map(|fd| Self(own(fd)))
     }
 
+    /// One that somebody else has opened.
+    pub fn begun(context: OwnedFd) -> Self {
+        Self(context)
+    }
+
     /// An option without a value.
     pub fn flag(&self, key: &CStr) -> Result<()> {
         self.configure(FSCONFIG_SET_FLAG, Some(key), None)
@@ -83,6 +89,16 @@ impl Filesystem {
 
     pub fn set(&self, key: &CStr, value: &CStr) -> Result<()> {
         self.configure(FSCONFIG_SET_STRING, Some(key), Some(value))
+    }
+
+    /// An option whose value is a descriptor.
+    pub fn lend(&self, key: &CStr, value: BorrowedFd<'_>) -> Result<()> {
+        let (fd, none) = (self.0.as_raw_fd(), core::ptr::null::<u8>());
+        // SAFETY: `key` is NUL-terminated and outlives the call; the command takes no value but the number.
+        let answer = unsafe {
+            libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_SET_FD, key.as_ptr(), none, value.as_raw_fd())
+        };
+        check(answer).map(drop)
     }
 
     fn configure(&self, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> Result<()> {

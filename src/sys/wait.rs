@@ -32,6 +32,11 @@ pub fn reap(pid: u32) -> Result<Ended> {
     }
 }
 
+/// Whether `pid` is a child that has not been reaped.
+pub fn is_child(pid: u32) -> bool {
+    waitid(libc::P_PID, pid, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).is_ok()
+}
+
 fn waitid(kind: libc::idtype_t, id: u32, options: i32) -> Result<Ended> {
     // SAFETY: a siginfo_t is integers and pointers, for which all-zero bytes are valid.
     let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };

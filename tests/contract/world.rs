@@ -14,6 +14,7 @@ use shoal::sandbox::{Config, Event, PodSettings, Sandbox};
 use shoal::service::router::{self, Router};
 use shoal::service::server::{Admission, Server, Stopper};
 use shoal::spec::resources::Resources;
+use shoal::sys::board::Board;
 use shoal::sys::{socket, wait};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -55,6 +56,13 @@ pub struct Stage {
     pub panic: AtomicBool,
 }
 
+impl Stage {
+    /// The processes that live.
+    pub fn pids(&self) -> Vec<u32> {
+        self.pids.lock().unwrap().clone()
+    }
+}
+
 struct FakeLauncher(Arc<Stage>);
 
 impl Launcher for FakeLauncher {
@@ -68,6 +76,8 @@ impl Launcher for FakeLauncher {
         let pid = child.id();
         let pidfd = wait::open_pidfd(pid).unwrap();
         let (ours, theirs) = socket::pair().unwrap();
+        let board = Arc::new(Board::new().unwrap());
+        let told = board.clone();
         self.0.pids.lock().unwrap().push(pid);
         let killer = pidfd.try_clone().unwrap();
         let stage = self.0.clone();
@@ -76,9 +86,8 @@ impl Launcher for FakeLauncher {
             let go = matches!(socket::receive(theirs.as_fd(), &mut byte), Ok((1, _)));
             let refuse = stage.refuse.lock().unwrap().take();
             if let (true, Some(errno)) = (go, refuse) {
-                let report = [3u32.to_ne_bytes(), errno.to_ne_bytes()].concat();
+                told.fail(3, errno);
                 let _ = wait::signal(killer.as_fd(), libc::SIGKILL);
-                let _ = socket::send(theirs.as_fd(), &report, None);
             } else if !go {
                 let _ = wait::signal(killer.as_fd(), libc::SIGKILL);
             }
@@ -91,7 +100,7 @@ impl Launcher for FakeLauncher {
             let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
             on_exit(ExitStatus { code: code as u32, at: SystemTime::now() });
         });
-        Ok(Waiting::new(pid, pidfd, None, ours))
+        Ok(Waiting::new(pid, pidfd, None, ours).with_board(board))
     }
 }
 

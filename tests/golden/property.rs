@@ -10,22 +10,56 @@ use std::path::Path;
 pub fn check(plan: &Plan, name: &str) {
     let steps: Vec<&Step> = plan.steps.iter().map(|(step, _)| step).collect();
     // Each process of the two that a user namespace needs has an order of its own.
-    for part in steps.split_inclusive(|step| matches!(step, Step::Sibling { .. })) {
-        for pair in part.windows(2) {
+    let divides = |at: usize| match steps[at] {
+        Step::Sibling { .. } => true,
+        // It stays the same process where others are in its pid namespace already.
+        Step::Unshare { .. } => at > 0 && matches!(steps[at - 1], Step::JoinUser { .. }),
+        _ => false,
+    };
+    let mut at = 0;
+    for part in steps.split_inclusive(|_| {
+        at += 1;
+        divides(at - 1)
+    }) {
+        for pair in part.windows(2).filter(|pair| !matches!(pair[1], Step::Unshare { .. })) {
             assert!(pair[0].phase() <= pair[1].phase(), "{name}: {} before {}", pair[0], pair[1]);
         }
     }
     let position = |wanted: fn(&Step) -> bool| steps.iter().position(|step| wanted(step));
-    let gate = position(|s| matches!(s, Step::Gate)).expect("every plan waits for its start");
+    let bare = position(|s| matches!(s, Step::Bare)).expect("every plan gives up what is the shim's");
+    let last = |s: &Step| {
+        matches!(
+            s,
+            Step::Seccomp(_)
+                | Step::Birth
+                | Step::SetSid
+                | Step::ControlTerminal
+                | Step::Gate
+                | Step::Exec { .. }
+        )
+    };
+    // Nothing is left to be done by then that needs the shim's memory, or that the container should not see.
+    assert!(steps[bare + 1..].iter().all(|s| last(s)), "{name}");
+    let birth = position(|s| matches!(s, Step::Birth));
+    let filter = steps.iter().position(|s| matches!(s, Step::Seccomp(_) | Step::SeccompEarly(_)));
+    assert!(filter.is_none() || birth.is_none() || filter < birth, "{name}: born without its filter");
+    let into = |s: &Step| match s {
+        Step::SetNs { flags, .. } => flags & libc::CLONE_NEWPID as u64 != 0,
+        step => matches!(step, Step::Aim { .. }),
+    };
+    let aimed = steps.iter().position(|s| into(s));
+    assert_eq!(aimed.is_some(), birth.is_some(), "{name}: who joins a pid namespace is born last");
+    assert!(!(birth.is_some() && steps.iter().any(|s| matches!(s, Step::Sibling { .. }))), "{name}");
     assert!(matches!(steps.last(), Some(Step::Exec { .. })), "{name}: ends in an execve");
     let ids = position(|s| matches!(s, Step::SetIds { .. })).expect("every plan gives up its ids");
     let capabilities = position(|s| matches!(s, Step::Capabilities(_))).expect("and its capabilities");
-    assert!(ids < capabilities && capabilities < gate, "{name}");
+    assert!(ids < capabilities && capabilities < bare, "{name}");
     for (step, field) in &plan.steps {
         assert!(!field.is_empty(), "{name}: {step} has no field");
         let slot = match step {
             Step::Attach { slot, .. }
             | Step::SetNs { slot, .. }
+            | Step::Aim { slot }
             | Step::JoinUser { slot, .. }
             | Step::Idmap { namespace: slot, .. } => slot,
             _ => continue,
@@ -33,28 +67,29 @@ pub fn check(plan: &Plan, name: &str) {
         assert!(usize::from(slot.0) < plan.opens.len(), "{name}: {step}");
     }
     for (i, (open, _)) in plan.opens.iter().enumerate() {
-        let used = plan.pid_namespace.is_some_and(|slot| usize::from(slot.0) == i)
-            || plan.opens.iter().skip(i).any(|(open, _)| match open {
-                Open::Tree { idmap: Some(idmap), .. } => usize::from(idmap.namespace.0) == i,
-                _ => false,
-            })
-            || steps.iter().any(|step| match step {
-                Step::Attach { slot, .. }
-                | Step::SetNs { slot, .. }
-                | Step::JoinUser { slot, .. }
-                | Step::Idmap { namespace: slot, .. }
-                | Step::MountRootfs { device: Some(slot), .. } => usize::from(slot.0) == i,
-                _ => false,
-            });
+        let used = plan.opens.iter().skip(i).any(|(open, _)| match open {
+            Open::Tree { idmap: Some(idmap), .. } => usize::from(idmap.namespace.0) == i,
+            _ => false,
+        }) || steps.iter().any(|step| match step {
+            Step::Attach { slot, .. }
+            | Step::SetNs { slot, .. }
+            | Step::Aim { slot }
+            | Step::Aim { slot }
+            | Step::JoinUser { slot, .. }
+            | Step::Idmap { namespace: slot, .. }
+            | Step::MountRootfs { device: Some(slot), .. } => usize::from(slot.0) == i,
+            _ => false,
+        });
         assert!(used, "{name}: nobody uses {open}");
     }
     // The host's root is gone before its namespaces are, and nothing is done as nobody.
     if let Some(user) = position(|s| matches!(s, Step::JoinUser { .. })) {
-        let sibling = position(|s| matches!(s, Step::Sibling { .. })).expect("a process inside");
+        let inside = |s: &Step| matches!(s, Step::Sibling { .. } | Step::Unshare { .. });
+        let sibling = user + steps[user..].iter().position(|s| inside(s)).expect("a process inside");
         let root = position(|s| matches!(s, Step::BecomeRoot { .. })).expect("root of it");
         let groups = position(|s| matches!(s, Step::LeaveGroups)).expect("without the host's groups");
         assert!(groups < user && user < sibling && sibling < root && root < ids, "{name}");
-        assert_eq!((plan.clone_flags, plan.pid_namespace), (0, None), "{name}");
+        assert_eq!(plan.clone_flags, 0, "{name}");
         assert!(!steps
             .iter()
             .any(|s| matches!(s, Step::Mknod { mode, .. } if mode & libc::S_IFMT != libc::S_IFIFO)));

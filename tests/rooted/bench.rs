@@ -2,7 +2,7 @@
 
 use shoal::cgroup::Entry;
 use shoal::error::Result;
-use shoal::launch::{ExitStatus, Launcher, Order, Real, Reaper, Strangers, Waiting};
+use shoal::launch::{ExitStatus, Launcher, Leash, Order, Real, Reaper, Strangers, Waiting};
 use shoal::plan::{Plan, Step};
 use shoal::stdio::Ends;
 use std::ffi::CString;
@@ -12,6 +12,11 @@ use std::path::Path;
 use std::sync::mpsc::{channel, Receiver};
 use std::sync::OnceLock;
 use std::time::Duration;
+
+/// Long enough for anything here.
+pub fn leash() -> Leash {
+    Leash::lasting(Duration::from_secs(60))
+}
 
 /// One launcher for the process. Strangers are left alone: tests run other programs too.
 pub fn launcher() -> &'static Real {
@@ -55,9 +60,10 @@ pub fn run(argv: &[&str]) -> Vec<Step> {
     };
     vec![
         Step::Umask(0o22),
-        Step::SetSid,
         Step::Stdio { uid: 0 },
         Step::FindProgram { name, candidates },
+        Step::Bare,
+        Step::SetSid,
         Step::Gate,
         Step::Exec {
             argv: argv.iter().map(|a| c(a)).collect(),
@@ -100,6 +106,7 @@ pub fn launch_with(
         entry: Entry::default(),
         init,
         hooks,
+        leash: &leash(),
         on_exit: Box::new(move |status| {
             let _ = tell.send(status);
         }),

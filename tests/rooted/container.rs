@@ -1,7 +1,7 @@
 //! A container from a spec, by the compiler and the real launcher, and the same by runc: what the probe says inside
 //! must be the same.
 
-use crate::bench::{launcher, null};
+use crate::bench::{launcher, leash, null};
 use serde_json::{json, Value};
 use shoal::cgroup::Entry;
 use shoal::error::Result;
@@ -232,6 +232,7 @@ pub fn launch_by(
         entry,
         init,
         hooks: &mut |_, _| Ok(()),
+        leash: &leash(),
         on_exit: Box::new(move |status| {
             let _ = tell.send(status);
         }),

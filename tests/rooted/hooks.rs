@@ -21,7 +21,7 @@ fn shell(script: &str) -> Hook {
 }
 
 fn run_on_host(hook: &Hook, bundle: &Path) -> Result<(), String> {
-    run(launcher(), hook, "hooks.poststop[0]", b"{\"id\":\"c1\"}", bundle, Place::Host)
+    run(launcher(), &leash(), hook, "hooks.poststop[0]", b"{\"id\":\"c1\"}", bundle, Place::Host)
         .map_err(|e| e.to_string())
 }
 
@@ -94,11 +94,12 @@ fn hooks_inside_are_in_the_containers_namespaces() {
         mount_namespace = link.to_str().unwrap().to_owned();
         run(
             launcher(),
+            &leash(),
             &shell(&script),
             "hooks.createContainer[0]",
             b"{}",
             Path::new("/"),
-            Place::Namespaces(pidfd),
+            Place::Namespaces { init: pidfd, alone: true },
         )
     })
     .unwrap();
@@ -144,7 +145,7 @@ fn a_hook_of_the_container_has_no_more_rights_than_its_program() {
     };
     let init = bundle.create().unwrap();
     let place = Place::Container(init.waiting.pidfd.as_fd(), &compile);
-    run(launcher(), &hook, "hooks.startContainer[0]", b"{}", bundle.dir.path(), place).unwrap();
+    run(launcher(), &leash(), &hook, "hooks.startContainer[0]", b"{}", bundle.dir.path(), place).unwrap();
     let ours: Value = serde_json::from_slice(&std::fs::read(saved).unwrap()).unwrap();
     assert_eq!(ours["environment"], json!(["ONLY=this"]));
     assert_eq!(ours["arguments"], json!(["name", "save", "/home/user/saved"]));

@@ -58,6 +58,63 @@ fn refuse(calls: &[i64]) {
     load(&Filter { program: program.into(), flags: 0 }).unwrap();
 }
 
+/// Before 6.17 a procfs is of the pid namespace of whoever opens it, and a process is born there for that alone.
+#[test]
+fn a_joined_pid_namespace_has_its_procfs_on_older_kernels_too() {
+    if !rooted("a_joined_pid_namespace_has_its_procfs_on_older_kernels_too") {
+        return;
+    }
+    let test = "kernels::a_joined_pid_namespace_has_its_procfs_on_older_kernels_too";
+    let older = std::env::var_os("SHOAL_TEST_ALONE").is_some();
+    if older {
+        refuse_descriptors_as_options();
+    } else {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([test, "--exact", "--nocapture"])
+            .env("SHOAL_TEST_ALONE", "1")
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{}{errors}", String::from_utf8_lossy(&output.stdout));
+    }
+    let others = Bundle::new(&["/probe", "sleep"]);
+    let other = others.create().unwrap();
+    let pid = other.waiting.pid;
+    let pidfd = other.waiting.start().unwrap();
+    let mut bundle = Bundle::new(&["/probe", "report"]);
+    bundle.spec["linux"]["sysctl"] = json!({ "kernel.msgmax": "9000" });
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "pid");
+    namespaces.push(json!({ "type": "pid", "path": format!("/proc/{pid}/ns/pid") }));
+    let report = bundle.report();
+    // Its procfs knows it by the number that it has there.
+    assert!(report["pid"].as_u64().unwrap() > 1, "{report}");
+    let theirs = std::fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
+    assert_eq!(report["namespaces"]["pid"], theirs.to_str().unwrap());
+    shoal::sys::wait::signal(std::os::fd::AsFd::as_fd(&pidfd), libc::SIGKILL).unwrap();
+    other.exit.recv_timeout(std::time::Duration::from_secs(5)).unwrap();
+}
+
+/// fsconfig(2) with FSCONFIG_SET_FD says that it does not know the option.
+fn refuse_descriptors_as_options() {
+    use shoal::sys::seccomp::{load, Filter, SockFilter};
+    const SET_FD: u32 = 5;
+    let op = |code: u32, jt, jf, k| SockFilter { code: code as u16, jt, jf, k };
+    let (load_word, equal) =
+        (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+    let answer = |k| op(libc::BPF_RET | libc::BPF_K, 0, 0, k);
+    let program = [
+        op(load_word, 0, 0, 0),
+        op(equal, 0, 3, libc::SYS_fsconfig as u32),
+        op(load_word, 0, 0, 24),
+        op(equal, 0, 1, SET_FD),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EINVAL as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    shoal::sys::identity::no_new_privs().unwrap();
+    load(&Filter { program: program.into(), flags: 0 }).unwrap();
+}
+
 /// A cgroup of this test's; removed with it.
 struct Group(PathBuf);
 

@@ -36,7 +36,7 @@ fn a_failed_step_is_told_by_name() {
     }
     let bad = Step::BindRoot { target: c("/does/not/exist") };
     let error = launch(&program(&["true"], vec![bad])).unwrap_err().to_string();
-    assert!(error.contains("step 2/8") && error.contains("no such file or directory (ENOENT)"), "{error}");
+    assert!(error.contains("step 2/9") && error.contains("no such file or directory (ENOENT)"), "{error}");
 }
 
 #[test]
@@ -109,6 +109,18 @@ fn a_thousand_launches_from_eight_threads_leave_nothing() {
     eventually("no descriptor and no child is left", || left_behind() == before);
 }
 
+/// A process that is born into the pid namespace of another one.
+fn joining(argv: &[&str]) -> shoal::plan::Plan {
+    let slot = shoal::plan::Slot(0);
+    let mut steps = vec![Step::SetNs { slot, flags: libc::CLONE_NEWPID as u64 }];
+    steps.extend(run(argv));
+    let bare = steps.iter().position(|step| matches!(step, Step::Bare)).unwrap();
+    steps.insert(bare + 1, Step::Birth);
+    let mut joins = plan(0, steps);
+    joins.opens.push((shoal::plan::Open::Init, "".into()));
+    joins
+}
+
 #[test]
 fn a_process_joins_a_pid_namespace_and_its_thread_comes_back() {
     if !rooted("a_process_joins_a_pid_namespace_and_its_thread_comes_back") {
@@ -117,9 +129,7 @@ fn a_process_joins_a_pid_namespace_and_its_thread_comes_back() {
     let init = launch(&program(&["sleep", "1000"], vec![])).unwrap();
     let namespace = |name: &str| std::fs::read_link(format!("/proc/thread-self/ns/{name}")).unwrap();
     let before = namespace("pid_for_children");
-    let mut joins = plan(0, run(&["sh", "-c", "echo $$; cat /proc/sys/kernel/ns_last_pid"]));
-    joins.opens.push((shoal::plan::Open::Init, "".into()));
-    joins.pid_namespace = Some(shoal::plan::Slot(0));
+    let joins = joining(&["sh", "-c", "echo $$; cat /proc/sys/kernel/ns_last_pid"]);
     let pidfd = std::os::fd::AsFd::as_fd(&init.waiting.pidfd);
     let (text, code) = launch_with(&joins, Some(pidfd), &mut |_, _| Ok(())).unwrap().finish();
     assert_eq!((text.lines().next(), code), (Some("2"), 0));
@@ -139,9 +149,7 @@ fn a_pid_namespace_that_has_ended_takes_no_process() {
     let pidfd = init.waiting.pidfd.try_clone().unwrap();
     drop(init.waiting);
     init.exit.recv_timeout(Duration::from_secs(5)).unwrap();
-    let mut joins = plan(0, run(&["true"]));
-    joins.opens.push((shoal::plan::Open::Init, "".into()));
-    joins.pid_namespace = Some(shoal::plan::Slot(0));
+    let joins = joining(&["true"]);
     for (fd, errno) in [(namespace.into(), libc::ENOMEM), (pidfd, libc::ESRCH)] {
         let fd: std::os::fd::OwnedFd = fd;
         let fd = std::os::fd::AsFd::as_fd(&fd);

@@ -1,6 +1,6 @@
 //! User namespaces and mapped owners: what a container finds, what the host sees of it, and what is left of a failure.
 
-use crate::bench::{eventually, launch_with, launcher, left_behind, rooted};
+use crate::bench::{eventually, launch_with, launcher, leash, left_behind, rooted};
 use crate::container::Bundle;
 use crate::reports::{same, same_exec};
 use serde_json::{json, Value};
@@ -267,7 +267,8 @@ fn a_hook_inside_is_root_of_the_user_namespace() {
             let link = std::fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
             namespaces += &format!("{}\n", link.display());
         }
-        run(launcher(), &hook, "hooks.createContainer[0]", b"{}", Path::new("/"), Place::Namespaces(pidfd))
+        let place = Place::Namespaces { init: pidfd, alone: true };
+        run(launcher(), &leash(), &hook, "hooks.createContainer[0]", b"{}", Path::new("/"), place)
     });
     assert_eq!(process.unwrap().finish().1, 0);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("0\n0\n{namespaces}"));

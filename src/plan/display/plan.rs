@@ -7,13 +7,13 @@ use std::fmt::{self, Display, Formatter};
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "clone {}", namespace_words(self.clone_flags))?;
-        if let Some(slot) = self.pid_namespace {
-            writeln!(f, "in the pid namespace of {slot}")?;
-        }
         for (i, (open, field)) in self.opens.iter().enumerate() {
             writeln!(f, "${i} {open}  # {field}")?;
         }
         for (i, (step, field)) in self.steps.iter().enumerate() {
+            if Some(i) == self.seen_from() {
+                writeln!(f, "    -- what comes now can be seen in the container --")?;
+            }
             writeln!(f, "{:>3} {:<10} {step}  # {field}", i + 1, format!("{:?}", step.phase()))?;
         }
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))

@@ -7,7 +7,7 @@ use super::request::{PodConfig, PodCreate, PodPid, PodSettings};
 use super::{path_of, Life, Phase, Pod};
 use crate::cgroup::{Cgroup, Entry};
 use crate::error::{invalid, Context, Error, Kind, Result};
-use crate::launch::{ExitStatus, OnExit};
+use crate::launch::{ExitStatus, Leash, OnExit};
 use crate::sandbox::exit::Exit;
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::{Options, PodPlace, Sandbox};
@@ -28,20 +28,25 @@ impl Sandbox {
     /// what a failure half-made is gone.
     pub fn create_pod(&self, request: PodCreate) -> Result<()> {
         let id = request.id.clone();
-        let taken = self.take_pod(&id)?;
-        let pod = create(self, request).context(|| format!("create sandbox {id}"))?;
+        let leash = self.leash(request.deadline);
+        let taken = self.take_pod(&id, &leash)?;
+        let pod = create(self, request, &leash).context(|| format!("create sandbox {id}"))?;
         log::info!(sandbox = id.as_str(), pid = pod.pid(); "created a sandbox");
         taken.fill(pod);
         Ok(())
     }
 }
 
-fn create(sandbox: &Sandbox, request: PodCreate) -> Result<Arc<Pod>> {
+fn create(sandbox: &Sandbox, request: PodCreate, leash: &Leash) -> Result<Arc<Pod>> {
     let (mut config, extra, settings) = match request.config {
         Some(config) => (config, Extra::default(), (sandbox.config.pod_settings)()?),
         None => {
             let (config, extra) = document::read(&request.bundle)?;
-            (config, extra, PodSettings { unprivileged_ports: false, unprivileged_icmp: false })
+            (
+                config,
+                extra,
+                PodSettings { unprivileged_ports: false, unprivileged_icmp: false, ..Default::default() },
+            )
         }
     };
     config.annotations.extend(request.annotations);
@@ -52,7 +57,7 @@ fn create(sandbox: &Sandbox, request: PodCreate) -> Result<Arc<Pod>> {
     let (cgroup, members_below) = cgroup(sandbox, &request.id, &config, &extra)?;
 
     let bundle = request.bundle;
-    let make = Make { sandbox, id: &request.id, bundle: &bundle, config: &config, sysctls: &sysctls };
+    let make = Make { sandbox, id: &request.id, bundle: &bundle, config: &config, sysctls: &sysctls, leash };
     let shm_size = extra.shm_size.unwrap_or(SHM_SIZE);
     let mappings = config.user.clone().unwrap_or_default();
     let wanted = Wanted { namespaces, mappings, hostname, sysctls: checked, root: None };
@@ -73,6 +78,7 @@ struct Make<'a> {
     bundle: &'a Path,
     config: &'a PodConfig,
     sysctls: &'a BTreeMap<String, String>,
+    leash: &'a Leash,
 }
 
 impl Make<'_> {
@@ -144,7 +150,7 @@ impl Make<'_> {
         let on_exit: OnExit = Box::new(move |status| told.ended(status));
         let entry = own.map_or_else(|| Ok(Entry::default()), |own| own.entry(None))?;
         let config = &self.sandbox.config;
-        let held = namespaces::make(&*config.launcher, &config.host, wanted, entry, on_exit)?;
+        let held = namespaces::make(&*config.launcher, &config.host, wanted, entry, self.leash, on_exit)?;
         if wanted.root.is_some() {
             protect(held.pid);
         }

@@ -53,7 +53,7 @@ impl Sandbox {
         let left = || deadline.saturating_duration_since(Instant::now());
         loop {
             // First this: what was being made is among the members then, or will be found the next time.
-            let creating = self.creates_are_at_work();
+            let creating = self.end_creates();
             let members = self.all();
             for member in &members {
                 member.cgroup.kill().context(|| format!("kill container {}", member.id))?;
@@ -153,7 +153,7 @@ impl Sandbox {
         if self.container(&member.id).is_err() {
             return Ok(());
         }
-        member.delete(&*self.config.launcher)?;
+        member.delete(&*self.config.launcher, self.launch_limit())?;
         self.forget(&member.id);
         Ok(())
     }

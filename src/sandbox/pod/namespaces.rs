@@ -2,7 +2,7 @@
 //! thread whose id the world knows.
 
 use crate::error::{Context, Result};
-use crate::launch::{ExitStatus, Holder, Launcher, OnExit, Order};
+use crate::launch::{ExitStatus, Holder, Launcher, Leash, OnExit, Order};
 use crate::plan::{self, Host};
 use crate::spec::{Mappings, Namespaces, Ns, Sysctl};
 use crate::{cgroup, sys};
@@ -63,6 +63,7 @@ pub(super) fn make(
     host: &Host,
     wanted: &Wanted,
     entry: cgroup::Entry,
+    leash: &Leash,
     on_exit: OnExit,
 ) -> Result<Held> {
     let ns = &wanted.namespaces;
@@ -81,7 +82,7 @@ pub(super) fn make(
         })?;
         let hooks = &mut |_, _: std::os::fd::BorrowedFd<'_>| Ok(());
         let waiting =
-            launcher.launch(Order { plan: &plan, ends: None, entry, init: None, hooks, on_exit })?;
+            launcher.launch(Order { plan: &plan, ends: None, entry, init: None, hooks, leash, on_exit })?;
         for ((name, _), ns) in KINDS.iter().zip(all) {
             if *ns != Ns::Host {
                 files.push((*name, open(waiting.pid, name)?));
@@ -89,7 +90,7 @@ pub(super) fn make(
         }
         pid = waiting.pid;
         if wanted.root.is_some() {
-            init = Some(waiting.start()?);
+            init = Some(waiting.start_by(leash)?);
         }
     }
     if init.is_some() {

@@ -5,7 +5,7 @@ use crate::sandbox::ProcessState;
 use crate::spec::{Mappings, Ns};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 /// CreateSandbox (or the seed's Controller.Start), checked as far as that needs no look at the host.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,8 @@ pub struct PodCreate {
     pub netns: Option<PathBuf>,
     /// Beside those of the configuration.
     pub annotations: BTreeMap<String, String>,
+    /// When its caller stops waiting; None: as long as the operator says.
+    pub deadline: Option<Instant>,
 }
 
 /// Which pid namespace a pod's containers have.
@@ -73,12 +75,17 @@ pub struct PodSettings {
     pub unprivileged_ports: bool,
     /// net.ipv4.ping_group_range="0 2147483647" (CRI's `enable_unprivileged_icmp`).
     pub unprivileged_icmp: bool,
+    /// How long a process may take to become its program, hooks and all, where the request says no time.
+    pub launch_timeout: Duration,
 }
+
+/// The kubelet's limit for a request.
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// CRI's own defaults.
 impl Default for PodSettings {
     fn default() -> Self {
-        PodSettings { unprivileged_ports: true, unprivileged_icmp: true }
+        PodSettings { unprivileged_ports: true, unprivileged_icmp: true, launch_timeout: LAUNCH_TIMEOUT }
     }
 }
 

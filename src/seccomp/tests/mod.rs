@@ -1,6 +1,8 @@
 //! Compiled profiles at work: in a child under the real filter, and in a small machine for other architectures.
 
 mod equivalence;
+mod key;
+mod verdict;
 
 use super::*;
 use crate::spec::seccomp::Seccomp;

@@ -1,0 +1,74 @@
+//! A procfs of a pid namespace that this process is not in, where the kernel has no `pidns` option (Linux 6.17).
+//!
+//! Then fsopen(2) takes the caller's own, so somebody in it must make that call, whom a container that is there can see,
+//! stop and take over. He has nothing: the container's root, in a mount namespace with nothing else, no descriptor but the
+//! socket that the answer goes through, no memory of the shim's, one capability, and a filter that leaves him four calls.
+
+use super::registers::Registers;
+use super::{enter, Lent, Outpost};
+use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::mount::Filesystem;
+use crate::sys::{clone, epoll, exec, identity, namespace, poll, socket, wait, Errno, Result};
+use ::core::convert::Infallible;
+use ::core::prelude::rust_2021::*;
+use ::core::time::Duration;
+use ::libc;
+use ::std::time::Instant;
+
+/// How long the answer may take: the container may have stopped the process.
+const LIMIT: Duration = Duration::from_secs(5);
+/// fsopen(2) asks for it.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// A procfs that is not yet made. What comes back may be another filesystem, from whoever has taken the process over: the
+/// caller looks at what it mounts.
+pub(super) fn procfs(
+    lent: &Lent<'_>,
+    registers: &mut Registers<'_>,
+    pids: BorrowedFd<'_>,
+) -> Result<Filesystem> {
+    let outpost = lent.outpost.ok_or(Errno::EINVAL)?;
+    let path = registers.root_path.ok_or(Errno::EINVAL)?;
+    let act = || -> Infallible {
+        let Err(errno) = go(&outpost, path, pids);
+        outpost.board.fail(0, errno as i32);
+        exec::exit(super::FAILED)
+    };
+    let parent = clone::clone(0, None, act)?;
+    let ended = wait::reap(parent.pid)?;
+    let Some(born) = outpost.board.born().filter(|_| ended.code == 0) else {
+        return Err(refused(&outpost));
+    };
+    let answer = answer(&outpost);
+    let _ = wait::open_pidfd(born).and_then(|pidfd| wait::signal(pidfd.as_fd(), libc::SIGKILL));
+    let _ = wait::reap(born);
+    answer
+}
+
+fn answer(outpost: &Outpost<'_>) -> Result<Filesystem> {
+    let deadline = Instant::now().checked_add(LIMIT).ok_or(Errno::ETIMEDOUT)?;
+    if !poll::ready(outpost.answers, epoll::Interest::READ, deadline)? {
+        return Err(Errno::ETIMEDOUT);
+    }
+    match socket::receive(outpost.answers, &mut [0u8; 1])? {
+        (_, Some(context)) => Ok(Filesystem::begun(context)),
+        _ => Err(refused(outpost)),
+    }
+}
+
+fn refused(outpost: &Outpost<'_>) -> Errno {
+    outpost.board.failed().map_or(Errno::ECHILD, |(_, errno)| Errno::from_raw(errno))
+}
+
+/// Nobody in the pid namespace sees this process: it gives up all that the next one must not have.
+fn go(outpost: &Outpost<'_>, path: &::core::ffi::CStr, pids: BorrowedFd<'_>) -> Result<Infallible> {
+    namespace::unshare(libc::CLONE_NEWNS as u64)?;
+    let root: OwnedFd = fd::open(path, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    enter::pivot(root.as_fd())?;
+    namespace::join(pids, libc::CLONE_NEWPID as u64)?;
+    fd::close_standard()?;
+    identity::no_new_privs()?;
+    identity::set_capabilities(CAP_SYS_ADMIN, CAP_SYS_ADMIN, 0)?;
+    identity::undumpable()?;
+    outpost.last.enter(None, None)
+}

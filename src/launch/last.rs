@@ -1,0 +1,138 @@
+//! What a plan has behind `Step::Bare`, as acts of `sys::last`.
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::{Plan, Step};
+use crate::seccomp;
+use crate::sys::board::Board;
+use crate::sys::fd::{AsFd, OwnedFd};
+use crate::sys::last::{self, Act, Prepared};
+use crate::sys::layout::Layout;
+use crate::sys::seccomp::Filter;
+use crate::sys::{fd, random, socket};
+use std::ffi::CString;
+
+pub(super) struct Last {
+    pub(super) prepared: Prepared,
+    /// With the launch's key, where the plan's would refuse one of the acts.
+    pub(super) filter: Option<Filter>,
+}
+
+/// For a procfs of a joined pid namespace: see `init::outpost`.
+pub(super) struct Outpost {
+    pub(super) prepared: Prepared,
+    pub(super) board: Board,
+    pub(super) answers: OwnedFd,
+    pub(super) gate: OwnedFd,
+}
+
+pub(super) fn outpost(layout: &Layout) -> Result<Outpost> {
+    let (answers, gate) = socket::pair().context(|| "socketpair(SOCK_SEQPACKET)")?;
+    let move_up = |fd: OwnedFd| fd::above_standard(fd).context(|| "fcntl(F_DUPFD_CLOEXEC)");
+    let (answers, gate) = (move_up(answers)?, move_up(gate)?);
+    let board = Board::new().context(|| "mmap(MAP_SHARED)")?;
+    let calls = [libc::SYS_clone, libc::SYS_fsopen, libc::SYS_sendmsg, libc::SYS_exit_group, libc::SYS_exit];
+    let filter = seccomp::only(&calls)?;
+    let wanted = last::Last {
+        acts: &[(Act::Filter, 0), (Act::Birth, 0), (Act::Procfs, 0)],
+        number: 0,
+        gate: gate.as_fd(),
+        key: 0,
+        filter: Some(&filter),
+        argv: &[],
+        envp: &[],
+        candidates: &[],
+        board: &board,
+    };
+    let prepared = last::prepare(&wanted, layout).context(|| "mmap(what a child keeps)")?;
+    Ok(Outpost { prepared, board, answers, gate })
+}
+
+pub(super) fn prepare(plan: &Plan, gate: &OwnedFd, board: &Board, layout: &Layout) -> Result<Last> {
+    let (mut acts, mut number, mut bare) = (Vec::new(), 0, false);
+    let (mut argv, mut envp, mut candidates): (&[CString], &[CString], &[CString]) = (&[], &[], &[]);
+    let mut filter = None;
+    let born = plan.steps.iter().any(|(step, _)| matches!(step, Step::Birth));
+    for (at, (step, _)) in (0..).zip(&plan.steps) {
+        let act = match step {
+            Step::FindProgram { candidates: places, .. } => {
+                candidates = places;
+                continue;
+            }
+            Step::SeccompEarly(early) => {
+                filter = Some(early);
+                continue;
+            }
+            Step::Bare => {
+                (number, bare) = (at, true);
+                continue;
+            }
+            _ if !bare => continue,
+            Step::Seccomp(late) => {
+                filter = Some(late);
+                Act::Filter
+            }
+            Step::Birth => Act::Birth,
+            Step::SetSid => Act::Session,
+            Step::ControlTerminal => Act::Terminal,
+            Step::Gate => {
+                // The end of its parent says as much, and a container cannot hold that up.
+                if !born {
+                    acts.push((Act::Announce, at));
+                }
+                Act::Await
+            }
+            Step::Reap => Act::Sleep,
+            Step::Exec { argv: words, envp: variables } => {
+                (argv, envp) = (words, variables);
+                Act::Execute
+            }
+            step => return Err(Error::new(Kind::Bug, format!("{step} behind the last step with memory"))),
+        };
+        acts.push((act, at));
+    }
+    let late = plan.steps.iter().any(|(step, _)| matches!(step, Step::Seccomp(_)));
+    let (key, keyed) = match filter {
+        Some(filter) => unlock(filter, late, gate)?,
+        None => (0, None),
+    };
+    let loaded = filter.filter(|_| late).map(|filter| keyed.as_ref().unwrap_or(filter));
+    let wanted = last::Last {
+        acts: &acts,
+        number,
+        gate: gate.as_fd(),
+        key,
+        filter: loaded,
+        argv,
+        envp,
+        candidates,
+        board,
+    };
+    let prepared = last::prepare(&wanted, layout).context(|| "mmap(what a child keeps)")?;
+    Ok(Last { prepared, filter: keyed })
+}
+
+/// The calls that are made under the filter and are not the program's: where it does not plainly allow them all, a key
+/// for this launch alone, and the filter that knows it.
+fn unlock(filter: &Filter, late: bool, gate: &OwnedFd) -> Result<(u64, Option<Filter>)> {
+    use std::os::fd::AsRawFd;
+    let any = [None; 6];
+    let some = |first: u64, second: Option<u64>| [Some(first), second, None, None, None, Some(0)];
+    let gate = gate.as_raw_fd() as u64;
+    let birth = (libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID) as u64;
+    let mut calls = vec![
+        (libc::SYS_clone, [Some(birth), Some(0), None, Some(0), Some(0), Some(0)]),
+        (libc::SYS_setsid, [Some(0); 6]),
+        (libc::SYS_ioctl, some(0, Some(libc::TIOCSCTTY))),
+        (libc::SYS_read, some(gate, None)),
+        (libc::SYS_write, some(gate, None)),
+    ];
+    if !late {
+        calls.extend([libc::SYS_close_range, libc::SYS_munmap, libc::SYS_madvise].map(|call| (call, any)));
+    }
+    let wanted = seccomp::wanted(filter, &calls);
+    if wanted.is_empty() {
+        return Ok((0, None));
+    }
+    let key = random::number().context(|| "getrandom()")?;
+    Ok((key, Some(seccomp::unlocked(filter, key, &wanted).context(|| "linux.seccomp")?)))
+}

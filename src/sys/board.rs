@@ -1,0 +1,123 @@
+//! Memory that the shim shares with the child of a clone: what the child has to say needs no system call, which a
+//! seccomp profile could refuse, or answer for.
+//!
+//! Two pages: a process that the container can see has the second one only, so what the shim is told of births comes
+//! from nobody that a container could have taken over. What the second page says is a number of a list that the shim has.
+
+use super::{check, Result};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Of every architecture that this is built for, or a part of it.
+pub(super) const PAGE: usize = 4096;
+
+#[repr(C, align(4096))]
+struct Pages {
+    /// How far the child has come.
+    step: AtomicU32,
+    /// The pid of the process that goes on in the child's stead, as the child's pid namespace has it.
+    born: AtomicU32,
+    outcome: Outcome,
+}
+
+#[repr(C, align(4096))]
+struct Outcome(AtomicU64);
+
+/// Bit 63 says that there is one: an errno of 0 is an answer too.
+const TOLD: u64 = 1 << 63;
+
+/// A step that failed, as one number.
+pub(super) const fn failure(step: u32, errno: u32) -> u64 {
+    TOLD | ((step as u64) << 32) & !TOLD | errno as u64
+}
+
+/// Shared with every child that is cloned while it is there.
+#[derive(Debug)]
+pub struct Board(NonNull<Pages>);
+
+// SAFETY: what is behind the pointer is atomic, and mapped until the drop.
+unsafe impl Send for Board {}
+// SAFETY: as above.
+unsafe impl Sync for Board {}
+
+impl Board {
+    pub fn new() -> Result<Self> {
+        let (size, access) = (size_of::<Pages>(), libc::PROT_READ | libc::PROT_WRITE);
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping at a place of the kernel's choice touches no memory that is there.
+        let pages = unsafe { libc::mmap(core::ptr::null_mut(), size, access, flags, -1, 0) };
+        check(pages as libc::c_long)?;
+        NonNull::new(pages.cast()).map(Board).ok_or(super::Errno::EFAULT)
+    }
+
+    fn pages(&self) -> &Pages {
+        // SAFETY: mapped until the drop, zeroed by the kernel, and only ever used as atomics.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// In the child: it is at this step now.
+    pub fn at(&self, step: u32) {
+        self.pages().step.store(step, Ordering::Relaxed);
+    }
+
+    /// In the child: this step failed.
+    pub fn fail(&self, step: u32, errno: i32) {
+        self.pages().outcome.0.store(failure(step, errno as u32), Ordering::Release);
+    }
+
+    pub fn step(&self) -> u32 {
+        self.pages().step.load(Ordering::Relaxed)
+    }
+
+    /// Whom the child has made in its stead.
+    pub fn born(&self) -> Option<u32> {
+        Some(self.pages().born.load(Ordering::Acquire)).filter(|pid| *pid != 0)
+    }
+
+    /// The step that failed, and its errno.
+    pub fn failed(&self) -> Option<(u32, i32)> {
+        let told = self.pages().outcome.0.load(Ordering::Acquire);
+        (told & TOLD != 0).then_some((((told & !TOLD) >> 32) as u32, told as u32 as i32))
+    }
+
+    /// Where the kernel writes the pid of whom the child makes.
+    pub(super) fn born_at(&self) -> *mut u32 {
+        self.pages().born.as_ptr()
+    }
+
+    pub(super) fn outcome_at(&self) -> *const AtomicU64 {
+        core::ptr::from_ref(&self.pages().outcome.0)
+    }
+
+    /// From the first byte to the one behind the last.
+    pub(super) fn range(&self) -> (usize, usize) {
+        let first = self.0.as_ptr() as usize;
+        (first, first.saturating_add(size_of::<Pages>()))
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, which nothing borrows any more.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<Pages>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_child_says_is_heard() {
+        let board = Board::new().unwrap();
+        assert_eq!((board.step(), board.born(), board.failed()), (0, None, None));
+        board.at(7);
+        board.fail(9, libc::ENOENT);
+        assert_eq!((board.step(), board.failed()), (7, Some((9, libc::ENOENT))));
+        board.fail(u32::MAX >> 1, 0);
+        assert_eq!(board.failed(), Some((u32::MAX >> 1, 0)));
+        let (first, end) = board.range();
+        assert_eq!(end - first, 2 * PAGE);
+        assert_eq!(board.outcome_at() as usize, first + PAGE);
+    }
+}
