@@ -74,7 +74,6 @@ pub fn check(plan: &Plan, name: &str) {
             Step::Attach { slot, .. }
             | Step::SetNs { slot, .. }
             | Step::Aim { slot }
-            | Step::Aim { slot }
             | Step::JoinUser { slot, .. }
             | Step::Idmap { namespace: slot, .. }
             | Step::MountRootfs { device: Some(slot), .. } => usize::from(slot.0) == i,
