@@ -41,3 +41,22 @@ pub fn calls(numbers: &[&str]) -> Value {
     };
     Value::Object(numbers.iter().map(each).collect())
 }
+
+/// One request of ptrace(2) that takes no data.
+fn ptrace(request: libc::c_uint, pid: i32) -> nix::Result<()> {
+    // SAFETY: PTRACE_SEIZE, PTRACE_INTERRUPT and PTRACE_DETACH take numbers only.
+    let answer = unsafe { libc::ptrace(request, pid, 0usize, 0usize) };
+    nix::errno::Errno::result(answer).map(drop)
+}
+
+pub fn seize(pid: i32) -> nix::Result<()> {
+    ptrace(libc::PTRACE_SEIZE, pid)
+}
+
+pub fn interrupt(pid: i32) -> nix::Result<()> {
+    ptrace(libc::PTRACE_INTERRUPT, pid)
+}
+
+pub fn detach(pid: i32) -> nix::Result<()> {
+    ptrace(libc::PTRACE_DETACH, pid)
+}

@@ -3,7 +3,9 @@
 //! No Rust runtime before `main`: it would ignore SIGPIPE and open what is closed of 0, 1 and 2.
 #![no_main]
 
+mod catch;
 mod kernel;
+mod look;
 mod orphan;
 mod procfs;
 mod report;
@@ -36,6 +38,10 @@ extern "C" fn main() -> i32 {
         },
         ["procfs"] => println!("{}", procfs::unshared(&words)),
         ["procfs", "inside"] => println!("{}", procfs::mounted()),
+        ["catch", folder, file, socket, port] => return catch::forever(folder, file, socket, port),
+        ["linger", milliseconds] => {
+            std::thread::sleep(std::time::Duration::from_millis(milliseconds.parse().unwrap_or(0)));
+        }
         ["exit", code] => return code.parse().unwrap_or(125),
         other => {
             eprintln!("probe: {other:?}: not a command");

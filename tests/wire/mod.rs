@@ -2,8 +2,10 @@
 
 #![allow(dead_code)]
 
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use protobuf::Message;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -90,6 +92,12 @@ impl Wire {
         let mut payload = vec![0; number(0) as usize];
         self.socket.read_exact(&mut payload).unwrap();
         Some((number(4), Response::parse_from_bytes(&payload).unwrap()))
+    }
+
+    /// Whether something comes within a while; it is not read.
+    pub fn ready(&self, time: Duration) -> bool {
+        let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        poll(&mut wanted, PollTimeout::try_from(time).unwrap()).unwrap() > 0
     }
 
     /// Whether nothing comes for a while.

@@ -1,0 +1,37 @@
+//! What a hostile container can get out of the processes that join it: an exec, a hook, another container of its pod.
+//!
+//! The attacker (`tests/probe/catch.rs`) stops each one before it has become a program of the container, and looks at it
+//! while it cannot go on. Nothing of the host, of the shim or of a neighbour may be found; and a process that is held for
+//! ever holds nobody else up.
+
+#[path = "escapes/attacker.rs"]
+mod attacker;
+#[allow(dead_code)]
+#[path = "fake_containerd/containerd.rs"]
+mod containerd;
+#[path = "escapes/execs.rs"]
+mod execs;
+#[path = "fake_containerd/events.rs"]
+#[allow(dead_code)]
+mod fake;
+#[path = "escapes/judge.rs"]
+mod judge;
+#[path = "probe/look.rs"]
+mod look;
+#[path = "escapes/planted.rs"]
+mod planted;
+mod testbed;
+#[path = "escapes/trap.rs"]
+mod trap;
+mod wire;
+#[path = "escapes/world.rs"]
+mod world;
+
+/// Whether this is root; if not, the test says so.
+fn root(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        testbed::skip::missing(&format!("{test} needs root"));
+    }
+    root
+}

@@ -1,0 +1,152 @@
+//! What may be seen of a process that is not yet the container's program: nothing that its program will not have.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The secret that is the victim's own: that it is found shows that the search works.
+pub const OWN: &str = "PLANTED-own";
+
+/// KiB: arguments, environment and a stack. The shim's own memory is more than this.
+const WRITABLE: u64 = 1024;
+
+/// What the programs are like that the victims become.
+#[derive(Default)]
+pub struct Facts {
+    /// The line of the host's root.
+    pub host_root: String,
+    /// As the attacker sees them.
+    pub inside: Vec<Value>,
+    /// As the host sees them.
+    pub outside: Vec<Value>,
+    /// How the names of the victims' streams end, besides /dev/null.
+    pub streams: Vec<String>,
+}
+
+/// Complaints, and how often there was reason for each.
+#[derive(Default)]
+pub struct Verdict(pub BTreeMap<String, usize>);
+
+impl Verdict {
+    pub fn add(&mut self, complaint: impl Into<String>) {
+        *self.0.entry(complaint.into()).or_default() += 1;
+    }
+
+    pub fn all(&mut self, complaints: Vec<String>) {
+        complaints.into_iter().for_each(|complaint| self.add(complaint));
+    }
+
+    #[track_caller]
+    pub fn assert_empty(&self, what: &str) {
+        let lines: Vec<String> = self.0.iter().map(|(text, count)| format!("  {count:4} x {text}")).collect();
+        assert!(lines.is_empty(), "{what}:\n{}", lines.join("\n"));
+    }
+}
+
+/// Whether a look can be judged: the victim did not move meanwhile, and it is no program yet.
+pub fn counts(look: &Value) -> bool {
+    look["stopped"] == true && look["program"] != true
+}
+
+fn known(value: &Value) -> bool {
+    !value.is_null() && value.get("error").is_none()
+}
+
+fn words(value: &Value) -> Vec<&str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+impl Facts {
+    /// Everything that is wrong with one look, by who looked. What the attacker was refused is no complaint; what the
+    /// host was refused is one.
+    pub fn judge(&self, look: &Value, from: &str) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let view = if from == "inside" { &self.inside } else { &self.outside };
+        for key in ["root", "cwd"] {
+            let found = &look[key];
+            if known(found) && !self.outside.iter().any(|program| program[key] == *found) {
+                wrong.push(format!("{from}: {key} is not the container's"));
+            }
+        }
+        for key in ["host_file", "exe_for_writing"] {
+            if look[key] == "opened" {
+                wrong.push(format!("{from}: {key} can be opened"));
+            }
+        }
+        for key in ["host_socket", "host_port"] {
+            if look[key] == true {
+                wrong.push(format!("{from}: {key} is seen"));
+            }
+        }
+        if look["root_mount"] == self.host_root.as_str() {
+            wrong.push(format!("{from}: mountinfo is the host's"));
+        }
+        self.judge_descriptors(look, from, &mut wrong);
+        if let Some(links) = look["ns"].as_object() {
+            for (kind, link) in links.iter().filter(|(_, link)| known(link) && link.is_string()) {
+                if !self.outside.iter().any(|program| program["ns"][kind] == *link) {
+                    wrong.push(format!("{from}: ns/{kind} is not the container's"));
+                }
+            }
+        }
+        for key in ["environ", "cmdline"] {
+            let own: Vec<&str> = self.outside.iter().flat_map(|program| words(&program[key])).collect();
+            if words(&look[key]).iter().any(|word| !own.contains(word)) {
+                wrong.push(format!("{from}: {key} is neither empty nor its own"));
+            }
+        }
+        for secret in words(&look["secrets"]).into_iter().filter(|secret| *secret != OWN) {
+            wrong.push(format!("{from}: {secret} is in its memory"));
+        }
+        if known(&look["maps"]) {
+            if look["writable_kib"].as_u64().is_none_or(|size| size > WRITABLE) {
+                wrong.push(format!("{from}: more than {WRITABLE} KiB of writable memory"));
+            }
+            if words(&look["maps"]).iter().any(|line| line.contains("[heap]")) {
+                wrong.push(format!("{from}: it has a heap"));
+            }
+        }
+        if let Some(status) = look["status"].as_object() {
+            for (key, value) in status {
+                if !view.iter().any(|program| program["status"][key] == *value) {
+                    wrong.push(format!("{from}: {key} is {value}, which no program has"));
+                }
+            }
+        }
+        if known(&look["cgroup"]) && !view.iter().any(|program| program["cgroup"] == look["cgroup"]) {
+            wrong.push(format!("{from}: cgroup is not the container's"));
+        }
+        if from == "outside" {
+            for key in ["root", "cwd", "fd", "maps", "environ", "status", "mem"] {
+                // It may have been killed meanwhile, and what ends has no memory.
+                if look["stopped"] == true && !known(&look[key]) {
+                    wrong.push(format!("{from}: {key}: {}", look[key]));
+                }
+            }
+        }
+        wrong
+    }
+
+    fn judge_descriptors(&self, look: &Value, from: &str, wrong: &mut Vec<String>) {
+        let Some(descriptors) = look["fd"].as_object().filter(|_| known(&look["fd"])) else { return };
+        let mut sockets = 0;
+        for (number, target) in descriptors {
+            let target = target.as_str().unwrap_or("");
+            let stream = ["0", "1", "2"].contains(&number.as_str());
+            let plain = ["/dev/null", "/null", "pipe:[", "/memfd:state"].iter().any(|name| target.starts_with(name));
+            if stream && (plain || self.streams.iter().any(|name| target.ends_with(name))) {
+                continue;
+            }
+            sockets += usize::from(!stream && target.starts_with("socket:"));
+            if stream || !target.starts_with("socket:") {
+                // Of a path as much as says whose it is.
+                let kind: Vec<&str> = target.split(":[").next().unwrap_or("").split('/').take(4).collect();
+                let kind = kind.join("/");
+                let shown = if stream { number } else { "a descriptor" };
+                wrong.push(format!("{from}: {shown} is {kind}"));
+            }
+        }
+        if sockets > 1 {
+            wrong.push(format!("{from}: more than one socket"));
+        }
+    }
+}
