@@ -6,6 +6,8 @@
 
 #[path = "escapes/attacker.rs"]
 mod attacker;
+#[path = "escapes/calls.rs"]
+mod calls;
 #[allow(dead_code)]
 #[path = "fake_containerd/containerd.rs"]
 mod containerd;
@@ -14,15 +16,23 @@ mod execs;
 #[path = "fake_containerd/events.rs"]
 #[allow(dead_code)]
 mod fake;
+#[path = "escapes/held.rs"]
+mod held;
 #[path = "escapes/judge.rs"]
 mod judge;
 #[path = "probe/look.rs"]
 mod look;
 #[path = "escapes/planted.rs"]
 mod planted;
+#[path = "escapes/pod.rs"]
+mod pod;
+#[path = "escapes/pods.rs"]
+mod pods;
 mod testbed;
 #[path = "escapes/trap.rs"]
 mod trap;
+#[path = "escapes/victims.rs"]
+mod victims;
 mod wire;
 #[path = "escapes/world.rs"]
 mod world;

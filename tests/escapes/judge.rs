@@ -20,6 +20,10 @@ pub struct Facts {
     pub outside: Vec<Value>,
     /// How the names of the victims' streams end, besides /dev/null.
     pub streams: Vec<String>,
+    /// The roots of containers that are made while they are attacked.
+    pub roots: Vec<Value>,
+    /// The victims are execs of one container: all its namespaces are known.
+    pub exact: bool,
 }
 
 /// Complaints, and how often there was reason for each.
@@ -51,6 +55,12 @@ fn known(value: &Value) -> bool {
     !value.is_null() && value.get("error").is_none()
 }
 
+/// Of the kinds that every container here has of its own, or of its pod.
+fn is_the_hosts(kind: &str, link: &Value) -> bool {
+    let own = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap_or_default();
+    ["mnt", "net", "ipc", "uts", "pid", "pid_for_children"].contains(&kind) && own.to_str() == link.as_str()
+}
+
 fn words(value: &Value) -> Vec<&str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
@@ -63,7 +73,8 @@ impl Facts {
         let view = if from == "inside" { &self.inside } else { &self.outside };
         for key in ["root", "cwd"] {
             let found = &look[key];
-            if known(found) && !self.outside.iter().any(|program| program[key] == *found) {
+            let own = self.outside.iter().map(|program| &program[key]).chain(&self.roots);
+            if known(found) && !own.into_iter().any(|own| own == found) {
                 wrong.push(format!("{from}: {key} is not the container's"));
             }
         }
@@ -81,9 +92,10 @@ impl Facts {
             wrong.push(format!("{from}: mountinfo is the host's"));
         }
         self.judge_descriptors(look, from, &mut wrong);
-        if let Some(links) = look["ns"].as_object() {
-            for (kind, link) in links.iter().filter(|(_, link)| known(link) && link.is_string()) {
-                if !self.outside.iter().any(|program| program["ns"][kind] == *link) {
+        if let Some(links) = look["ns"].as_object().filter(|_| known(&look["ns"])) {
+            for (kind, link) in links.iter().filter(|(_, link)| known(link)) {
+                let own = self.outside.iter().any(|program| program["ns"][kind] == *link);
+                if !own && (self.exact || is_the_hosts(kind, link)) {
                     wrong.push(format!("{from}: ns/{kind} is not the container's"));
                 }
             }
@@ -112,7 +124,7 @@ impl Facts {
                 }
             }
         }
-        if known(&look["cgroup"]) && !view.iter().any(|program| program["cgroup"] == look["cgroup"]) {
+        if known(&look["cgroup"]) && !view.iter().any(|program| self.same_cgroup(&program["cgroup"], &look["cgroup"])) {
             wrong.push(format!("{from}: cgroup is not the container's"));
         }
         if from == "outside" {
@@ -126,11 +138,24 @@ impl Facts {
         wrong
     }
 
+    /// Those of containers of one pod differ in their last name.
+    fn same_cgroup(&self, one: &Value, other: &Value) -> bool {
+        let parents = |text: &Value| -> Vec<String> {
+            let lines = text.as_str().unwrap_or("").lines();
+            lines.map(|line| line.rsplit_once('/').map_or(line, |(parent, _)| parent).to_owned()).collect()
+        };
+        one == other || (!self.exact && parents(one) == parents(other))
+    }
+
     fn judge_descriptors(&self, look: &Value, from: &str, wrong: &mut Vec<String>) {
         let Some(descriptors) = look["fd"].as_object().filter(|_| known(&look["fd"])) else { return };
         let mut sockets = 0;
+        if descriptors.len() > 4 {
+            wrong.push(format!("{from}: more than four descriptors"));
+        }
         for (number, target) in descriptors {
-            let target = target.as_str().unwrap_or("");
+            // Numbers may be told where links are not.
+            let Some(target) = target.as_str() else { continue };
             let stream = ["0", "1", "2"].contains(&number.as_str());
             let plain = ["/dev/null", "/null", "pipe:[", "/memfd:state"].iter().any(|name| target.starts_with(name));
             if stream && (plain || self.streams.iter().any(|name| target.ends_with(name))) {

@@ -42,6 +42,8 @@ enum Mode {
     Kill,
     /// Stop with ptrace(2); kill what was looked at.
     Trace,
+    /// The same, but what was killed stays a zombie: its parent cannot reap what its tracer has not.
+    Keep,
     /// As `Hold`, but only what is in this very cgroup: for a container in the host's pid namespace.
     Mine,
     End,
@@ -54,6 +56,7 @@ const MODES: &[(&str, Mode)] = &[
     ("step", Mode::Step),
     ("kill", Mode::Kill),
     ("trace", Mode::Trace),
+    ("keep", Mode::Keep),
     ("mine", Mode::Mine),
     ("end", Mode::End),
 ];
@@ -99,10 +102,20 @@ impl Last {
 fn strike() {
     let last = Last::open();
     let own = std::process::id() as i32;
+    let ours = read_to_string("/proc/self/cgroup").unwrap_or_default();
     loop {
         let signal = match mode() {
             Mode::Stop | Mode::Hold => Signal::SIGSTOP,
             Mode::Kill => Signal::SIGKILL,
+            Mode::Mine => {
+                // The next one may be anybody's here.
+                for pid in last.iter().flat_map(Last::next).filter(|pid| pid.as_raw() != own) {
+                    if read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup == ours) {
+                        let _ = kill(pid, Signal::SIGSTOP); // it may have ended
+                    }
+                }
+                continue;
+            }
             Mode::End => return,
             _ => {
                 std::thread::sleep(Duration::from_millis(1));
@@ -186,7 +199,7 @@ impl Catcher<'_> {
         let mode = mode();
         self.rounds += 1;
         match mode {
-            Mode::Trace => self.seize(),
+            Mode::Trace | Mode::Keep => self.seize(mode),
             Mode::Step => everybody(Signal::SIGSTOP),
             _ => {}
         }
@@ -237,7 +250,7 @@ impl Catcher<'_> {
             Mode::Step => !program || !same || became,
             _ => !same || became,
         };
-        let force = !matches!(mode, Mode::Wait | Mode::Kill | Mode::Trace | Mode::End);
+        let force = !matches!(mode, Mode::Wait | Mode::Kill | Mode::Trace | Mode::Keep | Mode::End);
         if force && !matches!(stat.state, 'T' | 't') {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGSTOP); // it may not be ours to stop
             until_stopped(pid);
@@ -255,7 +268,7 @@ impl Catcher<'_> {
     }
 
     /// Lies in wait for the next process by its number, and holds it with ptrace(2).
-    fn seize(&mut self) {
+    fn seize(&mut self, mode: Mode) {
         let Some(last) = Last::open() else { return };
         for _ in 0..2000 {
             for pid in last.next() {
@@ -268,7 +281,7 @@ impl Catcher<'_> {
                         // Not ours to trace; but it can be seen.
                         let program = name.as_ref() == Some(&self.name);
                         if !program {
-                            self.write(number, Mode::Trace, false, format!("{errno:?}").into());
+                            self.write(number, mode, false, format!("{errno:?}").into());
                             return;
                         }
                     }
@@ -277,9 +290,11 @@ impl Catcher<'_> {
                         until_traced(pid);
                         let program = look::stat(number).is_some_and(|stat| stat.name == self.name);
                         self.seen += 1;
-                        self.write(number, Mode::Trace, program, "ok".into());
+                        self.write(number, mode, program, "ok".into());
                         let _ = kill(pid, Signal::SIGKILL); // the same
-                        let _ = kernel::detach(pid.as_raw());
+                        if mode == Mode::Trace {
+                            until_reaped(pid);
+                        }
                         return;
                     }
                 }
@@ -318,6 +333,18 @@ fn until_stopped(pid: u32) {
         match look::stat(pid).map(|stat| stat.state) {
             None | Some('T' | 't' | 'Z') => return,
             _ => std::thread::yield_now(),
+        }
+    }
+}
+
+/// The end of a process belongs to its tracer first.
+fn until_reaped(pid: Pid) {
+    let begun = Instant::now();
+    let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+    while begun.elapsed() < Duration::from_secs(1) {
+        match waitpid(pid, Some(flags)) {
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(_) => return,
+            Ok(_) => std::thread::yield_now(),
         }
     }
 }

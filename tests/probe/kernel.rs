@@ -44,7 +44,7 @@ pub fn calls(numbers: &[&str]) -> Value {
 
 /// One request of ptrace(2) that takes no data.
 fn ptrace(request: libc::c_uint, pid: i32) -> nix::Result<()> {
-    // SAFETY: PTRACE_SEIZE, PTRACE_INTERRUPT and PTRACE_DETACH take numbers only.
+    // SAFETY: PTRACE_SEIZE, without options, and PTRACE_INTERRUPT take numbers only.
     let answer = unsafe { libc::ptrace(request, pid, 0usize, 0usize) };
     nix::errno::Errno::result(answer).map(drop)
 }
@@ -55,8 +55,4 @@ pub fn seize(pid: i32) -> nix::Result<()> {
 
 pub fn interrupt(pid: i32) -> nix::Result<()> {
     ptrace(libc::PTRACE_INTERRUPT, pid)
-}
-
-pub fn detach(pid: i32) -> nix::Result<()> {
-    ptrace(libc::PTRACE_DETACH, pid)
 }

@@ -1,0 +1,113 @@
+//! The calls of a client, none of which waits for ever.
+
+use crate::wire::{decode, Refusal, Wire, TASK_V3};
+use crate::world::{World, PATIENCE};
+use containerd_shim_protos::api::*;
+use protobuf::well_known_types::any::Any;
+use protobuf::Message;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Of a start that the attacker lets through or kills.
+pub const LIMIT: Duration = Duration::from_secs(5);
+
+impl World {
+    pub fn wire(&self) -> Wire {
+        self.containerd.connect(&self.shim)
+    }
+
+    /// Asks with a limit of time; nothing where no answer comes.
+    pub fn ask<R: Message>(&self, method: &str, request: &impl Message, limit: Duration) -> Option<Result<R, Refusal>> {
+        let mut wire = self.wire();
+        wire.ask(TASK_V3, method, request, limit);
+        wire.ready(limit + PATIENCE).then(|| decode(wire.next().expect("the shim lives").1))
+    }
+
+    #[track_caller]
+    pub fn call<R: Message>(&self, method: &str, request: &impl Message) -> R {
+        let answer = self.ask(method, request, Duration::ZERO);
+        answer.unwrap_or_else(|| panic!("{method} is not answered")).unwrap_or_else(|e| panic!("{method}: {e:?}"))
+    }
+
+    /// Create and Start of a container whose bundle is there; its pid.
+    #[track_caller]
+    pub fn run(&mut self, id: &str) -> u32 {
+        let pid = self.create(id, Duration::ZERO).expect("Create is answered").unwrap();
+        self.start(id, "", LIMIT).unwrap();
+        pid
+    }
+
+    pub fn create(&mut self, id: &str, limit: Duration) -> Option<Result<u32, Refusal>> {
+        let request = self.create_request(id);
+        let answer = self.ask::<CreateTaskResponse>("Create", &request, limit)?;
+        self.ids.push(id.to_owned());
+        Some(answer.map(|created| {
+            let own = std::fs::read_link("/proc/self/ns/pid").unwrap();
+            let link = std::fs::read_link(format!("/proc/{}/ns/pid", created.pid)).unwrap_or_default();
+            let name = link.to_string_lossy().into_owned();
+            if link != own && !name.is_empty() && !self.namespaces.contains(&name) {
+                self.namespaces.push(name);
+            }
+            created.pid
+        }))
+    }
+
+    pub fn create_request(&self, id: &str) -> CreateTaskRequest {
+        let bundle = self.containerd.bundle(id);
+        let out = bundle.join("out");
+        let stdout = if out.exists() { out.to_str().unwrap().to_owned() } else { String::new() };
+        CreateTaskRequest {
+            id: id.into(),
+            bundle: bundle.to_str().unwrap().into(),
+            stdout,
+            ..Default::default()
+        }
+    }
+
+    #[track_caller]
+    pub fn exec(&self, id: &str, exec: &str, process: &Value) {
+        self.call::<Empty>("Exec", &exec_request(id, exec, process));
+    }
+
+    #[track_caller]
+    pub fn start(&self, id: &str, exec: &str, limit: Duration) -> Result<u32, Refusal> {
+        let request = StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        let answer = self.ask::<StartResponse>("Start", &request, limit).expect("Start is answered");
+        answer.map(|started| started.pid)
+    }
+
+    #[track_caller]
+    pub fn kill(&self, id: &str, exec: &str) {
+        let request = kill_request(id, exec);
+        let answer = self.ask::<Empty>("Kill", &request, Duration::ZERO);
+        answer.expect("Kill is answered").ok(); // it may have ended
+    }
+
+    /// Waits for an end that comes soon.
+    pub fn wait(&self, id: &str, exec: &str) -> Option<u32> {
+        let request = WaitRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        let answer = self.ask::<WaitResponse>("Wait", &request, Duration::ZERO)?;
+        Some(answer.map_or(0, |exit| exit.exit_status))
+    }
+
+    /// How it looks when it is over does not matter, but it must be over.
+    pub fn delete(&self, id: &str, exec: &str) -> Option<Result<DeleteResponse, Refusal>> {
+        let request = DeleteRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        self.ask("Delete", &request, Duration::ZERO)
+    }
+
+}
+
+pub fn exec_request(id: &str, exec: &str, process: &Value) -> ExecProcessRequest {
+    let spec = Any {
+        type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
+        value: process.to_string().into_bytes(),
+        ..Default::default()
+    };
+    ExecProcessRequest { id: id.into(), exec_id: exec.into(), spec: Some(spec).into(), ..Default::default() }
+}
+
+pub fn kill_request(id: &str, exec: &str) -> KillRequest {
+    let signal = libc::SIGKILL as u32;
+    KillRequest { id: id.into(), exec_id: exec.into(), signal, all: exec.is_empty(), ..Default::default() }
+}
