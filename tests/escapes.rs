@@ -4,6 +4,8 @@
 //! while it cannot go on. Nothing of the host, of the shim or of a neighbour may be found; and a process that is held for
 //! ever holds nobody else up.
 
+#[path = "escapes/ambush.rs"]
+mod ambush;
 #[path = "escapes/attacker.rs"]
 mod attacker;
 #[path = "escapes/calls.rs"]
@@ -20,6 +22,9 @@ mod fake;
 mod held;
 #[path = "escapes/judge.rs"]
 mod judge;
+#[allow(dead_code, unused_imports)]
+#[path = "testbed/cri/mod.rs"]
+mod kubelet;
 #[path = "probe/look.rs"]
 mod look;
 #[path = "escapes/planted.rs"]
@@ -28,6 +33,8 @@ mod planted;
 mod pod;
 #[path = "escapes/pods.rs"]
 mod pods;
+#[path = "escapes/real.rs"]
+mod real;
 mod testbed;
 #[path = "escapes/trap.rs"]
 mod trap;

@@ -17,7 +17,12 @@ impl World {
     }
 
     /// Asks with a limit of time; nothing where no answer comes.
-    pub fn ask<R: Message>(&self, method: &str, request: &impl Message, limit: Duration) -> Option<Result<R, Refusal>> {
+    pub fn ask<R: Message>(
+        &self,
+        method: &str,
+        request: &impl Message,
+        limit: Duration,
+    ) -> Option<Result<R, Refusal>> {
         let mut wire = self.wire();
         wire.ask(TASK_V3, method, request, limit);
         wire.ready(limit + PATIENCE).then(|| decode(wire.next().expect("the shim lives").1))
@@ -26,7 +31,9 @@ impl World {
     #[track_caller]
     pub fn call<R: Message>(&self, method: &str, request: &impl Message) -> R {
         let answer = self.ask(method, request, Duration::ZERO);
-        answer.unwrap_or_else(|| panic!("{method} is not answered")).unwrap_or_else(|e| panic!("{method}: {e:?}"))
+        answer
+            .unwrap_or_else(|| panic!("{method} is not answered"))
+            .unwrap_or_else(|e| panic!("{method}: {e:?}"))
     }
 
     /// Create and Start of a container whose bundle is there; its pid.
@@ -42,12 +49,7 @@ impl World {
         let answer = self.ask::<CreateTaskResponse>("Create", &request, limit)?;
         self.ids.push(id.to_owned());
         Some(answer.map(|created| {
-            let own = std::fs::read_link("/proc/self/ns/pid").unwrap();
-            let link = std::fs::read_link(format!("/proc/{}/ns/pid", created.pid)).unwrap_or_default();
-            let name = link.to_string_lossy().into_owned();
-            if link != own && !name.is_empty() && !self.namespaces.contains(&name) {
-                self.namespaces.push(name);
-            }
+            self.ambush.watch(created.pid);
             created.pid
         }))
     }
@@ -95,7 +97,6 @@ impl World {
         let request = DeleteRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
         self.ask("Delete", &request, Duration::ZERO)
     }
-
 }
 
 pub fn exec_request(id: &str, exec: &str, process: &Value) -> ExecProcessRequest {

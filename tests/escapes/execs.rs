@@ -52,31 +52,35 @@ fn attack(name: &str, attacker: Attacker) {
     let mut world = World::new(attacker);
     let mut answers = true;
     for (mode, count) in ATTACKS {
-        world.trap.mode(mode);
-        let before = world.trap.seen();
+        world.ambush.trap.mode(mode);
+        let before = world.ambush.trap.seen();
         for number in 0..*count {
             // A program that is there for a moment, and one that ends at once.
-            let program = if number % 2 == 0 { &["/probe", "linger", "3"][..] } else { &["/probe", "exit", "0"] };
+            let program =
+                if number % 2 == 0 { &["/probe", "linger", "3"][..] } else { &["/probe", "exit", "0"] };
             answers = answers && world.victim(program);
         }
         if *mode == "stop" && answers {
-            let seen = world.trap.seen() - before;
-            assert!(seen >= u64::from(count / 3), "the attacker has seen {seen} of {count}: it does not work");
+            let seen = world.ambush.trap.seen() - before;
+            assert!(
+                seen >= u64::from(count / 3),
+                "the attacker has seen {seen} of {count}: it does not work"
+            );
         }
     }
     let outside = if answers { hold(&mut world) } else { 0 };
-    world.trap.mode("wait");
-    let inside = world.judge();
-    println!("{name}: {inside} caught from inside, {outside} from outside, of {}", world.trap.seen());
+    world.ambush.trap.mode("wait");
+    let inside = world.ambush.judge();
+    println!("{name}: {inside} caught from inside, {outside} from outside, of {}", world.ambush.trap.seen());
     world.end(name);
 }
 
 /// Execs that do not come to their end: the shim gives them up when their time is over.
 fn hold(world: &mut World) -> usize {
-    world.trap.mode("hold");
+    world.ambush.trap.mode("hold");
     let held = world.held(HELD, Duration::from_millis(1500));
     std::thread::sleep(Duration::from_millis(500));
-    let outside = world.look_from_outside();
+    let outside = world.ambush.look_from_outside();
     for (exec, wire) in held {
         world.give_up(&exec, wire);
     }

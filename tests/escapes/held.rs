@@ -2,10 +2,10 @@
 //! waits at all.
 
 use crate::attacker::Attacker;
+use crate::calls::{exec_request, kill_request};
 use crate::containerd::eventually;
 use crate::judge::OWN;
 use crate::wire::{code, decode, Wire, DE, TASK_V3};
-use crate::calls::{exec_request, kill_request};
 use crate::world::World;
 use containerd_shim_protos::api::*;
 use std::io::Read;
@@ -23,7 +23,7 @@ fn hold(name: &str, attacker: Attacker) -> Option<World> {
         return None;
     }
     let world = World::new(attacker);
-    world.trap.mode("hold");
+    world.ambush.trap.mode("hold");
     Some(world)
 }
 
@@ -48,7 +48,7 @@ fn a_shim_with_many_held_execs_answers_everybody() {
     assert_eq!(world.wait("c2", "meanwhile"), Some(3));
     world.delete("c2", "meanwhile").expect("Delete is answered").unwrap();
     println!("{} threads with {MANY} held execs, after {:?}", count(&world, "task"), begun.elapsed());
-    assert!(world.look_from_outside() > 0, "nothing is held");
+    assert!(world.ambush.look_from_outside() > 0, "nothing is held");
     let mut late = 0;
     for (exec, mut wire) in held {
         assert!(wire.ready(Duration::from_secs(15)), "{exec} has no answer after {:?}", begun.elapsed());
@@ -67,7 +67,7 @@ fn a_shim_with_many_held_execs_answers_everybody() {
         world.delete_when_over("c1", &exec);
     }
     assert!(late > 0, "nothing was held");
-    world.judge();
+    world.ambush.judge();
     assert!(eventually(|| count(&world, "task") <= threads + 1), "{} threads", count(&world, "task"));
     assert!(eventually(|| count(&world, "fd") <= descriptors + 2), "{} descriptors", count(&world, "fd"));
     world.end(name);
@@ -90,7 +90,7 @@ fn a_held_exec_that_is_killed_is_over_before_its_time() {
         drop(wire.next());
         world.delete_when_over("c1", &exec);
     }
-    world.judge();
+    world.ambush.judge();
     world.end(name);
 }
 
@@ -108,7 +108,7 @@ fn a_container_with_held_execs_is_killed_and_deleted_at_once() {
     }
     assert!(world.delete("c1", "").is_some(), "Delete waits");
     assert!(state(&world, "c2"));
-    world.judge();
+    world.ambush.judge();
     world.end(name);
 }
 
@@ -134,7 +134,7 @@ fn the_output_of_a_neighbour_ends_with_it_while_an_exec_is_held() {
         world.kill("c1", &exec);
         drop(wire);
     }
-    world.judge();
+    world.ambush.judge();
     world.end(name);
 }
 
@@ -154,7 +154,7 @@ fn within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
 fn a_start_whose_process_is_kept_as_a_zombie_is_over_in_time() {
     let name = "a_start_whose_process_is_kept_as_a_zombie_is_over_in_time";
     let Some(mut world) = hold(name, Attacker::default_and(&["CAP_SYS_PTRACE"])) else { return };
-    world.trap.mode("keep");
+    world.ambush.trap.mode("keep");
     let process = world.attacker.process(&["/probe", "linger", "3"], &[&format!("OWN={OWN}")]);
     for number in 0..20 {
         let exec = format!("k{number}");
@@ -165,7 +165,7 @@ fn a_start_whose_process_is_kept_as_a_zombie_is_over_in_time() {
         assert!(wire.ready(Duration::from_secs(1) + SOON), "Start is not answered");
     }
     assert!(state(&world, "c1") && state(&world, "c2"), "the shim is deaf");
-    world.judge();
+    world.ambush.judge();
     // With its tracer, all that it has kept ends.
     world.end(name);
 }
@@ -178,7 +178,7 @@ fn an_exec_that_is_held_in_the_hosts_pid_namespace_holds_nobody_up() {
         return;
     }
     let mut world = World::new(Attacker { host_pids: true, ..Attacker::default_and(&["CAP_SYS_PTRACE"]) });
-    world.trap.mode("mine");
+    world.ambush.trap.mode("mine");
     let held: Vec<(String, Wire)> = world.held(10, Duration::from_secs(2));
     std::thread::sleep(Duration::from_millis(300));
     assert!(state(&world, "c1") && state(&world, "c2"), "the shim is deaf");

@@ -19,6 +19,18 @@ pub struct Host {
 }
 
 impl Host {
+    /// The network may be another one than the test's own: that of the process `pid`.
+    pub fn plant_in(dir: &Path, pid: u32) -> Host {
+        let network = std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
+        let dir = dir.to_owned();
+        // A thread of its own: it stays in that namespace.
+        let thread = std::thread::spawn(move || {
+            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            Host::plant(&dir)
+        });
+        thread.join().unwrap()
+    }
+
     pub fn plant(dir: &Path) -> Host {
         let (file, socket) = (dir.join("of-the-host"), dir.join("s-of-the-host"));
         std::fs::write(&file, "the host's").unwrap();

@@ -43,7 +43,8 @@ fn prepare(world: &mut World, id: &str, hook: bool) {
     world.member(id, &attacker, &["/probe", "sleep"], &[&format!("OWN={OWN}")]);
     if hook {
         world.containerd.configure(id, |config| {
-            let run = json!({ "path": "/probe", "args": ["/probe", "linger", "3"], "env": [format!("OWN={OWN}")] });
+            let run =
+                json!({ "path": "/probe", "args": ["/probe", "linger", "3"], "env": [format!("OWN={OWN}")] });
             config["hooks"] = json!({ "startContainer": [run] });
         });
     }
@@ -57,7 +58,7 @@ fn attack(name: &str, kind: Kind, hook: bool, attacker: Attacker) {
     // One that nobody attacks yet.
     prepare(&mut world, "v", hook);
     let pid = world.run("v");
-    world.learn_of(pid);
+    world.ambush.learn(pid);
     world.kill("v", "");
     assert!(world.wait("v", "").is_some());
     world.delete("v", "").expect("Delete is answered").unwrap();
@@ -65,20 +66,23 @@ fn attack(name: &str, kind: Kind, hook: bool, attacker: Attacker) {
     let mut answers = true;
     let mut number = 0;
     for (mode, count) in ATTACKS.iter().chain(&[("hold", 3)]) {
-        world.trap.mode(mode);
-        let before = world.trap.seen();
+        world.ambush.trap.mode(mode);
+        let before = world.ambush.trap.seen();
         for _ in 0..*count {
             number += 1;
             answers = answers && live(&mut world, &format!("v{number}"), hook, *mode == "hold");
         }
         if *mode == "stop" && answers {
-            let seen = world.trap.seen() - before;
-            assert!(seen >= u64::from(count / 3), "the attacker has seen {seen} of {count}: it does not work");
+            let seen = world.ambush.trap.seen() - before;
+            assert!(
+                seen >= u64::from(count / 3),
+                "the attacker has seen {seen} of {count}: it does not work"
+            );
         }
     }
-    world.trap.mode("wait");
-    let inside = world.judge();
-    println!("{name}: {inside} caught from inside, of {}", world.trap.seen());
+    world.ambush.trap.mode("wait");
+    let inside = world.ambush.judge();
+    println!("{name}: {inside} caught from inside, of {}", world.ambush.trap.seen());
     world.end(name);
 }
 
@@ -90,10 +94,10 @@ fn live(world: &mut World, id: &str, hook: bool, held: bool) -> bool {
     wire.ask(TASK_V3, "Create", &world.create_request(id), limit);
     if held {
         std::thread::sleep(Duration::from_millis(400));
-        world.look_from_outside();
+        world.ambush.look_from_outside();
     }
     if !wire.ready(limit + PATIENCE) {
-        world.verdict.add("Create in attacked processes is not answered");
+        world.ambush.verdict.add("Create in attacked processes is not answered");
         return false;
     }
     let created = decode::<CreateTaskResponse>(wire.next().expect("the shim lives").1);
@@ -106,21 +110,21 @@ fn live(world: &mut World, id: &str, hook: bool, held: bool) -> bool {
     wire.ask(TASK_V3, "Start", &StartRequest { id: id.into(), ..Default::default() }, limit);
     if held {
         std::thread::sleep(Duration::from_millis(400));
-        world.look_from_outside();
+        world.ambush.look_from_outside();
     }
     if !wire.ready(limit + PATIENCE) {
-        world.verdict.add("Start in attacked processes is not answered");
+        world.ambush.verdict.add("Start in attacked processes is not answered");
         return false;
     }
     let started = decode::<StartResponse>(wire.next().expect("the shim lives").1);
     fine(world, "Start", held, started.map(drop));
     world.kill(id, "");
     if world.wait(id, "").is_none() {
-        world.verdict.add("an attacked container does not end");
+        world.ambush.verdict.add("an attacked container does not end");
         return false;
     }
     if world.delete(id, "").is_none() {
-        world.verdict.add("Delete of an attacked container is not answered");
+        world.ambush.verdict.add("Delete of an attacked container is not answered");
         return false;
     }
     world.forget(id);
@@ -133,7 +137,7 @@ fn fine(world: &mut World, what: &str, held: bool, answer: Result<(), Refusal>) 
         Ok(()) => true,
         Err((code, _)) if !held || code == DE => false,
         Err((code, words)) => {
-            world.verdict.add(format!("{what} of one that is held: {code:?}: {words}"));
+            world.ambush.verdict.add(format!("{what} of one that is held: {code:?}: {words}"));
             false
         }
     }
@@ -147,7 +151,7 @@ fn a_pod_is_stopped_and_shut_down_while_a_member_is_held() {
     }
     for method in ["StopSandbox", "ShutdownSandbox"] {
         let mut world = World::of(Kind::Pod, Attacker::default_and(&[]));
-        world.trap.mode("hold");
+        world.ambush.trap.mode("hold");
         let mut creating = Vec::new();
         for number in 0..4 {
             let id = format!("v{number}");

@@ -1,9 +1,9 @@
 //! A shim with two containers: one that attacks whatever joins it, and a neighbour with secrets.
 
+use crate::ambush::{members, Ambush};
 use crate::attacker::{Attacker, FIRST};
 use crate::calls::LIMIT;
 use crate::containerd::{ended, eventually, Containerd, Shim, Version};
-use crate::judge::{Facts, Verdict};
 use crate::planted::{Host, NEIGHBOUR, NEIGHBOUR_EXEC, VARIABLE};
 use crate::pod;
 use crate::trap::Trap;
@@ -33,13 +33,8 @@ pub struct World {
     pub kind: Kind,
     pub shim: Shim,
     pub server: u32,
-    pub host: Host,
-    pub trap: Trap,
+    pub ambush: Ambush,
     pub attacker: Attacker,
-    pub facts: Facts,
-    pub verdict: Verdict,
-    /// Pid namespaces of the containers.
-    pub namespaces: Vec<String>,
     /// Containers that are there.
     pub ids: Vec<String>,
     /// The pid of the pod, or of the attacker: whose processes are shared.
@@ -76,12 +71,8 @@ impl World {
             kind,
             shim,
             server,
-            host,
-            trap,
+            ambush: Ambush::new(host, trap, kind == Kind::Group),
             attacker,
-            facts: Facts { host_root: host_root(), exact: kind == Kind::Group, ..Facts::default() },
-            verdict: Verdict::default(),
-            namespaces: Vec::new(),
             ids: Vec::new(),
             shared: 0,
             count: 0,
@@ -94,7 +85,7 @@ impl World {
     }
 
     fn settle(&mut self) {
-        let program = self.host.attack("/catch");
+        let program = self.ambush.host.attack("/catch");
         let program: Vec<&str> = program.iter().map(String::as_str).collect();
         let attacker = self.attacker.clone();
         if self.kind == Kind::Pod {
@@ -102,21 +93,21 @@ impl World {
         } else {
             self.containerd.configure("c1", |config| config["process"]["args"] = json!(program));
         }
-        Trap::set(&self.trap.0);
+        Trap::set(&self.ambush.trap.0);
         if attacker.mapped {
             give(&self.containerd.bundle("c1").join("rootfs"));
         }
         self.neighbour("c2", &["/probe", "sleep"]);
         let pid = self.run("c1");
         let neighbour = self.run("c2");
-        self.trap.mode("wait");
+        self.ambush.trap.mode("wait");
         let process = Attacker::default_and(&[]).process(&["/probe", "sleep"], &[NEIGHBOUR_EXEC]);
         self.exec("c2", "n", &process);
         self.start("c2", "n", LIMIT).unwrap();
         match self.kind {
             Kind::Group => {}
             Kind::Joined => self.shared = pid,
-            Kind::Pod => self.learn_of(neighbour),
+            Kind::Pod => self.ambush.learn(neighbour),
         }
         self.learn();
     }
@@ -160,7 +151,7 @@ impl World {
             assert_eq!(self.containerd.start(id).path, self.shim.path, "one server for all");
         }
         let root = self.containerd.bundle(id).join("rootfs");
-        self.facts.roots.push(crate::look::place(root.to_str().unwrap()));
+        self.ambush.facts.roots.push(crate::look::place(root.to_str().unwrap()));
     }
 
     /// What containerd does with a container that is deleted.
@@ -189,7 +180,8 @@ impl World {
             pod::shut_down(&mut wire);
         } else {
             for id in ["c2", "c1"] {
-                let _ = wire.task::<Empty>("Shutdown", &ShutdownRequest { id: id.into(), ..Default::default() });
+                let _ =
+                    wire.task::<Empty>("Shutdown", &ShutdownRequest { id: id.into(), ..Default::default() });
             }
         }
         self.after(wire, what);
@@ -198,11 +190,11 @@ impl World {
     /// From where the shim was told to end.
     pub fn after(mut self, mut wire: Wire, what: &str) {
         if wire.next().is_some() || !eventually(|| ended(self.server)) || self.shim.path.exists() {
-            self.verdict.add("the shim or its socket is left");
+            self.ambush.verdict.add("the shim or its socket is left");
         }
-        let left: Vec<u32> = self.namespaces.iter().flat_map(|namespace| members(namespace)).collect();
+        let left: Vec<u32> = self.ambush.namespaces.iter().flat_map(|namespace| members(namespace)).collect();
         if !left.iter().all(|pid| eventually(|| ended(*pid))) {
-            self.verdict.add("a process is left");
+            self.ambush.verdict.add("a process is left");
         }
         for id in self.ids.clone() {
             self.forget(&id);
@@ -211,9 +203,9 @@ impl World {
             pod::forget(&self.containerd);
         }
         for cgroup in self.containerd.cgroups() {
-            self.verdict.add(format!("{} is left", cgroup.display()));
+            self.ambush.verdict.add(format!("{} is left", cgroup.display()));
         }
-        self.verdict.assert_empty(what);
+        self.ambush.verdict.assert_empty(what);
     }
 }
 
@@ -221,15 +213,16 @@ impl Drop for World {
     /// After a failure too: nothing goes on.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for (complaint, count) in &self.verdict.0 {
+            for (complaint, count) in &self.ambush.verdict.0 {
                 println!("  {count:4} x {complaint}");
             }
         }
         if ended(self.server) {
             return;
         }
-        self.trap.tell("end");
-        for pid in self.namespaces.iter().flat_map(|namespace| members(namespace)).chain([self.server]) {
+        self.ambush.trap.tell("end");
+        for pid in self.ambush.namespaces.iter().flat_map(|namespace| members(namespace)).chain([self.server])
+        {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::SIGKILL);
         }
         eventually(|| ended(self.server));
@@ -282,18 +275,4 @@ fn give(path: &Path) {
             give(&entry.unwrap().path());
         }
     }
-}
-
-pub fn host_root() -> String {
-    crate::look::root_mount(&std::fs::read("/proc/self/mountinfo").unwrap())
-}
-
-/// The processes of a pid namespace, as the host numbers them.
-pub fn members(namespace: &str) -> Vec<u32> {
-    let listing = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = listing.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let is = |pid: &u32| {
-        std::fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|link| link.to_str() == Some(namespace))
-    };
-    pids.filter(is).collect()
 }

@@ -175,7 +175,13 @@ pub fn forever(folder: &str, file: &str, socket: &str, port: &str) -> i32 {
         let mode = MODES[wanted].1;
         let refused = !alone && !matches!(mode, Mode::Wait | Mode::Mine | Mode::End);
         let late = begun.elapsed() > LONGEST;
-        let wanted = if late { MODES.len() - 1 } else if refused { 0 } else { wanted };
+        let wanted = if late {
+            MODES.len() - 1
+        } else if refused {
+            0
+        } else {
+            wanted
+        };
         MODE.store(wanted as u8, Ordering::Relaxed);
     };
     follow(folder);
@@ -273,7 +279,8 @@ impl Catcher<'_> {
         for _ in 0..2000 {
             for pid in last.next() {
                 let answer = kernel::seize(pid.as_raw());
-                let (number, name) = (pid.as_raw() as u32, look::stat(pid.as_raw() as u32).map(|stat| stat.name));
+                let (number, name) =
+                    (pid.as_raw() as u32, look::stat(pid.as_raw() as u32).map(|stat| stat.name));
                 match answer {
                     Err(nix::errno::Errno::ESRCH) => {}
                     _ if number == self.own => {}

@@ -83,7 +83,8 @@ fn told(answer: std::io::Result<Value>) -> Value {
 }
 
 fn errno(e: &Error) -> String {
-    e.raw_os_error().map_or_else(|| e.to_string(), |number| format!("{:?}", nix::errno::Errno::from_raw(number)))
+    e.raw_os_error()
+        .map_or_else(|| e.to_string(), |number| format!("{:?}", nix::errno::Errno::from_raw(number)))
 }
 
 fn text(path: impl AsRef<Path>) -> Value {
@@ -133,9 +134,8 @@ fn strings(path: &str) -> Value {
 }
 
 fn status(path: &str) -> Value {
-    const KEYS: &[&str] = &[
-        "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "Seccomp", "NoNewPrivs", "Uid", "Gid", "Groups",
-    ];
+    const KEYS: &[&str] =
+        &["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "Seccomp", "NoNewPrivs", "Uid", "Gid", "Groups"];
     let pick = |all: Vec<u8>| {
         let all = String::from_utf8_lossy(&all).into_owned();
         let pairs = all.lines().filter_map(|line| line.split_once(':')).filter(|(key, _)| KEYS.contains(key));
@@ -174,7 +174,9 @@ fn maps(pid: u32) -> (Value, u64) {
     let mut writable = 0;
     let names = mappings(pid).map(|all| {
         writable = all.iter().filter(|mapping| mapping.writable).map(|m| m.end - m.start).sum();
-        let show = |m: &Mapping| format!("{:x}-{:x} {} {}", m.start, m.end, if m.writable { "rw" } else { "r" }, m.name);
+        let show = |m: &Mapping| {
+            format!("{:x}-{:x} {} {}", m.start, m.end, if m.writable { "rw" } else { "r" }, m.name)
+        };
         all.iter().map(show).collect()
     });
     (told(names), writable)
@@ -199,7 +201,8 @@ fn search(pid: u32) -> (Value, Value) {
             total += got;
             collect(&buffer[..got], &needle, &mut secrets);
             // A secret may lie across the end of what was read.
-            from += if got > 256 && from + (got as u64) < mapping.end { got as u64 - 128 } else { got as u64 };
+            from +=
+                if got > 256 && from + (got as u64) < mapping.end { got as u64 - 128 } else { got as u64 };
         }
     }
     (total.into(), secrets.into())
@@ -220,9 +223,8 @@ fn collect(bytes: &[u8], needle: &[u8], to: &mut Vec<String>) {
 /// By the C library: this is a debug build, and there are megabytes.
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     // SAFETY: both pointers are those of slices, each with its own length.
-    let found = unsafe {
-        libc::memmem(bytes.as_ptr().cast(), bytes.len(), needle.as_ptr().cast(), needle.len())
-    };
+    let found =
+        unsafe { libc::memmem(bytes.as_ptr().cast(), bytes.len(), needle.as_ptr().cast(), needle.len()) };
     (!found.is_null()).then(|| found as usize - bytes.as_ptr() as usize)
 }
 

@@ -1,0 +1,102 @@
+//! An attacker in a container, what is planted for it to find, and what it found.
+
+use crate::containerd::eventually;
+use crate::judge::{counts, Facts, Verdict};
+use crate::planted::Host;
+use crate::trap::Trap;
+use serde_json::Value;
+
+pub struct Ambush {
+    pub host: Host,
+    pub trap: Trap,
+    pub facts: Facts,
+    pub verdict: Verdict,
+    /// Pid namespaces of the containers.
+    pub namespaces: Vec<String>,
+}
+
+impl Ambush {
+    /// `exact`: every victim is an exec of the attacker's container.
+    pub fn new(host: Host, trap: Trap, exact: bool) -> Ambush {
+        let host_root = crate::look::root_mount(&std::fs::read("/proc/self/mountinfo").unwrap());
+        Ambush {
+            host,
+            trap,
+            facts: Facts { host_root, exact, ..Facts::default() },
+            verdict: Verdict::default(),
+            namespaces: Vec::new(),
+        }
+    }
+
+    /// The processes of a container are looked at from outside too.
+    pub fn watch(&mut self, pid: u32) {
+        let own = std::fs::read_link("/proc/self/ns/pid").unwrap();
+        let link = std::fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap_or_default();
+        let name = link.to_string_lossy().into_owned();
+        if link != own && !name.is_empty() && !self.namespaces.contains(&name) {
+            self.namespaces.push(name);
+        }
+    }
+
+    /// What a process that runs its program is like, for the host and for the attacker.
+    #[track_caller]
+    pub fn learn(&mut self, pid: u32) {
+        let program = || crate::look::stat(pid).is_some_and(|stat| stat.name == "probe");
+        assert!(eventually(program), "{pid} does not run its program: {:?}", crate::look::stat(pid));
+        self.facts.outside.push(self.host.look(pid));
+        let known = self.facts.inside.len();
+        let programs = |trap: &Trap| -> Vec<Value> {
+            trap.looks()
+                .into_iter()
+                .filter(|look| look["mode"] == "Wait" && look["program"] == true)
+                .collect()
+        };
+        assert!(eventually(|| programs(&self.trap).len() > known), "the attacker sees no program");
+        self.facts.inside = programs(&self.trap);
+    }
+
+    /// Looks from the host at everything in the containers' pid namespaces that is no program yet, and judges it.
+    pub fn look_from_outside(&mut self) -> usize {
+        let mut count = 0;
+        let members = self.namespaces.iter().flat_map(|namespace| members(namespace)).collect::<Vec<_>>();
+        for pid in members {
+            let stat = crate::look::stat(pid);
+            if stat.is_none_or(|stat| stat.name == "probe" || stat.state == 'Z') || is_first(pid) {
+                continue;
+            }
+            let look = self.host.look(pid);
+            if counts(&look) {
+                count += 1;
+                self.verdict.all(self.facts.judge(&look, "outside"));
+            }
+        }
+        count
+    }
+
+    /// Judges all that the attacker has written down; how much of it could be judged.
+    pub fn judge(&mut self) -> usize {
+        let looks = self.trap.looks();
+        let counted: Vec<&Value> = looks.iter().filter(|look| counts(look)).collect();
+        for look in &counted {
+            self.verdict.all(self.facts.judge(look, "inside"));
+        }
+        counted.len()
+    }
+}
+
+/// The processes of a pid namespace, as the host numbers them.
+pub fn members(namespace: &str) -> Vec<u32> {
+    let listing = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = listing.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is = |pid: &u32| {
+        std::fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|link| link.to_str() == Some(namespace))
+    };
+    pids.filter(is).collect()
+}
+
+/// The first one of its pid namespace.
+fn is_first(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("NSpid:"));
+    line.is_some_and(|line| line.split_whitespace().last() == Some("1"))
+}
