@@ -3,6 +3,7 @@
 //! A hook has the state on its standard input, only the environment that the spec gives it (inherited variables
 //! from an image were CVE-2025-23266), no descriptor of the shim's, and a time limit where the spec has one.
 
+use super::waiting::end;
 use super::{after, ExitStatus, Launcher, Leash, Order};
 use crate::cgroup::Entry;
 use crate::error::{invalid, Context, Error, Kind, Result};
@@ -10,7 +11,7 @@ use crate::plan::{Open, Plan, Slot, Step};
 use crate::spec::Hook;
 use crate::stdio::Ends;
 use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
-use crate::sys::{memory, pipe, poll, wait};
+use crate::sys::{memory, pipe, poll};
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::io::Read;
@@ -22,8 +23,8 @@ use std::time::{Duration, Instant};
 /// So much of what a hook writes to its standard error is in the error.
 const TAIL: usize = 4096;
 
-/// How long a hook that was killed may take to be reaped.
-const REAPED: Duration = Duration::from_secs(5);
+/// How long the exit code of a hook that has ended may take: in the container, a tracer can keep it.
+const REAPED: Duration = Duration::from_secs(1);
 
 /// A hook of the container's own, as a process of it.
 pub type Compile<'a> = &'a dyn Fn(&Hook) -> Result<(Plan, Entry)>;
@@ -95,16 +96,14 @@ fn attempt(
     let begun = Instant::now();
     let in_time = follow(&pidfd, errors, Some(deadline), &mut tail)?;
     if !in_time {
-        let _ = wait::signal(pidfd.as_fd(), libc::SIGKILL);
+        end(pidfd.as_fd(), None);
+        let took = hook.timeout.filter(|own| *own <= begun.elapsed()).unwrap_or_else(|| begun.elapsed());
+        return Err(Error::new(Kind::Deadline, format!("killed after {took:?}{tail}")));
     }
-    let status = told.recv_timeout(REAPED).map_err(|_| Error::new(Kind::Deadline, "it does not end"))?;
-    match (in_time, status) {
-        (false, _) => Err(Error::new(
-            Kind::Deadline,
-            format!("killed after {:?}{tail}", hook.timeout.unwrap_or_else(|| begun.elapsed())),
-        )),
-        (true, ExitStatus { code: 0, .. }) => Ok(()),
-        (true, ExitStatus { code, .. }) => Err(Error::new(Kind::System, format!("exit status {code}{tail}"))),
+    let status = told.recv_timeout(REAPED);
+    match status.map_err(|_| Error::new(Kind::Deadline, "its exit code is kept from the shim"))? {
+        ExitStatus { code: 0, .. } => Ok(()),
+        ExitStatus { code, .. } => Err(Error::new(Kind::System, format!("exit status {code}{tail}"))),
     }
 }
 

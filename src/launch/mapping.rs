@@ -4,14 +4,14 @@
 //! made like this too, and then joined as any other is.
 
 use super::reaper::Reaper;
-use super::waiting::GONE;
+use super::waiting::end;
 use crate::error::{Context, Result};
 use crate::init;
 use crate::plan::step::Mappings;
 use crate::plan::Field;
 use crate::sys::clone::clone;
 use crate::sys::fd::{self, AsFd, OwnedFd};
-use crate::sys::{signal, socket, wait};
+use crate::sys::{signal, socket};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::Write;
@@ -42,7 +42,6 @@ pub(super) fn namespace(reaper: &Reaper, mappings: &Mappings, field: &Field) -> 
         .and_then(|()| File::open(format!("/proc/{process}/ns/user")).context(|| "open(ns/user)"));
     drop(ours);
     // The end of its socket may take a while: a process that another thread is just making has a copy of our end.
-    let _ = wait::signal(holder.child.pidfd.as_fd(), libc::SIGKILL);
-    holder.ended.wait(GONE);
+    end(holder.child.pidfd.as_fd(), Some(&holder.ended));
     made.map(OwnedFd::from)
 }

@@ -3,7 +3,7 @@
 use super::birth::Birth;
 use super::leash::Leash;
 use super::reaper::{died, Kept, Reaper};
-use super::waiting::{Waiting, GONE};
+use super::waiting::{end, Waiting, GONE};
 use super::{failure, last, opens, Launcher, Order};
 use crate::cgroup::Entry;
 use crate::error::{Context, Error, Kind, Result};
@@ -104,7 +104,7 @@ impl Launcher for Real {
             }
             Err(error) => {
                 drop(gate);
-                end(&process);
+                end(process.child.pidfd.as_fd(), Some(&process.ended));
                 Err(error)
             }
         }
@@ -119,12 +119,6 @@ fn births(plan: &Plan) -> bool {
 /// Whether it waits for its start.
 fn opens_at_gate(plan: &Plan) -> bool {
     plan.steps.iter().any(|(step, _)| matches!(step, Step::Gate))
-}
-
-/// It ends by itself, but for one that hangs in a call, e.g. on a dead network filesystem.
-fn end(process: &Kept) {
-    let _ = crate::sys::wait::signal(process.child.pidfd.as_fd(), libc::SIGKILL);
-    process.ended.wait(GONE);
 }
 
 /// A process on its way, as the shim follows it.

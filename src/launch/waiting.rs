@@ -7,16 +7,19 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::sys::board::Board;
 use crate::sys::epoll::Interest;
 use crate::sys::{poll, socket, wait, Errno};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a child that reported a failure, or was killed, may take to be gone.
 pub(super) const GONE: Duration = Duration::from_secs(5);
+/// How long the reaper may take with one that is gone.
+const REAPED: Duration = Duration::from_millis(500);
 /// For a start without a limit of its own.
 const START: Duration = Duration::from_secs(60);
 
-/// A process that was made and has not become its program. Dropping it closes the gate, and the child exits by itself.
+/// A process that was made and has not become its program. Dropped, it is killed: to close its gate would not be enough for
+/// one that a container has stopped, or that waits for no word.
 #[derive(Debug)]
 pub struct Waiting {
     pub pid: u32,
@@ -26,6 +29,8 @@ pub struct Waiting {
     gate: OwnedFd,
     /// It waits for a word.
     gated: bool,
+    /// Its program runs, or it has ended.
+    over: bool,
     /// What the last steps are called; empty for a process that is not of the real launcher.
     later: Vec<Sentence>,
     board: Option<Arc<Board>>,
@@ -37,7 +42,17 @@ impl Waiting {
     /// closes when its program runs, or it has ended; why it failed is on `board`. Where `gate` is dropped instead, it
     /// sees the end of the file and ends.
     pub fn new(pid: u32, pidfd: OwnedFd, console: Option<OwnedFd>, gate: OwnedFd) -> Self {
-        Waiting { pid, pidfd, console, gate, gated: true, later: Vec::new(), board: None, ended: None }
+        Waiting {
+            pid,
+            pidfd,
+            console,
+            gate,
+            gated: true,
+            over: false,
+            later: Vec::new(),
+            board: None,
+            ended: None,
+        }
     }
 
     pub fn with_board(mut self, board: Arc<Board>) -> Self {
@@ -66,7 +81,7 @@ impl Waiting {
     /// Opens the gate and waits for the execve(2): Ok when the program runs (or was killed on its way there, which
     /// its exit tells), else the step that failed. After a failure the process is gone and its exit has been told,
     /// unless it takes longer than `GONE` to go.
-    pub fn start_by(self, leash: &Leash) -> Result<OwnedFd> {
+    pub fn start_by(mut self, leash: &Leash) -> Result<OwnedFd> {
         let go = if self.gated { socket::send(self.gate.as_fd(), &[1], None) } else { Ok(()) };
         match go {
             Ok(()) => {}
@@ -78,21 +93,22 @@ impl Waiting {
         // Its own end is closed by the execve(2), or by its death: nothing is sent any more.
         let ready = poll::ready(self.gate.as_fd(), Interest::READ, leash.deadline);
         if !ready.context(|| "poll(gate)")? {
-            let _ = wait::signal(self.pidfd.as_fd(), libc::SIGKILL);
-            self.wait_until_gone();
+            self.end();
             return Err(failure::not_executed(&self.later));
         }
         let Some((step, errno)) = self.board.as_ref().and_then(|board| board.failed()) else {
             return match leash.check() {
-                Ok(()) => Ok(self.pidfd),
+                Ok(()) => {
+                    self.over = true;
+                    self.pidfd.try_clone().context(|| "dup(pidfd)")
+                }
                 Err(killed) => {
-                    let _ = wait::signal(self.pidfd.as_fd(), libc::SIGKILL);
-                    self.wait_until_gone();
+                    self.end();
                     Err(killed)
                 }
             };
         };
-        self.wait_until_gone();
+        self.end();
         let sentence = self.later.iter().find(|sentence| sentence.step == step);
         Err(match sentence {
             Some(sentence) => sentence.error(errno),
@@ -100,13 +116,26 @@ impl Waiting {
         })
     }
 
-    fn wait_until_gone(&self) {
-        match &self.ended {
-            Some(ended) => drop(ended.wait(GONE)),
-            None => {
-                // Somebody else's process: its pidfd can be read once it has ended.
-                let _ = poll::ready(self.pidfd.as_fd(), Interest::READ, after(GONE));
-            }
+    fn end(&mut self) {
+        self.over = true;
+        end(self.pidfd.as_fd(), self.ended.as_deref());
+    }
+}
+
+/// Kills a process and waits for its end: by its pidfd, since a tracer in the container can keep the zombie from the reaper.
+pub(super) fn end(pidfd: BorrowedFd<'_>, ended: Option<&Ended>) {
+    let _ = wait::signal(pidfd, libc::SIGKILL);
+    // For one that hangs in a call, e.g. on a dead network filesystem.
+    let gone = poll::ready(pidfd, Interest::READ, after(GONE)).unwrap_or(false);
+    if let Some(ended) = ended.filter(|_| gone) {
+        ended.wait(REAPED);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.over {
+            let _ = wait::signal(self.pidfd.as_fd(), libc::SIGKILL);
         }
     }
 }

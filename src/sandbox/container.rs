@@ -29,6 +29,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// deletes right after it.
 const DEATH: Duration = Duration::from_secs(10);
 
+/// The same after a time limit.
+const KEPT: Duration = Duration::from_secs(1);
+
 pub(super) struct Container {
     pub id: String,
     pub bundle: PathBuf,
@@ -146,7 +149,10 @@ impl Container {
         }
         let exit = slot.init.exit.clone();
         drop(slot);
-        if started.is_err() && exit.wait_for(DEATH).is_none() {
+        // What a time limit ended may be kept from the reaper by whoever traces it.
+        let late = started.as_ref().is_err_and(|e| e.kind() == Kind::Deadline);
+        let patience = if late { KEPT } else { DEATH };
+        if started.is_err() && exit.wait_for(patience).is_none() {
             log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
         }
         started.context(|| format!("start {}", self.id))?;

@@ -25,7 +25,7 @@ fn dropping_a_waiting_process_ends_it() {
     let pid = process.waiting.pid;
     drop(process.waiting);
     let status = process.exit.recv_timeout(Duration::from_secs(5)).unwrap();
-    assert_eq!(status.code, 1);
+    assert_eq!(status.code, 137);
     assert!(!exists(&format!("/proc/{pid}")));
 }
 
