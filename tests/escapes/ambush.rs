@@ -76,12 +76,23 @@ impl Ambush {
     /// Judges all that the attacker has written down; how much of it could be judged.
     pub fn judge(&mut self) -> usize {
         let looks = self.trap.looks();
+        // What is right is not found wrong: a program has nothing but what is allowed, and memory of its own.
+        let own = ["cmdline", "heap", "writable"];
+        for look in looks.iter().filter(|look| self.facts.exact && is_stopped_program(look)) {
+            let wrong = self.facts.judge(look, "inside");
+            let wrong = wrong.into_iter().filter(|text| !own.iter().any(|word| text.contains(word)));
+            wrong.for_each(|text| self.verdict.add(format!("of a program: {text}")));
+        }
         let counted: Vec<&Value> = looks.iter().filter(|look| counts(look)).collect();
         for look in &counted {
             self.verdict.all(self.facts.judge(look, "inside"));
         }
         counted.len()
     }
+}
+
+fn is_stopped_program(look: &Value) -> bool {
+    look["stopped"] == true && look["program"] == true && look["name"] == "probe"
 }
 
 /// The processes of a pid namespace, as the host numbers them.
