@@ -127,7 +127,7 @@ impl Display for Step {
             }
             Step::Idmap { namespace, path } => write!(f, "mount({0}, {0}), ids by {namespace}", Q(path)),
             Step::BecomeRoot { unshare } => {
-                f.write_str("setresgid(0), setresuid(0)")?;
+                f.write_str("setgid(0), setuid(0)")?;
                 match unshare {
                     0 => Ok(()),
                     flags => write!(f, ", unshare({})", namespace_words(*flags)),
@@ -259,7 +259,7 @@ impl Display for Step {
                 write!(f, "prctl(PR_CAPBSET_DROP), keep {} of 0-{last}", Caps(*keep))
             }
             Step::SetGroups(groups) => write!(f, "setgroups([{}])", ListOf(groups, ", ")),
-            Step::SetIds { uid, gid } => write!(f, "setresgid({gid}), setresuid({uid})"),
+            Step::SetIds { uid, gid } => write!(f, "setgid({gid}), setuid({uid})"),
             Step::Workdir { path, retry } => {
                 write!(f, "chdir({}){}", Q(path), if *retry { " or again as the user" } else { "" })
             }

@@ -159,7 +159,7 @@ pub enum Step {
     BindRoot {
         target: CString,
     },
-    /// setresgid(2), setresuid(2) to 0 of the user namespace. What came before was done as nobody of it, who is still
+    /// setgid(2), setuid(2) to 0 of the user namespace. What came before was done as nobody of it, who is still
     /// the owner of what root of the host owns. Then unshare(2) of what belongs to whoever makes it: the message queues
     /// of an IPC namespace.
     BecomeRoot {
@@ -319,7 +319,7 @@ pub enum Step {
         last: u8,
     },
     SetGroups(Vec<u32>),
-    /// setresgid(2), setresuid(2), with capabilities kept until `Capabilities`.
+    /// setgid(2), setuid(2), with capabilities kept until `Capabilities`.
     SetIds {
         uid: u32,
         gid: u32,

@@ -85,16 +85,16 @@ pub fn set_groups(groups: &[u32]) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
-/// setresgid(2) with the same id for all three.
+/// setgid(2): all three ids, for whoever has CAP_SETGID. runc's call, which a profile that it works with allows.
 pub fn set_gid(gid: u32) -> Result<()> {
     // SAFETY: takes integers only.
-    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_setgid, gid) }).map(drop)
 }
 
-/// setresuid(2) with the same id for all three.
+/// setuid(2): as [`set_gid`], with CAP_SETUID.
 pub fn set_uid(uid: u32) -> Result<()> {
     // SAFETY: takes integers only.
-    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_setuid, uid) }).map(drop)
 }
 
 /// setsid(2).
