@@ -1,0 +1,181 @@
+//! Profiles that refuse what a container's process does between its filter and its program: the program runs, or there
+//! is an error; there is no third thing, and no waiting. Needs root.
+//!
+//! `cargo test --test profiles -- --nocapture` prints every outcome, and runc's beside it.
+
+#[path = "profiles/case.rs"]
+mod case;
+#[path = "fake_containerd/containerd.rs"]
+#[allow(dead_code)]
+mod containerd;
+#[path = "fake_containerd/events.rs"]
+#[allow(dead_code)]
+mod fake;
+#[path = "profiles/program.rs"]
+mod program;
+#[path = "profiles/runc.rs"]
+mod runc;
+#[path = "profiles/shoal.rs"]
+mod shoal;
+#[path = "testbed/skip.rs"]
+mod skip;
+mod wire;
+
+use case::{Act, Calls, Case, Kind, Outcome};
+use runc::Runc;
+use shoal::Shoal;
+
+/// All that a child may make after its filter, and what a program's start and end is made of.
+const CALLS: &[&str] = &[
+    "read",
+    "write",
+    "sendmsg",
+    "recvmsg",
+    "clone",
+    "clone3",
+    "setsid",
+    "ioctl",
+    "execve",
+    "exit_group",
+    "exit",
+    "close",
+    "fcntl",
+    "dup3",
+    "prctl",
+    "capset",
+    "setresuid",
+    "setresgid",
+    "setuid",
+    "setgid",
+    "setgroups",
+    "chdir",
+    "getcwd",
+    "openat",
+    "openat2",
+    "faccessat2",
+    "newfstatat",
+    "fstat",
+    "futex",
+    "rt_sigprocmask",
+    "rt_sigaction",
+    "munmap",
+    "mmap",
+    "madvise",
+    "kill",
+];
+
+const KINDS: [Kind; 3] = [Kind::Container, Kind::Exec { terminal: false }, Kind::Exec { terminal: true }];
+
+fn can_run() -> bool {
+    let (native, root) = (cfg!(target_arch = "x86_64"), nix::unistd::geteuid().is_root());
+    if !native {
+        skip::other_machine("the containers' program is for x86_64");
+    } else if !root {
+        skip::missing("root");
+    }
+    native && root
+}
+
+/// Where runc is asked too. It has many threads, and waits for ever for one that is killed; and three calls of it for an
+/// exec take long.
+fn controlled(case: &Case, kind: Kind) -> bool {
+    match kind {
+        Kind::Container => case.act != Act::KillThread,
+        Kind::Exec { .. } => case.act == Act::Refuse,
+    }
+}
+
+/// Runs them all, so that a failure says which.
+fn run(cases: &[Case]) {
+    if !can_run() {
+        return;
+    }
+    let mut shoal = Shoal::new();
+    let mut runc = Runc::new();
+    let mut faults = Vec::new();
+    for case in cases {
+        let mut control = None;
+        for kind in KINDS {
+            // An exec with a terminal is compared with one without.
+            if kind != (Kind::Exec { terminal: true }) {
+                let asked = runc.as_mut().filter(|_| controlled(case, kind));
+                control = asked.map(|runc| runc.run(case, kind));
+            }
+            let (outcome, others) = shoal.run(case, kind);
+            println!("{case}, {kind:?}: {outcome:?}, runc: {control:?}");
+            let fault = case.fault(&outcome, control.as_ref());
+            faults.extend(fault.into_iter().chain(others).map(|fault| format!("{case}, {kind:?}: {fault}")));
+        }
+    }
+    assert!(faults.is_empty(), "{} faults:\n  {}", faults.len(), faults.join("\n  "));
+}
+
+/// Each call by itself, with and without noNewPrivileges.
+fn each(act: Act) {
+    let cases = [true, false].map(|no_new_privileges| {
+        CALLS.iter().map(move |name| Case { act, calls: Calls::One(name), no_new_privileges })
+    });
+    run(&cases.into_iter().flatten().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_call_that_is_refused_keeps_no_program_from_running_that_runc_runs() {
+    each(Act::Refuse);
+}
+
+#[test]
+fn a_call_that_is_faked_keeps_no_program_from_running_that_runc_runs() {
+    each(Act::Fake);
+}
+
+#[test]
+fn a_call_that_traps_keeps_no_program_from_running_that_runc_runs() {
+    each(Act::Trap);
+}
+
+#[test]
+fn a_call_for_a_tracer_keeps_no_program_from_running_that_runc_runs() {
+    each(Act::Trace);
+}
+
+#[test]
+fn a_call_that_kills_its_thread_ends_in_the_program_or_in_an_error() {
+    each(Act::KillThread);
+}
+
+#[test]
+fn a_call_that_kills_its_process_keeps_no_program_from_running_that_runc_runs() {
+    each(Act::KillProcess);
+}
+
+/// The second list leaves a program that can be slept in, and the third one that can be executed.
+#[test]
+fn a_profile_that_allows_nothing_or_next_to_nothing_ends_in_the_program_or_in_an_error() {
+    let mut cases = Vec::new();
+    for act in [Act::Refuse, Act::Fake, Act::Trap, Act::Trace, Act::KillThread, Act::KillProcess] {
+        for names in [&[][..], &["pause"], &["pause", "execve"]] {
+            for no_new_privileges in [true, false] {
+                cases.push(Case { act, calls: Calls::AllBut(names), no_new_privileges });
+            }
+        }
+    }
+    run(&cases);
+}
+
+/// The test can see a program run.
+#[test]
+fn a_profile_about_other_calls_changes_nothing() {
+    let case =
+        |no_new_privileges| Case { act: Act::KillProcess, calls: Calls::One("reboot"), no_new_privileges };
+    if !can_run() {
+        return;
+    }
+    let mut shoal = Shoal::new();
+    for case in [case(true), case(false)] {
+        for kind in KINDS {
+            let (outcome, others) = shoal.run(&case, kind);
+            assert!(matches!(outcome, Outcome::Ran(program::CODE, _)), "{kind:?}: {outcome:?}");
+            assert_eq!((case.fault(&outcome, None), others), (None, vec![]));
+        }
+    }
+}
