@@ -1,7 +1,10 @@
 //! The same cases by runc: what it runs must run here too.
 
 use crate::case::{config, process, Case, Kind, Outcome};
+use crate::containerd::eventually;
 use crate::program::Program;
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -54,6 +57,7 @@ impl Runc {
             }
         };
         self.call(&["delete", "--force", &id]);
+        remove(&id);
         outcome
     }
 
@@ -83,4 +87,21 @@ impl Runc {
         child.wait().unwrap();
         None
     }
+}
+
+/// Ends what runc has given up, and removes what it forgets: its cgroup in the unified hierarchy beside those of v1.
+fn remove(id: &str) {
+    let cgroups: Vec<PathBuf> =
+        std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path().join(id)).collect();
+    eventually(|| {
+        let left: Vec<&PathBuf> = cgroups.iter().filter(|path| path.exists()).collect();
+        for path in &left {
+            let processes = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+            for pid in processes.lines().filter_map(|line| line.parse().ok()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            let _ = std::fs::remove_dir(path);
+        }
+        left.is_empty()
+    });
 }

@@ -1,7 +1,7 @@
 //! The cases over ttrpc: all containers are of one pod, whose shim would feel what one of them leaves.
 
 use crate::case::{config, process, Case, Kind, Outcome};
-use crate::containerd::{ended, Containerd, Version, SHIM};
+use crate::containerd::{ended, eventually, Containerd, Version, SHIM};
 use crate::program::Program;
 use crate::wire::{decode, Refusal, Wire, TASK_V3};
 use containerd_shim_protos::api::*;
@@ -286,15 +286,14 @@ fn create_request(containerd: &Containerd, id: &str) -> CreateTaskRequest {
 
 impl Drop for Shoal {
     fn drop(&mut self) {
-        for pid in self.children().into_iter().chain([self.first, self.shim]) {
-            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        let processes: Vec<u32> = self.children().into_iter().chain([self.first, self.shim]).collect();
+        for pid in &processes {
+            let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
         }
-        let until = Instant::now() + Duration::from_secs(5);
-        while !ended(self.shim) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        for path in self.containerd.cgroups() {
-            let _ = std::fs::remove_dir(path);
-        }
+        // A cgroup is busy for as long as the last process in it takes to end.
+        let removed = |path: PathBuf| std::fs::remove_dir(path).is_ok();
+        eventually(|| {
+            processes.iter().all(|pid| ended(*pid)) && self.containerd.cgroups().into_iter().all(removed)
+        });
     }
 }
