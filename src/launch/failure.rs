@@ -58,13 +58,17 @@ pub(super) fn late(plan: &Plan, number: u32) -> Error {
     Error::new(Kind::Deadline, format!("{at}: not done within the time limit: the process was killed"))
 }
 
-/// The time is over for a process that had nothing left to do but to become its program.
-pub(super) fn not_executed(later: &[Sentence]) -> Error {
-    let program = later.iter().find_map(|sentence| match &sentence.words {
+/// What is executed, where the steps end in that.
+pub(super) fn program_of(later: &[Sentence]) -> Option<&str> {
+    later.iter().find_map(|sentence| match &sentence.words {
         Words::Exec { name } => Some(name.as_str()),
         _ => None,
-    });
-    let what = program.unwrap_or("the program");
+    })
+}
+
+/// The time is over for a process that had nothing left to do but to become its program.
+pub(super) fn not_executed(later: &[Sentence]) -> Error {
+    let what = program_of(later).unwrap_or("the program");
     let text = format!("exec {what}: execve(2) not done within the time limit: the process was killed");
     Error::new(Kind::Deadline, text)
 }

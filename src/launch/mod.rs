@@ -5,6 +5,7 @@
 //! on the other: see [`Waiting::new`].
 
 mod birth;
+mod executed;
 mod failure;
 mod holder;
 pub mod hooks;

@@ -6,6 +6,7 @@
 //! is a subreaper) or logging programs; they are reaped without a word.
 
 use super::birth::Birth;
+use super::executed::executed;
 use super::waiting::GONE;
 use super::{ExitStatus, OnExit};
 use crate::error::{Context, Error, Kind, Result};
@@ -13,6 +14,7 @@ use crate::sys::clone::Child;
 use crate::sys::{wait, Errno};
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -68,6 +70,10 @@ pub struct Ended {
     status: Mutex<Option<ExitStatus>>,
     set: Condvar,
     untold: Mutex<Untold>,
+    /// Its program runs: somebody has seen it.
+    started: AtomicBool,
+    /// It ended before that, and had executed nothing.
+    bare: AtomicBool,
 }
 
 /// Of a process that ended before anybody had said that he wants to hear of it.
@@ -81,6 +87,16 @@ impl std::fmt::Debug for Untold {
 }
 
 impl Ended {
+    /// From now on nobody asks whether it had a program.
+    pub(super) fn started(&self) {
+        self.started.store(true, Ordering::SeqCst);
+    }
+
+    /// It has been reaped, and never had a program.
+    pub(super) fn never_executed(&self) -> bool {
+        self.bare.load(Ordering::SeqCst)
+    }
+
     fn set(&self, status: ExitStatus) {
         *lock(&self.status) = Some(status);
         self.set.notify_all();
@@ -250,6 +266,11 @@ impl Shared {
             drop(table);
             std::thread::sleep(Duration::from_millis(1));
             return;
+        }
+        if let Some(process) =
+            process.as_ref().filter(|process| !process.ended.started.load(Ordering::SeqCst))
+        {
+            process.ended.bare.store(executed(pid) == Some(false), Ordering::SeqCst);
         }
         // A zombie, as `any` has just said, and nobody else reaps: this does not block.
         let ended = wait::reap(pid);

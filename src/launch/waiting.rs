@@ -1,8 +1,9 @@
 //! A process at its gate, and the socket that it waits on; or one that needs no word to become its program.
 
+use super::executed::executed;
 use super::failure::{self, Sentence};
 use super::leash::{after, Leash};
-use super::reaper::Ended;
+use super::reaper::{died, Ended};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::board::Board;
 use crate::sys::epoll::Interest;
@@ -78,8 +79,8 @@ impl Waiting {
         self.start_by(&Leash::lasting(START))
     }
 
-    /// Opens the gate and waits for the execve(2): Ok when the program runs (or was killed on its way there, which
-    /// its exit tells), else the step that failed. After a failure the process is gone and its exit has been told,
+    /// Opens the gate and waits for the execve(2): Ok when the program runs, else the step that failed, or how the
+    /// process ended on its way. After a failure the process is gone and its exit has been told,
     /// unless it takes longer than `GONE` to go.
     pub fn start_by(mut self, leash: &Leash) -> Result<OwnedFd> {
         let go = if self.gated { socket::send(self.gate.as_fd(), &[1], None) } else { Ok(()) };
@@ -98,8 +99,17 @@ impl Waiting {
         }
         let Some((step, errno)) = self.board.as_ref().and_then(|board| board.failed()) else {
             return match leash.check() {
+                Ok(()) if self.never_executed() => {
+                    self.end();
+                    let status = self.ended.as_ref().and_then(|ended| ended.wait(Duration::ZERO));
+                    let unknown = || Error::new(Kind::System, "the process ended before its program ran");
+                    Err(status.map_or_else(unknown, |s| died("the process ended before its program ran", s)))
+                }
                 Ok(()) => {
                     self.over = true;
+                    if let Some(ended) = &self.ended {
+                        ended.started();
+                    }
                     self.pidfd.try_clone().context(|| "dup(pidfd)")
                 }
                 Err(killed) => {
@@ -114,6 +124,19 @@ impl Waiting {
             Some(sentence) => sentence.error(errno),
             None => Error::system(format!("step {}", u64::from(step) + 1), errno),
         })
+    }
+
+    /// Its gate is closed, and nothing has failed that it could have told: but what kills it tells nothing.
+    fn never_executed(&self) -> bool {
+        // A pod's first process has no program.
+        if failure::program_of(&self.later).is_none() {
+            return false;
+        }
+        match executed(self.pid) {
+            Some(executed) => !executed,
+            // It has been reaped.
+            None => self.ended.as_ref().is_some_and(|ended| ended.never_executed()),
+        }
     }
 
     fn end(&mut self) {

@@ -220,7 +220,7 @@ fn pod(case: &mut kubelet::Case<'_>) {
         }
         let Ok(victim) = pod.try_create(&format!("v{number}"), member.clone()) else { return };
         drop(victim.try_call("StartContainer")); // the same
-        // CRI learns of an exit on its own way, and believes in a container that has died at its start for a moment more.
+                                                 // CRI learns of an exit on its own way, and believes in a container that has died at its start for a moment more.
         let end = std::time::Instant::now() + patience(10);
         let removed = || {
             victim.stop(0);

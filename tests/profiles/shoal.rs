@@ -91,7 +91,7 @@ impl Shoal {
 
     fn ask<R: Message>(&mut self, method: &str, request: &impl Message) -> Answer<R> {
         self.wire.ask(TASK_V3, method, request, Duration::ZERO);
-        self.wire.answers_within(LIMIT).then(|| decode(self.wire.next().expect("the shim has gone").1))
+        self.wire.ready(LIMIT).then(|| decode(self.wire.next().expect("the shim has gone").1))
     }
 
     fn container(&mut self, case: &Case, id: &str) -> Outcome {
@@ -275,7 +275,7 @@ impl Shoal {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
         }
         // So that its time is counted.
-        self.wire.answers_within(LIMIT);
+        self.wire.ready(LIMIT);
     }
 }
 
