@@ -125,3 +125,31 @@ fn files_are_short_and_named_by_nouns() {
     }
     assert_none("files", found);
 }
+
+/// The table of waits in ARCHITECTURE.md: a limit or a place that it names is in the module that it names.
+#[test]
+fn the_waits_are_where_the_architecture_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).expect("readable");
+    let begin = text.find("| wait | in |").expect("the table of waits");
+    let rows: Vec<&str> = text[begin..].lines().take_while(|line| line.starts_with('|')).skip(2).collect();
+    assert!(rows.len() > 10, "{rows:?}");
+    let mut found = Vec::new();
+    for row in rows {
+        let place = row.split('|').nth(2).expect("a column");
+        let words: Vec<&str> = place.split('`').skip(1).step_by(2).collect();
+        let (name, module) = match words[..] {
+            [module] => (None, module),
+            [name, module] => (Some(name), module),
+            _ => panic!("{row}"),
+        };
+        let path = root.join("src").join(module.replace("::", "/"));
+        let sources = [path.with_extension("rs"), path.join("mod.rs")].map(std::fs::read_to_string);
+        let source: String = sources.into_iter().flatten().collect();
+        let there = name.is_none_or(|name| source.contains(&format!("const {name}: Duration")));
+        if source.is_empty() || !there {
+            found.push(row.to_owned());
+        }
+    }
+    assert_none("waits that are not there", found);
+}

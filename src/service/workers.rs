@@ -93,14 +93,19 @@ impl Workers {
             // Its place is free for somebody else.
             false => self.hire(state),
         }
-        let mut next = Some(job);
-        while let Some(job) = next {
+        let mut job = job;
+        loop {
             job();
-            next = lock(&self.0).long_queue.pop_front();
+            let mut state = lock(&self.0);
+            match state.long_queue.pop_front() {
+                Some(next) => job = next,
+                None => {
+                    state.long -= 1;
+                    state.count += 1;
+                    return;
+                }
+            }
         }
-        let mut state = lock(&self.0);
-        state.long -= 1;
-        state.count += 1;
     }
 
     fn work(&self) {
@@ -186,6 +191,36 @@ mod tests {
         }
         for _ in 0..2 * WORKERS_MAX {
             all.recv_timeout(Duration::from_secs(20)).unwrap();
+        }
+    }
+
+    #[test]
+    fn jobs_that_wait_have_no_place_of_those_that_do_not() {
+        let workers = Workers::default();
+        let (release, held) = channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let (begun, begins) = channel();
+        for _ in 0..2 * WORKERS_MAX {
+            let (held, begun, own) = (held.clone(), begun.clone(), workers.clone());
+            workers.give(Box::new(move || {
+                let job = move || {
+                    begun.send(()).unwrap();
+                    drop(lock(&held).recv());
+                };
+                own.long(Box::new(job));
+            }));
+        }
+        for _ in 0..2 * WORKERS_MAX {
+            begins.recv_timeout(Duration::from_secs(20)).expect("all of them are at work");
+        }
+        let (sender, done) = channel();
+        workers.give(Box::new(move || sender.send(()).unwrap()));
+        done.recv_timeout(Duration::from_secs(20)).expect("and one more");
+        drop(release);
+        let end = Instant::now() + Duration::from_secs(20);
+        while lock(&workers.0).long > 0 {
+            assert!(Instant::now() < end, "they end");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
