@@ -205,7 +205,7 @@ mod tests {
             workers.give(Box::new(move || {
                 let job = move || {
                     begun.send(()).unwrap();
-                    drop(lock(&held).recv());
+                    let _ = lock(&held).recv();
                 };
                 own.long(Box::new(job));
             }));
