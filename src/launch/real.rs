@@ -105,6 +105,10 @@ impl Launcher for Real {
             Err(error) => {
                 drop(gate);
                 end(process.child.pidfd.as_fd(), Some(&process.ended));
+                // Who was born in the last moment before that is nobody's.
+                if let Some((_, Some(heir), ended)) = birth.take(births(plan)) {
+                    end(heir.as_fd(), Some(&ended));
+                }
                 Err(error)
             }
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// How long a child that reported a failure, or was killed, may take to be gone.
 pub(super) const GONE: Duration = Duration::from_secs(5);
 /// How long the reaper may take with one that is gone.
-const REAPED: Duration = Duration::from_millis(500);
+pub(super) const REAPED: Duration = Duration::from_millis(500);
 /// For a start without a limit of its own.
 const START: Duration = Duration::from_secs(60);
 

@@ -1,10 +1,10 @@
 //! Processes that are killed while they are made: in the middle of any step, by nobody's plan.
 
-use crate::bench::{alone, eventually, left_behind, rooted};
+use crate::bench::{alone, eventually, left_behind, null, rooted};
 use crate::container::{launch_by, Bundle};
 use crate::users::bundle;
 use shoal::cgroup::Entry;
-use shoal::launch::{Real, Reaper, Strangers};
+use shoal::launch::{Launcher, Leash, Order, Real, Reaper, Strangers};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -15,6 +15,52 @@ fn children() -> Vec<i32> {
     lists
         .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
         .collect()
+}
+
+/// A time limit that ends at any moment, also the one at which the visible process has just been born.
+#[test]
+fn a_launch_whose_time_is_over_leaves_no_process() {
+    const NAME: &str = "faults::a_launch_whose_time_is_over_leaves_no_process";
+    if !rooted(NAME) || !alone(NAME) {
+        return;
+    }
+    let launcher = &Real::new(Reaper::start(Strangers::Reap).unwrap()).unwrap();
+    let container = Bundle::new(&["/probe", "sleep"]);
+    let init = launch_by(launcher, &container.plan().unwrap(), None, Entry::default()).unwrap();
+    let pidfd = init.waiting.start().unwrap();
+    let process = serde_json::json!({
+        "user": { "uid": 0, "gid": 0 }, "args": ["/probe", "sleep"], "cwd": "/", "env": []
+    });
+    let plan = container.exec_plan(&process).unwrap();
+    let before = left_behind();
+    let (mut late, mut made) = (0, 0);
+    for round in 0..400u64 {
+        let leash = Leash::lasting(Duration::from_micros(round * 17 % 6000));
+        let ends = shoal::stdio::Ends { stdin: null(), stdout: null(), stderr: null() };
+        let launched = launcher.launch(Order {
+            plan: &plan,
+            ends: Some(ends),
+            entry: Entry::default(),
+            init: Some(std::os::fd::AsFd::as_fd(&pidfd)),
+            hooks: &mut |_, _| Ok(()),
+            leash: &leash,
+            on_exit: Box::new(|_| {}),
+        });
+        match launched.and_then(|waiting| waiting.start_by(&leash)) {
+            Err(error) => {
+                assert_eq!(error.kind(), shoal::error::Kind::Deadline, "{error}");
+                late += 1;
+            }
+            Ok(running) => {
+                made += 1;
+                shoal::sys::wait::signal(std::os::fd::AsFd::as_fd(&running), libc::SIGKILL).unwrap();
+            }
+        }
+    }
+    println!("{late} late, {made} made");
+    assert!(late > 20 && made > 20, "{late} late, {made} made");
+    eventually("nothing is left", || left_behind() == before);
+    shoal::sys::wait::signal(std::os::fd::AsFd::as_fd(&pidfd), libc::SIGKILL).unwrap();
 }
 
 #[test]
