@@ -64,7 +64,9 @@ fn attempt(
     bundle: &Path,
     place: Place<'_>,
 ) -> Result<()> {
-    let deadline = hook.timeout.map_or(leash.deadline, |limit| after(limit).min(leash.deadline));
+    // The one that comes first, and what it is called.
+    let own = hook.timeout.filter(|limit| after(*limit) <= leash.deadline);
+    let deadline = own.map_or(leash.deadline, after);
     let (errors, errors_end) = pipe::pipe().context(|| "pipe")?;
     let ends = Ends {
         stdin: memory::file(c"state", state).context(|| "memfd_create(state)")?,
@@ -97,7 +99,7 @@ fn attempt(
     let in_time = follow(&pidfd, errors, Some(deadline), &mut tail)?;
     if !in_time {
         end(pidfd.as_fd(), None);
-        let took = hook.timeout.filter(|own| *own <= begun.elapsed()).unwrap_or_else(|| begun.elapsed());
+        let took = own.unwrap_or_else(|| begun.elapsed());
         return Err(Error::new(Kind::Deadline, format!("killed after {took:?}{tail}")));
     }
     let status = told.recv_timeout(REAPED);

@@ -138,7 +138,8 @@ pub fn poststop_of(id: &str, bundle: &Path, limit: Duration) -> Result<()> {
         hook.timeout = Some(hook.timeout.map_or(part, |own| own.min(part)));
     }
     let launcher = Real::new(Reaper::start(Strangers::Reap)?)?;
-    run(&launcher, &Leash::lasting(limit), Owner { id, bundle, spec: &spec }, &hooks, &POSTSTOP)
+    // The limit is in the hooks' own.
+    run(&launcher, &Leash::lasting(limit * 2), Owner { id, bundle, spec: &spec }, &hooks, &POSTSTOP)
 }
 
 fn warn(container: &Container, ran: Result<()>) {

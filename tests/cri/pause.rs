@@ -70,7 +70,9 @@ fn ctr_runs_a_container_in_a_pod(case: &mut Case<'_>) {
     let link = |kind: &str| std::fs::read_link(format!("/proc/{}/ns/{kind}", app.pid())).expect("it lives");
     let script = "hostname; for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; cat /dev/shm/note";
     let image = case.node.containerd.image();
-    let run = ["run", "--rm", "--sandbox", &pod.id, "--runtime", "io.containerd.shoal.v2", image, "guest"];
+    // Its cgroup is called like it, beside those of other cases.
+    let guest = format!("guest-{}", pod.id.get(..12).expect("long enough"));
+    let run = ["run", "--rm", "--sandbox", &pod.id, "--runtime", "io.containerd.shoal.v2", image, &guest];
     let out = case.node.containerd.ctr([&run[..], &["sh", "-c", script]].concat());
     let lines: Vec<_> = out.ok().lines().collect();
     assert_eq!((lines[0], lines[5]), (pod.config["hostname"].as_str().expect("it has one"), "hi"));
