@@ -12,6 +12,7 @@ use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use protobuf::{Enum, Message};
 use states::{call, container_in};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use ttrpc::proto::Code;
@@ -382,4 +383,17 @@ fn the_shim_ends_when_it_was_asked_and_its_last_container_is_gone() {
     world.delete("c1", "");
     assert!(world.wire.next().is_none(), "the server hangs up");
     assert!(ended(&world));
+}
+
+#[test]
+fn a_create_that_fails_forgets_its_cgroup_only_once_it_is_removed() {
+    for busy in [false, true] {
+        let mut world = World::new();
+        world.stage.busy.store(busy, Ordering::SeqCst);
+        let request = CreateTaskRequest { stdout: "/no/such/fifo".into(), ..world.create_request("c1") };
+        world.wire.task::<CreateTaskResponse>("Create", &request).unwrap_err();
+        assert_eq!(world.stage.removals.load(Ordering::SeqCst), 1);
+        // By it the `delete` verb finds what is left.
+        assert_eq!(Path::new(&request.bundle).join("shoal.json").exists(), busy);
+    }
 }

@@ -68,12 +68,14 @@ pub(super) fn create(sandbox: &Sandbox, request: Create, leash: &Leash) -> Resul
     let launched = launch(sandbox, &container, &request, leash);
     if launched.is_err() {
         // The one may work where the other does not: an empty cgroup needs no kill.
-        for left in [container.cgroup.kill(), container.cgroup.remove()] {
-            if let Err(e) = left {
-                log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
-            }
+        let (killed, removed) = (container.cgroup.kill(), container.cgroup.remove());
+        for e in [&killed, &removed].into_iter().filter_map(|left| left.as_ref().err()) {
+            log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
         }
-        container.forget();
+        // What is left is for `delete`, which finds it by its record.
+        if removed.is_ok() {
+            container.forget();
+        }
     }
     // What a member joins is opened by now.
     drop(member);

@@ -50,6 +50,8 @@ pub struct Stage {
     pub immortal: AtomicBool,
     /// How often the cgroup was removed.
     pub removals: AtomicU32,
+    /// The cgroup cannot be removed.
+    pub busy: AtomicBool,
     /// How long each exit is on its way to the sandbox.
     pub late: Mutex<Duration>,
     /// The next launch panics.
@@ -151,7 +153,10 @@ impl Cgroup for FakeCgroup {
     }
     fn remove(&self) -> Result<()> {
         self.0.removals.fetch_add(1, Ordering::SeqCst);
-        Ok(())
+        match self.0.busy.load(Ordering::SeqCst) {
+            true => Err(Error::new(Kind::System, "the cgroup cannot be removed")),
+            false => Ok(()),
+        }
     }
     fn record(&self) -> cgroup::Record {
         cgroup::Record { v2: true, members: vec![], unit: None }
