@@ -312,3 +312,18 @@ fn what_is_asked_of_a_pod_is_checked() {
     world.wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &good).unwrap();
     assert_eq!(controller(&mut world, "Ping", "another"), NF);
 }
+
+#[test]
+fn a_pod_that_is_not_made_forgets_its_cgroup_only_once_it_is_removed() {
+    for busy in [false, true] {
+        let mut world = World::new();
+        let request = create_request(&world, POD);
+        let request = CreateSandboxRequest { options: sharing_pids(), ..request };
+        world.stage.busy.store(busy, Ordering::SeqCst);
+        *world.stage.refuse.lock().unwrap() = Some(libc::EACCES);
+        let refused = world.wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &request);
+        assert_ne!(code(refused), OK);
+        // By it the `delete` verb finds what is left.
+        assert_eq!(world.pod_bundle().join("shoal.json").exists(), busy);
+    }
+}

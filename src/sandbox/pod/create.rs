@@ -13,6 +13,7 @@ use crate::sandbox::record::{self, Record};
 use crate::sandbox::{Options, PodPlace, Sandbox};
 use crate::spec::{self, Namespaces, Ns};
 use crate::sys::namespace;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -57,16 +58,28 @@ fn create(sandbox: &Sandbox, request: PodCreate, leash: &Leash) -> Result<Arc<Po
     let (cgroup, members_below) = cgroup(sandbox, &request.id, &config, &extra)?;
 
     let bundle = request.bundle;
-    let make = Make { sandbox, id: &request.id, bundle: &bundle, config: &config, sysctls: &sysctls, leash };
+    let make = Make {
+        sandbox,
+        id: &request.id,
+        bundle: &bundle,
+        config: &config,
+        sysctls: &sysctls,
+        leash,
+        left: Cell::new(false),
+    };
     let shm_size = extra.shm_size.unwrap_or(SHM_SIZE);
     let mappings = config.user.clone().unwrap_or_default();
     let wanted = Wanted { namespaces, mappings, hostname, sysctls: checked, root: None };
     let pod = make.all(wanted, shm_size, cgroup, members_below);
     if pod.is_err() {
         if let Err(e) = files::remove(&bundle) {
+            make.left.set(true);
             log::warn!(sandbox = request.id.as_str(); "a failed create left its files: {e}");
         }
-        record::remove(&bundle);
+        // What is left is for `delete`, which finds it by its record.
+        if !make.left.get() {
+            record::remove(&bundle);
+        }
     }
     pod
 }
@@ -79,6 +92,8 @@ struct Make<'a> {
     config: &'a PodConfig,
     sysctls: &'a BTreeMap<String, String>,
     leash: &'a Leash,
+    /// A create that failed could not remove all that it had made.
+    left: Cell<bool>,
 }
 
 impl Make<'_> {
@@ -116,6 +131,7 @@ impl Make<'_> {
         let held = match (made, &init_cgroup) {
             (Err(error), Some(init_cgroup)) => {
                 if let Err(e) = init_cgroup.remove().and_then(|()| cgroup.remove()) {
+                    self.left.set(true);
                     log::warn!(sandbox = self.id; "a failed create left its cgroup: {e}");
                 }
                 return Err(error);
