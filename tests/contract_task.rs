@@ -397,3 +397,21 @@ fn a_create_that_fails_forgets_its_cgroup_only_once_it_is_removed() {
         assert_eq!(Path::new(&request.bundle).join("shoal.json").exists(), busy);
     }
 }
+
+/// The fake's launches cannot be ended: this one comes through after all.
+#[test]
+fn a_delete_takes_what_was_being_created_with_it() {
+    let mut world = World::new();
+    let request = world.create_request("c1");
+    world.stage.hold.store(true, Ordering::SeqCst);
+    let (mut one, mut other) = (world.connect(), world.connect());
+    one.ask(TASK_V3, "Create", &request, Duration::ZERO);
+    world.until(|stage| stage.held.load(Ordering::SeqCst));
+    other.ask(TASK_V3, "Delete", &DeleteRequest { id: "c1".into(), ..Default::default() }, Duration::ZERO);
+    assert!(other.silent(Duration::from_millis(50)));
+    world.stage.hold.store(false, Ordering::SeqCst);
+    decode::<CreateTaskResponse>(one.next().unwrap().1).unwrap();
+    decode::<DeleteResponse>(other.next().unwrap().1).unwrap();
+    assert_eq!(call(&mut world, "State", ""), NF);
+    world.until(|stage| stage.pids().is_empty());
+}

@@ -206,7 +206,11 @@ impl Sandbox {
     }
 
     fn launch_limit(&self) -> Duration {
-        (self.config.pod_settings)().unwrap_or_default().launch_timeout
+        let settings = (self.config.pod_settings)().unwrap_or_else(|e| {
+            log::warn!("the default launch_timeout counts: {e}");
+            PodSettings::default()
+        });
+        settings.launch_timeout
     }
 
     fn forget(&self, id: &str) {
@@ -319,7 +323,11 @@ impl Sandbox {
     pub fn delete(&self, key: &ProcessKey) -> Result<Deleted> {
         if key.exec.is_none() {
             if let Some(leash) = self.making(&key.container) {
-                return self.delete_unborn(&key.container, &leash);
+                self.end_create(&key.container, &leash)?;
+                // It may have come through a moment before.
+                if self.container(&key.container).is_err() {
+                    return Ok(Deleted { pid: 0, exit: lifecycle::never_ran() });
+                }
             }
         }
         let container = self.container(&key.container)?;
@@ -335,8 +343,8 @@ impl Sandbox {
         Ok(deleted)
     }
 
-    /// Its create ends, and leaves nothing.
-    fn delete_unborn(&self, id: &str, leash: &Leash) -> Result<Deleted> {
+    /// The create ends, and leaves nothing.
+    fn end_create(&self, id: &str, leash: &Leash) -> Result<()> {
         let deadline = Instant::now() + UNBORN;
         leash.kill();
         while self.making(id).is_some() {
@@ -345,7 +353,7 @@ impl Sandbox {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        Ok(Deleted { pid: 0, exit: lifecycle::never_ran() })
+        Ok(())
     }
 
     pub fn state(&self, key: &ProcessKey) -> Result<ProcessState> {
