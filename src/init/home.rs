@@ -10,7 +10,7 @@ use ::libc;
 const CHUNKS: u32 = 256;
 
 /// Longer directories are not believed.
-const ROOM: usize = 512;
+const ROOM: usize = crate::sys::last::HOME;
 const PREFIX: &[u8] = b"HOME=";
 
 /// `HOME=…`, NUL-terminated.

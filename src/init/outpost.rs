@@ -2,7 +2,7 @@
 //!
 //! Then fsopen(2) takes the caller's own, so somebody in it must make that call, whom a container that is there can see,
 //! stop and take over. He has nothing: the container's root, in a mount namespace with nothing else, no descriptor but the
-//! socket that the answer goes through, no memory of the shim's, one capability, and a filter that leaves him four calls.
+//! socket that the answer goes through, no memory of the shim's, one capability, and a filter that leaves him five calls.
 
 use super::registers::Registers;
 use super::{enter, Lent, Outpost};
@@ -41,7 +41,7 @@ pub(super) fn procfs(
     };
     let answer = answer(&outpost);
     let _ = wait::open_pidfd(born).and_then(|pidfd| wait::signal(pidfd.as_fd(), libc::SIGKILL));
-    let _ = wait::reap(born);
+    // Not waited for: whoever traces him in the container can keep him. The shim reaps him once this process is gone.
     answer
 }
 

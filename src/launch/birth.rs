@@ -1,7 +1,6 @@
 //! Who goes on in the stead of a process that has ended: told by the reaper, from what the board says.
 
 use super::reaper::Ended;
-use super::waiting::REAPED;
 use crate::sys::board::Board;
 use crate::sys::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -32,16 +31,7 @@ impl Birth {
         self.settled.notify_all();
     }
 
-    /// Whoever was born and has not been asked for, once the parent has ended; at once where nobody is `expected`.
-    pub(super) fn take(&self, expected: bool) -> Option<Heir> {
-        if expected {
-            self.wait(REAPED)
-        } else {
-            None
-        }
-    }
-
-    /// None: nobody was born, or the parent has not ended within `limit`.
+    /// Who was born, unless he has been asked for. None: nobody was, or the parent has not ended within `limit`.
     pub(super) fn wait(&self, limit: Duration) -> Option<Heir> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let expected = |state: &mut State| matches!(state, State::Expected);

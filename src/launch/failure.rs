@@ -49,10 +49,8 @@ pub(super) fn behind_bare(plan: &Plan) -> Vec<Sentence> {
 /// The time is over, and this is the step that it was at.
 pub(super) fn late(plan: &Plan, number: u32) -> Error {
     let at = match plan.steps.get(number as usize) {
-        Some((step, field)) if !field.is_empty() => {
-            format!("{field}: step {}/{}: {step}", u64::from(number) + 1, plan.steps.len())
-        }
-        Some((step, _)) => format!("step {}/{}: {step}", u64::from(number) + 1, plan.steps.len()),
+        Some((step, field)) if field.is_empty() => call(plan, step, number),
+        Some((step, field)) => format!("{field}: {}", call(plan, step, number)),
         None => "before the first step".to_owned(),
     };
     Error::new(Kind::Deadline, format!("{at}: not done within the time limit: the process was killed"))
@@ -84,18 +82,12 @@ pub(super) fn error(plan: &Plan, report: Report) -> Error {
 
 fn sentence(plan: &Plan, number: u32) -> Option<Sentence> {
     let (step, field) = plan.steps.get(number as usize)?;
-    let pids = libc::CLONE_NEWPID as u64;
+    let pids = |gone| Words::Pids { call: call(plan, step, number), field: field.clone(), gone };
     let words = match step {
-        Step::SetNs { flags, .. } if flags & pids != 0 => {
-            Words::Pids { call: call(plan, step, number), field: field.clone(), gone: libc::ESRCH }
-        }
-        Step::Aim { .. } => {
-            Words::Pids { call: call(plan, step, number), field: field.clone(), gone: libc::ESRCH }
-        }
+        Step::Aim { .. } => pids(libc::ESRCH),
+        Step::SetNs { flags, .. } if flags & libc::CLONE_NEWPID as u64 != 0 => pids(libc::ESRCH),
         // pid_namespaces(7): no process can be born where the first one has ended; clone(2) says ENOMEM then.
-        Step::Birth => {
-            Words::Pids { call: call(plan, step, number), field: field.clone(), gone: libc::ENOMEM }
-        }
+        Step::Birth => pids(libc::ENOMEM),
         Step::FindProgram { name, .. } => Words::Find { name: name.to_string_lossy().into() },
         Step::Exec { .. } => Words::Exec { name: program(plan) },
         Step::Workdir { path, .. } => Words::Workdir { path: path.to_string_lossy().into() },

@@ -1,6 +1,6 @@
 //! Who may end a launch, and when it ends by itself.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::sys::wait;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,13 +48,13 @@ impl Leash {
         self.signal(libc::SIGKILL);
     }
 
-    /// From now on this is the process.
+    /// From now on this is the process. An error where it could not be killed through this.
     pub(super) fn hold(&self, pidfd: BorrowedFd<'_>) -> Result<()> {
         let mut state = self.lock();
         if state.killed {
             let _ = wait::signal(pidfd, libc::SIGKILL);
         }
-        state.pidfd = pidfd.try_clone_to_owned().ok();
+        state.pidfd = Some(pidfd.try_clone_to_owned().context(|| "dup(pidfd)")?);
         Ok(())
     }
 

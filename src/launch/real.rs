@@ -3,7 +3,7 @@
 use super::birth::Birth;
 use super::leash::Leash;
 use super::reaper::{died, Kept, Reaper};
-use super::waiting::{end, Waiting, GONE};
+use super::waiting::{end, Waiting, GONE, REAPED};
 use super::{failure, last, opens, Launcher, Order};
 use crate::cgroup::Entry;
 use crate::error::{Context, Error, Kind, Result};
@@ -106,7 +106,8 @@ impl Launcher for Real {
                 drop(gate);
                 end(process.child.pidfd.as_fd(), Some(&process.ended));
                 // Who was born in the last moment before that is nobody's.
-                if let Some((_, Some(heir), ended)) = birth.take(births(plan)) {
+                let heir = if births(plan) { birth.wait(REAPED) } else { None };
+                if let Some((_, Some(heir), ended)) = heir {
                     end(heir.as_fd(), Some(&ended));
                 }
                 Err(error)

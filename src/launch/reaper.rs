@@ -97,6 +97,12 @@ impl Ended {
         self.bare.load(Ordering::SeqCst)
     }
 
+    /// Of one that nobody has said he wants to hear of.
+    fn set_untold(&self, status: ExitStatus, on_exit: OnExit) {
+        *lock(&self.untold) = Untold(Some(on_exit));
+        self.set(status);
+    }
+
     fn set(&self, status: ExitStatus) {
         *lock(&self.status) = Some(status);
         self.set.notify_all();
@@ -208,34 +214,25 @@ impl Reaper {
 impl Table {
     /// Its parent has ended: whoever was born is entered before his own end can be seen here.
     fn adopt(&mut self, heir: Heir) {
-        self.expecting = self.expecting.saturating_sub(1);
         let Heir { birth, on_exit, ended } = heir;
-        let Some(pid) = birth.board.born() else { return self.settle(|| birth.settle(None)) };
-        // The kernel gives a pid to nobody else before it has been reaped: one that is a child of ours is this one,
-        // whatever ended under its number before.
-        let pidfd = if wait::is_child(pid) { wait::open_pidfd(pid).ok() } else { None };
-        match pidfd {
-            Some(pidfd) => {
+        birth.settle(birth.board.born().map(|pid| {
+            // The kernel gives a pid to nobody else before it has been reaped: one that is a child of ours is this one,
+            // whatever ended under its number before.
+            let pidfd = if wait::is_child(pid) { wait::open_pidfd(pid).ok() } else { None };
+            if pidfd.is_some() {
                 self.entered += 1;
-                let heirs = Arc::clone(&ended);
-                self.processes.insert(pid, Process { on_exit, kept: false, ended, heir: None });
-                self.settle(|| birth.settle(Some((pid, Some(pidfd), heirs))));
-            }
-            None => {
+                let process = Process { on_exit, kept: false, ended: Arc::clone(&ended), heir: None };
+                self.processes.insert(pid, process);
+            } else {
                 let unknown = ExitStatus { code: 255, at: SystemTime::now() };
-                let status = self.unclaimed.remove(&pid).unwrap_or(unknown);
-                *lock(&ended.untold) = Untold(Some(on_exit));
-                ended.set(status);
-                self.settle(|| birth.settle(Some((pid, None, ended))));
+                ended.set_untold(self.unclaimed.remove(&pid).unwrap_or(unknown), on_exit);
             }
-        }
-    }
-
-    fn settle(&mut self, tell: impl FnOnce()) {
+            (pid, pidfd, ended)
+        }));
+        self.expecting = self.expecting.saturating_sub(1);
         if self.expecting == 0 {
             self.unclaimed.clear();
         }
-        tell();
     }
 }
 
@@ -267,9 +264,10 @@ impl Shared {
             std::thread::sleep(Duration::from_millis(1));
             return;
         }
-        if let Some(process) =
-            process.as_ref().filter(|process| !process.ended.started.load(Ordering::SeqCst))
-        {
+        // Whoever may have an heir has no program, and nobody asks.
+        let asked =
+            |process: &&Process| process.heir.is_none() && !process.ended.started.load(Ordering::SeqCst);
+        if let Some(process) = process.as_ref().filter(asked) {
             process.ended.bare.store(executed(pid) == Some(false), Ordering::SeqCst);
         }
         // A zombie, as `any` has just said, and nobody else reaps: this does not block.
@@ -293,9 +291,7 @@ impl Shared {
         }
         drop(table);
         if !process.kept {
-            *lock(&process.ended.untold) = Untold(Some(process.on_exit));
-            process.ended.set(status);
-            return;
+            return process.ended.set_untold(status, process.on_exit);
         }
         process.ended.set(status);
         if catch_unwind(AssertUnwindSafe(|| (process.on_exit)(status))).is_err() {

@@ -53,7 +53,7 @@ pub type CgroupMaker =
 /// Finds a pod's cgroup.
 pub type PodCgroup = Box<dyn Fn(PodPlace<'_>) -> Result<Box<dyn Cgroup>> + Send + Sync>;
 
-/// What the operator has decided; read anew for each pod.
+/// What the operator has decided; read anew for each pod, and for each launch without a limit of its own.
 pub type Settings = Box<dyn Fn() -> Result<PodSettings> + Send + Sync>;
 
 /// The world around a sandbox, as parameters.

@@ -8,7 +8,7 @@ use super::{check, Result};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Of every architecture that this is built for, or a part of it.
+/// Of x86-64. Where pages are larger, the two would have to be too: what is hidden is a whole one.
 pub(super) const PAGE: usize = 4096;
 
 #[repr(C, align(4096))]

@@ -34,9 +34,3 @@ pub fn resize(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> Result<()> {
     };
     check(answer).map(drop)
 }
-
-/// Makes `terminal` the controlling terminal of the caller's session, which it leads.
-pub fn control(terminal: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: TIOCSCTTY takes an integer.
-    check(unsafe { libc::syscall(libc::SYS_ioctl, terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
-}

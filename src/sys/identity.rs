@@ -97,12 +97,6 @@ pub fn set_uid(uid: u32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setuid, uid) }).map(drop)
 }
 
-/// setsid(2).
-pub fn set_sid() -> Result<()> {
-    // SAFETY: takes nothing.
-    check(unsafe { libc::syscall(libc::SYS_setsid) }).map(drop)
-}
-
 /// sethostname(2).
 pub fn set_hostname(name: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads `len` bytes of `name`, which outlives the call.

@@ -20,7 +20,7 @@ pub fn idle() -> Result<Child> {
 }
 
 /// Sleeps until a signal ends the process.
-pub fn for_ever() -> ! {
+fn for_ever() -> ! {
     loop {
         let none = core::ptr::null_mut::<libc::c_void>();
         // SAFETY: with no descriptors and no time limit the call reads nothing, and sleeps.
