@@ -44,14 +44,16 @@ impl Ambush {
         let program = || crate::look::stat(pid).is_some_and(|stat| stat.name == "probe");
         assert!(eventually(program), "{pid} does not run its program: {:?}", crate::look::stat(pid));
         self.facts.outside.push(self.host.look(pid));
-        let known = self.facts.inside.len();
+        let number = number_inside(pid);
         let programs = |trap: &Trap| -> Vec<Value> {
             trap.looks()
                 .into_iter()
                 .filter(|look| look["mode"] == "Wait" && look["program"] == true)
                 .collect()
         };
-        assert!(eventually(|| programs(&self.trap).len() > known), "the attacker sees no program");
+        // This one: others run beside it.
+        let seen = || programs(&self.trap).iter().any(|look| look["pid"] == number);
+        assert!(eventually(seen), "the attacker does not see {pid}, {number} for it");
         self.facts.inside = programs(&self.trap);
     }
 
@@ -89,6 +91,13 @@ impl Ambush {
         }
         counted.len()
     }
+}
+
+/// What a process is called in the innermost pid namespace that it is in.
+fn number_inside(pid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).expect("proc_pid_status(5)");
+    line.split_whitespace().last().and_then(|number| number.parse().ok()).expect("a number")
 }
 
 fn is_stopped_program(look: &Value) -> bool {

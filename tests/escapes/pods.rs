@@ -67,6 +67,10 @@ fn attack(name: &str, kind: Kind, hook: bool, attacker: Attacker) {
     let mut number = 0;
     for (mode, count) in ATTACKS.iter().chain(&[("hold", 3)]) {
         world.ambush.trap.mode(mode);
+        // One of its threads may still be at what it was told before: to kill.
+        if *mode == "hold" {
+            std::thread::sleep(Duration::from_millis(200));
+        }
         let before = world.ambush.trap.seen();
         for _ in 0..*count {
             number += 1;
