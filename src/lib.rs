@@ -1,7 +1,7 @@
 //! shoal: a containerd shim that is the container runtime. ARCHITECTURE.md is the map.
 //!
 //! Ranks, lowest first; a module imports only from lower ranks (`tests/layering.rs` enforces it):
-//! `error, sys` → `spec` → `plan, seccomp, cgroup, stdio` → `init` → `launch` → `sandbox` → `service` → `shim`.
+//! `error, sys` → `spec, tasks` → `plan, seccomp, cgroup, stdio` → `init` → `launch` → `sandbox` → `service` → `shim`.
 #![deny(unsafe_code)]
 
 pub mod error;
@@ -9,6 +9,7 @@ pub mod error;
 pub mod sys;
 
 pub mod spec;
+pub mod tasks;
 
 pub mod cgroup;
 pub mod plan;

@@ -27,6 +27,9 @@ struct Served {
     parked: Arc<Mutex<Vec<Later>>>,
 }
 
+/// Long enough for a thousand requests to wait at once.
+const SLEEP: Duration = Duration::from_secs(2);
+
 fn serve(admission: Admission) -> Served {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
@@ -38,19 +41,35 @@ fn serve(admission: Admission) -> Served {
         listener,
         admission,
         stopper.clone(),
-        Box::new(move |request, reply| match request.method.as_str() {
-            "Echo" => reply.send(Ok(request.payload)),
-            "Panic" => panic!("on purpose"),
-            "Drop" => drop(reply),
-            "Park" => waiting.lock().unwrap().extend(reply.later()),
-            // Answers only when eight are here at once.
-            "Together" => {
-                together.wait();
-                reply.send(Ok(Vec::new()));
+        Box::new(move |request, reply| {
+            match request.method.as_str() {
+                "Echo" => reply.send(Ok(request.payload)),
+                "Panic" => panic!("on purpose"),
+                "Drop" => drop(reply),
+                "Park" => waiting.lock().unwrap().extend(reply.later()),
+                // Answers only when eight are here at once.
+                "Together" => {
+                    together.wait();
+                    reply.send(Ok(Vec::new()));
+                }
+                "Sleep" => {
+                    return Some(Box::pin(async move {
+                        shoal::tasks::sleep(SLEEP).await.unwrap();
+                        reply.send(Ok(Vec::new()));
+                    }))
+                }
+                "PanicLater" => {
+                    return Some(Box::pin(async move {
+                        let _reply = reply;
+                        shoal::tasks::sleep(Duration::from_millis(20)).await.unwrap();
+                        panic!("on purpose");
+                    }))
+                }
+                "Huge" => reply.send(Ok(vec![0; 5 << 20])),
+                "Large" => reply.send(Ok(vec![0; 4_000_000])),
+                _ => reply.send(Err(Error::new(Kind::State, "cannot do that"))),
             }
-            "Huge" => reply.send(Ok(vec![0; 5 << 20])),
-            "Large" => reply.send(Ok(vec![0; 4_000_000])),
-            _ => reply.send(Err(Error::new(Kind::State, "cannot do that"))),
+            None
         }),
     );
     let server = Arc::new(server.unwrap());
@@ -97,12 +116,31 @@ fn a_request_is_answered_on_its_stream() {
 fn a_panic_becomes_internal_and_the_server_goes_on() {
     let served = serve(Admission::ours());
     let mut wire = served.connect();
-    for method in ["Panic", "Drop", "Panic"] {
+    for method in ["Panic", "Drop", "PanicLater", "Panic"] {
         let (code, message) = wire.call::<Empty>("x.Y", method, &Empty::new()).unwrap_err();
         assert_eq!(code, Code::INTERNAL);
         assert!(message.contains(&format!("Y.{method}")), "{message}");
     }
     assert_eq!(wire.call::<StringValue>("x.Y", "Echo", &text("still here")).unwrap().value, "still here");
+}
+
+#[test]
+fn a_thousand_requests_that_wait_have_no_threads() {
+    let served = serve(Admission::ours());
+    let mut wire = served.connect();
+    let begun = Instant::now();
+    for _ in 0..1000 {
+        wire.ask("x.Y", "Sleep", &Empty::new(), Duration::ZERO);
+    }
+    std::thread::sleep(Duration::from_millis(500).saturating_sub(begun.elapsed()));
+    // Those of the tests beside this one too.
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().count();
+    assert!(threads < 150, "{threads} threads");
+    let mut answered: Vec<u32> = (0..1000).map(|_| wire.next().unwrap().0).collect();
+    answered.sort_unstable();
+    answered.dedup();
+    assert_eq!(answered.len(), 1000);
+    assert!(begun.elapsed() >= SLEEP);
 }
 
 #[test]

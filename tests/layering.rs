@@ -12,7 +12,7 @@ use std::path::Path;
 const RANKS: &[&[&str]] = &[
     &["error"],
     &["sys"],
-    &["spec"],
+    &["spec", "tasks"],
     &["plan", "seccomp", "cgroup", "stdio"],
     &["init"],
     &["launch"],

@@ -4,6 +4,7 @@
 
 use nix::pty::openpty;
 use shoal::stdio::{Labels, Stdio, Switchboard};
+use shoal::tasks::block_on;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -59,7 +60,8 @@ fn streams_leave_nothing_open_and_idle_ones_cost_nothing() {
     let (stdin, stdout, stderr) = (fifo(dir.path(), "in"), fifo(dir.path(), "out"), fifo(dir.path(), "err"));
     let log = format!("file://{}/log", dir.path().display());
     let board = Switchboard::new().unwrap();
-    let open = |request: &Stdio| board.open(request, &LABELS, (0, 0));
+    let soon = Instant::now() + Duration::from_secs(60);
+    let open = |request: &Stdio| block_on(board.open(request, &LABELS, (0, 0), soon));
 
     let fifos = Stdio { stdin, stdout, stderr, terminal: false };
     let terminal = Stdio { terminal: true, stderr: String::new(), ..fifos.clone() };

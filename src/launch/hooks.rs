@@ -3,21 +3,22 @@
 //! A hook has the state on its standard input, only the environment that the spec gives it (inherited variables
 //! from an image were CVE-2025-23266), no descriptor of the shim's, and a time limit where the spec has one.
 
-use super::waiting::end;
+use super::waiting::{end, LATE};
 use super::{after, ExitStatus, Launcher, Leash, Order};
 use crate::cgroup::Entry;
 use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::plan::{Open, Plan, Slot, Step};
 use crate::spec::Hook;
 use crate::stdio::Ends;
+use crate::sys::epoll::Interest;
 use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
-use crate::sys::{memory, pipe, poll};
+use crate::sys::{memory, pipe};
+use crate::tasks::{self, News};
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// So much of what a hook writes to its standard error is in the error.
@@ -27,7 +28,7 @@ const TAIL: usize = 4096;
 const REAPED: Duration = Duration::from_secs(1);
 
 /// A hook of the container's own, as a process of it.
-pub type Compile<'a> = &'a dyn Fn(&Hook) -> Result<(Plan, Entry)>;
+pub type Compile<'a> = &'a (dyn Fn(&Hook) -> Result<(Plan, Entry)> + Send + Sync);
 
 /// Where a hook runs.
 #[derive(Clone, Copy)]
@@ -44,7 +45,7 @@ pub enum Place<'a> {
 
 /// Runs `hook` to its end. `field` is where it is in the spec, e.g. `hooks.createRuntime[0]`; `state` is the JSON of
 /// the container's state (runtime.md, "State"). It ends with the `leash`, whatever limit it has itself.
-pub fn run(
+pub async fn run(
     launcher: &dyn Launcher,
     leash: &Leash,
     hook: &Hook,
@@ -53,10 +54,10 @@ pub fn run(
     bundle: &Path,
     place: Place<'_>,
 ) -> Result<()> {
-    attempt(launcher, leash, hook, state, bundle, place).context(|| format!("{field} {:?}", hook.path))
+    attempt(launcher, leash, hook, state, bundle, place).await.context(|| format!("{field} {:?}", hook.path))
 }
 
-fn attempt(
+async fn attempt(
     launcher: &dyn Launcher,
     leash: &Leash,
     hook: &Hook,
@@ -81,31 +82,30 @@ fn attempt(
             (plan, entry, Some(init))
         }
     };
-    let (tell, told) = mpsc::channel();
+    let told: News<ExitStatus> = News::default();
+    let tell = told.clone();
     let order = Order {
         plan: &plan,
         ends: Some(ends),
         entry,
         init,
-        hooks: &mut |_, _| Ok(()),
+        hooks: None,
         leash,
-        on_exit: Box::new(move |status| {
-            let _ = tell.send(status);
-        }),
+        on_exit: Box::new(move |status| tell.set(status)),
     };
-    let pidfd = launcher.launch(order)?.start_by(leash)?;
+    let pidfd = launcher.launch(order).await?.start_by(leash).await?;
     let mut tail = Tail::default();
     let begun = Instant::now();
-    let in_time = follow(&pidfd, errors, Some(deadline), &mut tail)?;
+    let in_time = follow(&pidfd, errors, deadline, &mut tail).await?;
     if !in_time {
-        end(pidfd.as_fd(), None);
+        end(pidfd.as_fd(), None, LATE).await;
         let took = own.unwrap_or_else(|| begun.elapsed());
         return Err(Error::new(Kind::Deadline, format!("killed after {took:?}{tail}")));
     }
-    let status = told.recv_timeout(REAPED);
-    match status.map_err(|_| Error::new(Kind::Deadline, "its exit code is kept from the shim"))? {
-        ExitStatus { code: 0, .. } => Ok(()),
-        ExitStatus { code, .. } => Err(Error::new(Kind::System, format!("exit status {code}{tail}"))),
+    match told.within(REAPED).await {
+        None => Err(Error::new(Kind::Deadline, "its exit code is kept from the shim")),
+        Some(ExitStatus { code: 0, .. }) => Ok(()),
+        Some(ExitStatus { code, .. }) => Err(Error::new(Kind::System, format!("exit status {code}{tail}"))),
     }
 }
 
@@ -179,16 +179,19 @@ impl std::fmt::Display for Tail {
 }
 
 /// Collects what the hook writes until it has ended; false where the time was over before.
-fn follow(pidfd: &OwnedFd, errors: OwnedFd, deadline: Option<Instant>, tail: &mut Tail) -> Result<bool> {
+async fn follow(pidfd: &OwnedFd, errors: OwnedFd, deadline: Instant, tail: &mut Tail) -> Result<bool> {
     pipe::set_nonblocking(&errors).context(|| "fcntl(F_SETFL)")?;
     let mut errors = std::fs::File::from(errors);
     let mut chunk = [0; 4096];
     let mut open = true;
     loop {
-        // Where the pipe is at its end, only the process is left to wait for.
-        let first = if open { errors.as_fd() } else { pidfd.as_fd() };
-        let [more, ended] = poll::either([first, pidfd.as_fd()], deadline).context(|| "poll(hook)")?;
-        if !more && !ended {
+        let [more, ended] = match open {
+            true => tasks::either([errors.as_fd(), pidfd.as_fd()], deadline).await?,
+            // The pipe is at its end: only the process is left to wait for.
+            false => [false, tasks::ready(pidfd.as_fd(), Interest::READ, deadline).await?],
+        };
+        // Also where it writes without an end.
+        if !ended && (!more || Instant::now() >= deadline) {
             return Ok(false);
         }
         // A bounded share: what the hook left running may write on and on.

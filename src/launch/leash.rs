@@ -66,6 +66,11 @@ impl Leash {
         }
     }
 
+    /// Nobody waits for it any more.
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
     /// The process is its owner's from now on.
     pub fn release(&self) {
         self.lock().pidfd = None;

@@ -4,7 +4,7 @@
 //! made like this too, and then joined as any other is.
 
 use super::reaper::Reaper;
-use super::waiting::end;
+use super::waiting::{end, GONE};
 use crate::error::{Context, Result};
 use crate::init;
 use crate::plan::step::Mappings;
@@ -12,6 +12,7 @@ use crate::plan::Field;
 use crate::sys::clone::clone;
 use crate::sys::fd::{self, AsFd, OwnedFd};
 use crate::sys::{signal, socket};
+use crate::tasks::block_on;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::Write;
@@ -42,6 +43,6 @@ pub(super) fn namespace(reaper: &Reaper, mappings: &Mappings, field: &Field) -> 
         .and_then(|()| File::open(format!("/proc/{process}/ns/user")).context(|| "open(ns/user)"));
     drop(ours);
     // The end of its socket may take a while: a process that another thread is just making has a copy of our end.
-    end(holder.child.pidfd.as_fd(), Some(&holder.ended));
+    block_on(end(holder.child.pidfd.as_fd(), Some(&holder.ended), GONE));
     made.map(OwnedFd::from)
 }

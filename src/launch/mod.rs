@@ -29,7 +29,8 @@ use crate::cgroup::Entry;
 use crate::error::Result;
 use crate::plan::Plan;
 use crate::stdio::Ends;
-use std::os::fd::BorrowedFd;
+use crate::tasks::Answer;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::SystemTime;
 
 /// How a process ended: its exit code, or 128 + the signal that killed it, and when it was reaped.
@@ -50,16 +51,20 @@ pub struct Order<'a> {
     pub entry: Entry,
     /// What `Open::Init` stands for.
     pub init: Option<BorrowedFd<'a>>,
-    /// Called with the child's pid when it has reached `Step::Hooks`; an error ends the launch.
-    pub hooks: &'a mut dyn FnMut(u32, BorrowedFd<'_>) -> Result<()>,
+    /// For a plan with `Step::Hooks`.
+    pub hooks: Option<AtHooks<'a>>,
     pub leash: &'a Leash,
     /// Called once, on the reaper's thread, when the process has ended for whatever reason after the launch
     /// returned Ok (also where its start failed, or where the `Waiting` was dropped). Must not block.
     pub on_exit: OnExit,
 }
 
+/// Called with the child's pid and pidfd when it has reached `Step::Hooks`; an error ends the launch.
+pub type AtHooks<'a> = Box<dyn FnOnce(u32, OwnedFd) -> Answer<'a, Result<()>> + Send + 'a>;
+
 /// Makes processes. The real one clones; tests have one that needs no root.
 pub trait Launcher: Send + Sync {
-    /// Returns when the process waits at its gate. Where it fails, nothing is left of the process.
-    fn launch(&self, order: Order<'_>) -> Result<Waiting>;
+    /// Is there when the process waits at its gate. Where it fails, nothing is left of the process, unless it was
+    /// killed because its time was over, and has not gone.
+    fn launch<'a>(&'a self, order: Order<'a>) -> Answer<'a, Result<Waiting>>;
 }

@@ -3,8 +3,8 @@
 use super::birth::Birth;
 use super::leash::Leash;
 use super::reaper::{died, Kept, Reaper};
-use super::waiting::{end, Waiting, GONE, REAPED};
-use super::{failure, last, opens, Launcher, Order};
+use super::waiting::{end, Waiting, GONE, LATE, REAPED};
+use super::{failure, last, opens, AtHooks, Launcher, OnExit, Order};
 use crate::cgroup::Entry;
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::{self, Lent, Opened, Report};
@@ -15,7 +15,8 @@ use crate::sys::clone::{clone, Child};
 use crate::sys::epoll::Interest;
 use crate::sys::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::sys::layout::Layout;
-use crate::sys::{poll, signal, socket};
+use crate::sys::{signal, socket};
+use crate::tasks::{self, Answer};
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 
@@ -59,10 +60,29 @@ struct Prepared {
 }
 
 impl Launcher for Real {
-    fn launch(&self, order: Order<'_>) -> Result<Waiting> {
-        let Order { plan, ends, mut entry, init, hooks, leash, on_exit } = order;
-        // Until the child is in its cgroup, which it is when it has come to the gate.
-        let _hold = entry.hold.take();
+    fn launch<'a>(&'a self, order: Order<'a>) -> Answer<'a, Result<Waiting>> {
+        Box::pin(async move {
+            let Order { plan, ends, mut entry, init, hooks, leash, on_exit } = order;
+            // Until the child is in its cgroup, which it is when it has come to the gate.
+            let _hold = entry.hold.take();
+            let mut launched = self.clone_child(plan, ends, entry, init, leash, on_exit)?;
+            let made = launched.follow(hooks).await;
+            launched.settle(made).await
+        })
+    }
+}
+
+impl Real {
+    /// The part that waits for nobody.
+    fn clone_child<'a>(
+        &'a self,
+        plan: &'a Plan,
+        ends: Option<Ends>,
+        entry: Entry,
+        init: Option<BorrowedFd<'_>>,
+        leash: &'a Leash,
+        on_exit: OnExit,
+    ) -> Result<Launched<'a>> {
         let opened = opens::all(&plan.opens, init, &self.reaper)?;
         let (gate, theirs) = socket::pair().context(|| "socketpair(SOCK_SEQPACKET)")?;
         let board = Arc::new(Board::new().context(|| "mmap(MAP_SHARED)")?);
@@ -82,37 +102,8 @@ impl Launcher for Real {
             true => self.reaper.spawn_parent(|| self.make_in_cgroup(plan, &mut prepared), &birth, on_exit)?,
             false => self.reaper.spawn(|| self.make_in_cgroup(plan, &mut prepared), on_exit)?,
         };
-        // The child has its copies; as long as ours are open, their ends are not seen.
-        drop(prepared);
-        let mut launched =
-            Launched { reaper: &self.reaper, plan, gate: &gate, board: &board, leash, process };
-        let made = launched.follow(&birth, hooks);
-        let Launched { process, .. } = launched;
-        match made {
-            Ok(console) => {
-                let gated = opens_at_gate(plan);
-                if gated {
-                    process
-                        .keep()
-                        .map_err(|status| died("the process ended before it could be started", status))?;
-                } else {
-                    process.keep_or_tell();
-                }
-                let Kept { child, ended, .. } = process;
-                let later = failure::behind_bare(plan);
-                Ok(Waiting::new(child.pid, child.pidfd, console, gate).of_plan(later, ended, board, gated))
-            }
-            Err(error) => {
-                drop(gate);
-                end(process.child.pidfd.as_fd(), Some(&process.ended));
-                // Who was born in the last moment before that is nobody's.
-                let heir = if births(plan) { birth.wait(REAPED) } else { None };
-                if let Some((_, Some(heir), ended)) = heir {
-                    end(heir.as_fd(), Some(&ended));
-                }
-                Err(error)
-            }
-        }
+        // The child has its copies; as long as ours are open (in `prepared`), their ends are not seen.
+        Ok(Launched { reaper: &self.reaper, plan, gate, board, birth, leash, process })
     }
 }
 
@@ -130,20 +121,47 @@ fn opens_at_gate(plan: &Plan) -> bool {
 struct Launched<'a> {
     reaper: &'a Reaper,
     plan: &'a Plan,
-    gate: &'a OwnedFd,
-    board: &'a Arc<Board>,
+    gate: OwnedFd,
+    board: Arc<Board>,
+    birth: Arc<Birth>,
     leash: &'a Leash,
     process: Kept,
 }
 
 impl Launched<'_> {
+    /// Who waits at the gate, or the end of whoever was made.
+    async fn settle(self, made: Result<Option<OwnedFd>>) -> Result<Waiting> {
+        let Launched { plan, gate, board, birth, leash, process, .. } = self;
+        match made {
+            Ok(console) => {
+                let gated = opens_at_gate(plan);
+                if gated {
+                    let kept = process.keep().await;
+                    kept.map_err(|status| died("the process ended before it could be started", status))?;
+                } else {
+                    process.keep_or_tell().await;
+                }
+                let Kept { child, ended, .. } = process;
+                let later = failure::behind_bare(plan);
+                Ok(Waiting::new(child.pid, child.pidfd, console, gate).of_plan(later, ended, board, gated))
+            }
+            Err(error) => {
+                drop(gate);
+                let patience = if leash.is_over() { LATE } else { GONE };
+                end(process.child.pidfd.as_fd(), Some(&process.ended), patience).await;
+                // Who was born in the last moment before that is nobody's.
+                let heir = if births(plan) { birth.within(REAPED).await } else { None };
+                if let Some((_, Some(heir), ended)) = heir {
+                    end(heir.as_fd(), Some(&ended), patience).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// To the gate, or, where the plan has none, to the process that becomes the program. The master of its terminal
     /// comes on the way.
-    fn follow(
-        &mut self,
-        birth: &Birth,
-        hooks: &mut dyn FnMut(u32, BorrowedFd<'_>) -> Result<()>,
-    ) -> Result<Option<OwnedFd>> {
+    async fn follow(&mut self, mut hooks: Option<AtHooks<'_>>) -> Result<Option<OwnedFd>> {
         self.leash.hold(self.process.child.pidfd.as_fd())?;
         let born_last = self.plan.steps.iter().any(|(step, _)| matches!(step, Step::Birth));
         let mut expected = births(self.plan);
@@ -151,37 +169,51 @@ impl Launched<'_> {
         loop {
             let (gate, deadline) = (self.gate.as_fd(), self.leash.deadline);
             let pidfd = self.process.child.pidfd.as_fd();
-            let ready = match (expected, born_last) {
-                (true, true) => poll::either([gate, pidfd], Some(deadline)),
+            let [said, ended] = match (expected, born_last) {
+                (true, true) => tasks::either([gate, pidfd], deadline).await?,
                 // What is said is of the one who is born, and is for when he is known.
-                (true, false) => poll::ready(pidfd, Interest::READ, deadline).map(|ended| [false, ended]),
+                (true, false) => [false, tasks::ready(pidfd, Interest::READ, deadline).await?],
                 // Of its end the gate tells.
-                (false, _) => poll::ready(gate, Interest::READ, deadline).map(|said| [said, false]),
+                (false, _) => [tasks::ready(gate, Interest::READ, deadline).await?, false],
             };
-            let [said, ended] = ready.context(|| "poll(gate)")?;
             if said {
                 let mut bytes = [0; Report::SIZE];
                 let received = socket::receive(self.gate.as_fd(), &mut bytes).context(|| "recvmsg(gate)")?;
                 match received {
                     (0, _) if expected => {}
-                    (0, _) if !born_last && !opens_at_gate(self.plan) => return self.at_once(console),
-                    (0, _) => return Err(self.silent()),
+                    (0, _) if !born_last && !opens_at_gate(self.plan) => {
+                        // A program of the host's, which nobody has to be born for: it runs, or has told why not.
+                        return match self.board.failed() {
+                            Some(_) => Err(self.silent().await),
+                            None => Ok(console),
+                        };
+                    }
+                    (0, _) => return Err(self.silent().await),
                     (Report::SIZE, passed) => {
-                        match self.hear(Report::from_bytes(bytes), passed, &mut console, hooks)? {
-                            true => return Ok(console),
-                            false => continue,
+                        let report = Report::from_bytes(bytes);
+                        match self.plan.steps.get(report.step as usize) {
+                            Some((Step::Gate, _)) => return Ok(console),
+                            Some((Step::Console { .. }, _)) => console = passed,
+                            Some((Step::Hooks, _)) => self.at_hooks(hooks.take()).await?,
+                            _ => {
+                                let what = format!("a report from step {}", report.step);
+                                return Err(Error::new(Kind::Bug, what));
+                            }
                         }
+                        continue;
                     }
                     (length, _) => {
                         return Err(Error::new(Kind::Bug, format!("a report of {length} bytes")));
                     }
                 }
             } else if !ended {
-                return Err(self.late());
+                return Err(failure::late(self.plan, self.board.step()));
             }
             if expected {
                 expected = false;
-                let Some((pid, pidfd, ended)) = birth.wait(GONE) else { return Err(self.silent()) };
+                let Some((pid, pidfd, ended)) = self.birth.within(GONE).await else {
+                    return Err(self.silent().await);
+                };
                 let pidfd = match pidfd {
                     Some(pidfd) => pidfd,
                     // Of a process that has ended, as good as its own.
@@ -196,52 +228,28 @@ impl Launched<'_> {
         }
     }
 
-    /// True: it has come to its gate.
-    fn hear(
-        &self,
-        report: Report,
-        passed: Option<OwnedFd>,
-        console: &mut Option<OwnedFd>,
-        hooks: &mut dyn FnMut(u32, BorrowedFd<'_>) -> Result<()>,
-    ) -> Result<bool> {
-        match self.plan.steps.get(report.step as usize) {
-            Some((Step::Gate, _)) => return Ok(true),
-            Some((Step::Console { .. }, _)) => *console = passed,
-            Some((Step::Hooks, _)) => {
-                hooks(self.process.child.pid, self.process.child.pidfd.as_fd())?;
-                self.leash.hold(self.process.child.pidfd.as_fd())?;
-                self.leash.check()?;
-                socket::send(self.gate.as_fd(), &[1], None).context(|| "send(gate)")?;
-            }
-            _ => return Err(Error::new(Kind::Bug, format!("a report from step {}", report.step))),
+    async fn at_hooks(&self, hooks: Option<AtHooks<'_>>) -> Result<()> {
+        let pidfd = self.process.child.pidfd.as_fd();
+        if let Some(hooks) = hooks {
+            hooks(self.process.child.pid, pidfd.try_clone_to_owned().context(|| "dup(pidfd)")?).await?;
         }
-        Ok(false)
-    }
-
-    /// A program of the host's, which nobody has to be born for: it runs, or has told why not.
-    fn at_once(&self, console: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
-        match self.board.failed() {
-            Some(_) => Err(self.silent()),
-            None => Ok(console),
-        }
+        self.leash.hold(pidfd)?;
+        self.leash.check()?;
+        socket::send(self.gate.as_fd(), &[1], None).context(|| "send(gate)")
     }
 
     /// The gate is closed before it should be: a step failed, or it was killed, e.g. for lack of memory in its cgroup.
-    fn silent(&self) -> Error {
+    async fn silent(&self) -> Error {
         if let Some((step, errno)) = self.board.failed() {
             return failure::error(self.plan, Report { step, errno });
         }
         if let Err(killed) = self.leash.check() {
             return killed;
         }
-        match self.process.ended.wait(GONE) {
+        match self.process.ended.within(GONE).await {
             Some(status) => died("the process ended while it was made", status),
             None => Error::new(Kind::Bug, "the process closed its gate"),
         }
-    }
-
-    fn late(&self) -> Error {
-        failure::late(self.plan, self.board.step())
     }
 }
 

@@ -12,11 +12,12 @@ use super::{ExitStatus, OnExit};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::clone::Child;
 use crate::sys::{wait, Errno};
+use crate::tasks::News;
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// What happens to children that are not of this reaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +68,7 @@ struct Heir {
 /// The end of one process, for those who wait for it.
 #[derive(Debug, Default)]
 pub struct Ended {
-    status: Mutex<Option<ExitStatus>>,
-    set: Condvar,
+    status: News<ExitStatus>,
     untold: Mutex<Untold>,
     /// Its program runs: somebody has seen it.
     started: AtomicBool,
@@ -104,19 +104,22 @@ impl Ended {
     }
 
     fn set(&self, status: ExitStatus) {
-        *lock(&self.status) = Some(status);
-        self.set.notify_all();
+        self.status.set(status);
+    }
+
+    /// None while it has not been reaped.
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.status.get()
     }
 
     /// Waits until the process has been reaped; None where that takes longer than `limit`.
+    pub async fn within(&self, limit: Duration) -> Option<ExitStatus> {
+        self.status.within(limit).await
+    }
+
+    /// The same, by a thread that has nothing else to do.
     pub fn wait(&self, limit: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + limit;
-        let mut status = lock(&self.status);
-        while status.is_none() {
-            let left = deadline.checked_duration_since(Instant::now())?;
-            status = self.set.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        *status
+        self.status.wait(limit)
     }
 }
 
@@ -129,26 +132,33 @@ pub struct Kept {
 
 impl Kept {
     /// From now on `on_exit` will be called; an error where the process has ended already.
-    pub fn keep(&self) -> Result<(), ExitStatus> {
-        if let Some(process) = lock(&self.reaper.shared.table).processes.get_mut(&self.child.pid) {
-            // Not another process, to which the kernel gave the pid since.
-            if Arc::ptr_eq(&process.ended, &self.ended) {
-                process.kept = true;
-                return Ok(());
-            }
+    pub async fn keep(&self) -> Result<(), ExitStatus> {
+        if self.is_there() {
+            return Ok(());
         }
         // It is not in the table any more: its status is there, or is being written.
         let unknown = ExitStatus { code: 255, at: SystemTime::now() };
-        Err(self.ended.wait(GONE).unwrap_or(unknown))
+        Err(self.ended.within(GONE).await.unwrap_or(unknown))
     }
 
     /// The same for one that need not be there any more: `on_exit` is called now then.
-    pub fn keep_or_tell(&self) {
-        if let Err(status) = self.keep() {
+    pub async fn keep_or_tell(&self) {
+        if let Err(status) = self.keep().await {
             let untold = std::mem::take(&mut *lock(&self.ended.untold));
             if let Some(on_exit) = untold.0 {
                 on_exit(status);
             }
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        match lock(&self.reaper.shared.table).processes.get_mut(&self.child.pid) {
+            // Not another process, to which the kernel gave the pid since.
+            Some(process) if Arc::ptr_eq(&process.ended, &self.ended) => {
+                process.kept = true;
+                true
+            }
+            _ => false,
         }
     }
 }

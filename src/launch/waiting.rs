@@ -7,13 +7,16 @@ use super::reaper::{died, Ended};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::board::Board;
 use crate::sys::epoll::Interest;
-use crate::sys::{poll, socket, wait, Errno};
+use crate::sys::{socket, wait, Errno};
+use crate::tasks::{self, block_on};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a child that reported a failure, or was killed, may take to be gone.
 pub(super) const GONE: Duration = Duration::from_secs(5);
+/// The same for one whose time is over: nobody waits for it any longer than that.
+pub(super) const LATE: Duration = Duration::from_millis(250);
 /// How long the reaper may take with one that is gone.
 pub(super) const REAPED: Duration = Duration::from_millis(500);
 /// For a start without a limit of its own.
@@ -74,15 +77,15 @@ impl Waiting {
         self.with_board(board)
     }
 
-    /// As [`Waiting::start_by`], with a minute.
+    /// As [`Waiting::start_by`], with a minute, and on this thread.
     pub fn start(self) -> Result<OwnedFd> {
-        self.start_by(&Leash::lasting(START))
+        block_on(self.start_by(&Leash::lasting(START)))
     }
 
     /// Opens the gate and waits for the execve(2): Ok when the program runs, else the step that failed, or how the
     /// process ended on its way. After a failure the process is gone and its exit has been told,
-    /// unless it takes longer than `GONE` to go.
-    pub fn start_by(mut self, leash: &Leash) -> Result<OwnedFd> {
+    /// unless it takes longer than `GONE` to go, or the time was over.
+    pub async fn start_by(mut self, leash: &Leash) -> Result<OwnedFd> {
         let go = if self.gated { socket::send(self.gate.as_fd(), &[1], None) } else { Ok(()) };
         match go {
             Ok(()) => {}
@@ -92,38 +95,34 @@ impl Waiting {
             Err(errno) => return Err(errno).context(|| "send(gate)"),
         }
         // Its own end is closed by the execve(2), or by its death: nothing is sent any more.
-        let ready = poll::ready(self.gate.as_fd(), Interest::READ, leash.deadline);
-        if !ready.context(|| "poll(gate)")? {
-            self.end();
+        if !tasks::ready(self.gate.as_fd(), Interest::READ, leash.deadline).await? {
+            self.end(LATE).await;
             return Err(failure::not_executed(&self.later));
         }
-        let Some((step, errno)) = self.board.as_ref().and_then(|board| board.failed()) else {
-            return match leash.check() {
-                Ok(()) if self.never_executed() => {
-                    self.end();
-                    let status = self.ended.as_ref().and_then(|ended| ended.wait(Duration::ZERO));
-                    let unknown = || Error::new(Kind::System, "the process ended before its program ran");
-                    Err(status.map_or_else(unknown, |s| died("the process ended before its program ran", s)))
-                }
-                Ok(()) => {
-                    self.over = true;
-                    if let Some(ended) = &self.ended {
-                        ended.started();
-                    }
-                    self.pidfd.try_clone().context(|| "dup(pidfd)")
-                }
-                Err(killed) => {
-                    self.end();
-                    Err(killed)
-                }
-            };
-        };
-        self.end();
-        let sentence = self.later.iter().find(|sentence| sentence.step == step);
-        Err(match sentence {
-            Some(sentence) => sentence.error(errno),
-            None => Error::system(format!("step {}", u64::from(step) + 1), errno),
-        })
+        let failed = self.board.as_ref().and_then(|board| board.failed());
+        if let Some((step, errno)) = failed {
+            self.end(GONE).await;
+            let sentence = self.later.iter().find(|sentence| sentence.step == step);
+            return Err(match sentence {
+                Some(sentence) => sentence.error(errno),
+                None => Error::system(format!("step {}", u64::from(step) + 1), errno),
+            });
+        }
+        if let Err(killed) = leash.check() {
+            self.end(GONE).await;
+            return Err(killed);
+        }
+        if self.never_executed() {
+            self.end(GONE).await;
+            let what = "the process ended before its program ran";
+            let status = self.ended.as_ref().and_then(|ended| ended.status());
+            return Err(status.map_or_else(|| Error::new(Kind::System, what), |status| died(what, status)));
+        }
+        self.over = true;
+        if let Some(ended) = &self.ended {
+            ended.started();
+        }
+        self.pidfd.try_clone().context(|| "dup(pidfd)")
     }
 
     /// Its gate is closed, and nothing has failed that it could have told: but what kills it tells nothing.
@@ -139,19 +138,19 @@ impl Waiting {
         }
     }
 
-    fn end(&mut self) {
+    async fn end(&mut self, patience: Duration) {
         self.over = true;
-        end(self.pidfd.as_fd(), self.ended.as_deref());
+        end(self.pidfd.as_fd(), self.ended.as_deref(), patience).await;
     }
 }
 
 /// Kills a process and waits for its end: by its pidfd, since a tracer in the container can keep the zombie from the reaper.
-pub(super) fn end(pidfd: BorrowedFd<'_>, ended: Option<&Ended>) {
+pub(super) async fn end(pidfd: BorrowedFd<'_>, ended: Option<&Ended>, patience: Duration) {
     let _ = wait::signal(pidfd, libc::SIGKILL);
     // For one that hangs in a call, e.g. on a dead network filesystem.
-    let gone = poll::ready(pidfd, Interest::READ, after(GONE)).unwrap_or(false);
+    let gone = tasks::ready(pidfd, Interest::READ, after(patience)).await.unwrap_or(false);
     if let Some(ended) = ended.filter(|_| gone) {
-        ended.wait(REAPED);
+        ended.within(REAPED).await;
     }
 }
 

@@ -6,28 +6,26 @@
 //! without it too. Nothing else in the crate is locked while a slot is held, but the reaper's table for the moment of
 //! a clone.
 
-use super::exit::Exit;
 use super::freezer::Freezer;
 use super::lifecycle::{never_ran, Life, Process};
 use super::oom::KILLED;
 use super::record;
-use super::request::{Deleted, Event, Options, ProcessKey, ProcessState, Status};
+use super::request::{Event, Options, ProcessKey, ProcessState, Status};
+use super::Exit;
 use super::{exec, hooks, EventSink, Sandbox};
 use crate::cgroup::{self, stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::{ExitStatus, Launcher, Leash};
+use crate::launch::{ExitStatus, Leash};
 use crate::spec::{self, resources::Resources, Spec};
-use crate::stdio::{Io, Stdio};
+use crate::stdio::Stdio;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long Delete waits for the last output of a stream that the shim copies, as the Go shim does.
-const DRAIN: Duration = Duration::from_secs(10);
 /// How long Delete waits for a process at its gate to die of SIGKILL, and a failed Start for the exit: containerd
 /// deletes right after it.
-const DEATH: Duration = Duration::from_secs(10);
+pub(super) const DEATH: Duration = Duration::from_secs(10);
 
 /// The same after a time limit.
 const KEPT: Duration = Duration::from_secs(1);
@@ -118,7 +116,7 @@ impl Container {
     }
 
     /// Lets the first process run. On failure it ends, and the step that failed is in the error.
-    pub fn start(&self, sandbox: &Sandbox, leash: &Leash) -> Result<u32> {
+    pub async fn start(&self, sandbox: &Sandbox, leash: &Leash) -> Result<u32> {
         let waiting = {
             let mut slot = self.lock();
             slot.thawed("start")?;
@@ -133,30 +131,38 @@ impl Container {
             }
         };
         let pid = waiting.pid;
-        let hooked = hooks::start_container(sandbox, self, leash, &waiting).and_then(|()| leash.check());
-        let started = hooked.and_then(|()| waiting.start_by(leash));
+        let hooked = hooks::start_container(sandbox, self, leash, &waiting).await;
+        let started = match hooked.and_then(|()| leash.check()) {
+            Ok(()) => waiting.start_by(leash).await,
+            Err(e) => {
+                // It ends now, and its exit is awaited below.
+                drop(waiting);
+                Err(e)
+            }
+        };
         leash.release();
-        let mut slot = self.lock();
-        // Where the start failed, the process is gone too, or its gate is: its exit is here, or on its way.
-        if let Life::Starting(Some(pidfd), _) = slot.init.take_life() {
-            slot.init.life = Life::Running(pidfd);
-        }
-        if started.is_ok() {
-            self.emit(Event::Start { container: self.id.clone(), pid });
-        }
-        if let Some(status) = slot.init.early.take() {
-            self.ended(&mut slot, None, status);
-        }
-        let exit = slot.init.exit.clone();
-        drop(slot);
+        let exit = {
+            let mut slot = self.lock();
+            // Where the start failed, the process is gone too, or its gate is: its exit is here, or on its way.
+            if let Life::Starting(Some(pidfd), _) = slot.init.take_life() {
+                slot.init.life = Life::Running(pidfd);
+            }
+            if started.is_ok() {
+                self.emit(Event::Start { container: self.id.clone(), pid });
+            }
+            if let Some(status) = slot.init.early.take() {
+                self.ended(&mut slot, None, status);
+            }
+            slot.init.exit.clone()
+        };
         // What a time limit ended may be kept from the reaper by whoever traces it.
         let late = started.as_ref().is_err_and(|e| e.kind() == Kind::Deadline);
         let patience = if late { KEPT } else { DEATH };
-        if started.is_err() && exit.wait_for(patience).is_none() {
+        if started.is_err() && exit.within(patience).await.is_none() {
             log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
         }
         started.context(|| format!("start {}", self.id))?;
-        hooks::poststart(&*sandbox.config.launcher, self, leash, pid);
+        hooks::poststart(&*sandbox.config.launcher, self, leash, pid).await;
         Ok(pid)
     }
 
@@ -183,7 +189,7 @@ impl Container {
         Ok(())
     }
 
-    pub fn start_exec(&self, id: &str, start: &exec::Starter) -> Result<u32> {
+    pub async fn start_exec(&self, id: &str, start: &exec::Starter<'_>) -> Result<u32> {
         let wanted = {
             let mut slot = self.lock();
             if !slot.init.is_running() {
@@ -208,7 +214,7 @@ impl Container {
             let (stdio, exit) = (process.stdio.clone(), process.exit.clone());
             exec::Wanted { process: wanted, stdio, exit, init, init_pid }
         };
-        let started = start.exec(self, id, &wanted);
+        let started = start.exec(self, id, &wanted).await;
         start.leash.release();
         let mut slot = self.lock();
         let process = slot.process(&self.id, Some(id))?;
@@ -253,7 +259,7 @@ impl Container {
     }
 
     /// The exit of the first process is the last one of the container.
-    fn ended(&self, slot: &mut Slot, exec: Option<&str>, status: ExitStatus) {
+    pub fn ended(&self, slot: &mut Slot, exec: Option<&str>, status: ExitStatus) {
         if let Some(id) = exec {
             let Some(process) = slot.execs.get_mut(id) else { return };
             self.finish(process, exec, status);
@@ -369,63 +375,6 @@ impl Container {
         Ok(())
     }
 
-    pub fn delete_exec(&self, id: &str) -> Result<Deleted> {
-        let (pid, exit, io) = {
-            let mut slot = self.lock();
-            let process = slot.process(&self.id, Some(id))?;
-            let exit = match process.life {
-                Life::Stopped(exit) => exit,
-                Life::Added(_) => never_ran(),
-                Life::Running(_) | Life::Created(_) | Life::Starting(..) => {
-                    return Err(process.cannot("delete"))
-                }
-            };
-            let (pid, io) = (process.pid, process.io.take());
-            // Whoever waits for an exec that was never started waits no longer.
-            process.exit.set(exit);
-            slot.execs.remove(id);
-            (pid, exit, io)
-        };
-        if let Some(io) = io {
-            self.drain(&io);
-        }
-        Ok(Deleted { pid, exit })
-    }
-
-    /// Ends what is left of a stopped (or not yet started) container: processes, cgroup, streams, records.
-    pub fn delete(&self, launcher: &dyn Launcher, hooks: Duration) -> Result<Deleted> {
-        let (pid, exit) = {
-            let mut slot = self.lock();
-            match &slot.init.life {
-                Life::Stopped(_) => {}
-                // Whether it is there or has just ended: its exit is awaited below.
-                Life::Created(_) => drop(slot.init.signal(libc::SIGKILL as u32)),
-                _ if slot.freezer == Freezer::Frozen => {
-                    let name = &slot.init.name;
-                    return Err(Error::new(Kind::State, format!("cannot delete {name}: it is paused")));
-                }
-                _ => return Err(slot.init.cannot("delete")),
-            }
-            if std::mem::replace(&mut slot.deleting, true) {
-                return Err(Error::new(Kind::State, format!("{} is being deleted", slot.init.name)));
-            }
-            (slot.init.pid, slot.init.exit.clone())
-        };
-        let deleted = self.end(launcher, hooks, &exit);
-        if deleted.is_err() {
-            self.lock().deleting = false;
-        }
-        let exit = deleted.context(|| format!("delete {}", self.id))?;
-        self.emit(Event::Delete { container: self.id.clone(), pid, exit });
-        Ok(Deleted { pid, exit })
-    }
-
-    fn drain(&self, io: &Io) {
-        if !io.drain(DRAIN) {
-            log::warn!(id = self.id.as_str(); "output was lost: its reader did not take it within 10 s");
-        }
-    }
-
     /// Its process waits at its gate.
     pub fn is_created(&self) -> bool {
         matches!(self.lock().init.life, Life::Created(_))
@@ -438,23 +387,5 @@ impl Container {
     /// Nothing is left that `delete` would have to find.
     pub fn forget(&self) {
         record::remove(self.records.folder());
-    }
-
-    fn end(&self, launcher: &dyn Launcher, hooks: Duration, exit: &Exit) -> Result<ExitStatus> {
-        // Where it is empty all the same, it can be removed.
-        if let Err(e) = self.cgroup.kill() {
-            log::warn!(id = self.id.as_str(); "could not kill what is left: {e}");
-        }
-        let exit = exit.wait_for(DEATH).ok_or_else(|| {
-            Error::new(Kind::Deadline, "its first process did not die of SIGKILL within 10 s")
-        })?;
-        let io = self.lock().init.io.take();
-        if let Some(io) = io {
-            self.drain(&io);
-        }
-        self.cgroup.remove()?;
-        super::hooks::poststop(launcher, self, hooks);
-        self.forget();
-        Ok(exit)
     }
 }

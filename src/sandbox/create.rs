@@ -4,26 +4,31 @@
 //! an exit, however early, waits for the slot. A create that fails leaves nothing.
 
 use super::container::{Container, Records, Slot};
-use super::exit::Exit;
 use super::freezer::Freezer;
-use super::lifecycle::{never_ran, Life, Process};
+use super::lifecycle::{Life, Process};
 use super::pod::member;
 use super::record::{self, Record};
 use super::request::{Create, Event, Options};
 use super::watch::ExitOf;
+use super::Exit;
 use super::Sandbox;
 use crate::cgroup::oom::{Happened, Watch};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Leash, Order};
 use crate::plan::{self, Host};
 use crate::seccomp::{Cache, Compiled};
 use crate::spec::Spec;
 use crate::stdio::Labels;
+use crate::tasks;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-pub(super) fn create(sandbox: &Sandbox, request: Create, leash: &Leash) -> Result<Arc<Container>> {
+/// How long what is left of a failed create may take to die.
+const DYING: Duration = Duration::from_secs(1);
+
+pub(super) async fn create(sandbox: &Sandbox, request: Create, leash: &Leash) -> Result<Arc<Container>> {
     let mut spec = read_spec(&request.bundle)?;
     let member = member::join(sandbox, &request, &mut spec)?;
     let records = match &member {
@@ -42,7 +47,7 @@ pub(super) fn create(sandbox: &Sandbox, request: Create, leash: &Leash) -> Resul
         stdio: request.stdio.clone(),
         io: None,
         exit: Exit::default(),
-        life: Life::Stopped(never_ran()),
+        life: Life::Starting(None, leash.clone()),
         early: None,
     };
     let slot = Slot {
@@ -65,10 +70,10 @@ pub(super) fn create(sandbox: &Sandbox, request: Create, leash: &Leash) -> Resul
         events: Arc::clone(&sandbox.events),
         slot: Mutex::new(slot),
     });
-    let launched = launch(sandbox, &container, &request, leash);
+    let launched = launch(sandbox, &container, &request, leash).await;
     if launched.is_err() {
         // The one may work where the other does not: an empty cgroup needs no kill.
-        let (killed, removed) = (container.cgroup.kill(), container.cgroup.remove());
+        let (killed, removed) = (container.cgroup.kill(), remove(&container).await);
         for e in [&killed, &removed].into_iter().filter_map(|left| left.as_ref().err()) {
             log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
         }
@@ -82,9 +87,28 @@ pub(super) fn create(sandbox: &Sandbox, request: Create, leash: &Leash) -> Resul
     launched.map(|()| container)
 }
 
-fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create, leash: &Leash) -> Result<()> {
+/// Its cgroup, once the processes that were killed are gone. One that hangs in the kernel is not waited for.
+async fn remove(container: &Container) -> Result<()> {
+    let end = Instant::now() + DYING;
+    loop {
+        let left = container.cgroup.pids().map_or(0, |pids| pids.len());
+        if left == 0 {
+            return container.cgroup.remove();
+        }
+        if Instant::now() > end {
+            return Err(Error::new(Kind::Deadline, format!("{left} processes are still in it")));
+        }
+        tasks::sleep(Duration::from_millis(2)).await?;
+    }
+}
+
+async fn launch(
+    sandbox: &Sandbox,
+    container: &Arc<Container>,
+    request: &Create,
+    leash: &Leash,
+) -> Result<()> {
     let Container { id, bundle, records, spec, options, cgroup, .. } = &**container;
-    let mut slot = container.lock();
     let mut record = Record { place: records.place(), ..Record::new(id, Some(cgroup.record())) };
     record::write(records.folder(), &record)?;
 
@@ -109,8 +133,9 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create, leash
     log::debug!(id = id.as_str(); "compiled {} steps", plan.steps.len());
 
     let labels = Labels { container: id, namespace: &sandbox.config.namespace };
-    let (ends, io) = sandbox.streams.open(&request.stdio, &labels, io_owner(options))?;
-    let exit_of = ExitOf { container: Arc::downgrade(container), exec: None, exit: slot.init.exit.clone() };
+    let (ends, io) = sandbox.streams.open(&request.stdio, &labels, io_owner(options), leash.deadline).await?;
+    let exit_of =
+        ExitOf { container: Arc::downgrade(container), exec: None, exit: container.lock().init.exit.clone() };
     let queue = Arc::clone(sandbox.watch.queue());
     // Watched from before the process is born: a limit that is too low for it kills it on its way.
     let mut oom = cgroup.watch_oom().unwrap_or_else(|e| {
@@ -122,11 +147,13 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create, leash
         ends,
         entry: cgroup.entry(None)?,
         init: None,
-        hooks: &mut |pid, pidfd| super::hooks::create(sandbox, container, leash, pid, pidfd),
+        hooks: Some(Box::new(move |pid, pidfd| {
+            Box::pin(super::hooks::create(sandbox, container, leash, pid, pidfd))
+        })),
         leash,
         on_exit: Box::new(move |status| queue.push(exit_of, status)),
     });
-    let mut waiting = launched.map_err(|e| match oom.as_mut().map(Watch::take) {
+    let mut waiting = launched.await.map_err(|e| match oom.as_mut().map(Watch::take) {
         Some(Ok(Happened::Kills(1..))) => {
             e.context("killed by the kernel for memory: linux.resources.memory.limit is too low")
         }
@@ -141,6 +168,7 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create, leash
     if let Some(watch) = oom {
         sandbox.watch.oom(Arc::downgrade(container), watch);
     }
+    let mut slot = container.lock();
     slot.init.pid = waiting.pid;
     slot.init.io = Some(io);
     slot.init.life = Life::Created(waiting);
@@ -151,6 +179,9 @@ fn launch(sandbox: &Sandbox, container: &Arc<Container>, request: &Create, leash
         stdio: request.stdio.clone(),
         pid: slot.init.pid,
     });
+    if let Some(status) = slot.init.early.take() {
+        container.ended(&mut slot, None, status);
+    }
     Ok(())
 }
 

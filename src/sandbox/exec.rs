@@ -2,8 +2,8 @@
 
 use super::container::Container;
 use super::create::io_owner;
-use super::exit::Exit;
 use super::watch::{ExitOf, Watch};
+use super::Exit;
 use crate::error::Result;
 use crate::launch::{Launcher, Leash, Order};
 use crate::plan::{self, Host};
@@ -42,7 +42,7 @@ pub(super) struct Wanted {
 }
 
 impl Starter<'_> {
-    pub fn exec(&self, container: &Container, id: &str, wanted: &Wanted) -> Result<Started> {
+    pub async fn exec(&self, container: &Container, id: &str, wanted: &Wanted) -> Result<Started> {
         let compiled = super::create::filter(self.filters, &container.spec)?;
         let plan = plan::exec(&plan::ExecInput {
             spec: &container.spec,
@@ -54,23 +54,27 @@ impl Starter<'_> {
         })?;
         super::create::warn(&container.id, &plan.warnings);
         let labels = Labels { container: id, namespace: self.namespace };
-        let (ends, io) = self.streams.open(&wanted.stdio, &labels, io_owner(&container.options))?;
+        let (ends, io) = self
+            .streams
+            .open(&wanted.stdio, &labels, io_owner(&container.options), self.leash.deadline)
+            .await?;
         let exit_of =
             ExitOf { container: self.container.clone(), exec: Some(id.into()), exit: wanted.exit.clone() };
         let queue = Arc::clone(self.watch.queue());
-        let mut waiting = self.launcher.launch(Order {
+        let order = Order {
             plan: &plan,
             ends,
             entry: container.cgroup.entry(Some(wanted.init_pid))?,
             init: Some(wanted.init.as_fd()),
-            hooks: &mut |_, _| Ok(()),
+            hooks: None,
             leash: self.leash,
             on_exit: Box::new(move |status| queue.push(exit_of, status)),
-        })?;
+        };
+        let mut waiting = self.launcher.launch(order).await?;
         if let Some(master) = waiting.console.take() {
             io.attach_console(master)?;
         }
         let pid = waiting.pid;
-        Ok(Started { pid, pidfd: waiting.start_by(self.leash)?, io })
+        Ok(Started { pid, pidfd: waiting.start_by(self.leash).await?, io })
     }
 }

@@ -11,8 +11,9 @@ use crate::launch::hooks::{self, Place};
 use crate::launch::{Launcher, Leash, Real, Reaper, Strangers, Waiting};
 use crate::plan::{self, Plan};
 use crate::spec::{Hook, Ns, Spec};
+use crate::tasks::block_on;
 use serde_json::json;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -51,45 +52,44 @@ struct Moment<'a> {
     place: Place<'a>,
 }
 
-fn run<'a>(
+async fn run(
     launcher: &dyn Launcher,
     leash: &Leash,
-    owner: impl Into<Owner<'a>>,
+    owner: Owner<'_>,
     list: &[Hook],
     moment: &Moment<'_>,
 ) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
-    let owner = owner.into();
     let state = state(owner, moment.status, moment.pid)?;
     for (i, hook) in list.iter().enumerate() {
         let field = format!("hooks.{}[{i}]", moment.kind);
-        hooks::run(launcher, leash, hook, &field, &state, owner.bundle, moment.place)?;
+        hooks::run(launcher, leash, hook, &field, &state, owner.bundle, moment.place).await?;
     }
     Ok(())
 }
 
 /// The child has its namespaces and its mounts, and its root is not yet `/`.
-pub(super) fn create(
+pub(super) async fn create(
     sandbox: &Sandbox,
     container: &Container,
     leash: &Leash,
     pid: u32,
-    pidfd: BorrowedFd<'_>,
+    pidfd: OwnedFd,
 ) -> Result<()> {
     let hooks = &container.spec.hooks;
     let launcher = &*sandbox.config.launcher;
     let at = |kind, place| Moment { kind, status: "creating", pid, place };
-    run(launcher, leash, container, &hooks.prestart, &at("prestart", Place::Host))?;
-    run(launcher, leash, container, &hooks.create_runtime, &at("createRuntime", Place::Host))?;
+    run(launcher, leash, container.into(), &hooks.prestart, &at("prestart", Place::Host)).await?;
+    run(launcher, leash, container.into(), &hooks.create_runtime, &at("createRuntime", Place::Host)).await?;
     let alone = container.spec.namespaces.pid == Ns::New;
-    let place = Place::Namespaces { init: pidfd, alone };
-    run(launcher, leash, container, &hooks.create_container, &at("createContainer", place))
+    let place = Place::Namespaces { init: pidfd.as_fd(), alone };
+    run(launcher, leash, container.into(), &hooks.create_container, &at("createContainer", place)).await
 }
 
 /// The hook's program is a file of the image: it runs as the container's own program would.
-pub(super) fn start_container(
+pub(super) async fn start_container(
     sandbox: &Sandbox,
     container: &Container,
     leash: &Leash,
@@ -108,19 +108,18 @@ pub(super) fn start_container(
     };
     let place = Place::Container(waiting.pidfd.as_fd(), &compile);
     let moment = Moment { kind: "startContainer", status: "created", pid: waiting.pid, place };
-    run(&*sandbox.config.launcher, leash, container, &container.spec.hooks.start_container, &moment)
+    run(&*sandbox.config.launcher, leash, container.into(), &container.spec.hooks.start_container, &moment)
+        .await
 }
 
-pub(super) fn poststart(launcher: &dyn Launcher, container: &Container, leash: &Leash, pid: u32) {
+pub(super) async fn poststart(launcher: &dyn Launcher, container: &Container, leash: &Leash, pid: u32) {
     let moment = Moment { kind: "poststart", status: "running", pid, place: Place::Host };
-    warn(container, run(launcher, leash, container, &container.spec.hooks.poststart, &moment));
+    warn(container, run(launcher, leash, container.into(), &container.spec.hooks.poststart, &moment).await);
 }
 
-pub(super) fn poststop(launcher: &dyn Launcher, container: &Container, limit: Duration) {
-    warn(
-        container,
-        run(launcher, &Leash::lasting(limit), container, &container.spec.hooks.poststop, &POSTSTOP),
-    );
+pub(super) async fn poststop(launcher: &dyn Launcher, container: &Container, limit: Duration) {
+    let (leash, list) = (Leash::lasting(limit), &container.spec.hooks.poststop);
+    warn(container, run(launcher, &leash, container.into(), list, &POSTSTOP).await);
 }
 
 const POSTSTOP: Moment<'_> = Moment { kind: "poststop", status: "stopped", pid: 0, place: Place::Host };
@@ -139,7 +138,8 @@ pub fn poststop_of(id: &str, bundle: &Path, limit: Duration) -> Result<()> {
     }
     let launcher = Real::new(Reaper::start(Strangers::Reap)?)?;
     // The limit is in the hooks' own.
-    run(&launcher, &Leash::lasting(limit * 2), Owner { id, bundle, spec: &spec }, &hooks, &POSTSTOP)
+    let (leash, owner) = (Leash::lasting(limit * 2), Owner { id, bundle, spec: &spec });
+    block_on(run(&launcher, &leash, owner, &hooks, &POSTSTOP))
 }
 
 fn warn(container: &Container, ran: Result<()>) {

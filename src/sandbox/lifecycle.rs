@@ -13,7 +13,7 @@
 //! A state owns what is valid in it (the gate, the pidfd, the exit), and a transition consumes it. A frozen
 //! container is a running one whose cgroup is frozen: `Slot::freezer`, since its processes can still end.
 
-use super::exit::Exit;
+use super::Exit;
 use crate::error::{Error, Kind};
 use crate::launch::{ExitStatus, Leash, Waiting};
 use crate::spec;

@@ -6,9 +6,9 @@
 
 mod container;
 mod create;
+mod delete;
 mod dump;
 mod exec;
-mod exit;
 mod freezer;
 mod hooks;
 mod lifecycle;
@@ -34,6 +34,7 @@ use crate::plan::Host;
 use crate::seccomp::Cache;
 use crate::spec::{self, resources::Resources};
 use crate::stdio::{Stdio, Switchboard};
+use crate::tasks::{self, News};
 use container::Container;
 use pod::Pod;
 use std::collections::BTreeMap;
@@ -42,6 +43,9 @@ use std::time::{Duration, Instant};
 
 /// How long the end of a create may take, once its process was killed.
 const UNBORN: Duration = Duration::from_secs(10);
+
+/// A process's end, or a pod's.
+type Exit = News<ExitStatus>;
 
 /// Where events go. Called in order, must not block.
 pub type EventSink = Box<dyn Fn(Event) + Send + Sync>;
@@ -262,7 +266,7 @@ impl Sandbox {
     }
 
     /// Makes a container whose process waits at its gate; returns its pid.
-    pub fn create(&self, request: Create) -> Result<u32> {
+    pub async fn create(&self, request: Create) -> Result<u32> {
         let id = request.id.clone();
         let leash = self.leash(request.deadline);
         {
@@ -277,26 +281,21 @@ impl Sandbox {
             containers.known.insert(id.clone(), Known::Making(leash.clone()));
         }
         let _taken = Taken { sandbox: self, id: &id };
-        let container = create::create(self, request, &leash).context(|| format!("create {id}"))?;
+        let container = create::create(self, request, &leash).await.context(|| format!("create {id}"))?;
         let pid = container.lock().init.pid;
         leash.release();
         self.lock().known.insert(id.clone(), Known::Here(container));
         Ok(pid)
     }
 
-    pub fn start(&self, key: &ProcessKey) -> Result<u32> {
-        self.start_by(key, None)
-    }
-
     /// The program runs by `deadline`, else within the operator's limit, or its process is gone.
-    pub fn start_by(&self, key: &ProcessKey, deadline: Option<Instant>) -> Result<u32> {
+    pub async fn start(&self, key: &ProcessKey, deadline: Option<Instant>) -> Result<u32> {
         let container = self.container(&key.container)?;
         let leash = self.leash(deadline);
         match &key.exec {
-            None => container.start(self, &leash),
-            Some(exec) => container.start_exec(
-                exec,
-                &exec::Starter {
+            None => container.start(self, &leash).await,
+            Some(exec) => {
+                let starter = exec::Starter {
                     namespace: &self.config.namespace,
                     host: &self.config.host,
                     launcher: &*self.config.launcher,
@@ -305,8 +304,9 @@ impl Sandbox {
                     filters: &self.filters,
                     container: Arc::downgrade(&container),
                     leash: &leash,
-                },
-            ),
+                };
+                container.start_exec(exec, &starter).await
+            }
         }
     }
 
@@ -320,10 +320,10 @@ impl Sandbox {
         container.add_exec(key.id(), process, stdio)
     }
 
-    pub fn delete(&self, key: &ProcessKey) -> Result<Deleted> {
+    pub async fn delete(&self, key: &ProcessKey) -> Result<Deleted> {
         if key.exec.is_none() {
             if let Some(leash) = self.making(&key.container) {
-                self.end_create(&key.container, &leash)?;
+                self.end_create(&key.container, &leash).await?;
                 // It may have come through a moment before.
                 if self.container(&key.container).is_err() {
                     return Ok(Deleted { pid: 0, exit: lifecycle::never_ran() });
@@ -332,26 +332,26 @@ impl Sandbox {
         }
         let container = self.container(&key.container)?;
         if let Some(exec) = &key.exec {
-            return container.delete_exec(exec);
+            return container.delete_exec(exec).await;
         }
         // At its gate it is killed now, and in a paused pod would not die.
         if container.is_created() {
             self.let_die(&container)?;
         }
-        let deleted = container.delete(&*self.config.launcher, self.launch_limit())?;
+        let deleted = container.delete(&*self.config.launcher, self.launch_limit()).await?;
         self.forget(&key.container);
         Ok(deleted)
     }
 
     /// The create ends, and leaves nothing.
-    fn end_create(&self, id: &str, leash: &Leash) -> Result<()> {
+    async fn end_create(&self, id: &str, leash: &Leash) -> Result<()> {
         let deadline = Instant::now() + UNBORN;
         leash.kill();
         while self.making(id).is_some() {
             if Instant::now() > deadline {
                 return Err(Error::new(Kind::Deadline, format!("delete {id}: it is still being created")));
             }
-            std::thread::sleep(Duration::from_millis(2));
+            tasks::sleep(Duration::from_millis(2)).await?;
         }
         Ok(())
     }

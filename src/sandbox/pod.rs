@@ -22,7 +22,7 @@ pub use request::{
     Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
 };
 
-use super::exit::Exit;
+use super::Exit;
 use super::{record, Sandbox};
 use crate::cgroup::{stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
@@ -30,6 +30,7 @@ use crate::launch::ExitStatus;
 use files::Files;
 use namespaces::Held;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -48,8 +49,8 @@ pub(super) struct Pod {
     exit: Exit,
     init_exit: Exit,
     life: Mutex<Life>,
-    /// A shutdown is at work. It may be waited for, unlike the lock of the pod's life.
-    ending: Mutex<()>,
+    /// A shutdown is at work.
+    ending: AtomicBool,
 }
 
 struct Life {
@@ -123,7 +124,7 @@ impl Pod {
             life.held.take()
         };
         drop(held);
-        if self.exit.status().is_none() {
+        if self.exit.get().is_none() {
             record::exited(&self.bundle, status);
             self.exit.set(status);
         }
@@ -199,7 +200,7 @@ impl Sandbox {
             pid,
             state,
             created_at: pod.created_at,
-            exit: pod.exit.status(),
+            exit: pod.exit.get(),
             containers,
             cgroup: path_of(&*pod.cgroup),
             spec: pod.spec.clone(),

@@ -4,7 +4,7 @@
 //! from Create until its container is dropped.
 
 use super::container::Container;
-use super::exit::Exit;
+use super::Exit;
 use crate::cgroup::oom::{self, Happened};
 use crate::error::{Context, Result};
 use crate::launch::ExitStatus;

@@ -2,33 +2,48 @@
 
 use super::reply::Reply;
 use crate::error::{Error, Kind, Result};
+use crate::tasks::Answer;
 use protobuf::Message;
 use ttrpc::proto::Code;
 
-/// Decodes, names the object of the call for the log, calls, encodes, answers. Its value: whether all went well.
-macro_rules! answered {
-    ($reply:ident, $payload:ident, $request:ty, |$r:ident| ($id:expr, $exec:expr), $call:expr) => {{
-        match crate::service::answer::decode::<$request>($payload, $reply) {
-            Some(($r, mut reply)) => {
-                reply.about($id, $exec);
-                let answer = $call.and_then(crate::service::answer::encode);
-                let good = answer.is_ok();
-                reply.send(answer);
-                good
-            }
-            None => false,
-        }
-    }};
-}
+/// The rest of a call that waits, and that nobody has to wait for.
+pub type Rest = Answer<'static, ()>;
 
-/// The same, where nothing comes after it.
+/// Decodes, names the object of the call for the log, calls, encodes, answers.
 macro_rules! answer {
-    ($($all:tt)*) => {{
-        let _ = crate::service::answer::answered!($($all)*);
+    ($reply:ident, $payload:ident, $request:ty, |$r:ident| ($id:expr, $exec:expr), $call:expr) => {{
+        if let Some(($r, mut reply)) = crate::service::answer::decode::<$request>($payload, $reply) {
+            reply.about($id, $exec);
+            reply.send($call.and_then(crate::service::answer::encode));
+        }
+        None
     }};
 }
 
-pub(super) use {answer, answered};
+/// The same for a call that waits: a future, with what comes after a good answer.
+macro_rules! answer_later {
+    ($this:ident, $reply:ident, $payload:ident, $request:ty, |$r:ident| ($id:expr, $exec:expr), $call:expr) => {
+        crate::service::answer::answer_later!($this, $reply, $payload, $request, |$r| ($id, $exec), $call, {})
+    };
+    (
+        $this:ident, $reply:ident, $payload:ident, $request:ty, |$r:ident| ($id:expr, $exec:expr), $call:expr,
+        $after:expr
+    ) => {{
+        let ($r, mut reply) = crate::service::answer::decode::<$request>($payload, $reply)?;
+        reply.about($id, $exec);
+        let $this = Arc::clone($this);
+        Some(Box::pin(async move {
+            let answer = $call.await.and_then(crate::service::answer::encode);
+            let good = answer.is_ok();
+            reply.send(answer);
+            if good {
+                $after
+            }
+        }))
+    }};
+}
+
+pub(super) use {answer, answer_later};
 
 /// The request and what is to answer it; None: it was no such request, and that is answered.
 pub(super) fn decode<R: Message>(payload: &[u8], reply: Reply) -> Option<(R, Reply)> {

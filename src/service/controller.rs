@@ -1,6 +1,6 @@
 //! `containerd.services.sandbox.v1.Controller`, see protos/: decode, call the domain, encode.
 
-use super::answer::{answer, answered, decode, encode};
+use super::answer::{answer, answer_later, decode, encode, Rest};
 use super::convert;
 use super::pod::{limit, status, Pod, Wanted};
 use super::protos::sandbox::*;
@@ -8,6 +8,7 @@ use super::reply::Reply;
 use crate::error::Result;
 use protobuf::MessageField;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 use ttrpc::proto::Code;
 
@@ -18,23 +19,26 @@ pub(super) struct Controller {
 }
 
 impl Controller {
-    pub(super) fn call(&self, method: &str, payload: &[u8], reply: Reply) {
-        let by = reply.deadline();
+    pub(super) fn call(self: &Arc<Self>, method: &str, payload: &[u8], reply: Reply) -> Option<Rest> {
+        let (this, by) = (self, reply.deadline());
         match method {
-            "Start" => {
-                answer!(reply, payload, ControllerStartRequest, |r| (&r.sandbox_id, ""), self.start(r, by))
-            }
-            "Shutdown" => {
-                if answered!(
-                    reply,
-                    payload,
-                    ControllerShutdownRequest,
-                    |r| (&r.sandbox_id, ""),
-                    self.shutdown(r)
-                ) {
-                    (self.pod.end)();
-                }
-            }
+            "Start" => answer_later!(
+                this,
+                reply,
+                payload,
+                ControllerStartRequest,
+                |r| (&r.sandbox_id, ""),
+                this.start(r, by)
+            ),
+            "Shutdown" => answer_later!(
+                this,
+                reply,
+                payload,
+                ControllerShutdownRequest,
+                |r| (&r.sandbox_id, ""),
+                this.shutdown(r),
+                (this.pod.end)()
+            ),
             "Wait" => self.wait(payload, reply),
             "Pause" => {
                 answer!(reply, payload, ControllerPauseRequest, |r| (&r.sandbox_id, ""), self.pause(r))
@@ -47,33 +51,37 @@ impl Controller {
                 answer!(reply, payload, ControllerStatusRequest, |r| (&r.sandbox_id, ""), self.status(r))
             }
             _ => {
-                reply.refuse(Code::UNIMPLEMENTED, format!("method {method} of Controller is not implemented"))
+                let text = format!("method {method} of Controller is not implemented");
+                reply.refuse(Code::UNIMPLEMENTED, text);
+                None
             }
         }
     }
 
-    fn start(&self, r: ControllerStartRequest, by: Option<Instant>) -> Result<ControllerStartResponse> {
-        self.pod.create(Wanted {
-            id: r.sandbox_id.clone(),
-            rootfs: r.rootfs,
-            options: r.options.into_option(),
-            bundle: String::new(),
-            netns: String::new(),
-            annotations: BTreeMap::new(),
-            deadline: by,
-        })?;
+    async fn start(&self, r: ControllerStartRequest, by: Option<Instant>) -> Result<ControllerStartResponse> {
+        self.pod
+            .create(Wanted {
+                id: r.sandbox_id.clone(),
+                rootfs: r.rootfs,
+                options: r.options.into_option(),
+                bundle: String::new(),
+                netns: String::new(),
+                annotations: BTreeMap::new(),
+                deadline: by,
+            })
+            .await?;
         let pid = self.pod.sandbox.start_pod(&r.sandbox_id)?.pid;
         Ok(ControllerStartResponse { sandbox_id: r.sandbox_id, pid, ..Default::default() })
     }
 
-    fn shutdown(&self, r: ControllerShutdownRequest) -> Result<ControllerShutdownResponse> {
+    async fn shutdown(&self, r: ControllerShutdownRequest) -> Result<ControllerShutdownResponse> {
         self.pod.known(&r.sandbox_id)?;
-        self.pod.sandbox.shutdown_pod(&r.sandbox_id, limit(r.timeout_secs))?;
+        self.pod.sandbox.shutdown_pod(&r.sandbox_id, limit(r.timeout_secs)).await?;
         Ok(ControllerShutdownResponse::new())
     }
 
-    fn wait(&self, payload: &[u8], reply: Reply) {
-        let Some((request, mut reply)) = decode::<ControllerWaitRequest>(payload, reply) else { return };
+    fn wait(&self, payload: &[u8], reply: Reply) -> Option<Rest> {
+        let (request, mut reply) = decode::<ControllerWaitRequest>(payload, reply)?;
         reply.about(&request.sandbox_id, "");
         self.pod.wait(&request.sandbox_id, reply, |exit| {
             encode(ControllerWaitResponse {
@@ -82,6 +90,7 @@ impl Controller {
                 ..Default::default()
             })
         });
+        None
     }
 
     fn pause(&self, r: ControllerPauseRequest) -> Result<ControllerPauseResponse> {

@@ -1,10 +1,10 @@
 //! RPC in, events out: the only module that knows protobuf and ttrpc.
 //!
-//! A request goes `server` (frames) → `workers` (threads) → `router` (service and method) → `task`, `sandbox` or
+//! A request goes `server` (frames) → a worker → `router` (service and method) → `task`, `sandbox` or
 //! `controller` (decode, call the domain, encode), or `store` (→ `grpc` → containerd). Events go `events` (a queue) →
 //! containerd.
 
-mod answer;
+pub mod answer;
 mod connection;
 mod controller;
 pub(crate) mod convert;
@@ -22,7 +22,6 @@ mod sandbox;
 pub mod server;
 mod store;
 mod task;
-mod workers;
 
 use crate::error::{Error, Kind};
 use ttrpc::proto::Code;

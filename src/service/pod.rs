@@ -52,7 +52,7 @@ pub(super) fn limit(seconds: u32) -> Duration {
 }
 
 impl Pod {
-    pub(super) fn create(&self, wanted: Wanted) -> Result<()> {
+    pub(super) async fn create(&self, wanted: Wanted) -> Result<()> {
         if wanted.id != self.id {
             return Err(invalid(format!("sandbox_id {:?}: this shim is that of {:?}", wanted.id, self.id)));
         }
@@ -72,14 +72,15 @@ impl Pod {
         if !wanted.rootfs.is_empty() {
             log::warn!(sandbox = id; "rootfs has no effect: the pod has no container of its own");
         }
-        self.sandbox.create_pod(PodCreate {
+        let create = PodCreate {
             id,
             bundle,
             config,
             netns,
             annotations: wanted.annotations,
             deadline: wanted.deadline,
-        })
+        };
+        self.sandbox.create_pod(create).await
     }
 
     /// Calls that need no pod, only the right shim.

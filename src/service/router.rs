@@ -3,6 +3,7 @@
 //! Task v2 and v3 differ in their package's name alone, so both are one service here. What is not known
 //! answers Unimplemented: containerd's fall-back from v3 to v2 depends on that very code.
 
+use super::answer::Rest;
 use super::controller::{Controller, CONTROLLER};
 use super::pod::Pod;
 use super::reply::Reply;
@@ -33,9 +34,9 @@ pub struct Config {
 }
 
 pub struct Router {
-    task: Task,
-    sandbox: Sandbox,
-    controller: Controller,
+    task: Arc<Task>,
+    sandbox: Arc<Sandbox>,
+    controller: Arc<Controller>,
     store: Store,
 }
 
@@ -44,22 +45,26 @@ impl Router {
         let Config { sandbox, id, namespace, bundle, address, end } = config;
         let pod = Pod { sandbox, id, bundle, end };
         Router {
-            task: Task::new(pod.clone()),
-            sandbox: Sandbox { pod: pod.clone() },
-            controller: Controller { pod },
+            task: Arc::new(Task::new(pod.clone())),
+            sandbox: Arc::new(Sandbox { pod: pod.clone() }),
+            controller: Arc::new(Controller { pod }),
             store: Store::new(&address, namespace),
         }
     }
 
-    pub fn route(&self, request: Request, reply: Reply) {
+    pub fn route(&self, request: Request, reply: Reply) -> Option<Rest> {
         match request.service.as_str() {
             TASK_V2 | TASK_V3 => self.task.call(&request.method, &request.payload, reply),
             SANDBOX => self.sandbox.call(&request.method, &request.payload, reply),
             CONTROLLER => self.controller.call(&request.method, &request.payload, reply),
-            STORE => self.store.call(&request, reply),
+            STORE => {
+                self.store.call(&request, reply);
+                None
+            }
             service => {
                 let text = format!("service {service} is not implemented");
                 reply.refuse(Code::UNIMPLEMENTED, text);
+                None
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `containerd.runtime.sandbox.v1.Sandbox`, the service that containerd calls: decode, call the domain, encode.
 
-use super::answer::{answer, answered, decode, encode};
+use super::answer::{answer, answer_later, decode, encode, Rest};
 use super::convert;
 use super::pod::{limit, status, Pod, Wanted};
 use super::reply::Reply;
@@ -8,6 +8,7 @@ use crate::error::Result;
 use containerd_shim_protos::sandbox_api::*;
 use containerd_shim_protos::types::platform;
 use protobuf::MessageField;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use ttrpc::proto::Code;
 
@@ -20,52 +21,60 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    pub(super) fn call(&self, method: &str, payload: &[u8], reply: Reply) {
-        let by = reply.deadline();
+    pub(super) fn call(self: &Arc<Self>, method: &str, payload: &[u8], reply: Reply) -> Option<Rest> {
+        let (this, by) = (self, reply.deadline());
         match method {
-            "CreateSandbox" => {
-                answer!(reply, payload, CreateSandboxRequest, |r| (&r.sandbox_id, ""), self.create(r, by))
-            }
+            "CreateSandbox" => answer_later!(
+                this,
+                reply,
+                payload,
+                CreateSandboxRequest,
+                |r| (&r.sandbox_id, ""),
+                this.create(r, by)
+            ),
             "StartSandbox" => {
                 answer!(reply, payload, StartSandboxRequest, |r| (&r.sandbox_id, ""), self.start(r))
             }
             "Platform" => answer!(reply, payload, PlatformRequest, |r| (&r.sandbox_id, ""), self.platform(r)),
             "StopSandbox" => {
-                answer!(reply, payload, StopSandboxRequest, |r| (&r.sandbox_id, ""), self.stop(r))
+                answer_later!(this, reply, payload, StopSandboxRequest, |r| (&r.sandbox_id, ""), this.stop(r))
             }
             "WaitSandbox" => self.wait(payload, reply),
             "SandboxStatus" => {
                 answer!(reply, payload, SandboxStatusRequest, |r| (&r.sandbox_id, ""), self.status(r))
             }
             "PingSandbox" => answer!(reply, payload, PingRequest, |r| (&r.sandbox_id, ""), self.ping(r)),
-            "ShutdownSandbox" => {
-                if answered!(
-                    reply,
-                    payload,
-                    ShutdownSandboxRequest,
-                    |r| (&r.sandbox_id, ""),
-                    self.shutdown(r)
-                ) {
-                    (self.pod.end)();
-                }
-            }
+            "ShutdownSandbox" => answer_later!(
+                this,
+                reply,
+                payload,
+                ShutdownSandboxRequest,
+                |r| (&r.sandbox_id, ""),
+                this.shutdown(r),
+                (this.pod.end)()
+            ),
             "SandboxMetrics" => {
                 answer!(reply, payload, SandboxMetricsRequest, |r| (&r.sandbox_id, ""), self.metrics(r))
             }
-            _ => reply.refuse(Code::UNIMPLEMENTED, format!("method {method} of Sandbox is not implemented")),
+            _ => {
+                reply.refuse(Code::UNIMPLEMENTED, format!("method {method} of Sandbox is not implemented"));
+                None
+            }
         }
     }
 
-    fn create(&self, r: CreateSandboxRequest, by: Option<Instant>) -> Result<CreateSandboxResponse> {
-        self.pod.create(Wanted {
-            id: r.sandbox_id,
-            rootfs: r.rootfs,
-            options: r.options.into_option(),
-            bundle: r.bundle_path,
-            netns: r.netns_path,
-            annotations: r.annotations.into_iter().collect(),
-            deadline: by,
-        })?;
+    async fn create(&self, r: CreateSandboxRequest, by: Option<Instant>) -> Result<CreateSandboxResponse> {
+        self.pod
+            .create(Wanted {
+                id: r.sandbox_id,
+                rootfs: r.rootfs,
+                options: r.options.into_option(),
+                bundle: r.bundle_path,
+                netns: r.netns_path,
+                annotations: r.annotations.into_iter().collect(),
+                deadline: by,
+            })
+            .await?;
         Ok(CreateSandboxResponse::new())
     }
 
@@ -89,13 +98,13 @@ impl Sandbox {
         Ok(PlatformResponse { platform: MessageField::some(platform), ..Default::default() })
     }
 
-    fn stop(&self, r: StopSandboxRequest) -> Result<StopSandboxResponse> {
-        self.pod.sandbox.stop_pod(&r.sandbox_id, limit(r.timeout_secs))?;
+    async fn stop(&self, r: StopSandboxRequest) -> Result<StopSandboxResponse> {
+        self.pod.sandbox.stop_pod(&r.sandbox_id, limit(r.timeout_secs)).await?;
         Ok(StopSandboxResponse::new())
     }
 
-    fn wait(&self, payload: &[u8], reply: Reply) {
-        let Some((request, mut reply)) = decode::<WaitSandboxRequest>(payload, reply) else { return };
+    fn wait(&self, payload: &[u8], reply: Reply) -> Option<Rest> {
+        let (request, mut reply) = decode::<WaitSandboxRequest>(payload, reply)?;
         reply.about(&request.sandbox_id, "");
         self.pod.wait(&request.sandbox_id, reply, |exit| {
             encode(WaitSandboxResponse {
@@ -104,6 +113,7 @@ impl Sandbox {
                 ..Default::default()
             })
         });
+        None
     }
 
     fn status(&self, r: SandboxStatusRequest) -> Result<SandboxStatusResponse> {
@@ -128,9 +138,9 @@ impl Sandbox {
         Ok(PingResponse::new())
     }
 
-    fn shutdown(&self, r: ShutdownSandboxRequest) -> Result<ShutdownSandboxResponse> {
+    async fn shutdown(&self, r: ShutdownSandboxRequest) -> Result<ShutdownSandboxResponse> {
         self.pod.known(&r.sandbox_id)?;
-        self.pod.sandbox.shutdown_pod(&r.sandbox_id, limit(0))?;
+        self.pod.sandbox.shutdown_pod(&r.sandbox_id, limit(0)).await?;
         Ok(ShutdownSandboxResponse::new())
     }
 

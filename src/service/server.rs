@@ -3,16 +3,17 @@
 //! ttrpc's own server has at least six threads per connection, and containerd makes one connection per
 //! container. Here the thread that serves waits on one epoll set, reads whole requests without blocking and gives
 //! them to a worker; it runs no handler, so its stack stays small. Responses are written without blocking too,
-//! from any thread. A call that waits for an exit holds no thread at all (see `reply`).
+//! from any thread. A call that waits for a process holds no thread at all (see `tasks` and `reply`).
 
+use super::answer::Rest;
 use super::connection::{lock, Common, Connection, Received};
 use super::frame::Header;
 use super::reply::{Call, Reply};
-use super::workers::Workers;
 use crate::error::{Context, Result};
 use crate::sys::epoll::{Epoll, Interest, Ready};
 use crate::sys::event::Event;
 use crate::sys::peer;
+use crate::tasks::{self, Workers};
 use protobuf::Message;
 use std::collections::HashMap;
 use std::io;
@@ -31,8 +32,7 @@ const SIGNAL: u64 = 2;
 const CLOCK: u64 = 3;
 const FIRST_CONNECTION: u64 = 16;
 
-/// What waits for nothing that a container, a hook, systemd or containerd decides: these are answered whatever the
-/// others wait for.
+/// What takes no time in the kernel, with systemd or containerd: these are answered whatever the others are at.
 const QUICK: [&str; 14] = [
     "Task.State",
     "Task.Pids",
@@ -55,8 +55,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long peers may take to hang up once they were told that the shim ends.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Answers a request, or keeps the reply for later.
-pub type Handler = Box<dyn Fn(Request, Reply) + Send + Sync>;
+/// Answers a request, keeps the reply for later, or says what is left to do, which waits.
+pub type Handler = Box<dyn Fn(Request, Reply) -> Option<Rest> + Send + Sync>;
 
 /// What a caught signal does.
 type OnSignal = Box<dyn Fn() + Send + Sync>;
@@ -354,7 +354,10 @@ impl Server {
 
     fn handle(&self, request: Request, reply: Reply) {
         // The reply answers when it is dropped by the unwinding; the panic hook has logged where it was.
-        let _ = catch_unwind(AssertUnwindSafe(|| (self.handler)(request, reply)));
+        let rest = catch_unwind(AssertUnwindSafe(|| (self.handler)(request, reply)));
+        if let Ok(Some(rest)) = rest {
+            tasks::run(&self.workers, rest);
+        }
     }
 
     /// Answers the calls that are past their time; says when the next one is.

@@ -1,6 +1,6 @@
 //! The Task service: decode, call the sandbox, encode.
 
-use super::answer::{answer, decode, encode};
+use super::answer::{answer, answer_later, decode, encode, Rest};
 use super::convert;
 use super::options;
 use super::pod::{limit, Pod};
@@ -29,11 +29,15 @@ impl Task {
         Task { sandbox: pod.sandbox.clone(), pod, asked_to_end: AtomicBool::new(false) }
     }
 
-    pub(super) fn call(&self, method: &str, payload: &[u8], reply: Reply) {
-        let by = reply.deadline();
+    pub(super) fn call(self: &Arc<Self>, method: &str, payload: &[u8], reply: Reply) -> Option<Rest> {
+        let (task, by) = (self, reply.deadline());
         match method {
-            "Create" => answer!(reply, payload, CreateTaskRequest, |r| (&r.id, ""), self.create(r, by)),
-            "Start" => answer!(reply, payload, StartRequest, |r| (&r.id, &r.exec_id), self.start(r, by)),
+            "Create" => {
+                answer_later!(task, reply, payload, CreateTaskRequest, |r| (&r.id, ""), task.create(r, by))
+            }
+            "Start" => {
+                answer_later!(task, reply, payload, StartRequest, |r| (&r.id, &r.exec_id), task.start(r, by))
+            }
             "State" => answer!(reply, payload, StateRequest, |r| (&r.id, &r.exec_id), self.state(r)),
             "Pids" => answer!(reply, payload, PidsRequest, |r| (&r.id, ""), self.pids(r)),
             "Exec" => answer!(reply, payload, ExecProcessRequest, |r| (&r.id, &r.exec_id), self.exec(r)),
@@ -50,45 +54,56 @@ impl Task {
             }
             "Wait" => self.wait(payload, reply),
             "Delete" => {
-                answer!(reply, payload, DeleteRequest, |r| (&r.id, &r.exec_id), self.delete(r));
-                if self.asked_to_end.load(Ordering::SeqCst) {
-                    self.end_if_empty();
-                }
+                answer_later!(
+                    task,
+                    reply,
+                    payload,
+                    DeleteRequest,
+                    |r| (&r.id, &r.exec_id),
+                    task.delete(r),
+                    task.end_if_asked()
+                )
             }
             "Shutdown" => self.shutdown(payload, reply),
-            _ => reply.refuse(Code::UNIMPLEMENTED, format!("method {method} of Task is not implemented")),
+            _ => {
+                reply.refuse(Code::UNIMPLEMENTED, format!("method {method} of Task is not implemented"));
+                None
+            }
         }
     }
 
     /// A pod ends by its own services, with one exception: containerd that finds a shim whose pod it does not know
     /// ends it by the pod's id. containerd 2.4 also sends a Shutdown after each task of a pod, which means nothing.
-    fn shutdown(&self, payload: &[u8], reply: Reply) {
-        let Some((request, mut reply)) = decode::<ShutdownRequest>(payload, reply) else { return };
+    fn shutdown(self: &Arc<Self>, payload: &[u8], reply: Reply) -> Option<Rest> {
+        let (request, mut reply) = decode::<ShutdownRequest>(payload, reply)?;
         reply.about(&request.id, "");
         let pod = self.sandbox.pod_id();
         if pod.as_ref() == Some(&request.id) {
-            let down = self.sandbox.shutdown_pod(&request.id, limit(0));
-            let ends = down.is_ok();
-            reply.send(down.and_then(|()| encode(Empty::new())));
-            if ends {
-                (self.pod.end)();
-            }
-            return;
+            let task = Arc::clone(self);
+            return Some(Box::pin(async move {
+                let down = task.sandbox.shutdown_pod(&request.id, limit(0)).await;
+                let ends = down.is_ok();
+                reply.send(down.and_then(|()| encode(Empty::new())));
+                if ends {
+                    (task.pod.end)();
+                }
+            }));
         }
         reply.send(encode(Empty::new()));
         if pod.is_none() {
             self.asked_to_end.store(true, Ordering::SeqCst);
-            self.end_if_empty();
+            self.end_if_asked();
         }
+        None
     }
 
-    fn end_if_empty(&self) {
-        if self.sandbox.shutdown() {
+    fn end_if_asked(&self) {
+        if self.asked_to_end.load(Ordering::SeqCst) && self.sandbox.shutdown() {
             (self.pod.end)();
         }
     }
 
-    fn create(&self, r: CreateTaskRequest, by: Option<Instant>) -> Result<CreateTaskResponse> {
+    async fn create(&self, r: CreateTaskRequest, by: Option<Instant>) -> Result<CreateTaskResponse> {
         if !r.checkpoint.is_empty() || !r.parent_checkpoint.is_empty() {
             return Err(checkpoint());
         }
@@ -97,12 +112,12 @@ impl Task {
             log::warn!(container = r.id; "{warning}");
         }
         let create = convert::create(r, options.container)?;
-        let pid = self.sandbox.create(Create { deadline: by, ..create })?;
+        let pid = self.sandbox.create(Create { deadline: by, ..create }).await?;
         Ok(CreateTaskResponse { pid, ..Default::default() })
     }
 
-    fn start(&self, r: StartRequest, by: Option<Instant>) -> Result<StartResponse> {
-        let pid = self.sandbox.start_by(&convert::key(r.id, r.exec_id)?, by)?;
+    async fn start(&self, r: StartRequest, by: Option<Instant>) -> Result<StartResponse> {
+        let pid = self.sandbox.start(&convert::key(r.id, r.exec_id)?, by).await?;
         Ok(StartResponse { pid, ..Default::default() })
     }
 
@@ -190,20 +205,23 @@ impl Task {
         })
     }
 
-    fn delete(&self, r: DeleteRequest) -> Result<DeleteResponse> {
-        let deleted = self.sandbox.delete(&convert::key(r.id, r.exec_id)?)?;
+    async fn delete(&self, r: DeleteRequest) -> Result<DeleteResponse> {
+        let deleted = self.sandbox.delete(&convert::key(r.id, r.exec_id)?).await?;
         Ok(convert::deleted(deleted.pid, deleted.exit))
     }
 
     /// Holds no thread: the thread that publishes the exit answers.
-    fn wait(&self, payload: &[u8], reply: Reply) {
-        let Some((request, mut reply)) = decode::<WaitRequest>(payload, reply) else { return };
+    fn wait(&self, payload: &[u8], reply: Reply) -> Option<Rest> {
+        let (request, mut reply) = decode::<WaitRequest>(payload, reply)?;
         reply.about(&request.id, &request.exec_id);
         let key = match convert::key(request.id, request.exec_id) {
             Ok(key) => key,
-            Err(e) => return reply.send(Err(e)),
+            Err(e) => {
+                reply.send(Err(e));
+                return None;
+            }
         };
-        let Some(later) = reply.later().map(Arc::new) else { return };
+        let later = reply.later().map(Arc::new)?;
         let waiter = later.clone();
         let known = self.sandbox.on_exit(
             &key,
@@ -219,6 +237,7 @@ impl Task {
         if let Err(e) = known {
             later.send(Err(e));
         }
+        None
     }
 }
 

@@ -129,7 +129,7 @@ impl<'a> Desk<'a> {
                     for copy in [line.output.take(), line.input.take()].into_iter().flatten() {
                         forget(&self.exchange.edges, &copy);
                     }
-                    line.progress.finish();
+                    line.progress.set(());
                 }
                 self.lingering.retain(|lingering| lingering.number != number);
             }
@@ -207,7 +207,7 @@ impl<'a> Desk<'a> {
             Some(Outcome::Waits) | None => {}
         }
         if line.output.is_none() && line.input.is_none() {
-            line.progress.finish();
+            line.progress.set(());
             self.lines.remove(&number);
         } else if hot {
             self.hot.insert(number);

@@ -1,11 +1,12 @@
 //! What reaches the thread that copies (`desk`), and how: as [`Command`]s, so that no request waits for it but
-//! [`Progress::wait`], which has a time limit. The thread starts with the first thing it is needed for.
+//! for [`Progress`], with a time limit. The thread starts with the first thing it is needed for.
 
 use super::copy::Copy;
 use super::desk::Desk;
 use super::fifo::Output;
 use crate::error::{Context, Result};
 use crate::sys::edge::Edges;
+use crate::tasks::News;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,29 +48,11 @@ pub enum Command {
 pub struct Line {
     pub output: Option<Copy>,
     pub input: Option<Copy>,
-    pub progress: Arc<Progress>,
+    pub progress: Progress,
 }
 
-/// Whether all output has been copied.
-#[derive(Debug, Default)]
-pub struct Progress {
-    done: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Progress {
-    /// True when all is copied, false when `limit` has passed.
-    pub fn wait(&self, limit: Duration) -> bool {
-        let done = lock(&self.done);
-        let waited = self.changed.wait_timeout_while(done, limit, |done| !*done);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    pub fn finish(&self) {
-        *lock(&self.done) = true;
-        self.changed.notify_all();
-    }
-}
+/// All output has been copied.
+pub type Progress = News<()>;
 
 /// The exchange: shared by the thread and all that send to it.
 pub struct Exchange {

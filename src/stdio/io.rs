@@ -34,7 +34,7 @@ pub(super) struct State {
     pub console: Option<Weak<OwnedFd>>,
     /// Numbers at the exchange: copies, and outputs that wait for a reader.
     pub numbers: Vec<u64>,
-    pub copies: Vec<Arc<Progress>>,
+    pub copies: Vec<Progress>,
     pub logger: Option<Logger>,
 }
 
@@ -55,8 +55,8 @@ impl Io {
         input: Option<super::copy::Copy>,
     ) -> Result<()> {
         let number = self.exchange.number();
-        let progress = Arc::new(Progress::default());
-        let line = Line { output, input, progress: Arc::clone(&progress) };
+        let progress = Progress::default();
+        let line = Line { output, input, progress: progress.clone() };
         self.exchange.send(Command::Add(number, line))?;
         let mut state = self.state();
         state.numbers.push(number);
@@ -129,14 +129,17 @@ impl Io {
 
     /// For Delete: waits until everything the process wrote is with its reader, the log file or the logging
     /// program. False where that took longer than `limit`. Fifos without a terminal need no waiting.
-    pub fn drain(&self, limit: Duration) -> bool {
+    pub async fn drain(&self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         let copies = std::mem::take(&mut self.state().copies);
         let left = || until.saturating_duration_since(Instant::now());
-        let copied = copies.iter().all(|progress| progress.wait(left()));
+        let mut copied = true;
+        for progress in &copies {
+            copied = copied && progress.within(left()).await.is_some();
+        }
         let logger = self.state().logger.take();
         if let Some(logger) = logger {
-            logger.ended_within(left().min(LOGGER_GRACE));
+            logger.ended_within(left().min(LOGGER_GRACE)).await;
             self.state().logger = Some(logger);
         }
         copied

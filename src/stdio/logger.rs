@@ -8,10 +8,12 @@
 use super::uri::Program;
 use super::Labels;
 use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::sys::epoll::Interest;
 use crate::sys::{pipe, spawn};
+use crate::tasks;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long Create waits for a program to say that it is ready.
 const READY_LIMIT: Duration = Duration::from_secs(10);
@@ -27,11 +29,12 @@ pub struct Started {
 #[derive(Debug)]
 pub struct Logger(Option<OwnedFd>);
 
-pub fn start(program: &Program, labels: &Labels<'_>) -> Result<Started> {
-    start_within(program, labels, READY_LIMIT)
+pub async fn start(program: &Program, labels: &Labels<'_>, deadline: Instant) -> Result<Started> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    start_within(program, labels, READY_LIMIT.min(left)).await
 }
 
-pub(super) fn start_within(program: &Program, labels: &Labels<'_>, limit: Duration) -> Result<Started> {
+pub(super) async fn start_within(program: &Program, labels: &Labels<'_>, limit: Duration) -> Result<Started> {
     let c_string = |text: String| {
         CString::new(text).map_err(|e| invalid(format!("stdout: logging program {:?}: {e}", program.path)))
     };
@@ -53,7 +56,7 @@ pub(super) fn start_within(program: &Program, labels: &Labels<'_>, limit: Durati
     let logger = Logger(Some(spawned.pidfd));
     drop(ready_writer);
 
-    if !pipe::wait_readable(&ready, limit).context(|| "poll()")? {
+    if !tasks::ready(ready.as_fd(), Interest::READ, Instant::now() + limit).await? {
         let what = format!("logging program {:?} was not ready within {limit:?}", program.path);
         return Err(Error::new(Kind::Deadline, what));
     }
@@ -70,8 +73,14 @@ pub(super) fn start_within(program: &Program, labels: &Labels<'_>, limit: Durati
 
 impl Logger {
     /// Waits for the program to end by itself.
-    pub fn ended_within(&self, limit: Duration) -> bool {
-        self.0.as_ref().is_none_or(|pidfd| pipe::wait_readable(pidfd, limit).unwrap_or(true))
+    pub async fn ended_within(&self, limit: Duration) -> bool {
+        match &self.0 {
+            None => true,
+            Some(pidfd) => {
+                let deadline = Instant::now() + limit;
+                tasks::ready(pidfd.as_fd(), Interest::READ, deadline).await.unwrap_or(true)
+            }
+        }
     }
 
     /// Asks the program to end; whoever takes the pidfd sees to it that it does.

@@ -26,7 +26,7 @@ use crate::error::Result;
 use exchange::{Command, Exchange, Limits};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the request says: paths of fifos or files, or URIs; all empty is /dev/null.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,14 +69,15 @@ impl Switchboard {
 
     /// Opens what `request` names. The ends are for the child, and absent with a terminal: the child makes it, and
     /// its master comes through [`Io::attach_console`]. Fifos and pipes are given to `owner` (uid, gid), where that
-    /// is not root.
-    pub fn open(
+    /// is not root. By `deadline` a logging program is ready.
+    pub async fn open(
         &self,
         request: &Stdio,
         labels: &Labels<'_>,
         owner: (u32, u32),
+        deadline: Instant,
     ) -> Result<(Option<Ends>, Io)> {
-        open::open(&self.exchange, request, labels, owner)
+        open::open(&self.exchange, request, labels, owner, deadline).await
     }
 
     /// Before the shim ends: waits for logging programs that were told to end, and kills what is left after `limit`.

@@ -12,20 +12,22 @@ use crate::sys::pipe::{self, Access, Kind};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Opens what `request` names; see [`super::Switchboard::open`].
-pub fn open(
+pub async fn open(
     exchange: &Arc<Exchange>,
     request: &Stdio,
     labels: &Labels<'_>,
     owner: (u32, u32),
+    deadline: Instant,
 ) -> Result<(Option<Ends>, Io)> {
     let target = Target::parse(&request.stdout)?;
     let io = Io::new(exchange);
     if request.terminal {
         let output = match &target {
             Target::Paths => terminal_output(&request.stdout)?,
-            Target::Binary(program) => binary_for_terminal(&io, program, labels)?,
+            Target::Binary(program) => binary_for_terminal(&io, program, labels, deadline).await?,
             Target::File(_) => {
                 return Err(invalid(format!(
                     "stdout: {:?}: file:// does not work with a terminal, a path or binary:// does",
@@ -42,7 +44,7 @@ pub fn open(
         Target::Paths => paths(&io, request)?,
         Target::File(path) => both_to(&io, log_file(Path::new(path))?)?,
         Target::Binary(program) => {
-            let started = logger::start(program, labels)?;
+            let started = logger::start(program, labels, deadline).await?;
             io.state().logger = Some(started.logger);
             (started.stdout, started.stderr)
         }
@@ -188,8 +190,13 @@ fn terminal_output(path: &str) -> Result<Sink> {
     }
 }
 
-fn binary_for_terminal(io: &Io, program: &Program, labels: &Labels<'_>) -> Result<Sink> {
-    let started = logger::start(program, labels)?;
+async fn binary_for_terminal(
+    io: &Io,
+    program: &Program,
+    labels: &Labels<'_>,
+    deadline: Instant,
+) -> Result<Sink> {
+    let started = logger::start(program, labels, deadline).await?;
     io.state().logger = Some(started.logger);
     // A terminal has one output; the program sees the end of its second stream now.
     drop(started.stderr);

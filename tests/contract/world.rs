@@ -16,6 +16,7 @@ use shoal::service::server::{Admission, Server, Stopper};
 use shoal::spec::resources::Resources;
 use shoal::sys::board::Board;
 use shoal::sys::{socket, wait};
+use shoal::tasks::Answer;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
@@ -68,7 +69,13 @@ impl Stage {
 struct FakeLauncher(Arc<Stage>);
 
 impl Launcher for FakeLauncher {
-    fn launch(&self, order: Order<'_>) -> Result<Waiting> {
+    fn launch<'a>(&'a self, order: Order<'a>) -> Answer<'a, Result<Waiting>> {
+        Box::pin(async { self.make(order) })
+    }
+}
+
+impl FakeLauncher {
+    fn make(&self, order: Order<'_>) -> Result<Waiting> {
         assert!(!self.0.panic.swap(false, Ordering::SeqCst), "a panic on purpose");
         while self.0.hold.load(Ordering::SeqCst) {
             self.0.held.store(true, Ordering::SeqCst);

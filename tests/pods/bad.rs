@@ -4,6 +4,7 @@ use crate::world::{config, World};
 use shoal::error::Kind;
 use shoal::sandbox::{PodConfig, PodPid, ProcessKey};
 use shoal::spec::Ns;
+use shoal::tasks::block_on;
 use std::path::Path;
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ fn every_call_in_the_wrong_state() {
     let kind = |result: shoal::error::Result<()>| result.unwrap_err().kind();
     // None.
     assert_eq!(kind(pods.start_pod("p1").map(drop)), Kind::NotFound);
-    assert_eq!(kind(pods.stop_pod("p1", second)), Kind::NotFound);
+    assert_eq!(kind(block_on(pods.stop_pod("p1", second))), Kind::NotFound);
     assert_eq!(kind(pods.pod_status("p1").map(drop)), Kind::NotFound);
     assert_eq!(kind(pods.pause_pod("p1")), Kind::NotFound);
     assert_eq!(kind(pods.ping_pod("p1")), Kind::NotFound);
@@ -120,14 +121,14 @@ fn every_call_in_the_wrong_state() {
     assert_eq!(kind(pods.resume_pod("p1")), Kind::State);
     let sandbox = std::sync::Arc::clone(pods);
     world.shut_down();
-    assert_eq!(kind(sandbox.stop_pod("p1", second)), Kind::NotFound);
+    assert_eq!(kind(block_on(sandbox.stop_pod("p1", second))), Kind::NotFound);
 }
 
 #[test]
 fn a_shim_whose_pod_was_never_made_ends_when_it_is_asked() {
     let world = World::new();
     assert!(world.create_in(Path::new("/run/netns/no-such"), config()).is_err());
-    world.sandbox.shutdown_pod("p1", Duration::from_secs(1)).unwrap();
+    block_on(world.sandbox.shutdown_pod("p1", Duration::from_secs(1))).unwrap();
     assert_eq!(world.create(config()).unwrap_err().kind(), Kind::Unavailable);
     world.nothing_is_left();
 }
@@ -170,9 +171,9 @@ fn a_shutdown_waits_for_a_delete_that_is_at_work() {
     world.run("c1");
     assert_eq!(world.wait("c1").code, 0);
     let sandbox = std::sync::Arc::clone(&world.sandbox);
-    let delete = std::thread::spawn(move || sandbox.delete(&ProcessKey::init("c1")).map(drop));
+    let delete = std::thread::spawn(move || block_on(sandbox.delete(&ProcessKey::init("c1"))).map(drop));
     std::thread::sleep(Duration::from_millis(150));
-    world.sandbox.shutdown_pod("p1", Duration::from_secs(10)).unwrap();
+    block_on(world.sandbox.shutdown_pod("p1", Duration::from_secs(10))).unwrap();
     assert!(done.exists(), "the hook was cut short");
     delete.join().unwrap().unwrap();
     world.nothing_is_left();

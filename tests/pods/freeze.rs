@@ -5,6 +5,7 @@ use serde_json::Value;
 use shoal::error::Kind;
 use shoal::sandbox::{Event, PodState, ProcessKey, Status};
 use shoal::stdio::Stdio;
+use shoal::tasks::block_on;
 use std::time::Duration;
 
 const MEMBERS: [&str; 3] = ["c1", "c2", "c3"];
@@ -92,8 +93,8 @@ fn what_is_asked_of_a_paused_pod_is_refused_with_a_sentence() {
     world.member("c5", &["/probe", "sleep"], &["net"]);
     for (what, error) in [
         ("exec", world.sandbox.exec(&other, PROCESS, Stdio::default()).unwrap_err()),
-        ("start of an exec", world.sandbox.start(&exec).unwrap_err()),
-        ("start", world.sandbox.start(&ProcessKey::init("c4")).unwrap_err()),
+        ("start of an exec", block_on(world.sandbox.start(&exec, None)).unwrap_err()),
+        ("start", block_on(world.sandbox.start(&ProcessKey::init("c4"), None)).unwrap_err()),
         ("create", world.create_member("c5").unwrap_err()),
         ("pause", world.sandbox.pause("c1").unwrap_err()),
         ("resume", world.sandbox.resume("c1").unwrap_err()),
@@ -102,8 +103,8 @@ fn what_is_asked_of_a_paused_pod_is_refused_with_a_sentence() {
         assert!(error.to_string().contains("paused"), "{what}: {error}");
     }
     world.sandbox.resume_pod("p1").unwrap();
-    world.sandbox.start(&exec).unwrap();
-    world.sandbox.start(&ProcessKey::init("c4")).unwrap();
+    block_on(world.sandbox.start(&exec, None)).unwrap();
+    block_on(world.sandbox.start(&ProcessKey::init("c4"), None)).unwrap();
     world.shut_down();
 }
 
@@ -128,7 +129,7 @@ fn a_container_of_a_paused_pod_can_be_killed_and_the_others_stay_frozen() {
     let last = ticks(&world);
     world.sandbox.kill(&ProcessKey::init("c2"), libc::SIGKILL as u32, false).unwrap();
     assert_eq!(world.wait("c2").code, 137);
-    world.sandbox.delete(&ProcessKey::init("c2")).unwrap();
+    block_on(world.sandbox.delete(&ProcessKey::init("c2"))).unwrap();
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(ticks(&world), last, "the others did not run, not for a moment");
     world.sandbox.resume_pod("p1").unwrap();
@@ -142,7 +143,7 @@ fn a_container_at_its_gate_can_be_deleted_from_a_paused_pod() {
     world.member("c4", &["/probe", "sleep"], &["net"]);
     world.create_member("c4").unwrap();
     world.sandbox.pause_pod("p1").unwrap();
-    assert_eq!(world.sandbox.delete(&ProcessKey::init("c4")).unwrap().exit.code, 137);
+    assert_eq!(block_on(world.sandbox.delete(&ProcessKey::init("c4"))).unwrap().exit.code, 137);
     let last = ticks(&world);
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(ticks(&world), last, "the others are frozen");
@@ -190,7 +191,7 @@ fn where_others_are_in_the_pod_s_cgroup_they_are_left_alone() {
     assert_eq!(stranger.try_wait().unwrap(), None, "a stranger was killed");
     stranger.kill().unwrap();
     stranger.wait().unwrap();
-    world.sandbox.shutdown_pod("p1", crate::world::PATIENCE).unwrap();
+    block_on(world.sandbox.shutdown_pod("p1", crate::world::PATIENCE)).unwrap();
     assert!(other.exists(), "the client's cgroup is the client's to remove");
     // In each hierarchy that has it: a v2 host has one, at the root.
     let roots = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());

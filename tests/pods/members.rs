@@ -4,6 +4,7 @@ use crate::world::{config, host, namespace, World};
 use serde_json::json;
 use shoal::error::Kind;
 use shoal::sandbox::{Dns, PodConfig, PodCreate, PodPid, ProcessKey};
+use shoal::tasks::block_on;
 
 #[test]
 fn members_see_the_pod_s_files_and_share_memory() {
@@ -147,6 +148,6 @@ fn only_a_running_pod_takes_containers_and_only_its_own() {
     assert_eq!(world.create_member("c2").unwrap_err().kind(), Kind::State, "stopped");
     // Killed at its gate.
     assert_eq!(world.wait("c1").code, 137);
-    assert_eq!(world.sandbox.start(&ProcessKey::init("c1")).unwrap_err().kind(), Kind::State);
+    assert_eq!(block_on(world.sandbox.start(&ProcessKey::init("c1"), None)).unwrap_err().kind(), Kind::State);
     world.shut_down();
 }

@@ -9,6 +9,7 @@ use shoal::sandbox::{
     Config, Create, Event, PodConfig, PodCreate, PodPlace, PodSettings, ProcessKey, Sandbox,
 };
 use shoal::spec::Ns;
+use shoal::tasks::block_on;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -65,7 +66,7 @@ impl World {
     }
 
     pub fn create_with(&self, request: PodCreate) -> Result<()> {
-        self.sandbox.create_pod(request)
+        block_on(self.sandbox.create_pod(request))
     }
 
     /// For `p1`, from the bundle's config.json.
@@ -76,12 +77,12 @@ impl World {
     }
 
     pub fn stop(&self) {
-        self.sandbox.stop_pod("p1", PATIENCE).unwrap();
+        block_on(self.sandbox.stop_pod("p1", PATIENCE)).unwrap();
     }
 
     /// Also looks whether anything is left.
     pub fn shut_down(self) {
-        self.sandbox.shutdown_pod("p1", PATIENCE).unwrap();
+        block_on(self.sandbox.shutdown_pod("p1", PATIENCE)).unwrap();
         assert_eq!(self.sandbox.pod_id(), None);
         self.nothing_is_left();
     }
@@ -161,12 +162,17 @@ impl World {
             stdout: format!("file://{}", self.bundle(id).join("out").display()),
             ..Default::default()
         };
-        self.sandbox.create(Create { id: id.into(), bundle: self.bundle(id), stdio, ..Create::default() })
+        block_on(self.sandbox.create(Create {
+            id: id.into(),
+            bundle: self.bundle(id),
+            stdio,
+            ..Create::default()
+        }))
     }
 
     pub fn run(&self, id: &str) {
         self.create_member(id).unwrap();
-        self.sandbox.start(&ProcessKey::init(id)).unwrap();
+        block_on(self.sandbox.start(&ProcessKey::init(id), None)).unwrap();
     }
 
     pub fn wait(&self, id: &str) -> ExitStatus {
@@ -180,7 +186,7 @@ impl World {
     /// What the container's program has said, once it has ended.
     pub fn report(&self, id: &str) -> Value {
         assert_eq!(self.wait(id).code, 0);
-        self.sandbox.delete(&ProcessKey::init(id)).unwrap();
+        block_on(self.sandbox.delete(&ProcessKey::init(id))).unwrap();
         let text = std::fs::read_to_string(self.bundle(id).join("out")).unwrap();
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
     }
@@ -193,7 +199,7 @@ impl World {
 /// A test that has failed leaves no processes and mounts to the others.
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = self.sandbox.shutdown_pod("p1", Duration::from_secs(5));
+        let _ = block_on(self.sandbox.shutdown_pod("p1", Duration::from_secs(5)));
     }
 }
 

@@ -5,9 +5,10 @@ use shoal::error::Result;
 use shoal::launch::{ExitStatus, Launcher, Leash, Order, Real, Reaper, Strangers, Waiting};
 use shoal::plan::{Plan, Step};
 use shoal::stdio::Ends;
+use shoal::tasks::block_on;
 use std::ffi::CString;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::mpsc::{channel, Receiver};
 use std::sync::OnceLock;
@@ -95,7 +96,7 @@ pub fn launch(plan: &Plan) -> Result<Process> {
 pub fn launch_with(
     plan: &Plan,
     init: Option<std::os::fd::BorrowedFd<'_>>,
-    hooks: &mut dyn FnMut(u32, std::os::fd::BorrowedFd<'_>) -> Result<()>,
+    hooks: &mut (dyn FnMut(u32, std::os::fd::BorrowedFd<'_>) -> Result<()> + Send),
 ) -> Result<Process> {
     let (output, end) = std::io::pipe().unwrap();
     let (tell, exit) = channel();
@@ -105,13 +106,13 @@ pub fn launch_with(
         ends: Some(ends),
         entry: Entry::default(),
         init,
-        hooks,
+        hooks: Some(Box::new(move |pid, pidfd| Box::pin(async move { hooks(pid, pidfd.as_fd()) }))),
         leash: &leash(),
         on_exit: Box::new(move |status| {
             let _ = tell.send(status);
         }),
     };
-    let waiting = launcher().launch(order)?;
+    let waiting = block_on(launcher().launch(order))?;
     Ok(Process { waiting, output, exit })
 }
 

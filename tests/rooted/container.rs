@@ -10,6 +10,7 @@ use shoal::plan::{self, Host, Plan, RootfsMount};
 use shoal::spec::Spec;
 use shoal::stdio::Ends;
 use shoal::sys::seccomp::Filter;
+use shoal::tasks::block_on;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -226,17 +227,17 @@ pub fn launch_by(
     let (output, end) = std::io::pipe().unwrap();
     let (tell, exit) = channel();
     let ends = Ends { stdin: null(), stdout: end.try_clone().unwrap().into(), stderr: end.into() };
-    let waiting = launcher.launch(Order {
+    let waiting = block_on(launcher.launch(Order {
         plan,
         ends: (!terminal).then_some(ends),
         entry,
         init,
-        hooks: &mut |_, _| Ok(()),
+        hooks: None,
         leash: &leash(),
         on_exit: Box::new(move |status| {
             let _ = tell.send(status);
         }),
-    })?;
+    }))?;
     Ok(Running { waiting, output, exit })
 }
 

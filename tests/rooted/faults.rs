@@ -5,6 +5,7 @@ use crate::container::{launch_by, Bundle};
 use crate::users::bundle;
 use shoal::cgroup::Entry;
 use shoal::launch::{Launcher, Leash, Order, Real, Reaper, Strangers};
+use shoal::tasks::block_on;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -37,16 +38,16 @@ fn a_launch_whose_time_is_over_leaves_no_process() {
     for round in 0..400u64 {
         let leash = Leash::lasting(Duration::from_micros(round * 17 % 6000));
         let ends = shoal::stdio::Ends { stdin: null(), stdout: null(), stderr: null() };
-        let launched = launcher.launch(Order {
+        let launched = block_on(launcher.launch(Order {
             plan: &plan,
             ends: Some(ends),
             entry: Entry::default(),
             init: Some(std::os::fd::AsFd::as_fd(&pidfd)),
-            hooks: &mut |_, _| Ok(()),
+            hooks: None,
             leash: &leash,
             on_exit: Box::new(|_| {}),
-        });
-        match launched.and_then(|waiting| waiting.start_by(&leash)) {
+        }));
+        match launched.and_then(|waiting| block_on(waiting.start_by(&leash))) {
             Err(error) => {
                 assert_eq!(error.kind(), shoal::error::Kind::Deadline, "{error}");
                 late += 1;

@@ -7,6 +7,7 @@ use shoal::cgroup::Entry;
 use shoal::launch::hooks::{run, Place};
 use shoal::plan::{HookInput, Host, Step};
 use shoal::spec::{Hook, Spec};
+use shoal::tasks::block_on;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ fn shell(script: &str) -> Hook {
 }
 
 fn run_on_host(hook: &Hook, bundle: &Path) -> Result<(), String> {
-    run(launcher(), &leash(), hook, "hooks.poststop[0]", b"{\"id\":\"c1\"}", bundle, Place::Host)
+    block_on(run(launcher(), &leash(), hook, "hooks.poststop[0]", b"{\"id\":\"c1\"}", bundle, Place::Host))
         .map_err(|e| e.to_string())
 }
 
@@ -92,7 +93,7 @@ fn hooks_inside_are_in_the_containers_namespaces() {
     let process = launch_with(&plan, None, &mut |pid, pidfd| {
         let link = std::fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
         mount_namespace = link.to_str().unwrap().to_owned();
-        run(
+        block_on(run(
             launcher(),
             &leash(),
             &shell(&script),
@@ -100,7 +101,7 @@ fn hooks_inside_are_in_the_containers_namespaces() {
             b"{}",
             Path::new("/"),
             Place::Namespaces { init: pidfd, alone: true },
-        )
+        ))
     })
     .unwrap();
     assert_eq!(std::fs::read_to_string(&out).unwrap(), format!("inside\n{mount_namespace}\n"));
@@ -145,7 +146,8 @@ fn a_hook_of_the_container_has_no_more_rights_than_its_program() {
     };
     let init = bundle.create().unwrap();
     let place = Place::Container(init.waiting.pidfd.as_fd(), &compile);
-    run(launcher(), &leash(), &hook, "hooks.startContainer[0]", b"{}", bundle.dir.path(), place).unwrap();
+    block_on(run(launcher(), &leash(), &hook, "hooks.startContainer[0]", b"{}", bundle.dir.path(), place))
+        .unwrap();
     let ours: Value = serde_json::from_slice(&std::fs::read(saved).unwrap()).unwrap();
     assert_eq!(ours["environment"], json!(["ONLY=this"]));
     assert_eq!(ours["arguments"], json!(["name", "save", "/home/user/saved"]));

@@ -7,6 +7,7 @@ use serde_json::{json, Value};
 use shoal::launch::hooks::{run, Place};
 use shoal::plan::Open;
 use shoal::spec::Hook;
+use shoal::tasks::block_on;
 use std::os::unix::fs::{chown, MetadataExt};
 use std::path::Path;
 
@@ -268,7 +269,7 @@ fn a_hook_inside_is_root_of_the_user_namespace() {
             namespaces += &format!("{}\n", link.display());
         }
         let place = Place::Namespaces { init: pidfd, alone: true };
-        run(launcher(), &leash(), &hook, "hooks.createContainer[0]", b"{}", Path::new("/"), place)
+        block_on(run(launcher(), &leash(), &hook, "hooks.createContainer[0]", b"{}", Path::new("/"), place))
     });
     assert_eq!(process.unwrap().finish().1, 0);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("0\n0\n{namespaces}"));

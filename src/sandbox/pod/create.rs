@@ -8,16 +8,16 @@ use super::{path_of, Life, Phase, Pod};
 use crate::cgroup::{Cgroup, Entry};
 use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Leash, OnExit};
-use crate::sandbox::exit::Exit;
 use crate::sandbox::record::{self, Record};
+use crate::sandbox::Exit;
 use crate::sandbox::{Options, PodPlace, Sandbox};
 use crate::spec::{self, Namespaces, Ns};
 use crate::sys::namespace;
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -27,18 +27,18 @@ const HOSTNAME_MAX: usize = 64;
 impl Sandbox {
     /// Makes the pod: namespaces, files, sysctls. A second one, or one with an id that a container has, is `Exists`;
     /// what a failure half-made is gone.
-    pub fn create_pod(&self, request: PodCreate) -> Result<()> {
+    pub async fn create_pod(&self, request: PodCreate) -> Result<()> {
         let id = request.id.clone();
         let leash = self.leash(request.deadline);
         let taken = self.take_pod(&id, &leash)?;
-        let pod = create(self, request, &leash).context(|| format!("create sandbox {id}"))?;
+        let pod = create(self, request, &leash).await.context(|| format!("create sandbox {id}"))?;
         log::info!(sandbox = id.as_str(), pid = pod.pid(); "created a sandbox");
         taken.fill(pod);
         Ok(())
     }
 }
 
-fn create(sandbox: &Sandbox, request: PodCreate, leash: &Leash) -> Result<Arc<Pod>> {
+async fn create(sandbox: &Sandbox, request: PodCreate, leash: &Leash) -> Result<Arc<Pod>> {
     let (mut config, extra, settings) = match request.config {
         Some(config) => (config, Extra::default(), (sandbox.config.pod_settings)()?),
         None => {
@@ -65,19 +65,19 @@ fn create(sandbox: &Sandbox, request: PodCreate, leash: &Leash) -> Result<Arc<Po
         config: &config,
         sysctls: &sysctls,
         leash,
-        left: Cell::new(false),
+        left: AtomicBool::new(false),
     };
     let shm_size = extra.shm_size.unwrap_or(SHM_SIZE);
     let mappings = config.user.clone().unwrap_or_default();
     let wanted = Wanted { namespaces, mappings, hostname, sysctls: checked, root: None };
-    let pod = make.all(wanted, shm_size, cgroup, members_below);
+    let pod = make.all(wanted, shm_size, cgroup, members_below).await;
     if pod.is_err() {
         if let Err(e) = files::remove(&bundle) {
-            make.left.set(true);
+            make.left.store(true, Ordering::SeqCst);
             log::warn!(sandbox = request.id.as_str(); "a failed create left its files: {e}");
         }
         // What is left is for `delete`, which finds it by its record.
-        if !make.left.get() {
+        if !make.left.load(Ordering::SeqCst) {
             record::remove(&bundle);
         }
     }
@@ -93,11 +93,11 @@ struct Make<'a> {
     sysctls: &'a BTreeMap<String, String>,
     leash: &'a Leash,
     /// A create that failed could not remove all that it had made.
-    left: Cell<bool>,
+    left: AtomicBool,
 }
 
 impl Make<'_> {
-    fn all(
+    async fn all(
         &self,
         mut wanted: Wanted,
         shm_size: u64,
@@ -118,8 +118,9 @@ impl Make<'_> {
         let news = Arc::new(InitExit::default());
         // Before there is anything in it: a shim may be killed at any moment.
         record.cgroup = init_cgroup.as_ref().map(|cgroup| cgroup.record());
-        let made = record::write(self.bundle, &record).and_then(|()| {
-            let held = self.namespaces(&wanted, init_cgroup.as_deref(), &news)?;
+        let made = async {
+            record::write(self.bundle, &record)?;
+            let held = self.namespaces(&wanted, init_cgroup.as_deref(), &news).await?;
             if init_cgroup.is_some() {
                 record.pid = held.pid;
                 record.start_time = record::start_time(held.pid).unwrap_or(0);
@@ -127,11 +128,12 @@ impl Make<'_> {
                 record::write(self.bundle, &record)?;
             }
             Ok(held)
-        });
+        };
+        let made = made.await;
         let held = match (made, &init_cgroup) {
             (Err(error), Some(init_cgroup)) => {
                 if let Err(e) = init_cgroup.remove().and_then(|()| cgroup.remove()) {
-                    self.left.set(true);
+                    self.left.store(true, Ordering::SeqCst);
                     log::warn!(sandbox = self.id; "a failed create left its cgroup: {e}");
                 }
                 return Err(error);
@@ -151,7 +153,7 @@ impl Make<'_> {
             spec,
             exit: Exit::default(),
             init_exit: Exit::default(),
-            ending: Mutex::new(()),
+            ending: AtomicBool::new(false),
             life: Mutex::new(Life { phase: Phase::Created, held: Some(Arc::new(held)), frozen: None }),
         });
         // Else the process was one that made the namespaces and ended, at whatever moment the reaper tells of it.
@@ -161,12 +163,18 @@ impl Make<'_> {
         Ok(pod)
     }
 
-    fn namespaces(&self, wanted: &Wanted, own: Option<&dyn Cgroup>, news: &Arc<InitExit>) -> Result<Held> {
+    async fn namespaces(
+        &self,
+        wanted: &Wanted,
+        own: Option<&dyn Cgroup>,
+        news: &Arc<InitExit>,
+    ) -> Result<Held> {
         let told = Arc::clone(news);
         let on_exit: OnExit = Box::new(move |status| told.ended(status));
         let entry = own.map_or_else(|| Ok(Entry::default()), |own| own.entry(None))?;
         let config = &self.sandbox.config;
-        let held = namespaces::make(&*config.launcher, &config.host, wanted, entry, self.leash, on_exit)?;
+        let held =
+            namespaces::make(&*config.launcher, &config.host, wanted, entry, self.leash, on_exit).await?;
         if wanted.root.is_some() {
             protect(held.pid);
         }

@@ -5,15 +5,26 @@ use super::{files, Frozen, Phase, Pod};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sandbox::container::Container;
 use crate::sandbox::{record, Sandbox};
-use std::sync::{Arc, PoisonError};
+use crate::tasks;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(2);
 
+/// A shutdown at work.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Sandbox {
     /// Kills what runs and releases every namespace; fine where that is done. `Deadline` where a process is left
     /// after `limit`. The pod's record stays until `shutdown_pod`.
-    pub fn stop_pod(&self, id: &str, limit: Duration) -> Result<()> {
+    pub async fn stop_pod(&self, id: &str, limit: Duration) -> Result<()> {
         let pod = self.pod_of(id)?;
         let deadline = Instant::now() + limit;
         let before = {
@@ -28,10 +39,10 @@ impl Sandbox {
             }
         };
         let Some(before) = before else {
-            let ended = pod.exit.wait_for(limit);
+            let ended = pod.exit.within(limit).await;
             return ended.map(drop).ok_or_else(|| late(id, "another request to stop it is still at work"));
         };
-        match self.end_members(&pod, deadline).context(|| format!("stop sandbox {id}")) {
+        match self.end_members(&pod, deadline).await.context(|| format!("stop sandbox {id}")) {
             Ok(()) => {
                 pod.ended(ended_well());
                 log::info!(sandbox = id; "stopped a sandbox");
@@ -49,7 +60,7 @@ impl Sandbox {
     }
 
     /// Every process of the pod is gone afterwards.
-    fn end_members(&self, pod: &Pod, deadline: Instant) -> Result<()> {
+    async fn end_members(&self, pod: &Pod, deadline: Instant) -> Result<()> {
         let left = || deadline.saturating_duration_since(Instant::now());
         loop {
             // First this: what was being made is among the members then, or will be found the next time.
@@ -73,7 +84,8 @@ impl Sandbox {
             for member in &members {
                 member.dies_with_pod_frozen();
                 let exit = member.exit(None)?;
-                exit.wait_for(left())
+                exit.within(left())
+                    .await
                     .ok_or_else(|| late(&pod.id, &format!("container {} has not ended", member.id)))?;
             }
             if !creating {
@@ -82,14 +94,15 @@ impl Sandbox {
             if left().is_zero() {
                 return Err(late(&pod.id, "a container is still being created"));
             }
-            std::thread::sleep(POLL);
+            tasks::sleep(POLL).await?;
         }
         // The descriptors too: what is in the network namespace no longer keeps it.
         let held = pod.lock().held.take();
         drop(held);
         if let Some(cgroup) = &pod.init_cgroup {
             cgroup.kill()?;
-            pod.init_exit.wait_for(left()).ok_or_else(|| late(&pod.id, "its first process has not ended"))?;
+            let ended = pod.init_exit.within(left()).await;
+            ended.ok_or_else(|| late(&pod.id, "its first process has not ended"))?;
             // What is left has another chance in the shutdown, and then in `delete`.
             if let Err(e) = cgroup.remove() {
                 log::warn!(sandbox = pod.id.as_str(); "the cgroup of its first process is left: {e}");
@@ -101,25 +114,31 @@ impl Sandbox {
     /// Stops it, deletes its containers and files. Afterwards no create succeeds and the shim is to end: the caller
     /// ends it once the answer is out. A shim without pod and containers ends too: containerd asks for it after a
     /// create that has failed.
-    pub fn shutdown_pod(&self, id: &str, limit: Duration) -> Result<()> {
+    pub async fn shutdown_pod(&self, id: &str, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         // Its caller has given it up: what it makes would be nobody's.
         while self.pod_is_being_made() {
             if Instant::now() > deadline {
                 return Err(late(id, "it is still being created"));
             }
-            std::thread::sleep(POLL);
+            tasks::sleep(POLL).await?;
         }
         if self.shutdown() {
             return Ok(());
         }
         let pod = self.pod_of(id)?;
         // One after the other: the shim ends with the first one's answer.
-        let _alone = pod.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        while pod.ending.swap(true, Ordering::SeqCst) {
+            if Instant::now() > deadline {
+                return Err(late(id, "another request to shut it down is still at work"));
+            }
+            tasks::sleep(POLL).await?;
+        }
+        let _alone = Ending(&pod.ending);
         if self.shutdown() {
             return Ok(());
         }
-        self.stop_pod(id, deadline.saturating_duration_since(Instant::now()))?;
+        self.stop_pod(id, deadline.saturating_duration_since(Instant::now())).await?;
         let mut left = false;
         let mut failed = |what: &str, result: Result<()>| {
             if let Err(e) = result {
@@ -128,7 +147,7 @@ impl Sandbox {
             }
         };
         for member in self.all() {
-            failed("a container", self.delete_member(&member, deadline));
+            failed("a container", self.delete_member(&member, deadline).await);
         }
         failed("the cgroup of its first process", pod.init_cgroup.as_ref().map_or(Ok(()), |c| c.remove()));
         failed("files", files::remove(&pod.bundle));
@@ -142,18 +161,18 @@ impl Sandbox {
         Ok(())
     }
 
-    fn delete_member(&self, member: &Arc<Container>, deadline: Instant) -> Result<()> {
+    async fn delete_member(&self, member: &Arc<Container>, deadline: Instant) -> Result<()> {
         // By a Task.Delete, which may be running hooks that would not survive the shim.
         while member.is_being_deleted() && self.container(&member.id).is_ok() {
             if Instant::now() > deadline {
                 return Err(late(&member.id, "another request to delete it is still at work"));
             }
-            std::thread::sleep(POLL);
+            tasks::sleep(POLL).await?;
         }
         if self.container(&member.id).is_err() {
             return Ok(());
         }
-        member.delete(&*self.config.launcher, self.launch_limit())?;
+        member.delete(&*self.config.launcher, self.launch_limit()).await?;
         self.forget(&member.id);
         Ok(())
     }

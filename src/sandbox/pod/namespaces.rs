@@ -58,7 +58,7 @@ impl Drop for Held {
     }
 }
 
-pub(super) fn make(
+pub(super) async fn make(
     launcher: &dyn Launcher,
     host: &Host,
     wanted: &Wanted,
@@ -80,9 +80,8 @@ pub(super) fn make(
             host,
             root: wanted.root.as_deref(),
         })?;
-        let hooks = &mut |_, _: std::os::fd::BorrowedFd<'_>| Ok(());
-        let waiting =
-            launcher.launch(Order { plan: &plan, ends: None, entry, init: None, hooks, leash, on_exit })?;
+        let order = Order { plan: &plan, ends: None, entry, init: None, hooks: None, leash, on_exit };
+        let waiting = launcher.launch(order).await?;
         for ((name, _), ns) in KINDS.iter().zip(all) {
             if *ns != Ns::Host {
                 files.push((*name, open(waiting.pid, name)?));
@@ -90,7 +89,7 @@ pub(super) fn make(
         }
         pid = waiting.pid;
         if wanted.root.is_some() {
-            init = Some(waiting.start_by(leash)?);
+            init = Some(waiting.start_by(leash).await?);
         }
     }
     if init.is_some() {

@@ -85,7 +85,7 @@ fn twenty_megabytes_arrive_complete_and_in_order_at_a_slow_reader() {
     });
     within(Duration::from_secs(60), move || writer.join()).unwrap();
     io.ended();
-    assert!(io.drain(LONG));
+    assert!(block_on(io.drain(LONG)));
     assert_eq!(within(LONG, move || seen.join()).unwrap(), SIZE);
 }
 
@@ -121,7 +121,7 @@ fn the_last_output_is_read_when_the_process_has_ended() {
     let _child = container.try_clone().unwrap();
     container.write_all(b"the end").unwrap();
     io.ended();
-    assert!(io.drain(LONG));
+    assert!(block_on(io.drain(LONG)));
     assert_eq!(read_all(reader), "the end");
 }
 
@@ -149,7 +149,7 @@ fn without_a_reader_the_container_waits_and_delete_does_not() {
     let writer = std::thread::spawn(move || container.write(&vec![b'x'; 1_000_000]));
     std::thread::sleep(Duration::from_millis(100));
     assert!(!writer.is_finished());
-    assert!(!io.drain(Duration::from_millis(20)));
+    assert!(!block_on(io.drain(Duration::from_millis(20))));
     drop(io);
     // The master is closed: the write ends short or with EIO.
     let _ = within(LONG, move || writer.join()).unwrap();
@@ -181,7 +181,7 @@ fn the_size_is_set_and_after_the_end_ignored() {
     io.resize(101, 37).unwrap();
     assert_eq!(crate::sys::tty::size(&container).unwrap(), (101, 37));
     io.ended();
-    assert!(io.drain(LONG));
+    assert!(block_on(io.drain(LONG)));
     drop(container);
     io.resize(1, 1).unwrap();
     let (_, io) = bench.open(&Stdio::default()).unwrap();
@@ -195,7 +195,7 @@ fn a_terminal_without_streams_still_runs() {
     let mut container = attach(&io);
     within(LONG, move || container.write_all(&vec![b'x'; 1_000_000])).unwrap();
     io.ended();
-    assert!(io.drain(LONG));
+    assert!(block_on(io.drain(LONG)));
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn nothing_asked_is_the_null_device() {
         assert_eq!(pipe::kind(end).unwrap(), pipe::Kind::Null);
     }
     io.ended();
-    assert!(io.drain(Duration::ZERO));
+    assert!(block_on(io.drain(Duration::ZERO)));
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_reader_that_never_comes_holds_nobody_up() {
     File::from(ends.stdout).write_all(b"nobody reads this").unwrap();
     drop(ends.stderr);
     io.ended();
-    assert!(io.drain(LONG));
+    assert!(block_on(io.drain(LONG)));
     drop(io);
     assert!(started.elapsed() < Duration::from_secs(2));
 }
@@ -170,12 +170,12 @@ fn the_input_stays_open_until_it_is_closed() {
 fn a_fifo_is_given_to_the_owner_that_was_asked_for() {
     if !nix::unistd::geteuid().is_root() {
         // chown(2) to others is root's; the null case is covered by every other test here.
-        assert!(Bench::new().board.open(&Stdio::default(), &LABELS, (1234, 5678)).is_ok());
+        assert!(block_on(Bench::new().board.open(&Stdio::default(), &LABELS, (1234, 5678), soon())).is_ok());
         return;
     }
     let bench = Bench::new();
     let request = Stdio { stdin: bench.fifo("in"), ..outputs(&bench) };
-    let opened = bench.board.open(&request, &LABELS, (1234, 5678)).unwrap();
+    let opened = block_on(bench.board.open(&request, &LABELS, (1234, 5678), soon())).unwrap();
     for name in ["in", "out", "err"] {
         let meta = std::fs::metadata(bench.path(name)).unwrap();
         assert_eq!((meta.uid(), meta.gid()), (1234, 5678), "{name}");

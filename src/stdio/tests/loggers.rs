@@ -43,7 +43,7 @@ fn a_program_gets_both_streams_and_two_words_about_the_container() {
     File::from(ends.stdout).write_all(b"to stdout").unwrap();
     File::from(ends.stderr).write_all(b"to stderr ").unwrap();
     io.ended();
-    assert!(io.drain(LONG));
+    assert!(block_on(io.drain(LONG)));
     let err = wait_for_file(Path::new(&err));
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "to stdout");
     // Nothing else of the shim's came along.
@@ -76,7 +76,8 @@ fn a_program_that_is_never_ready_is_killed_and_named() {
     let uri = shell("binary", &format!("echo $$ >{pid}; exec sleep 100"));
     let uri::Target::Binary(program) = uri::Target::parse(&uri).unwrap() else { unreachable!() };
     let started = Instant::now();
-    let error = logger::start_within(&program, &LABELS, Duration::from_millis(300)).map(drop).unwrap_err();
+    let error =
+        block_on(logger::start_within(&program, &LABELS, Duration::from_millis(300))).map(drop).unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(5));
     assert_eq!(error.kind(), crate::error::Kind::Deadline);
     assert!(error.to_string().contains("not ready"), "{error}");
@@ -148,7 +149,7 @@ fn a_terminal_may_be_logged_by_a_program() {
     let mut container = File::from(pty.slave);
     container.write_all(b"on screen").unwrap();
     io.ended();
-    assert!(io.drain(LONG));
+    assert!(block_on(io.drain(LONG)));
     drop(container);
     drop(io);
     assert_eq!(wait_for_file(Path::new(&log)), "on screen\n");

@@ -6,6 +6,7 @@ mod files;
 mod loggers;
 
 use super::*;
+use crate::tasks::block_on;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,6 +16,10 @@ use tempfile::TempDir;
 const LABELS: Labels<'static> = Labels { container: "c1", namespace: "tests" };
 /// Longer than anything here takes; an error where it passes.
 const LONG: Duration = Duration::from_secs(20);
+
+fn soon() -> Instant {
+    Instant::now() + LONG
+}
 
 /// A folder with fifos, as containerd makes them, and a switchboard.
 struct Bench {
@@ -45,7 +50,7 @@ impl Bench {
     }
 
     fn open(&self, request: &Stdio) -> Result<(Option<Ends>, Io)> {
-        self.board.open(request, &LABELS, (0, 0))
+        block_on(self.board.open(request, &LABELS, (0, 0), soon()))
     }
 
     fn open_ends(&self, request: &Stdio) -> (Ends, Io) {

@@ -3,7 +3,7 @@
 //! The worker that became idle last gets the next job, so that those that a busy moment needed once stay idle and
 //! end. Their stacks, of which a Create touches a hundred KiB and more, go with them.
 
-use super::connection::lock;
+use super::lock;
 use crate::sys::process;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 /// So many requests are at work at once that wait for nothing; the others wait in the queue.
 const WORKERS_MAX: usize = 64;
-/// So many more that may wait, each for as long as its time limit says: a Create on slow storage, a Delete that waits
-/// for output, an exec that a container has stopped. None of them has the place of one that does not wait.
+/// So many more that may take long in the kernel, with systemd or containerd: a Create on slow storage, a pause, a
+/// removal. None of them has the place of one that does not. (What waits for a process is parked, and has no worker.)
 const LONG_MAX: usize = 512;
 /// An idle worker ends after this. Within a container's start the requests are milliseconds apart, and to start
 /// a thread takes tens of microseconds.
@@ -21,10 +21,10 @@ const IDLE: Duration = Duration::from_millis(500);
 /// A Create with a default spec touches under 200 KiB in a debug build, and only touched pages count.
 const STACK: usize = 512 << 10;
 
-pub(super) type Job = Box<dyn FnOnce() + Send>;
+pub type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Clone, Default)]
-pub(super) struct Workers(Arc<Mutex<State>>);
+pub struct Workers(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -47,7 +47,7 @@ struct Seat {
 
 impl Workers {
     /// Never blocks. A job must not panic.
-    pub(super) fn give(&self, job: Job) {
+    pub fn give(&self, job: Job) {
         let mut state = lock(&self.0);
         if let Some(seat) = state.idle.pop() {
             *lock(&seat.job) = Some(job);
@@ -80,8 +80,14 @@ impl Workers {
         }
     }
 
+    /// Never blocks: the job may wait.
+    pub fn give_long(&self, job: Job) {
+        let workers = self.clone();
+        self.give(Box::new(move || workers.long(job)));
+    }
+
     /// By a worker, within its job: this part of it may wait. It is done now, or once another one is done.
-    pub(super) fn long(&self, job: Job) {
+    pub fn long(&self, job: Job) {
         let mut state = lock(&self.0);
         if state.long >= LONG_MAX {
             return state.long_queue.push_back(job);

@@ -1,0 +1,27 @@
+//! Requests that wait: as futures, so that none of them has a thread while it does.
+//!
+//! A future is polled by a worker. Where it waits (for a descriptor, for [`News`], for a time), it first does so on its
+//! worker for [`MOMENT`], since nearly all waits are over by then, and a switch to another thread would cost more. After
+//! that the worker goes, and the wait is parked: one thread, which is there only while something is, looks at all that
+//! is parked, and gives the future to a worker again. A future that is dropped waits no more.
+
+mod news;
+mod parking;
+mod task;
+mod workers;
+
+pub use news::News;
+pub use parking::{either, ready, sleep};
+pub use task::{block_on, run, Answer};
+pub use workers::Workers;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a wait has the thread of its worker: a child is at its gate within it, and a program runs.
+const MOMENT: Duration = Duration::from_millis(5);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What may panic runs after these locks; if something did all the same, the state is still whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,188 @@
+//! Something that comes to be known once, and that many may wait for.
+
+use super::parking::Alarm;
+use super::{lock, MOMENT};
+use std::future::poll_fn;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// Cheap to clone; all clones are the same news.
+pub struct News<T>(Arc<Shared<T>>);
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+struct State<T> {
+    known: Option<T>,
+    /// By a number, so that each has one place however often it is polled.
+    waiting: Vec<(u64, Waker)>,
+    last: u64,
+    then: Vec<Box<dyn FnOnce(T) + Send>>,
+}
+
+impl<T> Clone for News<T> {
+    fn clone(&self) -> Self {
+        News(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Default for News<T> {
+    fn default() -> Self {
+        let state = State { known: None, waiting: Vec::new(), last: 0, then: Vec::new() };
+        News(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
+    }
+}
+
+impl<T> std::fmt::Debug for News<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "News({})", lock(&self.0.state).known.is_some())
+    }
+}
+
+/// One that waits; dropped, it is forgotten.
+struct Waits<'a, T> {
+    shared: &'a Shared<T>,
+    number: Option<u64>,
+}
+
+impl<T> Drop for Waits<'_, T> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            lock(&self.shared.state).waiting.retain(|(other, _)| *other != number);
+        }
+    }
+}
+
+impl<T: Clone> News<T> {
+    /// The first call counts; it wakes all that wait.
+    pub fn set(&self, value: T) {
+        let (wakers, then) = {
+            let mut state = lock(&self.0.state);
+            if state.known.is_some() {
+                return;
+            }
+            state.known = Some(value.clone());
+            (std::mem::take(&mut state.waiting), std::mem::take(&mut state.then))
+        };
+        self.0.changed.notify_all();
+        for (_, waker) in wakers {
+            waker.wake();
+        }
+        for call in then {
+            call(value.clone());
+        }
+    }
+
+    /// None while it is still to come.
+    pub fn get(&self) -> Option<T> {
+        lock(&self.0.state).known.clone()
+    }
+
+    /// Whether both are the same news.
+    pub fn is(&self, other: &News<T>) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Calls `call` once it is known: at once, on this thread, if it is.
+    pub fn then(&self, call: Box<dyn FnOnce(T) + Send>) {
+        let mut state = lock(&self.0.state);
+        match state.known.clone() {
+            Some(value) => {
+                drop(state);
+                call(value);
+            }
+            None => state.then.push(call),
+        }
+    }
+
+    fn known(&self, limit: Duration) -> MutexGuard<'_, State<T>> {
+        let unknown = |state: &mut State<T>| state.known.is_none();
+        let waited = self.0.changed.wait_timeout_while(lock(&self.0.state), limit, unknown);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// As [`News::within`], by a thread that has nothing else to do.
+    pub fn wait(&self, limit: Duration) -> Option<T> {
+        self.known(limit).known.clone()
+    }
+
+    /// None when `limit` has passed first.
+    pub async fn within(&self, limit: Duration) -> Option<T> {
+        let begun = Instant::now();
+        let deadline = begun.checked_add(limit).unwrap_or(begun + Duration::from_secs(1 << 30));
+        let (mut waits, mut alarm) = (Waits { shared: &self.0, number: None }, Alarm::default());
+        poll_fn(|context| {
+            let mut state = match waits.number {
+                // At first a moment on this thread.
+                None => self.known(MOMENT.min(limit)),
+                Some(_) => lock(&self.0.state),
+            };
+            if state.known.is_some() || Instant::now() >= deadline {
+                return Poll::Ready(state.known.clone());
+            }
+            let number = match waits.number {
+                Some(number) => number,
+                None => {
+                    state.last += 1;
+                    state.last
+                }
+            };
+            waits.number = Some(number);
+            state.waiting.retain(|(other, _)| *other != number);
+            state.waiting.push((number, context.waker().clone()));
+            drop(state);
+            match alarm.set(deadline, context.waker()) {
+                Ok(()) => Poll::Pending,
+                // Without a thread for the time there is none to wait in.
+                Err(_) => Poll::Ready(self.get()),
+            }
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::block_on;
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn all_that_wait_get_the_first() {
+        let (news, sum) = (News::default(), Arc::new(AtomicU32::new(0)));
+        let threads: Vec<_> = (0..8)
+            .map(|i| {
+                let news: News<u32> = news.clone();
+                let limit = Duration::from_secs(10);
+                std::thread::spawn(move || match i % 2 {
+                    0 => news.wait(limit).unwrap(),
+                    _ => block_on(news.within(limit)).unwrap(),
+                })
+            })
+            .collect();
+        let counted = sum.clone();
+        let count = move |value| {
+            counted.fetch_add(value, Ordering::SeqCst);
+        };
+        news.then(Box::new(count.clone()));
+        std::thread::sleep(4 * MOMENT);
+        news.set(7);
+        news.set(9);
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 7));
+        news.then(Box::new(count));
+        assert_eq!(sum.load(Ordering::SeqCst), 14);
+    }
+
+    #[test]
+    fn a_wait_has_an_end_and_leaves_nothing() {
+        let news: News<u32> = News::default();
+        for limit in [Duration::ZERO, MOMENT, 8 * MOMENT] {
+            assert_eq!(block_on(news.within(limit)), None);
+            assert!(lock(&news.0.state).waiting.is_empty());
+        }
+        assert_eq!(news.wait(MOMENT), None);
+    }
+}

@@ -1,0 +1,67 @@
+//! A future on its way over the workers.
+
+use super::lock;
+use super::workers::Workers;
+use std::future::Future;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::pin::{pin, Pin};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+/// What is answered later.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+struct Task {
+    workers: Workers,
+    /// None: it is over.
+    future: Mutex<Option<Answer<'static, ()>>>,
+}
+
+impl Task {
+    fn poll(self: &Arc<Self>) {
+        let waker = Waker::from(Arc::clone(self));
+        let mut place = lock(&self.future);
+        let Some(future) = place.as_mut() else { return };
+        let mut context = Context::from_waker(&waker);
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+        // Over, or a defect, of which the panic hook has told. What the future held is dropped, and so answered.
+        if !matches!(polled, Ok(Poll::Pending)) {
+            let _ = catch_unwind(AssertUnwindSafe(|| *place = None));
+        }
+    }
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        let workers = self.workers.clone();
+        workers.give_long(Box::new(move || self.poll()));
+    }
+}
+
+/// Polls the future on this thread, which is a worker's, and from then on on whichever worker there is when it is woken.
+pub fn run(workers: &Workers, future: Answer<'static, ()>) {
+    let task = Arc::new(Task { workers: workers.clone(), future: Mutex::new(Some(future)) });
+    task.poll();
+}
+
+struct Sleeper(Thread);
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// For a thread that may wait, as that of a program that has nothing else to do.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Sleeper(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        std::thread::park();
+    }
+}
