@@ -9,6 +9,7 @@ mod look;
 mod orphan;
 mod procfs;
 mod report;
+mod stop;
 mod watch;
 
 use serde_json::{json, Map, Value};
@@ -42,6 +43,7 @@ extern "C" fn main() -> i32 {
         ["linger", milliseconds] => {
             std::thread::sleep(std::time::Duration::from_millis(milliseconds.parse().unwrap_or(0)));
         }
+        ["stop", workers] => return stop::everybody(workers),
         ["exit", code] => return code.parse().unwrap_or(125),
         other => {
             eprintln!("probe: {other:?}: not a command");
