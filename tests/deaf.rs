@@ -1,0 +1,87 @@
+//! A shim that cannot be made deaf: whatever holds a request up, be it a container, a filesystem, a hook or a logging
+//! program, the request is answered in time, everybody else is served meanwhile, and nothing is left. Needs root.
+//!
+//! `SHOAL_SHIM=FILE` names another shim than the one of this build. One test runs at a time, since times are measured.
+
+#[path = "deaf/ask.rs"]
+mod ask;
+#[allow(dead_code)]
+#[path = "fake_containerd/containerd.rs"]
+mod containerd;
+#[allow(dead_code)]
+#[path = "fake_containerd/events.rs"]
+mod fake;
+#[path = "deaf/files.rs"]
+mod files;
+#[path = "deaf/fuse.rs"]
+mod fuse;
+#[path = "deaf/hear.rs"]
+mod hear;
+#[path = "deaf/hooks.rs"]
+mod hooks;
+#[path = "deaf/left.rs"]
+mod left;
+#[path = "deaf/limits.rs"]
+mod limits;
+#[path = "deaf/passwd.rs"]
+mod passwd;
+#[allow(dead_code)]
+#[path = "escapes/pod.rs"]
+mod pod;
+#[path = "deaf/pods.rs"]
+mod pods;
+#[path = "testbed/skip.rs"]
+mod skip;
+#[path = "deaf/stopped.rs"]
+mod stopped;
+mod wire;
+#[path = "deaf/world.rs"]
+mod world;
+
+use nix::mount::{mount, MsFlags};
+use nix::sched::{unshare, CloneFlags};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// The shim that is tested.
+fn shim() -> PathBuf {
+    std::env::var_os("SHOAL_SHIM").map_or_else(|| PathBuf::from(containerd::SHIM), PathBuf::from)
+}
+
+/// A limit of time on this machine.
+fn slow(time: Duration) -> Duration {
+    time * std::env::var("SHOAL_TEST_SLOW").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
+}
+
+/// Runs a test in a mount namespace of its own, whose /etc has the operator's file with these words. The shims that it
+/// starts inherit it.
+fn apart(settings: &str, test: impl FnOnce() + Send) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    if !nix::unistd::geteuid().is_root() {
+        return skip::missing("root");
+    }
+    if !std::path::Path::new("/dev/fuse").exists() {
+        return skip::missing("/dev/fuse");
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let layer = tempfile::tempdir().unwrap();
+    let run = || {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let [upper, work] = ["upper", "work"].map(|name| layer.path().join(name));
+        std::fs::create_dir_all(upper.join("shoal")).unwrap();
+        std::fs::create_dir(&work).unwrap();
+        std::fs::write(upper.join("shoal/config.toml"), settings).unwrap();
+        let options = format!("lowerdir=/etc,upperdir={},workdir={}", upper.display(), work.display());
+        mount(Some("etc"), "/etc", Some("overlay"), MsFlags::empty(), Some(options.as_str())).unwrap();
+        test();
+    };
+    let done = std::thread::scope(|scope| {
+        let name = std::thread::current().name().unwrap_or("test").to_owned();
+        std::thread::Builder::new().name(name).spawn_scoped(scope, run).unwrap().join()
+    });
+    if let Err(panic) = done {
+        std::panic::resume_unwind(panic);
+    }
+}

@@ -1,0 +1,279 @@
+//! A filesystem whose server is gone, wherever a path of a request or of a specification can lead to: each request is
+//! answered within its time, also where what waits cannot be killed, everybody else is served meanwhile, and nothing is
+//! left once that server has ended.
+
+use crate::ask::{self, answers, Answered, Asked};
+use crate::fuse::Waits;
+use crate::hear::threads;
+use crate::wire::NF;
+use crate::world::{World, NEIGHBOUR};
+use crate::{apart, slow};
+use containerd_shim_protos::api::*;
+use serde_json::{json, Value};
+use std::time::Duration;
+
+/// Of the requests.
+const LIMIT: Duration = Duration::from_secs(1);
+/// How late an answer may be.
+const GRACE: Duration = Duration::from_secs(1);
+/// When it counts as none.
+const NEVER: Duration = Duration::from_secs(7);
+
+/// More than the shim has workers for what waits for nothing.
+const MANY: usize = 70;
+
+/// Who meets the filesystem.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// The shim itself, before it makes a process.
+    Shim,
+    /// A process on its way.
+    Process,
+}
+
+fn who(place: &str) -> Who {
+    match place {
+        "bind-source" | "namespace" | "stdin" | "stdout" | "log-file" | "logger" => Who::Shim,
+        _ => Who::Process,
+    }
+}
+
+/// Changes of a container's specification that make its Create hang; `host` is where the filesystem is outside.
+fn specifications(host: &str) -> Vec<(&'static str, Value)> {
+    let mount = |destination: &str, source: &str, kind: &str, options: &[&str]| {
+        json!({ "mounts+": [
+            { "destination": destination, "source": source, "type": kind, "options": options },
+        ] })
+    };
+    let whole = json!({
+        "root": { "path": format!("{host}/dir-whole") },
+        "mounts": [{ "destination": "/hang", "source": "tmpfs", "type": "tmpfs" }],
+    });
+    let device = json!({ "path": "/f/dir-device/hang/null", "type": "c", "major": 1, "minor": 3 });
+    let hook = json!([{ "path": format!("{host}/dir-hook/hang") }]);
+    let ipc = json!({ "type": "ipc", "path": format!("{host}/dir-namespace/hang") });
+    let mut passwd = mount("/etc", &format!("{host}/dir-etc"), "none", &["rbind"]);
+    passwd["process"] = json!({ "env": [] });
+    vec![
+        ("bind-source", mount("/mnt", &format!("{host}/dir-source/hang"), "none", &["rbind"])),
+        ("mount-target", mount("/f/dir-target/hang/t", "tmpfs", "tmpfs", &[])),
+        ("rootfs", json!({ "root": { "path": format!("{host}/dir-root/hang") } })),
+        ("rootfs-target", whole),
+        ("cwd", json!({ "process": { "cwd": "/f/dir-cwd/hang" } })),
+        ("program", json!({ "process": { "args": ["/f/dir-program/hang"] } })),
+        ("passwd", passwd),
+        ("device", json!({ "linux": { "devices": [device] } })),
+        ("masked", json!({ "linux": { "maskedPaths": ["/f/dir-masked/hang"] } })),
+        ("readonly", json!({ "linux": { "readonlyPaths": ["/f/dir-readonly/hang"] } })),
+        ("hook", json!({ "hooks": { "createRuntime": hook } })),
+        ("namespace", json!({ "linux": { "namespaces": [{ "type": "mount" }, { "type": "pid" }, ipc] } })),
+    ]
+}
+
+/// Streams of a request: its input and its output.
+fn streams(host: &str) -> Vec<(&'static str, [String; 2])> {
+    vec![
+        ("stdin", [format!("{host}/dir-stdin/hang"), String::new()]),
+        ("stdout", [String::new(), format!("{host}/dir-stdout/hang")]),
+        ("log-file", [String::new(), format!("file://{host}/dir-log/hang")]),
+        ("logger", [String::new(), format!("binary://{host}/dir-logger/hang")]),
+    ]
+}
+
+/// Objects are merged; `mounts+` adds.
+fn merge(config: &mut Value, change: &Value) {
+    for (key, value) in change.as_object().unwrap() {
+        if let Some(list) = key.strip_suffix('+') {
+            config[list].as_array_mut().unwrap().extend(value.as_array().unwrap().iter().cloned());
+        } else if value.is_object() && config[key].is_object() {
+            merge(&mut config[key], value);
+        } else {
+            config[key] = value.clone();
+        }
+    }
+}
+
+fn in_time(answer: &Answered) -> bool {
+    let soon = |(time, _): &(Duration, _)| *time < LIMIT + slow(GRACE);
+    !answer.good() && answer.answer.as_ref().is_some_and(soon)
+}
+
+/// The answers, while the neighbours are heard.
+fn judge(world: &mut World, asked: Vec<Asked>, neighbours: &[&str]) -> Vec<Answered> {
+    std::thread::sleep(Duration::from_millis(200));
+    world.hear(neighbours);
+    let answered = answers(asked, slow(NEVER));
+    world.hear(neighbours);
+    println!("  {} requests are held by the filesystem", world.fuse.held());
+    answered
+}
+
+fn complain(world: &mut World, answered: Vec<Answered>) {
+    for answer in answered {
+        println!("  {answer}");
+        if !in_time(&answer) {
+            world.complain(format!("{answer}"));
+        }
+    }
+}
+
+fn creates(of: Who, waits: Waits) {
+    apart("launch_timeout = 2", || {
+        let mut world = World::new(waits);
+        let host = world.fuse.path.to_str().unwrap().to_owned();
+        let mut all = Vec::new();
+        for (id, change) in specifications(&host).into_iter().filter(|(id, _)| who(id) == of) {
+            world.prepare(id, &["/probe", "sleep"], |config| merge(config, &change));
+            all.push(world.create_request(id));
+        }
+        for (id, [stdin, stdout]) in streams(&host).into_iter().filter(|(id, _)| who(id) == of) {
+            world.prepare(id, &["/probe", "sleep"], |_| ());
+            all.push(CreateTaskRequest { stdin, stdout, ..world.create_request(id) });
+        }
+        let ask = |request: &CreateTaskRequest| world.line().task(&request.id, "Create", request, LIMIT);
+        let asked = all.iter().map(ask).collect();
+        let answered = judge(&mut world, asked, &[NEIGHBOUR]);
+        complain(&mut world, answered);
+        world.fuse.kill();
+        for request in all {
+            forget(&mut world, &request.id);
+        }
+        world.end("creates");
+    });
+}
+
+/// It comes to its end once the filesystem's server is gone, also where that is too late: NotFound says that its create
+/// has ended, and has left nothing.
+fn forget(world: &mut World, id: &str) {
+    let _ = world.line().call::<DeleteResponse>("Delete", &ask::delete_request(id, ""));
+    let state = StateRequest { id: id.into(), ..Default::default() };
+    let found = world.line().call::<StateResponse>("State", &state);
+    if !matches!(found, Err((NF, _))) {
+        world.complain(format!("{id} is there after its Delete"));
+    }
+}
+
+#[test]
+fn a_create_is_answered_wherever_its_process_waits_for_a_filesystem() {
+    creates(Who::Process, Waits::UntilKilled);
+}
+
+#[test]
+fn a_create_is_answered_wherever_its_process_cannot_be_killed() {
+    creates(Who::Process, Waits::ForEver);
+}
+
+#[test]
+fn a_create_is_answered_where_the_shim_itself_opens_what_does_not_answer() {
+    creates(Who::Shim, Waits::ForEver);
+}
+
+fn exec_process(key: &str, value: Value) -> Value {
+    let mut process = ask::process(&["/probe", "sleep"]);
+    process[key] = value;
+    process
+}
+
+fn execs(of: Who, waits: Waits) {
+    apart("launch_timeout = 2", || {
+        let mut world = World::new(waits);
+        let host = world.fuse.path.to_str().unwrap().to_owned();
+        // Its own, since an exec that cannot be killed keeps it from its end.
+        world.prepare("c1", &["/probe", "sleep"], |config| {
+            config["process"]["env"] = json!(["HOME=/"]);
+            let etc =
+                json!({ "destination": "/etc", "source": format!("{host}/dir-etc"), "options": ["rbind"] });
+            merge(config, &json!({ "mounts+": [etc] }));
+        });
+        world.run("c1");
+        let plain = ask::process(&["/probe", "sleep"]);
+        let mut requests = vec![
+            ask::exec_request("c1", "cwd", &exec_process("cwd", json!("/f/dir-cwd/hang"))),
+            ask::exec_request("c1", "path", &exec_process("args", json!(["/f/dir-path/hang"]))),
+            ask::exec_request("c1", "program", &exec_process("args", json!(["/f/slow"]))),
+            ask::exec_request("c1", "passwd", &exec_process("env", json!([]))),
+        ];
+        for (exec, [stdin, stdout]) in streams(&host) {
+            requests.push(ExecProcessRequest { stdin, stdout, ..ask::exec_request("c1", exec, &plain) });
+        }
+        let mut asked = Vec::new();
+        for request in requests.iter().filter(|request| who(&request.exec_id) == of) {
+            world.line().call::<Empty>("Exec", request).unwrap();
+            let start = ask::start_request("c1", &request.exec_id);
+            asked.push(world.line().task(&request.exec_id, "Start", &start, LIMIT));
+        }
+        let answered = judge(&mut world, asked, &["c1", NEIGHBOUR]);
+        complain(&mut world, answered);
+        world.fuse.kill();
+        world.end_container("c1");
+        world.end("starts of execs");
+    });
+}
+
+#[test]
+fn an_exec_is_answered_wherever_its_process_waits_for_a_filesystem() {
+    execs(Who::Process, Waits::UntilKilled);
+}
+
+#[test]
+fn an_exec_is_answered_wherever_its_process_cannot_be_killed() {
+    execs(Who::Process, Waits::ForEver);
+}
+
+#[test]
+fn an_exec_is_answered_where_the_shim_itself_opens_what_does_not_answer() {
+    execs(Who::Shim, Waits::ForEver);
+}
+
+/// Many of one kind, each in its own way of hanging: the shim, a process on its way, a process that is seen already.
+fn many(what: &str, request: fn(&World, usize) -> Asked) {
+    apart("launch_timeout = 2", || {
+        let mut world = World::new(Waits::ForEver);
+        world.prepare("c1", &["/probe", "sleep"], |_| ());
+        world.run("c1");
+        let before = threads(world.server);
+        let asked: Vec<Asked> = (0..MANY).map(|number| request(&world, number)).collect();
+        let answered = judge(&mut world, asked, &["c1", NEIGHBOUR]);
+        println!("  {} threads, {before} before", threads(world.server));
+        let late: Vec<&Answered> = answered.iter().filter(|answer| !in_time(answer)).collect();
+        if let Some(first) = late.first() {
+            world.complain(format!("{} of {MANY} are late, e.g. {first}", late.len()));
+        }
+        world.fuse.kill();
+        world.end_container("c1");
+        world.end(what);
+    });
+}
+
+fn start_exec(world: &World, exec: &str, request: ExecProcessRequest) -> Asked {
+    world.line().call::<Empty>("Exec", &request).unwrap();
+    world.line().task(exec, "Start", &ask::start_request("c1", exec), LIMIT)
+}
+
+#[test]
+fn many_execs_whose_directory_does_not_answer_are_answered() {
+    many("directories", |world, number| {
+        let exec = format!("e{number}");
+        let process = exec_process("cwd", format!("/f/dir-cwd{number}/hang").into());
+        start_exec(world, &exec, ask::exec_request("c1", &exec, &process))
+    });
+}
+
+#[test]
+fn many_execs_whose_program_is_not_read_are_answered() {
+    many("programs", |world, number| {
+        let exec = format!("e{number}");
+        let process = exec_process("args", json!([format!("/f/slow{number}")]));
+        start_exec(world, &exec, ask::exec_request("c1", &exec, &process))
+    });
+}
+
+#[test]
+fn many_execs_whose_output_is_not_opened_are_answered() {
+    many("streams", |world, number| {
+        let exec = format!("e{number}");
+        let stdout = format!("{}/dir-out{number}/hang", world.fuse.path.display());
+        let request = ask::exec_request("c1", &exec, &ask::process(&["/probe", "sleep"]));
+        start_exec(world, &exec, ExecProcessRequest { stdout, ..request })
+    });
+}

@@ -1,0 +1,116 @@
+//! Hooks that hang, at each moment of a container's life.
+
+use crate::ask::{self, answers, Answered, Asked};
+use crate::fuse::Waits;
+use crate::left;
+use crate::world::{World, NEIGHBOUR};
+use crate::{apart, slow};
+use containerd_shim_protos::api::*;
+use serde_json::{json, Value};
+use std::time::Duration;
+
+/// Of the requests, and of the operator.
+const LIMIT: Duration = Duration::from_secs(3);
+/// Of those hooks that have one.
+const OWN: u64 = 1;
+/// How late an answer may be.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Where a hook's failure is that of the request.
+const CREATE: [&str; 3] = ["prestart", "createRuntime", "createContainer"];
+const START: [&str; 1] = ["startContainer"];
+
+fn hook(moment: &str, timeout: bool) -> Value {
+    // A hook of the container's own is a program of its image.
+    let mut hook = match moment {
+        "startContainer" => json!({ "path": "/probe", "args": ["probe", "sleep"] }),
+        _ => json!({ "path": "/bin/sh", "args": ["sh", "-c", "exec sleep 1000"] }),
+    };
+    if timeout {
+        hook["timeout"] = OWN.into();
+    }
+    hook
+}
+
+fn id(moment: &str, timeout: bool) -> String {
+    format!("{moment}-{}", if timeout { "short" } else { "long" })
+}
+
+/// The answer comes when the hook's limit, or that of the request, is over.
+fn judge(world: &mut World, all: Vec<Answered>, fails: bool) {
+    for answer in all {
+        println!("  {answer}");
+        let limit = if answer.what.ends_with("short") { Duration::from_secs(OWN) } else { LIMIT };
+        let soon = |(time, _): &(Duration, _)| *time >= limit && *time < limit + slow(GRACE);
+        let moment = answer.what.split('-').next().unwrap();
+        let named = answer.refusal().is_none_or(|(_, words)| words.contains(&format!("hooks.{moment}[0]")));
+        if !answer.answer.as_ref().is_some_and(soon) || answer.good() == fails || !named {
+            world.complain(format!("{answer}"));
+        }
+    }
+}
+
+fn all_of(world: &World, method: &str, moments: &[&str]) -> Vec<Asked> {
+    let mut asked = Vec::new();
+    for id in moments.iter().flat_map(|moment| [id(moment, true), id(moment, false)]) {
+        asked.push(match method {
+            "Create" => world.line().task(&id, method, &world.create_request(&id), LIMIT),
+            "Start" => world.line().task(&id, method, &ask::start_request(&id, ""), LIMIT),
+            _ => world.line().task(&id, method, &ask::delete_request(&id, ""), LIMIT),
+        });
+    }
+    asked
+}
+
+/// Everybody up to the moment of its hook.
+fn prepare(world: &mut World) {
+    for moment in CREATE.iter().chain(&START).chain(&["poststart", "poststop"]) {
+        for timeout in [true, false] {
+            world.prepare(&id(moment, timeout), &["/probe", "sleep"], |config| {
+                config["hooks"] = json!({ *moment: [hook(moment, timeout)] });
+            });
+        }
+    }
+    let created = answers(all_of(world, "Create", &["startContainer", "poststart", "poststop"]), slow(LIMIT));
+    assert!(created.iter().all(Answered::good), "{}", created[0]);
+    let started = answers(all_of(world, "Start", &["poststop"]), slow(LIMIT));
+    assert!(started.iter().all(Answered::good), "{}", started[0]);
+    for id in [id("poststop", true), id("poststop", false)] {
+        world.line().call::<Empty>("Kill", &ask::kill_request(&id, "")).unwrap();
+        world.line().call::<WaitResponse>("Wait", &ask::wait_request(&id, "")).unwrap();
+    }
+}
+
+#[test]
+fn hooks_that_hang_hold_up_their_own_container_only_and_not_for_long() {
+    apart("launch_timeout = 3", || {
+        let mut world = World::new(Waits::UntilKilled);
+        let neighbour = world.strangers(&[]);
+        prepare(&mut world);
+        let mut asked = all_of(&world, "Create", &CREATE);
+        asked.extend(all_of(&world, "Start", &START));
+        asked.extend(all_of(&world, "Start", &["poststart"]));
+        asked.extend(all_of(&world, "Delete", &["poststop"]));
+        std::thread::sleep(Duration::from_millis(200));
+        world.hear(&[NEIGHBOUR]);
+        let all = answers(asked, LIMIT + slow(LIMIT));
+        // What a hook does after the program runs is only worth a warning.
+        let (warned, failed) = all.into_iter().partition(|answer| answer.what.starts_with("post"));
+        judge(&mut world, failed, true);
+        judge(&mut world, warned, false);
+
+        for timeout in [true, false] {
+            world.end_container(&id("poststart", timeout));
+            let delete = ask::delete_request(&id("startContainer", timeout), "");
+            let deleted = world.line().task("Delete", "Delete", &delete, LIMIT);
+            let deleted = answers(vec![deleted], slow(LIMIT)).remove(0);
+            if !deleted.good() {
+                world.complain(format!("after a failed start: {deleted}"));
+            }
+        }
+        for pid in world.strangers(&neighbour) {
+            world.complain(format!("left: {}", left::name(pid)));
+        }
+        world.end("hooks");
+    });
+}
