@@ -23,6 +23,8 @@ mod hooks;
 mod left;
 #[path = "deaf/limits.rs"]
 mod limits;
+#[path = "deaf/loggers.rs"]
+mod loggers;
 #[path = "deaf/passwd.rs"]
 mod passwd;
 #[allow(dead_code)]
