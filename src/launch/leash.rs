@@ -67,7 +67,7 @@ impl Leash {
     }
 
     /// Nobody waits for it any more.
-    pub(super) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         Instant::now() >= self.deadline
     }
 

@@ -97,6 +97,10 @@ impl Real {
             prepared.outpost = Some(last::outpost(self.layout()?)?);
         }
         leash.check()?;
+        if leash.is_over() {
+            let what = "its time was over before a process could be made";
+            return Err(Error::new(Kind::Deadline, what));
+        }
         let birth = Birth::new(&board);
         let process = match births(plan) {
             true => self.reaper.spawn_parent(|| self.make_in_cgroup(plan, &mut prepared), &birth, on_exit)?,

@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 
 /// How long what is left of a failed create may take to die.
 const DYING: Duration = Duration::from_secs(1);
+/// The same where nobody waits for it any more.
+const LATE: Duration = Duration::from_millis(100);
 
 pub(super) async fn create(sandbox: &Sandbox, request: Create, leash: &Leash) -> Result<Arc<Container>> {
     let mut spec = read_spec(&request.bundle)?;
@@ -73,7 +75,7 @@ pub(super) async fn create(sandbox: &Sandbox, request: Create, leash: &Leash) ->
     let launched = launch(sandbox, &container, &request, leash).await;
     if launched.is_err() {
         // The one may work where the other does not: an empty cgroup needs no kill.
-        let (killed, removed) = (container.cgroup.kill(), remove(&container).await);
+        let (killed, removed) = (container.cgroup.kill(), remove(&container, leash).await);
         for e in [&killed, &removed].into_iter().filter_map(|left| left.as_ref().err()) {
             log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
         }
@@ -88,8 +90,8 @@ pub(super) async fn create(sandbox: &Sandbox, request: Create, leash: &Leash) ->
 }
 
 /// Its cgroup, once the processes that were killed are gone. One that hangs in the kernel is not waited for.
-async fn remove(container: &Container) -> Result<()> {
-    let end = Instant::now() + DYING;
+async fn remove(container: &Container, leash: &Leash) -> Result<()> {
+    let end = Instant::now() + if leash.is_over() { LATE } else { DYING };
     loop {
         let left = container.cgroup.pids().map_or(0, |pids| pids.len());
         if left == 0 {

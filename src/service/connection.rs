@@ -4,7 +4,7 @@
 //! so. A thread may therefore answer from anywhere, also from where an exit is published.
 
 use super::frame::{self, Header, HEADER};
-use super::reply::{Call, Reply};
+use super::reply::{self, Call, Reply};
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::event::Event;
 use crate::sys::poll;
@@ -42,6 +42,17 @@ pub(super) struct Connection {
     outgoing: Mutex<Outgoing>,
     /// Calls whose answer comes later, by stream.
     waiting: Mutex<HashMap<u32, Call>>,
+    /// Calls that are at work and may take long, by stream.
+    at_work: Mutex<HashMap<u32, AtWork>>,
+}
+
+/// A call with a time limit, which a worker has.
+struct AtWork {
+    name: String,
+    /// When it is answered without its worker.
+    by: Instant,
+    /// It was.
+    answered: bool,
 }
 
 /// The frame that is being read.
@@ -79,6 +90,7 @@ impl Connection {
             incoming: Mutex::new(Incoming::Header([0; HEADER], 0)),
             outgoing: Mutex::new(Outgoing { unsent: Vec::new(), reading: true, closed: false }),
             waiting: Mutex::default(),
+            at_work: Mutex::default(),
         }))
     }
 
@@ -228,6 +240,7 @@ impl Connection {
         let _ = self.stream.shutdown(Shutdown::Both);
         drop(outgoing);
         lock(&self.waiting).clear();
+        lock(&self.at_work).clear();
     }
 
     /// Keeps a call for an answer that comes later; gives it back where its stream is waiting already.
@@ -253,7 +266,40 @@ impl Connection {
         Some(Reply::new(connection, stream, call))
     }
 
-    /// Answers each parked call that is past its time, and says when the next one is.
+    /// From now on this call is answered `by` a time, whatever its worker hangs in.
+    pub(super) fn begin(&self, stream: u32, name: &str, by: Instant) {
+        let at_work = AtWork { name: name.to_owned(), by, answered: false };
+        lock(&self.at_work).insert(stream, at_work);
+        // The serving thread looks a moment after each frame.
+        self.common.deadlines.store(true, Ordering::SeqCst);
+    }
+
+    /// It is not at work any more; false where it was answered.
+    pub(super) fn done(&self, stream: u32) -> bool {
+        lock(&self.at_work).remove(&stream).is_none_or(|at_work| !at_work.answered)
+    }
+
+    fn answer_overdue(&self, now: Instant) -> Option<Instant> {
+        let mut at_work = lock(&self.at_work);
+        let mut next = None;
+        let mut late = Vec::new();
+        for (stream, call) in at_work.iter_mut().filter(|(_, call)| !call.answered) {
+            if call.by <= now {
+                call.answered = true;
+                late.push((*stream, call.name.clone()));
+            } else {
+                next = Some(next.map_or(call.by, |next: Instant| next.min(call.by)));
+            }
+        }
+        drop(at_work);
+        for (stream, name) in late {
+            log::warn!(rpc = name; "a request is past its time, and still at work");
+            reply::overdue(self, stream, &name);
+        }
+        next
+    }
+
+    /// Answers each call that is past its time, and says when the next one is.
     pub(super) fn expire(self: &Arc<Self>, now: Instant) -> Option<Instant> {
         let mut waiting = lock(&self.waiting);
         let late: Vec<u32> = waiting
@@ -265,7 +311,8 @@ impl Connection {
             .into_iter()
             .filter_map(|stream| Some(Reply::new(self.clone(), stream, waiting.remove(&stream)?)))
             .collect();
-        let next = waiting.values().filter_map(|call| call.deadline).min();
+        let next = waiting.values().filter_map(|call| call.deadline);
+        let next = next.chain(self.answer_overdue(now)).min();
         drop(waiting);
         for reply in late {
             reply.expired();

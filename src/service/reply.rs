@@ -80,6 +80,7 @@ impl Reply {
     pub fn later(mut self) -> Option<Later> {
         let later = Later { connection: Arc::downgrade(&self.connection), stream: self.stream };
         let call = self.call.take()?;
+        self.connection.done(self.stream);
         match self.connection.park(self.stream, call) {
             Ok(()) => Some(later),
             Err(call) => {
@@ -92,9 +93,10 @@ impl Reply {
 
     fn finish(&mut self, code: Code, message: String, payload: Vec<u8>) {
         let Some(call) = self.call.take() else { return };
+        let in_time = self.connection.done(self.stream);
         let micros = call.begun.elapsed().as_micros() as u64;
         log::debug!(rpc = call.name, object = call.object, code = format!("{code:?}"), micros; "answered {message}");
-        if !self.connection.send(self.stream, &encode(code, message, payload)) {
+        if in_time && !self.connection.send(self.stream, &encode(code, message, payload)) {
             let text = format!("the response to {} is larger than the protocol allows", call.name);
             self.connection.send(self.stream, &encode(Code::RESOURCE_EXHAUSTED, text, Vec::new()));
         }
@@ -122,6 +124,13 @@ impl Later {
             reply.send(answer);
         }
     }
+}
+
+/// For a call whose worker hangs, e.g. in a filesystem that does not answer.
+pub(super) fn overdue(connection: &Connection, stream: u32, name: &str) {
+    let text =
+        format!("{name} was not done within the time limit of the request, and is given up once it can be");
+    connection.send(stream, &encode(Code::DEADLINE_EXCEEDED, text, Vec::new()));
 }
 
 /// A `Response` as bytes.

@@ -50,6 +50,10 @@ const QUICK: [&str; 14] = [
     "Controller.Ping",
 ];
 
+/// How long after its time a request is answered without its worker: what it waits for has the better words.
+const OVERDUE: Duration = Duration::from_millis(400);
+/// A request that was read is decoded by then.
+const DECODED: Duration = Duration::from_millis(100);
 /// How long the end waits for peers to read what they were answered: that may be the answer to a shutdown.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long peers may take to hang up once they were told that the shim ends.
@@ -193,11 +197,18 @@ impl Server {
 
     /// Serves on the calling thread until its [`Stopper`] says so.
     pub fn serve(self: &Arc<Self>) {
+        let mut looks_again = false;
         while !self.stopper.stopped() {
             let now = Instant::now();
             let due = self.expire(now).map(|at| at.saturating_duration_since(now));
+            // What was read may have a time limit, which is known by then.
+            let due = if looks_again { Some(due.map_or(DECODED, |due| due.min(DECODED))) } else { due };
+            looks_again = false;
             match self.common.epoll.wait(due) {
-                Ok(Some(ready)) => self.take(ready),
+                Ok(Some(ready)) => {
+                    looks_again = ready.token >= FIRST_CONNECTION;
+                    self.take(ready);
+                }
                 Ok(None) => {}
                 Err(e) => {
                     log::error!("epoll_wait: {e}");
@@ -347,6 +358,9 @@ impl Server {
         let reply = self.reply(connection, header, &name, request.timeout_nano);
         if QUICK.contains(&name.as_str()) {
             return self.handle(request, reply);
+        }
+        if let Some(deadline) = reply.deadline() {
+            connection.begin(header.stream, &name, deadline + OVERDUE);
         }
         let server = self.clone();
         self.workers.long(Box::new(move || server.handle(request, reply)));
