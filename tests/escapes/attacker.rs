@@ -33,6 +33,8 @@ pub struct Attacker {
     pub mapped: bool,
     /// In the pid namespace of the host.
     pub host_pids: bool,
+    /// What is attacked has a terminal.
+    pub terminal: bool,
 }
 
 impl Attacker {
@@ -44,6 +46,7 @@ impl Attacker {
             no_new_privileges: false,
             mapped: false,
             host_pids: false,
+            terminal: false,
         }
     }
 
@@ -77,6 +80,16 @@ impl Attacker {
             config["linux"]["gidMappings"] = ids;
         }
         config["linux"]["namespaces"] = namespaces.iter().map(|kind| json!({ "type": kind })).collect();
+        if self.terminal {
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.push(
+                json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"] }),
+            );
+            mounts.push(json!({
+                "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+                "options": ["newinstance", "ptmxmode=0666", "mode=0620"],
+            }));
+        }
         if self.seccomp {
             // All that the attack needs is allowed.
             config["linux"]["seccomp"] = json!({

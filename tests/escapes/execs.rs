@@ -43,13 +43,21 @@ attackers! {
     an_exec_shows_nothing_to_one_in_a_user_namespace: Attacker { mapped: true, ..Attacker::default_and(&[]) };
     an_exec_shows_nothing_to_one_that_traces_in_a_user_namespace:
         Attacker { mapped: true, ..Attacker::default_and(&[TRACE]) };
+    an_exec_with_a_terminal_shows_nothing: Attacker { terminal: true, ..Attacker::default_and(&[]) };
+    an_exec_with_a_terminal_shows_nothing_to_one_that_traces:
+        Attacker { terminal: true, ..Attacker::default_and(&[TRACE]) };
+    an_exec_with_a_terminal_shows_nothing_in_a_user_namespace:
+        Attacker { terminal: true, mapped: true, ..Attacker::default_and(&[TRACE]) };
 }
 
 fn attack(name: &str, attacker: Attacker) {
     if !crate::root(name) {
         return;
     }
+    let terminal = attacker.terminal;
     let mut world = World::new(attacker);
+    // The first one of the container's own devpts: an exec has it alone.
+    world.ambush.facts.streams.extend(terminal.then(|| "/dev/pts/0".into()));
     let mut answers = true;
     for (mode, count) in ATTACKS {
         world.ambush.trap.mode(mode);

@@ -34,6 +34,10 @@ attackers! {
     a_hook_in_a_pod_shows_nothing_to_a_member_that_traces: Pod, true, Attacker::default_and(&[TRACE]);
     one_that_joins_by_path_shows_nothing: Joined, false, Attacker::default_and(&[]);
     one_that_joins_by_path_shows_nothing_to_one_that_traces: Joined, false, Attacker::default_and(&[TRACE]);
+    one_that_joins_by_path_shows_nothing_in_a_user_namespace:
+        Joined, false, Attacker { mapped: true, ..Attacker::default_and(&[TRACE]) };
+    a_hook_of_one_that_joins_by_path_shows_nothing_in_a_user_namespace:
+        Joined, true, Attacker { mapped: true, ..Attacker::default_and(&[TRACE]) };
     a_hook_of_one_that_joins_by_path_shows_nothing: Joined, true, Attacker::default_and(&[TRACE, "CAP_SYS_ADMIN"]);
 }
 

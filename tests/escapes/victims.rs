@@ -25,7 +25,8 @@ impl World {
         self.count += 1;
         let exec = format!("v{}", self.count);
         let secret = format!("OWN={OWN}");
-        let request = exec_request("c1", &exec, &self.attacker.process(program, &[&secret]));
+        let mut request = exec_request("c1", &exec, &self.attacker.process(program, &[&secret]));
+        request.terminal = self.attacker.terminal;
         if self.ask::<Empty>("Exec", &request, Duration::ZERO).is_none() {
             self.ambush.verdict.add("Exec is not answered");
             return false;

@@ -134,9 +134,14 @@ impl World {
                     "network" if in_pod => "net",
                     "ipc" if in_pod => "ipc",
                     "uts" if in_pod => "uts",
+                    "user" => "user",
                     _ => continue,
                 };
                 namespace["path"] = format!("/proc/{shared}/ns/{name}").into();
+            }
+            // They are those of the namespace.
+            for maps in ["uidMappings", "gidMappings"] {
+                config["linux"].as_object_mut().unwrap().remove(maps);
             }
             if in_pod {
                 config["annotations"] = json!({
@@ -151,6 +156,9 @@ impl World {
             assert_eq!(self.containerd.start(id).path, self.shim.path, "one server for all");
         }
         let root = self.containerd.bundle(id).join("rootfs");
+        if attacker.mapped {
+            give(&root);
+        }
         self.ambush.facts.roots.push(crate::look::place(root.to_str().unwrap()));
     }
 

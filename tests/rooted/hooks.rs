@@ -71,6 +71,18 @@ fn a_hook_is_killed_when_its_time_is_over() {
 }
 
 #[test]
+fn a_hook_that_writes_without_an_end_is_killed_when_its_time_is_over() {
+    if !rooted("a_hook_that_writes_without_an_end_is_killed_when_its_time_is_over") {
+        return;
+    }
+    let hook = Hook { timeout: Some(Duration::from_secs(1)), ..shell("exec yes >&2") };
+    let began = Instant::now();
+    let error = run_on_host(&hook, Path::new("/")).unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(error.contains("killed after 1s"), "{}", &error[..100]);
+}
+
+#[test]
 fn what_a_hook_leaves_running_is_not_waited_for() {
     if !rooted("what_a_hook_leaves_running_is_not_waited_for") {
         return;
