@@ -185,6 +185,19 @@ fn a_start_that_fails_stops_the_container_and_says_why() {
 }
 
 #[test]
+fn an_exec_that_nobody_has_started_ends_well_when_it_is_deleted() {
+    let mut world = World::new();
+    container_in(&mut world, "running");
+    world.add("c1", "e1");
+    let mut other = world.connect();
+    let wait = WaitRequest { id: "c1".into(), exec_id: "e1".into(), ..Default::default() };
+    other.ask(TASK_V3, "Wait", &wait, Duration::ZERO);
+    assert!(other.silent(Duration::from_millis(50)));
+    assert_eq!(world.delete("c1", "e1").exit_status, 0);
+    assert_eq!(decode::<WaitResponse>(other.next().unwrap().1).unwrap().exit_status, 0);
+}
+
+#[test]
 fn an_exec_whose_start_fails_was_never_there() {
     let mut world = World::new();
     container_in(&mut world, "running");
@@ -383,6 +396,23 @@ fn the_shim_ends_when_it_was_asked_and_its_last_container_is_gone() {
     world.delete("c1", "");
     assert!(world.wire.next().is_none(), "the server hangs up");
     assert!(ended(&world));
+}
+
+#[test]
+fn the_shim_ends_when_it_was_asked_while_a_create_was_about_to_fail() {
+    let mut world = World::new();
+    let request = world.create_request("c1");
+    world.stage.hold.store(true, Ordering::SeqCst);
+    let mut one = world.connect();
+    one.ask(TASK_V3, "Create", &request, Duration::ZERO);
+    world.until(|stage| stage.held.load(Ordering::SeqCst));
+    assert_eq!(call(&mut world, "Shutdown", ""), OK);
+    assert!(!world.ended.load(Ordering::SeqCst));
+    world.stage.fail.store(true, Ordering::SeqCst);
+    world.stage.hold.store(false, Ordering::SeqCst);
+    decode::<CreateTaskResponse>(one.next().unwrap().1).unwrap_err();
+    assert!(world.wire.next().is_none(), "the server hangs up");
+    assert!(world.ended.load(Ordering::SeqCst));
 }
 
 #[test]

@@ -18,6 +18,8 @@ mod pods;
 mod process;
 #[path = "fake_containerd/store.rs"]
 mod store;
+#[path = "fake_containerd/streams.rs"]
+mod streams;
 mod wire;
 
 use containerd::{ended, eventually, Containerd, Shim, Version, SHIM};

@@ -7,7 +7,7 @@
 //! a clone.
 
 use super::freezer::Freezer;
-use super::lifecycle::{never_ran, Life, Process};
+use super::lifecycle::{never_ran, Asked, Life, Process};
 use super::oom::KILLED;
 use super::record;
 use super::request::{Event, Options, ProcessKey, ProcessState, Status};
@@ -183,6 +183,7 @@ impl Container {
             exit: Exit::default(),
             life: Life::Added(Box::new(process)),
             early: None,
+            asked: Asked::default(),
         };
         slot.execs.insert(id.into(), process);
         self.emit(Event::ExecAdded { container: self.id.clone(), exec: id.into() });
@@ -221,7 +222,7 @@ impl Container {
         match started {
             Ok(exec::Started { pid, pidfd, io }) => {
                 process.pid = pid;
-                process.io = Some(io);
+                process.connect(io);
                 process.life = Life::Running(pidfd);
                 let early = process.early.take();
                 self.emit(Event::ExecStarted { container: self.id.clone(), exec: id.into(), pid });
@@ -363,14 +364,19 @@ impl Container {
         // Without a terminal there is nothing to resize, and runc's shim says so to nobody.
         match &process.io {
             Some(io) => io.resize(columns, rows),
-            None => Ok(()),
+            None => {
+                process.asked.size = Some((columns, rows));
+                Ok(())
+            }
         }
     }
 
     pub fn close_stdin(&self, exec: Option<&str>) -> Result<()> {
         let mut slot = self.lock();
-        if let Some(io) = &slot.process(&self.id, exec)?.io {
-            io.close_stdin();
+        let process = slot.process(&self.id, exec)?;
+        match &process.io {
+            Some(io) => io.close_stdin(),
+            None => process.asked.close_stdin = true,
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use super::container::{Container, Records, Slot};
 use super::freezer::Freezer;
-use super::lifecycle::{Life, Process};
+use super::lifecycle::{Asked, Life, Process};
 use super::pod::member;
 use super::record::{self, Record};
 use super::request::{Create, Event, Options};
@@ -51,6 +51,7 @@ pub(super) async fn create(sandbox: &Sandbox, request: Create, leash: &Leash) ->
         exit: Exit::default(),
         life: Life::Starting(None, leash.clone()),
         early: None,
+        asked: Asked::default(),
     };
     let slot = Slot {
         init,
@@ -172,7 +173,7 @@ async fn launch(
     }
     let mut slot = container.lock();
     slot.init.pid = waiting.pid;
-    slot.init.io = Some(io);
+    slot.init.connect(io);
     slot.init.life = Life::Created(waiting);
     (sandbox.events)(Event::Create {
         container: id.clone(),

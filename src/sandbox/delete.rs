@@ -2,7 +2,7 @@
 
 use super::container::{Container, DEATH};
 use super::freezer::Freezer;
-use super::lifecycle::{never_ran, Life};
+use super::lifecycle::{not_started, Life};
 use super::request::{Deleted, Event};
 use super::Exit;
 use crate::error::{Context, Error, Kind, Result};
@@ -34,7 +34,7 @@ impl Container {
             let process = slot.process(&self.id, Some(id))?;
             let exit = match process.life {
                 Life::Stopped(exit) => exit,
-                Life::Added(_) => never_ran(),
+                Life::Added(_) => not_started(),
                 Life::Running(_) | Life::Created(_) | Life::Starting(..) => {
                     return Err(process.cannot("delete"))
                 }

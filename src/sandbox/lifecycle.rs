@@ -26,7 +26,7 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long it waits at least: it may have been kept by another exit, whose reader is stuck.
 const LEAST_WORDS: Duration = Duration::from_millis(10);
 
-/// The exit code that stands for "it never ran".
+/// The exit code that stands for "it could not be run".
 pub(super) const NEVER_RAN: u32 = 255;
 
 pub(super) enum Life {
@@ -66,6 +66,16 @@ pub(super) struct Process {
     pub life: Life,
     /// It ended before its start had returned: the exit waits for the start's event.
     pub early: Option<ExitStatus>,
+    /// What was asked of its streams before there were any.
+    pub asked: Asked,
+}
+
+/// It is done once the streams are there.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub close_stdin: bool,
+    /// Columns and rows.
+    pub size: Option<(u16, u16)>,
 }
 
 impl Process {
@@ -97,6 +107,20 @@ impl Process {
         std::mem::replace(&mut self.life, Life::Stopped(never_ran()))
     }
 
+    /// Its process is there, and so are its streams: what was asked for before is done now.
+    pub fn connect(&mut self, io: Io) {
+        let Asked { close_stdin, size } = std::mem::take(&mut self.asked);
+        if close_stdin {
+            io.close_stdin();
+        }
+        if let Some((columns, rows)) = size {
+            if let Err(e) = io.resize(columns, rows) {
+                log::warn!(process = self.name.as_str(); "the size of its terminal: {e}");
+            }
+        }
+        self.io = Some(io);
+    }
+
     /// The process has ended: its streams see EOF once no other process holds them.
     pub fn stop(&mut self, status: ExitStatus) {
         self.life = Life::Stopped(status);
@@ -112,6 +136,11 @@ impl Process {
             _ => None,
         }
     }
+}
+
+/// Of an exec that nobody has started, as containerd's own shim has it.
+pub(super) fn not_started() -> ExitStatus {
+    ExitStatus { code: 0, at: SystemTime::now() }
 }
 
 pub(super) fn never_ran() -> ExitStatus {

@@ -20,25 +20,31 @@ macro_rules! answer {
     }};
 }
 
-/// The same for a call that waits: a future, with what comes after a good answer.
+/// The same for a call that waits: a future, with what comes after the answer, good or not.
 macro_rules! answer_later {
     ($this:ident, $reply:ident, $payload:ident, $request:ty, |$r:ident| ($id:expr, $exec:expr), $call:expr) => {
-        crate::service::answer::answer_later!($this, $reply, $payload, $request, |$r| ($id, $exec), $call, {})
+        crate::service::answer::answer_later!(
+            $this,
+            $reply,
+            $payload,
+            $request,
+            |$r| ($id, $exec),
+            $call,
+            |_good| {}
+        )
     };
     (
         $this:ident, $reply:ident, $payload:ident, $request:ty, |$r:ident| ($id:expr, $exec:expr), $call:expr,
-        $after:expr
+        |$good:ident| $after:expr
     ) => {{
         let ($r, mut reply) = crate::service::answer::decode::<$request>($payload, $reply)?;
         reply.about($id, $exec);
         let $this = Arc::clone($this);
         Some(Box::pin(async move {
             let answer = $call.await.and_then(crate::service::answer::encode);
-            let good = answer.is_ok();
+            let $good = answer.is_ok();
             reply.send(answer);
-            if good {
-                $after
-            }
+            $after
         }))
     }};
 }

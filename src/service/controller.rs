@@ -37,7 +37,9 @@ impl Controller {
                 ControllerShutdownRequest,
                 |r| (&r.sandbox_id, ""),
                 this.shutdown(r),
-                (this.pod.end)()
+                |good| if good {
+                    (this.pod.end)()
+                }
             ),
             "Wait" => self.wait(payload, reply),
             "Pause" => {

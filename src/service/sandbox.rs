@@ -51,7 +51,9 @@ impl Sandbox {
                 ShutdownSandboxRequest,
                 |r| (&r.sandbox_id, ""),
                 this.shutdown(r),
-                (this.pod.end)()
+                |good| if good {
+                    (this.pod.end)()
+                }
             ),
             "SandboxMetrics" => {
                 answer!(reply, payload, SandboxMetricsRequest, |r| (&r.sandbox_id, ""), self.metrics(r))

@@ -33,7 +33,15 @@ impl Task {
         let (task, by) = (self, reply.deadline());
         match method {
             "Create" => {
-                answer_later!(task, reply, payload, CreateTaskRequest, |r| (&r.id, ""), task.create(r, by))
+                answer_later!(
+                    task,
+                    reply,
+                    payload,
+                    CreateTaskRequest,
+                    |r| (&r.id, ""),
+                    task.create(r, by),
+                    |_good| task.end_if_asked()
+                )
             }
             "Start" => {
                 answer_later!(task, reply, payload, StartRequest, |r| (&r.id, &r.exec_id), task.start(r, by))
@@ -61,7 +69,7 @@ impl Task {
                     DeleteRequest,
                     |r| (&r.id, &r.exec_id),
                     task.delete(r),
-                    task.end_if_asked()
+                    |_good| task.end_if_asked()
                 )
             }
             "Shutdown" => self.shutdown(payload, reply),

@@ -57,6 +57,8 @@ pub struct Stage {
     pub late: Mutex<Duration>,
     /// The next launch panics.
     pub panic: AtomicBool,
+    /// The one that is held fails.
+    pub fail: AtomicBool,
 }
 
 impl Stage {
@@ -80,6 +82,9 @@ impl FakeLauncher {
         while self.0.hold.load(Ordering::SeqCst) {
             self.0.held.store(true, Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.0.fail.swap(false, Ordering::SeqCst) {
+            return Err(Error::new(Kind::System, "a failure on purpose"));
         }
         let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
         let pid = child.id();

@@ -56,3 +56,13 @@ pub fn seize(pid: i32) -> nix::Result<()> {
 pub fn interrupt(pid: i32) -> nix::Result<()> {
     ptrace(libc::PTRACE_INTERRUPT, pid)
 }
+
+/// Columns and rows of the terminal that the standard input is.
+pub fn window() -> String {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel writes one winsize, which is ours alone.
+    match unsafe { libc::ioctl(0, libc::TIOCGWINSZ, &mut size) } {
+        0 => format!("{}x{}", size.ws_col, size.ws_row),
+        _ => super::errno(Error::last_os_error()),
+    }
+}

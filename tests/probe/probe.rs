@@ -34,6 +34,11 @@ extern "C" fn main() -> i32 {
         ["orphan"] => println!("{}", orphan::child()),
         ["tick", path] => orphan::tick(path),
         ["save", path] => return i32::from(std::fs::write(path, report::all().to_string()).is_err()),
+        // A moment later: a client may still be at it.
+        ["window"] => {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            println!("{}", kernel::window());
+        }
         ["sleep"] => loop {
             std::thread::park();
         },
