@@ -34,7 +34,7 @@ use crate::plan::Host;
 use crate::seccomp::Cache;
 use crate::spec::{self, resources::Resources};
 use crate::stdio::{Stdio, Switchboard};
-use crate::tasks::{self, News};
+use crate::tasks::{self, News, Then};
 use container::Container;
 use pod::Pod;
 use std::collections::BTreeMap;
@@ -46,6 +46,8 @@ const UNBORN: Duration = Duration::from_secs(10);
 
 /// A process's end, or a pod's.
 type Exit = News<ExitStatus>;
+/// Somebody waits for it as long as this is there.
+pub type Waits = Option<Then<ExitStatus>>;
 
 /// Where events go. Called in order, must not block.
 pub type EventSink = Box<dyn Fn(Event) + Send + Sync>;
@@ -400,10 +402,10 @@ impl Sandbox {
     }
 
     /// Calls `waiter` once the process has ended: at once, on this thread, if it has; else on the watch thread,
-    /// so it must not block. (A blocked thread per Task.Wait would be the larger part of the shim's memory.)
-    pub fn on_exit(&self, key: &ProcessKey, waiter: Box<dyn FnOnce(ExitStatus) + Send>) -> Result<()> {
-        self.container(&key.container)?.exit(key.exec.as_deref())?.then(waiter);
-        Ok(())
+    /// so it must not block. (A blocked thread per Task.Wait would be the larger part of the shim's memory.) What is
+    /// returned keeps the waiter.
+    pub fn on_exit(&self, key: &ProcessKey, waiter: Box<dyn FnOnce(ExitStatus) + Send>) -> Result<Waits> {
+        Ok(self.container(&key.container)?.exit(key.exec.as_deref())?.then(waiter))
     }
 
     pub fn stats(&self, container: &str) -> Result<Stats> {

@@ -23,7 +23,7 @@ pub use request::{
 };
 
 use super::Exit;
-use super::{record, Sandbox};
+use super::{record, Sandbox, Waits};
 use crate::cgroup::{stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::ExitStatus;
@@ -213,10 +213,10 @@ impl Sandbox {
         self.pod_of(id)?.cgroup.stats().context(|| format!("stats of sandbox {id}"))
     }
 
-    /// Calls `waiter` once the pod has ended: at once, on this thread, if it has. It must not block.
-    pub fn on_pod_exit(&self, id: &str, waiter: Box<dyn FnOnce(ExitStatus) + Send>) -> Result<()> {
-        self.pod_of(id)?.exit.then(waiter);
-        Ok(())
+    /// Calls `waiter` once the pod has ended: at once, on this thread, if it has. It must not block. What is returned
+    /// keeps it.
+    pub fn on_pod_exit(&self, id: &str, waiter: Box<dyn FnOnce(ExitStatus) + Send>) -> Result<Waits> {
+        Ok(self.pod_of(id)?.exit.then(waiter))
     }
 
     /// The id of the pod, from its create to its shutdown.

@@ -8,7 +8,8 @@ use super::reply::{self, Call, Reply};
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::event::Event;
 use crate::sys::poll;
-use std::collections::HashMap;
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -41,9 +42,9 @@ pub(super) struct Connection {
     incoming: Mutex<Incoming>,
     outgoing: Mutex<Outgoing>,
     /// Calls whose answer comes later, by stream.
-    waiting: Mutex<HashMap<u32, Call>>,
+    waiting: Mutex<BTreeMap<u32, Call>>,
     /// Calls that are at work and may take long, by stream.
-    at_work: Mutex<HashMap<u32, AtWork>>,
+    at_work: Mutex<BTreeMap<u32, AtWork>>,
 }
 
 /// A call with a time limit, which a worker has.
@@ -239,8 +240,10 @@ impl Connection {
         let _ = self.common.epoll.remove(self.stream.as_fd());
         let _ = self.stream.shutdown(Shutdown::Both);
         drop(outgoing);
-        lock(&self.waiting).clear();
         lock(&self.at_work).clear();
+        let calls = std::mem::take(&mut *lock(&self.waiting));
+        // What they keep has locks of its own.
+        drop(calls);
     }
 
     /// Keeps a call for an answer that comes later; gives it back where its stream is waiting already.
@@ -257,6 +260,15 @@ impl Connection {
             self.common.clock.raise();
         }
         Ok(())
+    }
+
+    /// Something that is dropped with a parked call: now, where it is not parked any more.
+    pub(super) fn keep_with(&self, stream: u32, what: Box<dyn Any + Send>) {
+        let mut what = Some(what);
+        if let Some(call) = lock(&self.waiting).get_mut(&stream) {
+            call.keeps = what.take();
+        }
+        drop(what);
     }
 
     /// The parked call, to be answered now; None where it was answered or its connection is gone.

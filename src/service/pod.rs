@@ -98,8 +98,9 @@ impl Pod {
         let Some(later) = reply.later().map(Arc::new) else { return };
         let waiter = later.clone();
         let known = self.sandbox.on_pod_exit(id, Box::new(move |exit| waiter.send(encode(exit))));
-        if let Err(e) = known {
-            later.send(Err(e));
+        match known {
+            Ok(waits) => later.keep(waits),
+            Err(e) => later.send(Err(e)),
         }
     }
 }

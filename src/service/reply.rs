@@ -4,6 +4,7 @@ use super::code;
 use super::connection::Connection;
 use crate::error::{Error, Kind, Result};
 use protobuf::Message;
+use std::any::Any;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use ttrpc::proto::{Code, Response, Status};
@@ -17,6 +18,8 @@ pub struct Call {
     pub(super) begun: Instant,
     /// When the caller stops waiting.
     pub(super) deadline: Option<Instant>,
+    /// Of a call that waits: dropped with it, for whoever was to answer.
+    pub(super) keeps: Option<Box<dyn Any + Send>>,
 }
 
 impl Call {
@@ -28,6 +31,7 @@ impl Call {
             object: String::new(),
             begun,
             deadline: limit.and_then(|limit| begun.checked_add(limit)),
+            keeps: None,
         }
     }
 }
@@ -119,6 +123,13 @@ pub struct Later {
 }
 
 impl Later {
+    /// Drops this once the call is answered, past its time, or its peer is gone.
+    pub fn keep(&self, what: impl Any + Send) {
+        if let Some(connection) = self.connection.upgrade() {
+            connection.keep_with(self.stream, Box::new(what));
+        }
+    }
+
     pub fn send(&self, answer: Result<Vec<u8>>) {
         if let Some(reply) = Connection::unpark(&self.connection, self.stream) {
             reply.send(answer);

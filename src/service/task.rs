@@ -242,8 +242,9 @@ impl Task {
                 waiter.send(encode(response));
             }),
         );
-        if let Err(e) = known {
-            later.send(Err(e));
+        match known {
+            Ok(waits) => later.keep(waits),
+            Err(e) => later.send(Err(e)),
         }
         None
     }

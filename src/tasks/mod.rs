@@ -10,7 +10,7 @@ mod parking;
 mod task;
 mod workers;
 
-pub use news::News;
+pub use news::{News, Then};
 pub use parking::{either, ready, sleep};
 pub use task::{block_on, run, Answer};
 pub use workers::Workers;

@@ -2,6 +2,7 @@
 
 use super::parking::Alarm;
 use super::{lock, MOMENT};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -18,9 +19,26 @@ struct Shared<T> {
 struct State<T> {
     known: Option<T>,
     /// By a number, so that each has one place however often it is polled.
-    waiting: Vec<(u64, Waker)>,
+    waiting: BTreeMap<u64, Waker>,
     last: u64,
-    then: Vec<Box<dyn FnOnce(T) + Send>>,
+    then: BTreeMap<u64, Call<T>>,
+}
+
+type Call<T> = Box<dyn FnOnce(T) + Send>;
+
+/// A call that is still to come; dropped, it does not.
+pub struct Then<T> {
+    news: News<T>,
+    number: u64,
+}
+
+impl<T> Drop for Then<T> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.news.0.state);
+        let call = state.then.remove(&self.number);
+        drop(state);
+        drop(call);
+    }
 }
 
 impl<T> Clone for News<T> {
@@ -31,7 +49,7 @@ impl<T> Clone for News<T> {
 
 impl<T> Default for News<T> {
     fn default() -> Self {
-        let state = State { known: None, waiting: Vec::new(), last: 0, then: Vec::new() };
+        let state = State { known: None, waiting: BTreeMap::new(), last: 0, then: BTreeMap::new() };
         News(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
     }
 }
@@ -51,7 +69,7 @@ struct Waits<'a, T> {
 impl<T> Drop for Waits<'_, T> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            lock(&self.shared.state).waiting.retain(|(other, _)| *other != number);
+            lock(&self.shared.state).waiting.remove(&number);
         }
     }
 }
@@ -71,7 +89,7 @@ impl<T: Clone> News<T> {
         for (_, waker) in wakers {
             waker.wake();
         }
-        for call in then {
+        for (_, call) in then {
             call(value.clone());
         }
     }
@@ -86,16 +104,19 @@ impl<T: Clone> News<T> {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Calls `call` once it is known: at once, on this thread, if it is.
-    pub fn then(&self, call: Box<dyn FnOnce(T) + Send>) {
+    /// Calls `call` once it is known, unless what this returns is dropped before: at once, on this thread, if it is.
+    #[must_use]
+    pub fn then(&self, call: Call<T>) -> Option<Then<T>> {
         let mut state = lock(&self.0.state);
-        match state.known.clone() {
-            Some(value) => {
-                drop(state);
-                call(value);
-            }
-            None => state.then.push(call),
+        if let Some(value) = state.known.clone() {
+            drop(state);
+            call(value);
+            return None;
         }
+        state.last += 1;
+        let number = state.last;
+        state.then.insert(number, call);
+        Some(Then { news: self.clone(), number })
     }
 
     fn known(&self, limit: Duration) -> MutexGuard<'_, State<T>> {
@@ -131,8 +152,7 @@ impl<T: Clone> News<T> {
                 }
             };
             waits.number = Some(number);
-            state.waiting.retain(|(other, _)| *other != number);
-            state.waiting.push((number, context.waker().clone()));
+            state.waiting.insert(number, context.waker().clone());
             drop(state);
             match alarm.set(deadline, context.waker()) {
                 Ok(()) => Poll::Pending,
@@ -167,12 +187,14 @@ mod tests {
         let count = move |value| {
             counted.fetch_add(value, Ordering::SeqCst);
         };
-        news.then(Box::new(count.clone()));
+        let then = news.then(Box::new(count.clone()));
+        drop(news.then(Box::new(count.clone())));
         std::thread::sleep(4 * MOMENT);
         news.set(7);
         news.set(9);
         assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 7));
-        news.then(Box::new(count));
+        assert!(news.then(Box::new(count)).is_none());
+        drop(then);
         assert_eq!(sum.load(Ordering::SeqCst), 14);
     }
 

@@ -21,7 +21,7 @@ pub struct Life {
     pub wire: Wire,
     /// The process that serves.
     pub server: u32,
-    socket: PathBuf,
+    pub socket: PathBuf,
     bundle: PathBuf,
     /// Open as containerd has them: nothing waits for a reader.
     _streams: Vec<File>,

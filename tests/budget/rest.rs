@@ -4,7 +4,9 @@ use crate::containerd::SHIM;
 use crate::life::Life;
 use crate::pod::Pod;
 use crate::skip::missing;
+use crate::wire::TASK_V2;
 use crate::{alone, any, optimised, shim, Bill, SIZE};
+use containerd_shim_protos::api::WaitRequest;
 use std::path::Path;
 use std::time::Duration;
 
@@ -71,6 +73,44 @@ fn a_lone_container_s_shim_at_rest() {
     bill.add("descriptors of a lone container's shim", rest.descriptors, &crate::LONE_DESCRIPTORS);
     bill.settle();
 }
+
+/// Clients come and go while a container runs for a year.
+#[test]
+fn waits_that_are_over_leave_nothing() {
+    let Some(_alone) = alone() else { return };
+    let mut life = Life::begin(shim());
+    life.create();
+    life.start("");
+    let request = WaitRequest { id: crate::life::ID.into(), ..Default::default() };
+    let mut private = Vec::new();
+    // By the first round there is what a busy moment leaves.
+    for _ in 0..ROUNDS {
+        for _ in 0..WAITS {
+            life.wire.ask(TASK_V2, "Wait", &request, Duration::from_millis(1));
+        }
+        (0..WAITS).for_each(|_| drop(life.wire.next().expect("an answer")));
+        // And by a peer that goes.
+        let mut gone = crate::wire::Wire::connect(&life.socket);
+        for _ in 0..WAITS {
+            gone.ask(TASK_V2, "Wait", &request, Duration::ZERO);
+        }
+        drop(gone);
+        std::thread::sleep(REST);
+        private.push(Rest::of(life.server).private);
+    }
+    println!("{private:?}");
+    life.kill();
+    life.wait("");
+    life.delete("");
+    life.end();
+    let mut bill = Bill::default();
+    let more = private[ROUNDS - 1].saturating_sub(private[1]);
+    bill.add("KiB that 20000 waits leave", more, &any(200));
+    bill.settle();
+}
+
+const WAITS: usize = 10_000;
+const ROUNDS: usize = 5;
 
 #[test]
 fn a_pod_with_one_container_at_rest() {

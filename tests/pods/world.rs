@@ -104,7 +104,8 @@ impl World {
         let (tell, told) = channel();
         // The test may have gone on.
         let waiter = move |status| tell.send(status).unwrap_or_default();
-        self.sandbox.on_pod_exit("p1", Box::new(waiter)).unwrap();
+        // For as long as the test.
+        std::mem::forget(self.sandbox.on_pod_exit("p1", Box::new(waiter)).unwrap());
         told
     }
 
@@ -177,7 +178,8 @@ impl World {
 
     pub fn wait(&self, id: &str) -> ExitStatus {
         let (tell, told) = channel();
-        self.sandbox
+        let _waits = self
+            .sandbox
             .on_exit(&ProcessKey::init(id), Box::new(move |status| tell.send(status).unwrap_or_default()))
             .unwrap();
         told.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("{id} has not ended: {e}"))
