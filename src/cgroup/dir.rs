@@ -3,12 +3,15 @@
 //! Every file is opened below the descriptor, so that a cgroup that is removed and made again under the same
 //! name is never taken for the one that was opened.
 
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{open, openat, OFlag};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{fstat, Mode};
+use nix::unistd::{unlinkat, UnlinkatFlags};
 
 use crate::error::{Context, Error, Result};
 
@@ -140,24 +143,61 @@ impl Dir {
         })
     }
 
-    /// The cgroups right below.
-    pub(super) fn children(&self) -> Result<Vec<PathBuf>> {
-        let frozen = || format!("readdir({:?})", self.path);
-        let entries = match std::fs::read_dir(&self.path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.context(frozen)?,
-        };
+    /// False where the kernel says that there is no cgroup below: a directory has a link from each that is in it.
+    pub(super) fn may_have_children(&self) -> bool {
+        !fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 2)
+    }
+
+    /// The names of the cgroups right below; none where it is gone.
+    pub(super) fn children(&self) -> Result<Vec<CString>> {
+        if !self.may_have_children() {
+            return Ok(Vec::new());
+        }
+        let failed = |errno: Errno| Error::system(format!("readdir({:?})", self.path), errno as i32);
         let mut children = Vec::new();
-        for entry in entries {
+        // A descriptor of its own, since the place in the list belongs to it.
+        let mut list = match nix::dir::Dir::openat(&self.fd, ".", DIRECTORY, Mode::empty()) {
+            Err(Errno::ENOENT | Errno::ENODEV) => return Ok(children),
+            list => list.map_err(failed)?,
+        };
+        for entry in list.iter() {
             let entry = match entry {
-                Err(e) if e.raw_os_error() == Some(libc::ENODEV) => break,
-                entry => entry.context(frozen)?,
+                Err(Errno::ENOENT | Errno::ENODEV) => break,
+                entry => entry.map_err(failed)?,
             };
-            if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                children.push(entry.path());
+            let name = entry.file_name();
+            if entry.file_type() == Some(nix::dir::Type::Directory) && name != c"." && name != c".." {
+                children.push(name.to_owned());
             }
         }
         Ok(children)
+    }
+
+    /// The one right below; None where it is gone. `path` is for errors only.
+    pub(super) fn child(&self, name: &CStr, path: PathBuf) -> Result<Option<Dir>> {
+        match openat(&self.fd, name, DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty()) {
+            Ok(fd) => Ok(Some(Dir { fd, path })),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
+            Err(errno) => Err(Error::system(format!("open({path:?}, O_DIRECTORY)"), errno as i32)),
+        }
+    }
+
+    /// The one above, also of one that is removed: cgroups do not move.
+    pub(super) fn above(&self, path: PathBuf) -> Result<Dir> {
+        let fd = openat(&self.fd, c"..", DIRECTORY, Mode::empty())
+            .context(|| format!("open({:?})", self.path.join("..")))?;
+        Ok(Dir { fd, path })
+    }
+
+    /// Removes the one right below; fine where it is gone.
+    pub(super) fn remove_child(&self, name: &CStr) -> Result<()> {
+        match unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => {
+                let path = self.path.join(OsStr::from_bytes(name.to_bytes()));
+                Err(Error::system(format!("rmdir({path:?})"), errno as i32))
+            }
+        }
     }
 }
 

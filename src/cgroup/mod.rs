@@ -18,6 +18,7 @@ mod systemd;
 mod tree;
 mod v1;
 mod v2;
+mod walk;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

@@ -8,7 +8,11 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
 use super::dir::{is_absent, Dir};
+use super::walk;
 use crate::error::{Context, Error, Kind, Result};
+
+/// The file that lists processes, and takes them in.
+pub(super) const PROCS: &str = "cgroup.procs";
 
 /// The directories that a create has made; dropped before `keep`, it removes them again.
 #[derive(Debug, Default)]
@@ -81,22 +85,16 @@ pub(super) fn refuse_busy(dir: &Dir) -> Result<()> {
 /// All processes in `dir` and below, each once. Those of a foreign pid namespace (0) are left out.
 pub(super) fn processes(dir: &Dir) -> Result<Vec<u32>> {
     let mut all = Vec::new();
-    gather(dir, &mut all)?;
+    walk::each(dir, |dir| {
+        // A threaded cgroup refuses (EOPNOTSUPP): its processes are listed by the domain above it.
+        if let Some(text) = dir.read_if(PROCS)? {
+            all.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &u32| *pid != 0));
+        }
+        Ok(())
+    })?;
     all.sort_unstable();
     all.dedup();
     Ok(all)
-}
-
-fn gather(dir: &Dir, all: &mut Vec<u32>) -> Result<()> {
-    // A threaded cgroup refuses (EOPNOTSUPP): its processes are listed by the domain above it.
-    let Some(text) = dir.read_if("cgroup.procs")? else { return Ok(()) };
-    all.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &u32| *pid != 0));
-    for child in dir.children()? {
-        if let Some(child) = Dir::open_if(&child)? {
-            gather(&child, all)?;
-        }
-    }
-    Ok(())
 }
 
 /// SIGKILL; a process that is gone already is fine.
@@ -131,30 +129,21 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 }
 
 fn remove_once(path: &Path) -> Result<()> {
-    let error = match std::fs::remove_dir(path) {
-        Ok(()) => return Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => e,
-    };
-    // Busy because of cgroups below it, perhaps; they go first.
-    if error.raw_os_error() == Some(libc::EBUSY) {
-        let children = match Dir::open_if(path)? {
-            Some(dir) => dir.children()?,
-            None => return Ok(()),
-        };
-        for child in &children {
-            remove_once(child)?;
-        }
-        if !children.is_empty() {
-            return match std::fs::remove_dir(path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    Err(e).context(|| format!("rmdir({path:?})"))
-                }
-                _ => Ok(()),
-            };
-        }
+    match std::fs::remove_dir(path) {
+        // Because of cgroups below it, perhaps; they go first.
+        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
+        removed => return gone(removed, path),
     }
-    Err(error).context(|| format!("rmdir({path:?})"))
+    let Some(dir) = Dir::open_if(path)? else { return Ok(()) };
+    walk::remove_below(&dir)?;
+    gone(std::fs::remove_dir(path), path)
+}
+
+fn gone(removed: std::io::Result<()>, path: &Path) -> Result<()> {
+    match removed {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.context(|| format!("rmdir({path:?})")),
+    }
 }
 
 /// The cgroup is frozen, or it is thawed and there is an error.
