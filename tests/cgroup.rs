@@ -2,6 +2,8 @@
 //!
 //! Each test makes its own cgroup, and looks that nothing of it is left.
 
+#[path = "cgroup/frozen.rs"]
+mod frozen;
 #[path = "cgroup/nested.rs"]
 mod nested;
 #[path = "testbed/skip.rs"]

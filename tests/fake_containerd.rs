@@ -26,9 +26,13 @@ use containerd::{ended, eventually, Containerd, Shim, Version, SHIM};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci;
 use containerd_shim_protos::types::introspection::RuntimeInfo;
+use nix::fcntl::{openat, OFlag};
+use nix::sys::stat::{mkdirat, Mode};
 use protobuf::well_known_types::any::Any;
 use protobuf::Message;
 use serde_json::{json, Value};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use wire::{decode, Wire, TASK_V2, TASK_V3};
@@ -217,6 +221,48 @@ fn a_lost_shim_is_cleaned_up_and_its_socket_replaced() {
     // Again, when all is gone.
     assert_eq!(containerd.delete("c1").pid, 0);
     containerd.remove_bundle("c1");
+}
+
+/// Beyond what a path holds, and frozen: it may write to its cgroup.
+#[test]
+fn what_a_lost_shim_s_container_has_nested_and_frozen_goes_with_it() {
+    let containerd = Containerd::new(Version::V2_3);
+    containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    let shim = containerd.start("c1");
+    let mut wire = containerd.connect(&shim);
+    let pid = create(&containerd, &mut wire, TASK_V3, "c1");
+    start(&mut wire, TASK_V3, "c1");
+    let own = freezer_of(pid);
+    let (name, open) = ("n".repeat(200), OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
+    let top: OwnedFd = std::fs::File::open(&own).unwrap().into();
+    let deepest = (0..60).fold(top, |above, _| {
+        mkdirat(&above, name.as_str(), Mode::S_IRWXU).unwrap();
+        openat(&above, name.as_str(), open, Mode::empty()).unwrap()
+    });
+    let write = |file: &str, text: &str| {
+        let file = openat(&deepest, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+        file.is_ok_and(|file| nix::unistd::write(&file, text.as_bytes()).is_ok())
+    };
+    assert!(write("cgroup.procs", &pid.to_string()));
+    assert!(write("freezer.state", "FROZEN") || write("cgroup.freeze", "1"));
+    kill_process(connect(&mut wire, TASK_V3, "c1").shim_pid);
+    assert!(wire.next().is_none());
+    let done = containerd.verb("c1", &containerd.bundle("c1"), &["delete"]);
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""));
+    assert!(ended(pid), "the container's process is left");
+    assert!(containerd.cgroups().is_empty(), "{:?}", containerd.cgroups());
+    containerd.remove_bundle("c1");
+}
+
+/// The cgroup of a process in the hierarchy that freezes.
+fn freezer_of(pid: u32) -> PathBuf {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let v1 = text.lines().find_map(|line| line.split_once(":freezer:/"));
+    let (mount, path) = match v1 {
+        Some((_, path)) => ("/sys/fs/cgroup/freezer", path),
+        None => ("/sys/fs/cgroup", text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap()),
+    };
+    Path::new(mount).join(path)
 }
 
 #[test]

@@ -4,6 +4,8 @@
 mod bad;
 #[path = "pods/freeze.rs"]
 mod freeze;
+#[path = "pods/frozen.rs"]
+mod frozen;
 #[path = "pods/members.rs"]
 mod members;
 #[path = "pods/users.rs"]

@@ -60,6 +60,11 @@ pub trait Cgroup: Send + Sync {
     fn freeze(&self) -> Result<()>;
     /// Ok where it is gone.
     fn thaw(&self) -> Result<()>;
+    /// Whether the kernel has frozen it, by whomever and through whichever cgroup above it. One small read; false where it
+    /// is gone.
+    fn frozen(&self) -> Result<bool>;
+    /// After a SIGKILL: nothing that is frozen keeps from dying whom it was for.
+    fn let_die(&self, who: Dying) -> Result<()>;
     /// SIGKILL to everything in it and below, also when frozen. Ok where it is gone.
     fn kill(&self) -> Result<()>;
     /// `Kind::NotFound` where it is gone.
@@ -75,6 +80,15 @@ pub trait Cgroup: Send + Sync {
     fn place(&self) -> Record {
         self.record()
     }
+}
+
+/// Whom a SIGKILL was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dying {
+    /// Everything in the cgroup and below: it is thawed.
+    All,
+    /// A process; the others stay as they are.
+    One(u32),
 }
 
 /// Where the host keeps what is not in a cgroup tree.

@@ -5,7 +5,7 @@
 //! looks anew.
 
 use super::path::expand;
-use super::{oom, open_files, Cgroup, Entry, Host, Layout, Member, Record, Stats};
+use super::{oom, open_files, Cgroup, Dying, Entry, Host, Layout, Member, Record, Stats};
 use crate::error::{invalid, Error, Kind, Result};
 use crate::spec::resources::Resources;
 use std::path::{Component, Path, PathBuf};
@@ -92,6 +92,19 @@ impl Cgroup for Parent {
 
     fn thaw(&self) -> Result<()> {
         self.there()?.thaw()
+    }
+
+    fn frozen(&self) -> Result<bool> {
+        // That hierarchy alone.
+        let freezes = |member: &&Member| self.record.v2 || member.names.iter().any(|name| name == "freezer");
+        let members = self.record.members.iter().filter(freezes).cloned().collect();
+        let files = open_files(&self.host, &Record { members, ..self.record.clone() })?;
+        files.map_or(Ok(false), |files| files.frozen())
+    }
+
+    /// Nobody is in it who is not in a container's.
+    fn let_die(&self, _who: Dying) -> Result<()> {
+        Ok(())
     }
 
     /// Of a client's it is not ours to kill all.

@@ -19,7 +19,7 @@ use self::bus::{refused, Bus};
 use self::wire::{Property, Reader, Value, Writer};
 use super::dir::Dir;
 use super::path::Unit;
-use super::{by_files, oom, Cgroup, CgroupsPath, Entry, Host, Layout, Record, Stats};
+use super::{by_files, oom, Cgroup, CgroupsPath, Dying, Entry, Host, Layout, Record, Stats};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::{Limit, Resources};
 use crate::sys::clone::Child;
@@ -221,6 +221,14 @@ impl Cgroup for Scope {
 
     fn thaw(&self) -> Result<()> {
         self.files()?.thaw()
+    }
+
+    fn frozen(&self) -> Result<bool> {
+        self.files.as_ref().map_or(Ok(false), |files| files.frozen())
+    }
+
+    fn let_die(&self, who: Dying) -> Result<()> {
+        self.files.as_ref().map_or(Ok(()), |files| files.let_die(who))
     }
 
     fn kill(&self) -> Result<()> {

@@ -97,6 +97,17 @@ pub(super) fn processes(dir: &Dir) -> Result<Vec<u32>> {
     Ok(all)
 }
 
+/// Moves processes into `dir`; those that have ended are passed over.
+pub(super) fn move_to(dir: &Dir, pids: &[u32]) -> Result<()> {
+    for pid in pids {
+        match dir.write(PROCS, &pid.to_string()) {
+            Err(e) if e.errno() != Some(libc::ESRCH) => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// SIGKILL; a process that is gone already is fine.
 pub(super) fn kill_all(pids: &[u32]) -> Result<()> {
     for &pid in pids {
@@ -144,6 +155,12 @@ fn gone(removed: std::io::Result<()>, path: &Path) -> Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         removed => removed.context(|| format!("rmdir({path:?})")),
     }
+}
+
+/// What is put into it would stop, and whoever waits for it too.
+pub(super) fn frozen_before(dir: &Dir) -> Error {
+    let what = "is frozen, by itself or with one above it";
+    Error::new(Kind::State, format!("linux.cgroupsPath: the cgroup {:?} {what}", dir.path()))
 }
 
 /// The cgroup is frozen, or it is thawed and there is an error.

@@ -17,7 +17,7 @@ use super::dir::Dir;
 use super::layout::Hierarchy;
 use super::path::CgroupsPath;
 use super::tree::{self, Made};
-use super::{oom, Cgroup, Entry, Host, Member, Record, Stats};
+use super::{oom, Cgroup, Dying, Entry, Host, Member, Record, Stats};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::{DeviceRule, Resources};
 
@@ -69,9 +69,10 @@ impl V1 {
             let (dir, fresh) = made.make(&hierarchy.mount, &below)?;
             if !fresh && !adopted {
                 tree::refuse_busy(&dir)?;
-                if hierarchy.has("freezer") {
-                    freezer::refuse_frozen(&dir)?;
-                }
+            }
+            // A new one is as those above it are.
+            if hierarchy.has("freezer") {
+                freezer::refuse_frozen(&dir)?;
             }
             all_fresh &= fresh;
             if hierarchy.has("cpuset") {
@@ -99,8 +100,12 @@ impl V1 {
         Ok(V1::of(host, places))
     }
 
+    fn place(&self, controller: &str) -> Option<&Place> {
+        self.places.iter().find(|p| p.at.names.iter().any(|n| n == controller))
+    }
+
     fn dir(&self, controller: &str) -> Option<&Dir> {
-        self.places.iter().find(|p| p.at.names.iter().any(|n| n == controller)).map(|p| &p.dir)
+        self.place(controller).map(|p| &p.dir)
     }
 
     /// For a limit that is asked for.
@@ -180,20 +185,30 @@ impl Cgroup for V1 {
         tree::unless_absent(freezer::thaw(self.need("freezer")?))
     }
 
+    fn frozen(&self) -> Result<bool> {
+        self.dir("freezer").map_or(Ok(false), freezer::is_frozen)
+    }
+
+    fn let_die(&self, who: Dying) -> Result<()> {
+        match self.place("freezer") {
+            Some(place) => freezer::let_die(&place.dir, &place.at.mount, who),
+            None => Ok(()),
+        }
+    }
+
     fn kill(&self) -> Result<()> {
-        let thaw = || tree::unless_absent(self.dir("freezer").map_or(Ok(()), freezer::thaw));
         if let Some(unified) = self.unified() {
             // Hybrid, kernel 5.14: the kernel does it, also for processes that are being forked.
             if unified.write_if("cgroup.kill", "1")? {
                 // Frozen processes die once they are thawed.
-                return thaw();
+                return self.let_die(Dying::All);
             }
         }
         let Some(census) = self.census() else { return Ok(()) };
         // Frozen, nothing forks between the listing and the signals.
         let frozen = self.dir("freezer").is_some_and(|dir| freezer::freeze(dir).is_ok());
         let mut result = tree::processes(census).and_then(|pids| tree::kill_all(&pids));
-        thaw()?;
+        self.let_die(Dying::All)?;
         if frozen {
             return result;
         }
@@ -210,7 +225,7 @@ impl Cgroup for V1 {
     }
 
     fn stats(&self) -> Result<Stats> {
-        if !self.places.iter().any(|p| p.dir.has("cgroup.procs")) {
+        if !self.places.iter().any(|p| p.dir.has(tree::PROCS)) {
             return Err(Error::new(Kind::NotFound, "the cgroup is gone"));
         }
         self.collect().map(|stats| Stats::V1(Box::new(stats)))

@@ -17,7 +17,7 @@ use super::dir::Dir;
 use super::layout::Hierarchy;
 use super::path::CgroupsPath;
 use super::tree::{self, Made};
-use super::{oom, Cgroup, Entry, Host, Member, Record, Stats};
+use super::{oom, Cgroup, Dying, Entry, Host, Member, Record, Stats};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::{DeviceRule, Limit, Resources};
 use crate::sys::bpf;
@@ -55,8 +55,9 @@ impl V2 {
         let (dir, fresh) = made.make(&hierarchy.mount, &below)?;
         if !fresh && !adopted {
             tree::refuse_busy(&dir)?;
-            freezer::refuse_frozen(&dir)?;
         }
+        // A new one is as those above it are.
+        freezer::refuse_frozen(&dir)?;
         enable_controllers(&hierarchy.mount, &below, &dir)?;
         let at = Member { mount: hierarchy.mount.clone(), below, names: Vec::new() };
         let cgroup = V2::at(host, at, dir);
@@ -214,9 +215,18 @@ impl Cgroup for V2 {
         tree::unless_absent(freezer::thaw(&self.dir))
     }
 
+    fn frozen(&self) -> Result<bool> {
+        freezer::is_frozen(&self.dir)
+    }
+
+    /// A frozen process of v2 does (kernel 5.2, "cgroup: cgroup v2 freezer").
+    fn let_die(&self, _who: Dying) -> Result<()> {
+        Ok(())
+    }
+
     fn kill(&self) -> Result<()> {
         // Kernel 5.14; also for what is frozen, and for processes that are being forked.
-        if self.dir.write_if("cgroup.kill", "1")? || !self.dir.has("cgroup.procs") {
+        if self.dir.write_if("cgroup.kill", "1")? || !self.dir.has(tree::PROCS) {
             return Ok(());
         }
         let _ = freezer::freeze(&self.dir);
@@ -226,7 +236,7 @@ impl Cgroup for V2 {
     }
 
     fn stats(&self) -> Result<Stats> {
-        if !self.dir.has("cgroup.procs") {
+        if !self.dir.has(tree::PROCS) {
             return Err(Error::new(Kind::NotFound, format!("the cgroup {:?} is gone", self.dir.path())));
         }
         self.collect().map(|stats| Stats::V2(Box::new(stats)))

@@ -119,7 +119,7 @@ impl Container {
     pub async fn start(&self, sandbox: &Sandbox, leash: &Leash) -> Result<u32> {
         let waiting = {
             let mut slot = self.lock();
-            slot.thawed("start")?;
+            self.thawed(&slot, "start")?;
             let signalled = match &slot.init.life {
                 Life::Created(waiting) => waiting.pidfd.try_clone().context(|| "dup(pidfd)")?,
                 _ => return Err(slot.init.cannot("start")),
@@ -174,7 +174,7 @@ impl Container {
         if !slot.init.is_running() {
             return Err(slot.init.cannot("exec in"));
         }
-        slot.thawed("exec in")?;
+        self.thawed(&slot, "exec in")?;
         let process = Process {
             name: format!("exec {id} of container {}", self.id),
             pid: 0,
@@ -200,7 +200,7 @@ impl Container {
                     format!("cannot start exec {id}: container {} init process is not running", self.id),
                 ));
             }
-            slot.thawed("exec in")?;
+            self.thawed(&slot, "exec in")?;
             let init = slot.init.pidfd().map(|pidfd| pidfd.try_clone_to_owned()).transpose();
             let (init, init_pid) = (init.context(|| "dup(pidfd)")?, slot.init.pid);
             let process = slot.process(&self.id, Some(id))?;
@@ -317,7 +317,7 @@ impl Container {
 
     pub fn state(&self, exec: Option<&str>) -> Result<ProcessState> {
         let mut slot = self.lock();
-        let frozen = slot.freezer == Freezer::Frozen || slot.frozen_with_pod;
+        let frozen = slot.process(&self.id, exec)?.is_running() && self.stands_still(&slot);
         let process = slot.process(&self.id, exec)?;
         let status = match process.life {
             Life::Stopped(_) => Status::Stopped,

@@ -3,7 +3,9 @@
 use super::container::{Container, Slot};
 use super::lifecycle::Life;
 use super::request::Event;
+use crate::cgroup::Dying;
 use crate::error::{Context, Error, Kind, Result};
+use crate::spec::Ns;
 
 /// What the container's cgroup is, as far as requests are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,23 +13,12 @@ pub(super) enum Freezer {
     Thawed,
     /// A pause is at work, without the slot: a process in an uninterruptible sleep can make it long.
     Freezing,
+    /// By a pause of its own, which the end of its pod's does not end. Whether its processes stand still is for the kernel
+    /// to say: others may write to the cgroup, the container among them.
     Frozen,
 }
 
 impl Slot {
-    pub fn thawed(&self, verb: &str) -> Result<()> {
-        let state = match self.freezer {
-            Freezer::Thawed if self.frozen_with_pod => {
-                let what = format!("cannot {verb} {}: its sandbox is paused", self.init.name);
-                return Err(Error::new(Kind::State, what));
-            }
-            Freezer::Thawed => return Ok(()),
-            Freezer::Freezing => "being paused",
-            Freezer::Frozen => "paused",
-        };
-        Err(Error::new(Kind::State, format!("cannot {verb} {}: it is {state}", self.init.name)))
-    }
-
     fn can_pause(&self) -> Result<()> {
         match self.init.is_running() && self.ending.is_none() {
             true => Ok(()),
@@ -37,10 +28,28 @@ impl Slot {
 }
 
 impl Container {
+    /// What is asked of its processes now can be done.
+    pub fn thawed(&self, slot: &Slot, verb: &str) -> Result<()> {
+        let refuse =
+            |what: &str| Err(Error::new(Kind::State, format!("cannot {verb} {}: {what}", slot.init.name)));
+        match slot.freezer {
+            Freezer::Freezing => refuse("it is being paused"),
+            _ if slot.frozen_with_pod => refuse("its sandbox is paused"),
+            _ if self.cgroup.frozen()? => refuse("it is paused"),
+            _ => Ok(()),
+        }
+    }
+
+    /// A pause that is at work is not told before it is done.
+    pub fn stands_still(&self, slot: &Slot) -> bool {
+        slot.freezer != Freezer::Freezing
+            && self.cgroup.frozen().unwrap_or(slot.freezer == Freezer::Frozen || slot.frozen_with_pod)
+    }
+
     pub fn pause(&self) -> Result<()> {
         {
             let mut slot = self.lock();
-            slot.thawed("pause")?;
+            self.thawed(&slot, "pause")?;
             slot.can_pause()?;
             slot.freezer = Freezer::Freezing;
         }
@@ -72,7 +81,13 @@ impl Container {
             let what = format!("cannot resume container {}: its sandbox is paused", self.id);
             return Err(Error::new(Kind::State, what));
         }
-        if slot.freezer != Freezer::Frozen {
+        let held = match slot.freezer {
+            Freezer::Frozen => true,
+            Freezer::Freezing => false,
+            // By somebody else.
+            Freezer::Thawed => slot.init.is_running() && self.cgroup.frozen()?,
+        };
+        if !held {
             return Err(match slot.init.life {
                 Life::Running(_) => {
                     Error::new(Kind::State, format!("cannot resume container {}: it is not paused", self.id))
@@ -82,16 +97,30 @@ impl Container {
         }
         self.cgroup.thaw().context(|| format!("resume {}", self.id))?;
         slot.freezer = Freezer::Thawed;
+        if self.cgroup.frozen()? {
+            let what = format!("cannot resume container {}: a cgroup above its own is frozen", self.id);
+            return Err(Error::new(Kind::State, what));
+        }
         self.emit(Event::Resumed { container: self.id.clone() });
         Ok(())
     }
 
-    /// For a SIGKILL: a frozen v1 cgroup would keep a killed process for ever. A pause that is at work fails.
+    /// After a SIGKILL for its first process: a frozen v1 cgroup would keep it for ever. A pause that is at work fails.
     pub fn thaw_to_die(&self, slot: &mut Slot) -> Result<()> {
+        // With the first process of a pid namespace all of it ends.
+        let who = match self.spec.namespaces.pid {
+            Ns::New => Dying::All,
+            _ => Dying::One(slot.init.pid),
+        };
         let thawed = match slot.freezer {
-            Freezer::Thawed => return Ok(()),
+            Freezer::Thawed => Ok(()),
             Freezer::Freezing | Freezer::Frozen => self.cgroup.thaw(),
         };
+        // The others of a paused pod are to stay as they are: see `let_die` of a pod.
+        let thawed = thawed.and_then(|()| match slot.frozen_with_pod {
+            true => Ok(()),
+            false => self.cgroup.let_die(who),
+        });
         // Where this failed, the pause tries it again.
         if thawed.is_ok() || slot.freezer == Freezer::Freezing {
             slot.freezer = Freezer::Thawed;

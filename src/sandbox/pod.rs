@@ -185,11 +185,14 @@ impl Sandbox {
     pub fn pod_status(&self, id: &str) -> Result<PodStatus> {
         let pod = self.pod_of(id)?;
         let containers = self.all().iter().filter_map(|container| container.state(None).ok()).collect();
+        // By somebody else, perhaps.
+        let frozen = pod.cgroup.frozen().unwrap_or(false);
         let (state, pid) = {
             let life = pod.lock();
             let state = match (life.phase, life.frozen) {
                 (Phase::Created, _) => PodState::Created,
                 (Phase::Ready, Some(Frozen::AsOne | Frozen::EachByItself)) => PodState::Paused,
+                (Phase::Ready, None) if frozen => PodState::Paused,
                 (Phase::Ready, _) => PodState::Ready,
                 (Phase::Stopping | Phase::Stopped, _) => PodState::Stopped,
             };

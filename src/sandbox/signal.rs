@@ -2,6 +2,7 @@
 
 use super::container::Container;
 use super::lifecycle::{Life, Process};
+use crate::cgroup::Dying;
 use crate::error::{Error, Kind, Result};
 use crate::sys::{wait, Errno};
 use std::os::fd::AsFd;
@@ -10,10 +11,17 @@ impl Container {
     pub fn kill(&self, exec: Option<&str>, signal: u32, all: bool) -> Result<()> {
         let mut slot = self.lock();
         let process = slot.process(&self.id, exec)?;
+        let pid = process.pid;
         let sent =
             if all && exec.is_none() { self.signal_all(process, signal) } else { process.signal(signal) };
-        if signal == libc::SIGKILL as u32 && exec.is_none() {
-            self.thaw_to_die(&mut slot)?;
+        if signal != libc::SIGKILL as u32 {
+            return sent;
+        }
+        match exec {
+            None => self.thaw_to_die(&mut slot)?,
+            // The container stays as it is.
+            Some(_) if sent.is_ok() && pid != 0 => self.cgroup.let_die(Dying::One(pid))?,
+            Some(_) => {}
         }
         sent
     }

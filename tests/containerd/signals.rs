@@ -1,10 +1,11 @@
 //! Kill with every signal, pause and resume.
 
-use crate::testbed::{until, Case};
+use crate::testbed::{cgroup_path, until, Case, Runtime};
 
 cases! {
     every_signal_arrives, stop_and_continue, kill_all_reaches_the_children, kill_of_what_is_gone,
-    pause_stops_and_resume_goes_on, a_paused_container_can_be_killed, sigterm_runs_the_handler,
+    pause_stops_and_resume_goes_on, a_paused_container_can_be_killed, one_that_others_have_frozen_refuses_an_exec_and_can_be_killed,
+    sigterm_runs_the_handler,
 }
 
 fn every_signal_arrives(case: &mut Case<'_>) {
@@ -90,6 +91,34 @@ fn a_paused_container_can_be_killed(case: &mut Case<'_>) {
     if case.state() == "PAUSED" {
         case.ctr(&["tasks", "resume", &case.id]);
     }
+    case.until_state("STOPPED");
+    assert_eq!(case.delete_task(), 137);
+    case.remove();
+}
+
+/// As the host's administrator may, by a write to its cgroup.
+fn one_that_others_have_frozen_refuses_an_exec_and_can_be_killed(case: &mut Case<'_>) {
+    case.detach(&[], &["sleep", "1000"]);
+    let freeze = || {
+        let file = cgroup_path(case.pid(), "freezer", "freezer.state", "cgroup.freeze");
+        let word = if file.ends_with("freezer.state") { "FROZEN" } else { "1" };
+        std::fs::write(&file, word).expect("freeze it");
+        let done = || case.cgroup_file("freezer", "freezer.state", "cgroup.events");
+        until("it to freeze", 10, || {
+            let done = done();
+            (done == "FROZEN" || done.contains("frozen 1")).then_some(())
+        });
+    };
+    freeze();
+    case.exec(&[], &["true"]).fails_with("paused");
+    // The Go shim goes by its own memory.
+    if case.runtime == Runtime::Shoal {
+        assert_eq!(case.state(), "PAUSED");
+        case.ctr(&["tasks", "resume", &case.id]).ok();
+        assert_eq!(case.state(), "RUNNING");
+        freeze();
+    }
+    case.kill("KILL");
     case.until_state("STOPPED");
     assert_eq!(case.delete_task(), 137);
     case.remove();

@@ -145,6 +145,12 @@ impl Cgroup for FakeCgroup {
         self.0.frozen.store(false, Ordering::SeqCst);
         Ok(())
     }
+    fn frozen(&self) -> Result<bool> {
+        Ok(self.0.frozen.load(Ordering::SeqCst))
+    }
+    fn let_die(&self, _who: cgroup::Dying) -> Result<()> {
+        Ok(())
+    }
     fn kill(&self) -> Result<()> {
         self.0.kills.fetch_add(1, Ordering::SeqCst);
         if self.0.immortal.load(Ordering::SeqCst) {

@@ -221,16 +221,21 @@ impl Case<'_> {
 /// A file of the cgroup of process `pid`.
 #[track_caller]
 pub fn cgroup_file(pid: u32, controller: &str, v1: &str, v2: &str) -> String {
+    let file = cgroup_path(pid, controller, v1, v2);
+    let value = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    value.trim().to_owned()
+}
+
+#[track_caller]
+pub fn cgroup_path(pid: u32, controller: &str, v1: &str, v2: &str) -> std::path::PathBuf {
     let text = std::fs::read_to_string(format!("/proc/{}/cgroup", pid)).expect("read the init's cgroup");
     let root = std::path::Path::new("/sys/fs/cgroup");
     let of = |wanted: &str| {
         let mut lines = text.lines().map(|line| line.splitn(3, ':').skip(1));
         lines.find_map(|mut words| words.next()?.split(',').any(|c| c == wanted).then(|| words.next())?)
     };
-    let file = match of(controller) {
+    match of(controller) {
         Some(path) => root.join(controller).join(path.trim_start_matches('/')).join(v1),
         None => root.join(of("").expect("a v2 line").trim_start_matches('/')).join(v2),
-    };
-    let value = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-    value.trim().to_owned()
+    }
 }

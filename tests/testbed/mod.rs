@@ -16,7 +16,7 @@ mod run;
 pub mod skip;
 mod suite;
 
-pub use case::{case, cgroup_file, systemd, Case, Runtime};
+pub use case::{case, cgroup_file, cgroup_path, systemd, Case, Runtime};
 pub use containerd::{Containerd, Setting};
 pub use docker::{docker_case, Docker, DockerCase, Ids};
 pub use events::Events;

@@ -1,10 +1,11 @@
 //! The v1 freezer (Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst).
 
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::cgroup::dir::Dir;
-use crate::cgroup::tree;
+use crate::cgroup::{tree, walk, Dying};
 use crate::error::{Error, Kind, Result};
 
 const STATE: &str = "freezer.state";
@@ -52,13 +53,46 @@ pub(super) fn thaw(dir: &Dir) -> Result<()> {
     dir.write(STATE, "THAWED")
 }
 
+/// Or about to be, by its own state or that of one above it: what enters it stops. False where it is gone.
+pub(super) fn is_frozen(dir: &Dir) -> Result<bool> {
+    let state = dir.read_if(STATE)?;
+    Ok(state.is_some_and(|state| matches!(state.trim(), "FROZEN" | "FREEZING")))
+}
+
 /// A frozen cgroup would hold the container's first process for ever.
 pub(super) fn refuse_frozen(dir: &Dir) -> Result<()> {
-    match dir.read_if(STATE)?.as_deref().map(str::trim) {
-        Some("FROZEN" | "FREEZING") => Err(Error::new(
-            Kind::State,
-            format!("linux.cgroupsPath: the cgroup {:?} was there, and is frozen", dir.path()),
-        )),
-        _ => Ok(()),
+    match is_frozen(dir)? {
+        true => Err(tree::frozen_before(dir)),
+        false => Ok(()),
+    }
+}
+
+/// Thaws it, and each below it that has frozen itself.
+fn thaw_all(dir: &Dir) -> Result<()> {
+    walk::each(dir, |dir| tree::unless_absent(thaw(dir)))
+}
+
+/// A frozen process does not die of SIGKILL. `root` is the mount point of the hierarchy.
+///
+/// Where a cgroup above it is frozen, others are in there that are to stay so: who dies goes to the root of the hierarchy
+/// instead, which cannot be frozen.
+pub(super) fn let_die(dir: &Dir, root: &Path, who: Dying) -> Result<()> {
+    let frozen = is_frozen(dir)?;
+    if !frozen && !dir.may_have_children() {
+        return Ok(());
+    }
+    match who {
+        // It may be in a cgroup below that is frozen by itself.
+        Dying::One(pid) if !frozen => tree::unless_absent(tree::move_to(dir, &[pid])),
+        Dying::One(pid) => tree::move_to(&Dir::open(root)?, &[pid]),
+        Dying::All => {
+            thaw_all(dir)?;
+            if !is_frozen(dir)? {
+                return Ok(());
+            }
+            let pids = tree::processes(dir)?;
+            tree::kill_all(&pids)?;
+            tree::move_to(&Dir::open(root)?, &pids)
+        }
     }
 }

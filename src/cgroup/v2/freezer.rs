@@ -54,13 +54,21 @@ pub(super) fn thaw(dir: &Dir) -> Result<()> {
     dir.write("cgroup.freeze", "0")
 }
 
+/// By its own state or that of one above it. False where it is gone.
+pub(super) fn is_frozen(dir: &Dir) -> Result<bool> {
+    Ok(dir.read_if("cgroup.events")?.is_some_and(|events| events.lines().any(|line| line == "frozen 1")))
+}
+
+/// Also where that is not done yet: what enters it stops.
+pub(super) fn is_freezing(dir: &Dir) -> Result<bool> {
+    let own = dir.read_if("cgroup.freeze")?;
+    Ok(own.is_some_and(|own| own.trim() == "1") || is_frozen(dir)?)
+}
+
 /// A frozen cgroup would hold the container's first process for ever.
 pub(super) fn refuse_frozen(dir: &Dir) -> Result<()> {
-    match dir.read_if("cgroup.freeze")?.as_deref().map(str::trim) {
-        Some("1") => Err(Error::new(
-            Kind::State,
-            format!("linux.cgroupsPath: the cgroup {:?} was there, and is frozen", dir.path()),
-        )),
-        _ => Ok(()),
+    match is_freezing(dir)? {
+        true => Err(tree::frozen_before(dir)),
+        false => Ok(()),
     }
 }

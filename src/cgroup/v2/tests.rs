@@ -158,8 +158,14 @@ fn files_that_are_still_being_made_are_waited_for() {
 
 #[test]
 fn a_frozen_or_a_busy_one_is_refused() {
-    let frozen = tree().with_leaf("unified", &[("cgroup.freeze", "1\n")]);
-    assert_eq!(frozen.make("{}").err().unwrap().kind(), Kind::State);
+    // The latter is what one below a frozen one says.
+    for state in [
+        [("cgroup.freeze", "1\n"), ("cgroup.events", "")],
+        [("cgroup.freeze", "0\n"), ("cgroup.events", "frozen 1\n")],
+    ] {
+        let frozen = tree().with_leaf("unified", &state);
+        assert_eq!(frozen.make("{}").err().unwrap().kind(), Kind::State, "{state:?}");
+    }
     let busy = tree().with_leaf("unified", &[("cgroup.procs", "1\n2\n")]);
     let error = busy.make("{}").err().unwrap().to_string();
     assert!(error.contains("is in use: 2 processes"), "{error}");
@@ -188,9 +194,10 @@ fn statistics_come_from_the_files() {
 
 #[test]
 fn a_freeze_that_fails_leaves_nothing_frozen() {
-    // A directory can be opened, and not be read.
-    let tree = tree().with_leaf("unified", &[("cgroup.events/x", ""), ("cgroup.freeze", "0")]);
+    let tree = tree().with_leaf("unified", &[("cgroup.freeze", "0")]);
     let cgroup = tree.make(&format!("{{{OPEN}}}")).unwrap();
+    // A directory can be opened, and not be read.
+    let tree = tree.with_leaf("unified", &[("cgroup.events/x", "")]);
     assert_eq!(cgroup.freeze().unwrap_err().errno(), Some(libc::EISDIR));
     assert_eq!(tree.leaf("unified", "cgroup.freeze"), "0");
 }

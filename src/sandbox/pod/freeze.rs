@@ -61,9 +61,14 @@ impl Sandbox {
 
     pub fn resume_pod(&self, id: &str) -> Result<()> {
         let pod = self.pod_of(id)?;
+        let by_others = pod.cgroup.frozen().unwrap_or(false);
         let frozen = {
             let mut life = pod.lock();
             match (life.phase, life.frozen) {
+                (Phase::Ready, None) if by_others => {
+                    life.frozen = Some(Frozen::Changing);
+                    Frozen::AsOne
+                }
                 (Phase::Ready, Some(Frozen::Changing)) => {
                     return Err(pod.cannot("resume", "being paused or resumed"))
                 }
