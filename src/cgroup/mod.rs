@@ -67,7 +67,7 @@ pub trait Cgroup: Send + Sync {
     fn let_die(&self, who: Dying) -> Result<()>;
     /// SIGKILL to everything in it and below, also when frozen. Ok where it is gone.
     fn kill(&self) -> Result<()>;
-    /// `Kind::NotFound` where it is gone.
+    /// Without a number where it is gone, as systemd removes it with its last process: who has just ended has an answer.
     fn stats(&self) -> Result<Stats>;
     /// None where the host does not count memory.
     fn watch_oom(&self) -> Result<Option<oom::Watch>>;

@@ -47,7 +47,7 @@ impl Parent {
 
     fn there(&self) -> Result<Box<dyn Cgroup>> {
         let gone = || Error::new(Kind::NotFound, "the pod's cgroup does not exist (yet)");
-        self.files()?.ok_or_else(gone)
+        self.files()?.filter(|files| !files.directories().is_empty()).ok_or_else(gone)
     }
 }
 

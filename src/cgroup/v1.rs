@@ -226,7 +226,7 @@ impl Cgroup for V1 {
 
     fn stats(&self) -> Result<Stats> {
         if !self.places.iter().any(|p| p.dir.has(tree::PROCS)) {
-            return Err(Error::new(Kind::NotFound, "the cgroup is gone"));
+            return Ok(Stats::V1(Box::default()));
         }
         self.collect().map(|stats| Stats::V1(Box::new(stats)))
     }

@@ -18,7 +18,7 @@ use super::layout::Hierarchy;
 use super::path::CgroupsPath;
 use super::tree::{self, Made};
 use super::{oom, Cgroup, Dying, Entry, Host, Member, Record, Stats};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Result};
 use crate::spec::resources::{DeviceRule, Limit, Resources};
 use crate::sys::bpf;
 
@@ -237,7 +237,7 @@ impl Cgroup for V2 {
 
     fn stats(&self) -> Result<Stats> {
         if !self.dir.has(tree::PROCS) {
-            return Err(Error::new(Kind::NotFound, format!("the cgroup {:?} is gone", self.dir.path())));
+            return Ok(Stats::V2(Box::default()));
         }
         self.collect().map(|stats| Stats::V2(Box::new(stats)))
     }

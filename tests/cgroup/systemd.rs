@@ -109,3 +109,16 @@ fn a_scope_for_a_single_process_has_room_for_it() {
     }
     cgroup.remove().unwrap();
 }
+
+#[test]
+fn a_scope_that_has_ended_has_statistics() {
+    let Some((layout, _alone)) = systemd() else { return };
+    let cgroup = scope(&layout, "ended", "{}").unwrap();
+    let mut child = inside(&*cgroup, "exit 0");
+    child.wait().unwrap();
+    let (mount, below) = cgroup.directories().pop().unwrap();
+    until("the end of the scope", || !mount.join(&below).exists());
+    cgroup.stats().expect("as with the Go shim");
+    assert!(cgroup.pids().unwrap().is_empty());
+    cgroup.remove().unwrap();
+}
