@@ -70,7 +70,10 @@ fn make(layout: &Layout, name: &str, json: &str) -> Box<dyn Cgroup> {
 
 /// A shell that has entered the cgroup as a container's child does, and then runs `script`.
 fn inside(cgroup: &dyn Cgroup, script: &str) -> Child {
-    let entry = cgroup.entry(None).unwrap();
+    inside_of(cgroup.entry(None).unwrap(), script)
+}
+
+fn inside_of(entry: cgroup::Entry, script: &str) -> Child {
     let mut files: Vec<std::fs::File> = entry.procs.into_iter().map(std::fs::File::from).collect();
     if let Some(into) = entry.into {
         let procs = format!("/proc/self/fd/{}/cgroup.procs", into.as_raw_fd());

@@ -4,6 +4,7 @@
 //! points come in through [`Layout`], and the host's other files through [`Host`], so that tests run on a
 //! temporary tree.
 
+mod beside;
 mod devices;
 mod dir;
 #[cfg(test)]
@@ -32,7 +33,7 @@ pub use stats::Stats;
 
 use self::systemd::{PlaceHolder, Scope};
 use crate::error::{Error, Kind, Result};
-use crate::spec::resources::Resources;
+use crate::spec::resources::{Limit, Resources};
 
 /// How the child of a clone gets into the cgroup. Keep it until the child is in (and then drop it): with
 /// systemd it holds the scope open.
@@ -49,13 +50,16 @@ pub struct Entry {
 /// A container's (or a pod's) cgroup. Dropping it leaves the kernel's cgroup alone: `remove` ends it.
 pub trait Cgroup: Send + Sync {
     /// `beside` is the container's first process, for an exec: where the container has given its controllers to
-    /// cgroups of its own, no process may be in the one above them (v2), and the entry is where `beside` is.
+    /// cgroups of its own, no process may be in the one above them (v2), and where it has left the cgroup, that may be
+    /// gone. Then the entry is where `beside` is.
     fn entry(&self, beside: Option<u32>) -> Result<Entry>;
     /// The directory below each hierarchy's mount point: `(mount point, path below it)`; one pair on v2.
     fn directories(&self) -> Vec<(PathBuf, PathBuf)>;
     /// All processes in it and below, in the shim's pid namespace.
     fn pids(&self) -> Result<Vec<u32>>;
     fn update(&self, resources: &Resources) -> Result<()>;
+    /// What is set now of what an update may name a half of.
+    fn halves(&self) -> Result<Halves>;
     /// Returns when the kernel says that all is frozen (or after a time limit, with an error, thawed).
     fn freeze(&self) -> Result<()>;
     /// Ok where it is gone.
@@ -80,6 +84,17 @@ pub trait Cgroup: Send + Sync {
     fn place(&self) -> Record {
         self.record()
     }
+}
+
+/// Limits that are one thing to the kernel or to systemd, and two to the spec. None: nothing is known, or there is no
+/// such file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Halves {
+    pub quota: Option<Limit>,
+    pub period: Option<u64>,
+    pub memory: Option<Limit>,
+    /// With memory.
+    pub swap: Option<Limit>,
 }
 
 /// Whom a SIGKILL was for.

@@ -5,7 +5,7 @@
 //! looks anew.
 
 use super::path::expand;
-use super::{oom, open_files, Cgroup, Dying, Entry, Host, Layout, Member, Record, Stats};
+use super::{oom, open_files, Cgroup, Dying, Entry, Halves, Host, Layout, Member, Record, Stats};
 use crate::error::{invalid, Error, Kind, Result};
 use crate::spec::resources::Resources;
 use std::path::{Component, Path, PathBuf};
@@ -84,6 +84,10 @@ impl Cgroup for Parent {
 
     fn update(&self, resources: &Resources) -> Result<()> {
         self.there()?.update(resources)
+    }
+
+    fn halves(&self) -> Result<Halves> {
+        self.there()?.halves()
     }
 
     fn freeze(&self) -> Result<()> {

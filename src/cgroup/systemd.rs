@@ -19,7 +19,7 @@ use self::bus::{refused, Bus};
 use self::wire::{Property, Reader, Value, Writer};
 use super::dir::Dir;
 use super::path::Unit;
-use super::{by_files, oom, Cgroup, CgroupsPath, Dying, Entry, Host, Layout, Record, Stats};
+use super::{by_files, oom, Cgroup, CgroupsPath, Dying, Entry, Halves, Host, Layout, Record, Stats};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::{Limit, Resources};
 use crate::sys::clone::Child;
@@ -78,7 +78,7 @@ impl Scope {
             (if layout.is_v2() { "IOAccounting" } else { "BlockIOAccounting" }, Value::Flag(true)),
             ("TasksAccounting", Value::Flag(true)),
         ];
-        properties.extend(limits(&mut bus, resources, layout.is_v2())?);
+        properties.extend(limits(&mut bus, resources, &Halves::default(), layout.is_v2())?);
         if !layout.is_v2() {
             let rules = resources.devices.as_deref().unwrap_or_default();
             properties.extend(properties::of_devices(rules, &host.proc));
@@ -127,8 +127,8 @@ impl Scope {
     }
 }
 
-fn limits(bus: &mut Bus, resources: &Resources, v2: bool) -> Result<Vec<Property>> {
-    properties::of_limits(resources, v2, || bus.version())
+fn limits(bus: &mut Bus, resources: &Resources, now: &Halves, v2: bool) -> Result<Vec<Property>> {
+    properties::of_limits(resources, now, v2, || bus.version())
 }
 
 /// Starts the scope, and waits until its process is in it.
@@ -200,7 +200,8 @@ impl Cgroup for Scope {
 
     fn update(&self, resources: &Resources) -> Result<()> {
         let mut bus = Bus::connect(&self.host.run)?;
-        let mut properties = limits(&mut bus, resources, self.v2)?;
+        let now = self.halves()?;
+        let mut properties = limits(&mut bus, resources, &now, self.v2)?;
         if let (Some(rules), false) = (&resources.devices, self.v2) {
             properties.extend(properties::of_devices(rules, &self.host.proc));
         }
@@ -212,7 +213,11 @@ impl Cgroup for Scope {
             let answer = bus.manager("SetUnitProperties", "sba(sv)", &body)?;
             answer.map_err(|refusal| refused("SetUnitProperties", &refusal)).context(|| self.unit.clone())?;
         }
-        self.files()?.update(resources)
+        self.files()?.update(&properties::restored(resources, &now))
+    }
+
+    fn halves(&self) -> Result<Halves> {
+        self.files()?.halves()
     }
 
     fn freeze(&self) -> Result<()> {

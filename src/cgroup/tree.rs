@@ -1,5 +1,6 @@
 //! A cgroup and what is below it: making, listing, signalling, removing.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -97,6 +98,19 @@ pub(super) fn processes(dir: &Dir) -> Result<Vec<u32>> {
     Ok(all)
 }
 
+/// The cgroup in `dir` or below that `pid` is in.
+pub(super) fn find(dir: &Dir, pid: u32) -> Result<Option<OwnedFd>> {
+    let mut found = None;
+    walk::each(dir, |dir| {
+        let text = dir.read_if(PROCS)?.unwrap_or_default();
+        if text.lines().any(|line| line.parse() == Ok(pid)) {
+            found = Some(dir.try_clone_fd()?);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// Moves processes into `dir`; those that have ended are passed over.
 pub(super) fn move_to(dir: &Dir, pids: &[u32]) -> Result<()> {
     for pid in pids {
@@ -155,6 +169,12 @@ fn gone(removed: std::io::Result<()>, path: &Path) -> Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         removed => removed.context(|| format!("rmdir({path:?})")),
     }
+}
+
+/// What an exec is to be put into would stop it.
+pub(super) fn frozen_beside(dir: &Dir, pid: u32) -> Error {
+    let what = format!("process {pid} is in the cgroup {:?}, which is frozen", dir.path());
+    Error::new(Kind::State, what)
 }
 
 /// What is put into it would stop, and whoever waits for it too.

@@ -13,13 +13,16 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
-use super::dir::Dir;
+use super::dir::{is_absent, Dir};
 use super::layout::Hierarchy;
 use super::path::CgroupsPath;
 use super::tree::{self, Made};
-use super::{oom, Cgroup, Dying, Entry, Host, Member, Record, Stats};
+use super::{beside, oom, Cgroup, Dying, Entry, Halves, Host, Member, Record, Stats};
 use crate::error::{Context, Error, Kind, Result};
-use crate::spec::resources::{DeviceRule, Resources};
+use crate::spec::resources::{DeviceRule, Limit, Resources};
+
+/// The file that a single thread enters by.
+const TASKS: &str = "tasks";
 
 /// The cgroup in one hierarchy.
 #[derive(Debug)]
@@ -124,9 +127,28 @@ impl V1 {
 
     /// `tasks`, not `cgroup.procs`: for the writer itself, a single thread, the kernel then needs no system-wide lock
     /// with its grace period (kernel 5.16, "cgroup: Optimize single thread migration").
-    fn open_entries(&self) -> Result<Vec<OwnedFd>> {
+    fn open_entries(&self, beside: Option<u32>) -> Result<Vec<OwnedFd>> {
+        let open = |dir: &Dir| dir.open_file(TASKS, OFlag::O_WRONLY);
         let hierarchies = self.places.iter().filter(|place| !place.at.names.is_empty());
-        hierarchies.map(|place| place.dir.open_file("tasks", OFlag::O_WRONLY)).collect()
+        let opened = hierarchies.map(|place| match (open(&place.dir), beside) {
+            (Err(e), Some(pid)) if is_absent(&e) => open(&self.beside(place, pid)?),
+            (opened, _) => opened,
+        });
+        opened.collect()
+    }
+
+    /// Where `pid` is in a hierarchy in which the container's own cgroup is gone.
+    fn beside(&self, place: &Place, pid: u32) -> Result<Dir> {
+        let dir = beside::of(&self.host.proc, pid, &place.at)?;
+        match place.at.names.iter().any(|name| name == "freezer") && freezer::is_frozen(&dir)? {
+            true => Err(tree::frozen_beside(&dir, pid)),
+            false => Ok(dir),
+        }
+    }
+
+    /// Not so once nobody is in it, and systemd has removed what is empty of the hierarchies that it looks after.
+    fn is_there(&self) -> bool {
+        self.dir("name=systemd").or(self.census()).is_none_or(|dir| dir.has(TASKS))
     }
 
     /// The hierarchy that tells who is in: one that no process leaves by itself.
@@ -146,12 +168,17 @@ fn copies(files: &[OwnedFd]) -> Result<Vec<OwnedFd>> {
 impl Cgroup for V1 {
     fn entry(&self, beside: Option<u32>) -> Result<Entry> {
         let unified = self.places.iter().find(|place| place.at.names.is_empty());
-        let into = unified.map(|place| place.dir.try_clone_fd()).transpose()?;
+        let into = unified.map(|place| match beside {
+            Some(pid) if !place.dir.has(tree::PROCS) => self.beside(place, pid)?.try_clone_fd(),
+            _ => place.dir.try_clone_fd(),
+        });
+        let into = into.transpose()?;
         let procs = match (beside, self.entries.get()) {
-            (None, _) => self.open_entries()?,
+            (None, _) => self.open_entries(None)?,
+            (Some(_), _) if !self.is_there() => self.open_entries(beside)?,
             (Some(_), Some(entries)) => copies(entries)?,
             (Some(_), None) => {
-                let entries = self.open_entries()?;
+                let entries = self.open_entries(beside)?;
                 copies(self.entries.get_or_init(|| entries))?
             }
         };
@@ -175,6 +202,15 @@ impl Cgroup for V1 {
             Some(rules) => self.apply_devices(rules, "resources.devices"),
             None => Ok(()),
         }
+    }
+
+    fn halves(&self) -> Result<Halves> {
+        let Some(dir) = self.dir("cpu") else { return Ok(Halves::default()) };
+        // -1: no limit.
+        let quota = dir.read_if("cpu.cfs_quota_us")?;
+        let quota = quota.map(|text| text.trim().parse().map_or(Limit::Max, Limit::Value));
+        let period = dir.read_if("cpu.cfs_period_us")?.and_then(|text| text.trim().parse().ok());
+        Ok(Halves { quota, period, ..Halves::default() })
     }
 
     fn freeze(&self) -> Result<()> {

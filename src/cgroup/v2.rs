@@ -6,7 +6,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-pub(super) use knobs::{swap_alone, weight_of_shares};
+pub(super) use knobs::{swap_alone, weight_of_block_io, weight_of_shares};
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::dir::Dir;
 use super::layout::Hierarchy;
 use super::path::CgroupsPath;
 use super::tree::{self, Made};
-use super::{oom, Cgroup, Dying, Entry, Host, Member, Record, Stats};
+use super::{beside, oom, Cgroup, Dying, Entry, Halves, Host, Member, Record, Stats};
 use crate::error::{Context, Result};
 use crate::spec::resources::{DeviceRule, Limit, Resources};
 use crate::sys::bpf;
@@ -106,12 +106,20 @@ impl V2 {
         Ok(())
     }
 
-    /// The cgroup below this one that `pid` is in, if it is below.
-    fn below(&self, pid: u32) -> Option<PathBuf> {
-        let text = std::fs::read_to_string(self.host.proc.join(format!("{pid}/cgroup"))).ok()?;
-        let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        let rest = Path::new(path).strip_prefix(&self.at.below).ok()?;
-        (!rest.as_os_str().is_empty()).then(|| self.dir.path().join(rest))
+    /// It is there, and its controllers are not given to cgroups below it.
+    fn takes_processes(&self) -> Result<bool> {
+        Ok(self.dir.read_if("cgroup.subtree_control")?.is_some_and(|given| given.trim().is_empty()))
+    }
+
+    /// The cgroup that `pid` is in, within this one or without.
+    fn beside(&self, pid: u32) -> Result<OwnedFd> {
+        match beside::of(&self.host.proc, pid, &self.at) {
+            Ok(dir) if freezer::is_freezing(&dir)? => Err(tree::frozen_beside(&dir, pid)),
+            Ok(dir) => dir.try_clone_fd(),
+            // Where the kernel cannot say it.
+            Err(e) if e.errno() == Some(libc::ENAMETOOLONG) => tree::find(&self.dir, pid)?.ok_or(e),
+            Err(e) => Err(e),
+        }
     }
 }
 
@@ -182,13 +190,11 @@ fn pass_down(mount: &Path, below: &Path, controllers: &[String]) -> Result<()> {
 
 impl Cgroup for V2 {
     fn entry(&self, beside: Option<u32>) -> Result<Entry> {
-        if let Some(pid) = beside {
-            let shared = self.dir.read_if("cgroup.subtree_control")?.is_some_and(|c| !c.trim().is_empty());
-            if let Some(path) = self.below(pid).filter(|_| shared) {
-                return Ok(Entry { into: Some(Dir::open(&path)?.try_clone_fd()?), ..Entry::default() });
-            }
-        }
-        Ok(Entry { into: Some(self.dir.try_clone_fd()?), ..Entry::default() })
+        let into = match beside {
+            Some(pid) if !self.takes_processes()? => self.beside(pid)?,
+            _ => self.dir.try_clone_fd()?,
+        };
+        Ok(Entry { into: Some(into), ..Entry::default() })
     }
 
     fn directories(&self) -> Vec<(PathBuf, PathBuf)> {
@@ -205,6 +211,16 @@ impl Cgroup for V2 {
             self.apply_devices(rules, "resources.devices")?;
         }
         self.apply_unified(resources, "resources")
+    }
+
+    fn halves(&self) -> Result<Halves> {
+        let (quota, period) = knobs::quota_and_period(&self.dir)?;
+        let known = *self.limits.lock().unwrap_or_else(|e| e.into_inner());
+        let memory = match known.memory {
+            None => knobs::limit_if(&self.dir, "memory.max")?,
+            memory => memory,
+        };
+        Ok(Halves { quota, period, memory, swap: known.swap })
     }
 
     fn freeze(&self) -> Result<()> {

@@ -110,6 +110,76 @@ fn a_scope_for_a_single_process_has_room_for_it() {
     cgroup.remove().unwrap();
 }
 
+fn update(cgroup: &dyn Cgroup, json: &str) {
+    cgroup.update(&Resources::from_json(json.as_bytes(), "resources").unwrap()).unwrap();
+}
+
+/// Quota and period.
+fn quota(layout: &Layout, cgroup: &dyn Cgroup) -> String {
+    match layout.is_v2() {
+        true => read(cgroup, "cpu", "cpu.max"),
+        false => ["cpu.cfs_quota_us", "cpu.cfs_period_us"].map(|file| read(cgroup, "cpu", file)).join(" "),
+    }
+}
+
+#[test]
+fn a_half_of_a_quota_keeps_the_other_half_when_systemd_writes_it_again() {
+    let Some((layout, _alone)) = systemd() else { return };
+    let cgroup = scope(&layout, "halves", r#"{"cpu":{"shares":512,"quota":10000,"period":50000}}"#).unwrap();
+    let mut child = inside(&*cgroup, "read x");
+    let both = |what: &str, json: &str, expected: &str| {
+        update(&*cgroup, json);
+        assert_eq!(quota(&layout, &*cgroup), expected, "{what}");
+        systemctl(&["daemon-reload"]);
+        // It writes what it knows with the next change of the unit, if not at once.
+        systemctl(&["set-property", "--runtime", "t-halves.scope", "TasksMax=100"]);
+        assert_eq!(quota(&layout, &*cgroup), expected, "{what}, after daemon-reload");
+    };
+    both("the quota", r#"{"cpu":{"quota":20000}}"#, "20000 50000");
+    both("the period", r#"{"cpu":{"period":100000}}"#, "20000 100000");
+    both("the shares", r#"{"cpu":{"shares":1024}}"#, "20000 100000");
+    both("memory", r#"{"memory":{"limit":67108864}}"#, "20000 100000");
+    if layout.is_v2() {
+        both("a file", r#"{"unified":{"cpu.max":"30000"}}"#, "30000 100000");
+    }
+    // systemd counts in hundredths; the files have what was asked for until it writes the next time.
+    update(&*cgroup, r#"{"cpu":{"quota":12345}}"#);
+    update(&*cgroup, r#"{"cpu":{"shares":300}}"#);
+    assert_eq!(quota(&layout, &*cgroup), "12345 100000");
+    cgroup.kill().unwrap();
+    child.wait().unwrap();
+    cgroup.remove().unwrap();
+}
+
+#[test]
+fn a_limit_of_swap_stays_when_systemd_writes_it_again() {
+    let Some((layout, _alone)) = systemd() else { return };
+    if !layout.is_v2() {
+        return other_machine("systemd knows no limit of memory and swap together");
+    }
+    let cgroup = scope(&layout, "swap", r#"{"memory":{"limit":67108864,"swap":67108864}}"#).unwrap();
+    let mut child = inside(&*cgroup, "read x");
+    let both = |what: &str, expected: &str| {
+        for when in ["at once", "after daemon-reload"] {
+            assert_eq!(read(&*cgroup, "memory", "memory.swap.max"), expected, "{what}, {when}");
+            systemctl(&["daemon-reload"]);
+            systemctl(&["set-property", "--runtime", "t-swap.scope", "TasksMax=100"]);
+        }
+    };
+    both("as much as memory", "0");
+    update(&*cgroup, r#"{"memory":{"swap":100663296}}"#);
+    both("swap alone", "33554432");
+    update(&*cgroup, r#"{"memory":{"limit":83886080}}"#);
+    both("memory alone", "16777216");
+    update(&*cgroup, r#"{"memory":{"swap":83886080}}"#);
+    both("as much as memory, by an update", "0");
+    update(&*cgroup, r#"{"memory":{"swap":-1}}"#);
+    both("no limit", "max");
+    cgroup.kill().unwrap();
+    child.wait().unwrap();
+    cgroup.remove().unwrap();
+}
+
 #[test]
 fn a_scope_that_has_ended_has_statistics() {
     let Some((layout, _alone)) = systemd() else { return };
@@ -120,5 +190,32 @@ fn a_scope_that_has_ended_has_statistics() {
     until("the end of the scope", || !mount.join(&below).exists());
     cgroup.stats().expect("as with the Go shim");
     assert!(cgroup.pids().unwrap().is_empty());
+    cgroup.remove().unwrap();
+}
+
+#[test]
+fn a_weight_of_blocks_stays_when_systemd_writes_it_again() {
+    let Some((layout, _alone)) = systemd() else { return };
+    let cgroup = scope(&layout, "blocks", r#"{"blockIO":{"weight":500}}"#);
+    // Not every kernel has a scheduler that weighs.
+    let cgroup = match cgroup {
+        Err(e) if e.to_string().contains("weight") => return other_machine(&e.to_string()),
+        cgroup => cgroup.unwrap(),
+    };
+    let directories = cgroup.directories();
+    let weight = || {
+        let places = directories.iter().map(|(mount, below)| mount.join(below));
+        let mut files = places.flat_map(|place| ["io.weight", "blkio.weight"].map(|file| place.join(file)));
+        files.find_map(|file| std::fs::read_to_string(file).ok())
+    };
+    let Some(before) = weight() else { return other_machine("another scheduler") };
+    let mut child = inside(&*cgroup, "read x");
+    update(&*cgroup, r#"{"pids":{"limit":50}}"#);
+    assert_eq!(weight().as_ref(), Some(&before), "after an update");
+    systemctl(&["daemon-reload"]);
+    systemctl(&["set-property", "--runtime", "t-blocks.scope", "TasksMax=100"]);
+    assert_eq!(weight(), Some(before), "after daemon-reload");
+    cgroup.kill().unwrap();
+    child.wait().unwrap();
     cgroup.remove().unwrap();
 }

@@ -44,12 +44,59 @@ fn an_exec_goes_where_the_first_process_is_once_controllers_are_passed_on() {
     until("the container's own cgroup", || {
         std::fs::read_to_string(top.join("cgroup.subtree_control")).unwrap().contains("pids")
     });
-    let into = cgroup.entry(Some(child.id())).unwrap().into.unwrap();
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", into.as_raw_fd())).unwrap();
-    assert_eq!(path, own);
+    let entered = || {
+        let into = cgroup.entry(Some(child.id())).unwrap().into.unwrap();
+        std::fs::read_link(format!("/proc/self/fd/{}", into.as_raw_fd())).unwrap()
+    };
+    assert_eq!(entered(), own);
+    // A cgroup of its own that is frozen would keep it.
+    std::fs::write(own.join("cgroup.freeze"), "1").unwrap();
+    let error = cgroup.entry(Some(child.id())).unwrap_err();
+    assert!(error.kind() == Kind::State && error.to_string().contains("frozen"), "{error}");
+    std::fs::write(own.join("cgroup.freeze"), "0").unwrap();
+    // Somebody has moved it out.
+    let other = make(&layout, "moved", "{}");
+    let (mount, below) = other.directories().pop().unwrap();
+    let out = mount.join(below);
+    std::fs::write(out.join("cgroup.procs"), child.id().to_string()).unwrap();
+    assert_eq!(entered(), out);
+    other.kill().unwrap();
     cgroup.kill().unwrap();
     child.wait().unwrap();
+    finish(&*other);
     finish(&*cgroup);
+}
+
+#[test]
+fn an_exec_goes_where_the_first_process_is_once_its_own_cgroup_is_gone() {
+    let Some(layout) = layout() else { return };
+    let (cgroup, other) = (make(&layout, "left", "{}"), make(&layout, "new", "{}"));
+    let mut child = inside(&*cgroup, "read x");
+    // A first exec, whose way in is kept.
+    drop(cgroup.entry(Some(child.id())).unwrap());
+    for (mount, below) in other.directories() {
+        std::fs::write(mount.join(below).join("cgroup.procs"), child.id().to_string()).unwrap();
+    }
+    // What is still there is entered; what systemd has removed since it was empty cannot be.
+    for (mount, below) in cgroup.directories() {
+        if !mount.ends_with("cpuset") {
+            std::fs::remove_dir(mount.join(below)).unwrap();
+        }
+    }
+    let mut exec = inside_of(cgroup.entry(Some(child.id())).unwrap(), "read x");
+    let places = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let expected: Vec<String> = places(child.id())
+        .lines()
+        .map(|line| if line.contains(":cpuset:") { line.replace("/new", "/left") } else { line.to_owned() })
+        .collect();
+    assert!(expected.iter().any(|line| line.ends_with("/new")), "{expected:?}");
+    assert_eq!(places(exec.id()).lines().collect::<Vec<_>>(), expected);
+    cgroup.kill().unwrap();
+    other.kill().unwrap();
+    child.wait().unwrap();
+    exec.wait().unwrap();
+    finish(&*cgroup);
+    finish(&*other);
 }
 
 /// A unified hierarchy kills by itself; without it the freezer and signals do.

@@ -133,6 +133,9 @@ impl Cgroup for FakeCgroup {
     fn update(&self, _resources: &Resources) -> Result<()> {
         Ok(())
     }
+    fn halves(&self) -> Result<cgroup::Halves> {
+        Ok(cgroup::Halves::default())
+    }
     fn freeze(&self) -> Result<()> {
         self.0.freezing.store(true, Ordering::SeqCst);
         while self.0.stuck.load(Ordering::SeqCst) {

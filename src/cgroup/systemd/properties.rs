@@ -8,15 +8,17 @@ use std::path::Path;
 
 use super::wire::{Property, Value};
 use crate::cgroup::devices::Policy;
-use crate::cgroup::v2::{swap_alone, weight_of_shares};
+use crate::cgroup::v2::{swap_alone, weight_of_block_io, weight_of_shares};
+use crate::cgroup::Halves;
 use crate::error::Result;
-use crate::spec::resources::{Cpu, DeviceKind, DeviceRule, Limit, Memory, Resources};
+use crate::spec::resources::{DeviceKind, DeviceRule, Limit, Memory, Resources};
 
 /// systemd's infinity.
 const NO_LIMIT: u64 = u64::MAX;
 
 pub(super) fn of_limits(
     resources: &Resources,
+    now: &Halves,
     v2: bool,
     version: impl FnOnce() -> Result<u32>,
 ) -> Result<Vec<Property>> {
@@ -26,28 +28,33 @@ pub(super) fn of_limits(
     if v2 {
         number("MemoryMax", memory.limit.map(Limit::bus));
         number("MemoryLow", memory.reservation.map(Limit::bus));
-        number("MemorySwapMax", swap(memory));
+        number("MemorySwapMax", swap(memory, now));
         match cpu.idle {
             // Since 252 a weight of 0 is systemd's word for cpu.idle.
             Some(true) if version()? >= 252 => number("CPUWeight", Some(0)),
             Some(true) => {}
             _ => number("CPUWeight", cpu.shares.map(weight_of_shares)),
         }
+        // Without it systemd writes its default. For BFQ it converts this to its own range, to what is near the file's.
+        number("IOWeight", resources.block_io.weight.map(weight_of_block_io));
     } else {
         number("MemoryLimit", memory.limit.map(Limit::bus));
         number("CPUShares", cpu.shares);
         number("BlockIOWeight", resources.block_io.weight.map(u64::from));
     }
     number("TasksMax", pids.map(Limit::bus));
-    number("CPUQuotaPeriodUSec", cpu.period);
-    number("CPUQuotaPerSecUSec", quota(cpu));
+    if cpu.quota.is_some() || cpu.period.is_some() {
+        let (quota, period) = (cpu.quota.or(now.quota), cpu.period.or(now.period));
+        number("CPUQuotaPeriodUSec", period);
+        number("CPUQuotaPerSecUSec", quota.map(|quota| per_second(quota, period)));
+    }
     for (name, list) in [("AllowedCPUs", &cpu.cpus), ("AllowedMemoryNodes", &cpu.mems)] {
         if let Some(list) = list {
             all.push((name, Value::Bytes(bits(list))));
         }
     }
     for (file, value) in &resources.unified {
-        all.extend(of_unified(file, value.trim()));
+        all.extend(of_unified(file, value.trim(), now));
     }
     // Where two say the same, the last one counts for the files: so here.
     let mut unique: Vec<Property> = Vec::with_capacity(all.len());
@@ -58,20 +65,36 @@ pub(super) fn of_limits(
     Ok(unique)
 }
 
-/// None where memory.limit is not among what is set: the files know it, and are written anyway.
-fn swap(memory: &Memory) -> Option<u64> {
-    swap_alone(memory.limit, memory.swap).ok().flatten().map(Limit::bus)
+/// It changes with each of the two. What does not fit together is for the files to refuse.
+fn swap(memory: &Memory, now: &Halves) -> Option<u64> {
+    if memory.limit.is_none() && memory.swap.is_none() {
+        return None;
+    }
+    swap_alone(memory.limit.or(now.memory), memory.swap.or(now.swap)).ok().flatten().map(Limit::bus)
 }
 
 /// Microseconds of processor time in a second of time, a whole percentage as systemd keeps it, rounded up.
-fn quota(cpu: &Cpu) -> Option<u64> {
-    match cpu.quota? {
-        Limit::Max => Some(NO_LIMIT),
+fn per_second(quota: Limit, period: Option<u64>) -> u64 {
+    match quota {
+        Limit::Max => NO_LIMIT,
         Limit::Value(quota) => {
-            let per_second = quota.saturating_mul(1_000_000) / cpu.period.unwrap_or(100_000);
-            Some(per_second.div_ceil(10_000) * 10_000)
+            let period = period.filter(|period| *period != 0).unwrap_or(100_000);
+            let per_second = quota.saturating_mul(1_000_000) / period;
+            per_second.div_ceil(10_000).saturating_mul(10_000)
         }
     }
+}
+
+/// What the files are to have after systemd: whichever property it is given, it writes all that it knows of a unit, and
+/// quotas as it has rounded them.
+pub(super) fn restored(resources: &Resources, now: &Halves) -> Resources {
+    let unified = resources.unified.iter().any(|(file, _)| file == "cpu.max");
+    let mut restored = resources.clone();
+    if !unified {
+        restored.cpu.quota = restored.cpu.quota.or(now.quota);
+        restored.cpu.period = restored.cpu.period.or(now.period);
+    }
+    restored
 }
 
 /// `0-2,9` as a bit mask, the lowest first.
@@ -94,7 +117,7 @@ fn bits(list: &str) -> Vec<u8> {
 }
 
 /// The files that systemd writes too. One that does not parse is left to the kernel to refuse.
-fn of_unified(file: &str, value: &str) -> Vec<Property> {
+fn of_unified(file: &str, value: &str, now: &Halves) -> Vec<Property> {
     let limit = || match value {
         "max" => Some(NO_LIMIT),
         value => value.parse().ok(),
@@ -124,11 +147,11 @@ fn of_unified(file: &str, value: &str) -> Vec<Property> {
                     Err(_) => return Vec::new(),
                 },
             };
-            let period = words.next().and_then(|period| period.parse().ok());
-            let cpu = Cpu { quota: Some(quota), period, ..Cpu::default() };
+            // The kernel keeps the period.
+            let period = words.next().and_then(|period| period.parse().ok()).or(now.period);
+            let quota = ("CPUQuotaPerSecUSec", Value::Number(per_second(quota, period)));
             let period = period.map(|period| ("CPUQuotaPeriodUSec", Value::Number(period)));
-            let quota = self::quota(&cpu).map(|quota| ("CPUQuotaPerSecUSec", Value::Number(quota)));
-            period.into_iter().chain(quota).collect()
+            period.into_iter().chain([quota]).collect()
         }
         _ => Vec::new(),
     }
@@ -176,8 +199,49 @@ mod tests {
     use crate::cgroup::devices::tests::rule;
 
     fn properties(json: &str, v2: bool) -> Vec<Property> {
+        update(json, &Halves::default(), v2)
+    }
+
+    fn update(json: &str, now: &Halves, v2: bool) -> Vec<Property> {
         let resources = Resources::from_json(json.as_bytes(), "resources").unwrap();
-        of_limits(&resources, v2, || Ok(257)).unwrap()
+        of_limits(&resources, now, v2, || Ok(257)).unwrap()
+    }
+
+    #[test]
+    fn a_half_of_a_limit_comes_with_the_other_half() {
+        let value = |value| Some(Limit::Value(value));
+        let now = Halves { quota: value(25_000), period: Some(50_000), memory: value(100), swap: value(150) };
+        let numbers = |json: &str| -> Vec<(&str, u64)> {
+            let all = update(json, &now, true);
+            let number = |(name, value)| match value {
+                Value::Number(number) => (name, number),
+                other => panic!("{name}: {other:?}"),
+            };
+            all.into_iter().map(number).collect()
+        };
+        let (period, quota) = ("CPUQuotaPeriodUSec", "CPUQuotaPerSecUSec");
+        assert_eq!(numbers(r#"{"cpu":{"quota":40000}}"#), [(period, 50_000), (quota, 800_000)]);
+        assert_eq!(numbers(r#"{"cpu":{"period":100000}}"#), [(period, 100_000), (quota, 250_000)]);
+        assert_eq!(numbers(r#"{"cpu":{"shares":1024}}"#), [("CPUWeight", 100)]);
+        assert_eq!(numbers(r#"{"unified":{"cpu.max":"40000"}}"#), [(period, 50_000), (quota, 800_000)]);
+        assert_eq!(numbers(r#"{"memory":{"swap":100}}"#), [("MemorySwapMax", 0)]);
+        assert_eq!(numbers(r#"{"memory":{"limit":120}}"#), [("MemoryMax", 120), ("MemorySwapMax", 30)]);
+        assert_eq!(numbers(r#"{"memory":{"swap":-1}}"#), [("MemorySwapMax", NO_LIMIT)]);
+        assert_eq!(numbers(r#"{"pids":{"limit":7}}"#), [("TasksMax", 7)]);
+        assert_eq!(numbers(r#"{"blockIO":{"weight":500}}"#), [("IOWeight", 4950)]);
+    }
+
+    #[test]
+    fn the_files_get_the_quota_that_they_had_and_not_a_rounded_one() {
+        let now = Halves { quota: Some(Limit::Value(12_345)), period: Some(70_000), ..Halves::default() };
+        let quota = |json: &str| {
+            let resources = Resources::from_json(json.as_bytes(), "resources").unwrap();
+            let cpu = restored(&resources, &now).cpu;
+            (cpu.quota, cpu.period)
+        };
+        assert_eq!(quota(r#"{"cpu":{"shares":5}}"#), (now.quota, now.period));
+        assert_eq!(quota(r#"{"cpu":{"quota":-1}}"#), (Some(Limit::Max), now.period));
+        assert_eq!(quota(r#"{"unified":{"cpu.max":"max"}}"#), (None, None));
     }
 
     #[test]

@@ -97,8 +97,24 @@ fn explained(error: Error, dir: &Dir, controller: &str) -> Error {
 }
 
 fn read_limit(dir: &Dir, file: &str) -> Result<Limit> {
-    let text = dir.read(file)?;
-    Ok(text.trim().parse().map_or(Limit::Max, Limit::Value))
+    dir.read(file).map(|text| limit(text.trim()))
+}
+
+fn limit(text: &str) -> Limit {
+    text.parse().map_or(Limit::Max, Limit::Value)
+}
+
+/// None where there is no such file.
+pub(super) fn limit_if(dir: &Dir, file: &str) -> Result<Option<Limit>> {
+    Ok(dir.read_if(file)?.map(|text| limit(text.trim())))
+}
+
+/// cpu.max: `max 100000`.
+pub(super) fn quota_and_period(dir: &Dir) -> Result<(Option<Limit>, Option<u64>)> {
+    let text = dir.read_if("cpu.max")?.unwrap_or_default();
+    let mut words = text.split_ascii_whitespace();
+    let (quota, period) = (words.next().map(limit), words.next());
+    Ok((quota, period.and_then(|period| period.parse().ok())))
 }
 
 /// memory.swap.max: the spec's sum of memory and swap, without memory.
@@ -135,7 +151,7 @@ pub(in crate::cgroup) fn weight_of_shares(shares: u64) -> u64 {
 }
 
 /// 10 to 1000 onto 1 to 10000.
-fn weight_of_block_io(weight: u16) -> u64 {
+pub(in crate::cgroup) fn weight_of_block_io(weight: u16) -> u64 {
     1 + (u64::from(weight) - 10) * 9999 / 990
 }
 
