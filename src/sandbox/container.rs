@@ -280,7 +280,7 @@ impl Container {
             }
         }
         if self.spec.namespaces.pid != spec::Ns::New {
-            if let Err(e) = self.cgroup.kill() {
+            if let Err(e) = self.kill_all(slot) {
                 log::warn!(id = self.id.as_str(); "could not kill what the first process left: {e}");
             }
         }
@@ -348,8 +348,10 @@ impl Container {
     }
 
     pub fn pids(&self) -> Result<Vec<(u32, Option<String>)>> {
-        let pids = self.cgroup.pids()?;
+        let mut pids = self.cgroup.pids()?;
         let slot = self.lock();
+        // Without a process in its list containerd may take the container for a lost one.
+        slot.complete(&mut pids);
         let exec =
             |pid| slot.execs.iter().find(|(_, p)| p.is_running() && p.pid == pid).map(|(id, _)| id.clone());
         Ok(pids.into_iter().map(|pid| (pid, exec(pid))).collect())

@@ -1,6 +1,6 @@
 //! Task.Kill: to one process, or to all of a container.
 
-use super::container::Container;
+use super::container::{Container, Slot};
 use super::lifecycle::{Life, Process};
 use crate::cgroup::Dying;
 use crate::error::{Error, Kind, Result};
@@ -12,8 +12,10 @@ impl Container {
         let mut slot = self.lock();
         let process = slot.process(&self.id, exec)?;
         let pid = process.pid;
-        let sent =
-            if all && exec.is_none() { self.signal_all(process, signal) } else { process.signal(signal) };
+        let sent = match exec {
+            None if all => self.signal_all(&slot, signal),
+            _ => process.signal(signal),
+        };
         if signal != libc::SIGKILL as u32 {
             return sent;
         }
@@ -26,18 +28,30 @@ impl Container {
         sent
     }
 
-    fn signal_all(&self, init: &Process, signal: u32) -> Result<()> {
+    /// SIGKILL to all of it, also to who has left the cgroup.
+    pub fn kill_all(&self, slot: &Slot) -> Result<()> {
+        let killed = self.cgroup.kill();
+        for process in slot.own().filter(|process| process.pidfd().is_some()) {
+            // It may have ended by the other one.
+            let _ = process.signal(libc::SIGKILL as u32);
+        }
+        killed
+    }
+
+    fn signal_all(&self, slot: &Slot, signal: u32) -> Result<()> {
+        let init = &slot.init;
         if init.exited().is_some() {
             return Err(init.gone());
         }
         let number = number(signal)?;
         if number == libc::SIGKILL {
-            return self.cgroup.kill();
+            return self.kill_all(slot);
         }
-        let pids = self.cgroup.pids()?;
+        let mut pids = self.cgroup.pids()?;
         if pids.is_empty() {
             return init.signal(signal);
         }
+        slot.complete(&mut pids);
         for pid in pids {
             // Between the listing and the signal a pid may be gone, and that is what was wanted.
             match wait::open_pidfd(pid).and_then(|pidfd| wait::signal(pidfd.as_fd(), number)) {
@@ -46,6 +60,22 @@ impl Container {
             }
         }
         Ok(())
+    }
+}
+
+impl Slot {
+    /// The processes that were asked for.
+    fn own(&self) -> impl Iterator<Item = &Process> {
+        self.execs.values().chain([&self.init])
+    }
+
+    /// Adds those that run and have left the container's cgroup.
+    pub fn complete(&self, pids: &mut Vec<u32>) {
+        for process in self.own().filter(|process| process.is_running()) {
+            if !pids.contains(&process.pid) {
+                pids.push(process.pid);
+            }
+        }
     }
 }
 

@@ -151,3 +151,41 @@ fn only_a_running_pod_takes_containers_and_only_its_own() {
     assert_eq!(block_on(world.sandbox.start(&ProcessKey::init("c1"), None)).unwrap_err().kind(), Kind::State);
     world.shut_down();
 }
+
+/// A privileged container may do that, and the host's administrator.
+#[test]
+fn who_has_left_the_containers_cgroup_is_still_its_own() {
+    for stop in [true, false] {
+        let world = World::new();
+        world.create(config()).unwrap();
+        world.sandbox.start_pod("p1").unwrap();
+        world.member("c1", &["/probe", "sleep"], &["net"]);
+        world.run("c1");
+        let pid = world.pid("c1");
+        let exec = ProcessKey { container: "c1".into(), exec: Some("e1".into()) };
+        let process = br#"{ "cwd": "/", "args": ["/probe", "sleep"], "user": { "uid": 0, "gid": 0 } }"#;
+        for procs in roots() {
+            std::fs::write(procs, pid.to_string()).unwrap();
+        }
+        assert_eq!(world.sandbox.pids("c1").unwrap(), [(pid, None)]);
+        world.sandbox.exec(&exec, process, Default::default()).unwrap();
+        world.sandbox.start(&exec).unwrap();
+        assert_eq!(world.sandbox.pids("c1").unwrap().len(), 2);
+        match stop {
+            true => world.stop(),
+            false => world.sandbox.kill(&ProcessKey::init("c1"), libc::SIGKILL as u32, true).unwrap(),
+        }
+        assert_eq!(world.wait("c1").code, 137);
+        world.shut_down();
+    }
+}
+
+/// Of all hierarchies.
+fn roots() -> Vec<std::path::PathBuf> {
+    let root = std::path::PathBuf::from("/sys/fs/cgroup");
+    let below = std::fs::read_dir(&root).unwrap().flatten().map(|entry| entry.path());
+    let procs = below.chain([root]).map(|hierarchy| hierarchy.join("cgroup.procs"));
+    // Of a directory that is none of a hierarchy, and of one on a v2 host that is not the root.
+    let v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.procs").exists();
+    procs.filter(|procs| procs.exists() && (!v2 || procs.parent().unwrap().ends_with("cgroup"))).collect()
+}

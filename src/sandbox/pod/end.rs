@@ -67,7 +67,7 @@ impl Sandbox {
             let creating = self.end_creates();
             let members = self.all();
             for member in &members {
-                member.cgroup.kill().context(|| format!("kill container {}", member.id))?;
+                member.kill_all(&member.lock()).context(|| format!("kill container {}", member.id))?;
             }
             // What was frozen as one dies once this is thawed. A pause that is at work finds that it is over, and thaws
             // what it has frozen since.
