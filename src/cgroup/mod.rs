@@ -139,6 +139,16 @@ pub struct Record {
     /// The systemd unit that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// Directories that go where they are empty, and only then; those above come first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<PathBuf>,
+}
+
+impl Record {
+    /// Removes what was made on the way to a cgroup that is not ours, as far as it is empty.
+    pub fn unmake(&self) {
+        tree::remove_empty(&self.made);
+    }
 }
 
 /// Makes the cgroup, with its limits. What an error leaves half-made is removed again.
@@ -169,6 +179,9 @@ fn by_files(
 
 /// The cgroup of a record; one that is gone is fine, and then has nothing to kill or remove.
 pub fn open(host: &Host, record: &Record) -> Result<Option<Box<dyn Cgroup>>> {
+    if !record.made.is_empty() {
+        return Ok(Some(Box::new(Parent::open(host, record))));
+    }
     let files = open_files(host, record)?;
     Ok(match &record.unit {
         Some(unit) => Some(Box::new(Scope::open(host, unit, record.v2, files))),

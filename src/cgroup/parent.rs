@@ -5,8 +5,9 @@
 //! looks anew.
 
 use super::path::expand;
+use super::tree::{self, Made};
 use super::{oom, open_files, Cgroup, Dying, Entry, Halves, Host, Layout, Member, Record, Stats};
-use crate::error::{invalid, Error, Kind, Result};
+use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::spec::resources::Resources;
 use std::path::{Component, Path, PathBuf};
 
@@ -16,11 +17,13 @@ pub struct Parent {
     record: Record,
     /// Made by us, and removed by us.
     ours: bool,
+    /// What we have made of a client's, those above first.
+    made: Vec<PathBuf>,
 }
 
 impl Parent {
-    /// The client's: a path of every hierarchy, or the name of a slice. A path must be there already: made here, it
-    /// would have no limits and no one to remove it.
+    /// The client's: a path of every hierarchy, or a slice, which systemd makes with the first scope in it. A path that is
+    /// not there is made, as runc makes it for a pause container, and goes with the pod once nothing is in it.
     pub fn of_client(host: &Host, layout: &Layout, text: &str) -> Result<Parent> {
         let wrong = |what: &str| invalid(format!("linux.cgroup_parent: {text:?} {what}"));
         let slice = text.ends_with(".slice") && !text.contains('/');
@@ -28,17 +31,34 @@ impl Parent {
             true => expand(text).ok_or_else(|| wrong("is not the name of a slice"))?,
             false => plain(text).ok_or_else(|| wrong("is not the path of a cgroup"))?,
         };
-        let parent = Parent { host: host.clone(), record: record(layout, &below), ours: false };
-        if !slice && !parent.record.members.iter().any(|m| m.mount.join(&m.below).is_dir()) {
-            let what = format!("linux.cgroup_parent: there is no cgroup {text:?}");
-            return Err(Error::new(Kind::State, what));
+        let record = record(layout, &below);
+        let mut made = Made::default();
+        if !text.ends_with(".slice") {
+            let there = record.members.iter().any(|m| m.mount.join(&m.below).is_dir());
+            for Member { mount, below, .. } in &record.members {
+                made.make(mount, below).context(|| "linux.cgroup_parent")?;
+            }
+            if !there {
+                log::warn!("linux.cgroup_parent: there is no cgroup {text:?}: it is made, without limits");
+            }
         }
-        Ok(parent)
+        Ok(Parent { host: host.clone(), record, ours: false, made: made.keep() })
     }
 
     /// Ours, at `below` each hierarchy's mount point: it comes to be with the first cgroup in it.
     pub fn own(host: &Host, layout: &Layout, below: &Path) -> Parent {
-        Parent { host: host.clone(), record: record(layout, below), ours: true }
+        Parent { host: host.clone(), record: record(layout, below), ours: true, made: Vec::new() }
+    }
+
+    /// That of a record.
+    pub(super) fn open(host: &Host, record: &Record) -> Parent {
+        let made = record.made.clone();
+        Parent {
+            host: host.clone(),
+            record: Record { made: Vec::new(), ..record.clone() },
+            ours: false,
+            made,
+        }
     }
 
     fn files(&self) -> Result<Option<Box<dyn Cgroup>>> {
@@ -58,7 +78,7 @@ fn record(layout: &Layout, below: &Path) -> Record {
         names: h.names.clone(),
     };
     let members = layout.hierarchies().iter().map(member).collect();
-    Record { v2: layout.is_v2(), members, unit: None }
+    Record { v2: layout.is_v2(), members, unit: None, made: Vec::new() }
 }
 
 /// Relative; None where it has `..`, or nothing.
@@ -130,15 +150,18 @@ impl Cgroup for Parent {
     fn remove(&self) -> Result<()> {
         match self.ours {
             true => self.files()?.map_or(Ok(()), |files| files.remove()),
-            false => Ok(()),
+            false => {
+                tree::remove_empty(&self.made);
+                Ok(())
+            }
         }
     }
 
-    /// Nothing where it is the client's: `delete` must not touch it.
+    /// Of a client's only what we have made: `delete` must not touch more.
     fn record(&self) -> Record {
         match self.ours {
             true => self.record.clone(),
-            false => Record { members: Vec::new(), ..self.record.clone() },
+            false => Record { members: Vec::new(), made: self.made.clone(), ..self.record.clone() },
         }
     }
 
@@ -159,12 +182,36 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_of_the_client_must_be_there_and_stays() {
+    fn what_is_made_of_a_parent_goes_once_it_is_empty() {
         let (dir, layout) = tree();
         let host = Host::default();
-        let error = Parent::of_client(&host, &layout, "/kubepods/pod1").unwrap_err();
-        assert_eq!(error.kind(), Kind::State);
-        assert!(error.to_string().contains("linux.cgroup_parent"), "{error}");
+        std::fs::create_dir(dir.path().join("there")).unwrap();
+        let parent = Parent::of_client(&host, &layout, "/there/new/pod1").unwrap();
+        assert!(dir.path().join("there/new/pod1").is_dir());
+        // Not by who finds it there, and not while another's is in it.
+        let second = Parent::of_client(&host, &layout, "/there/new/pod2").unwrap();
+        Parent::of_client(&host, &layout, "/there/new/pod1").unwrap().remove().unwrap();
+        assert!(dir.path().join("there/new/pod1").is_dir());
+        parent.remove().unwrap();
+        assert!(!dir.path().join("there/new/pod1").exists());
+        second.remove().unwrap();
+        assert!(dir.path().join("there/new").is_dir(), "the first one's, which has left it");
+        // By its record, as `delete` does it.
+        let record = Parent::of_client(&host, &layout, "/own/pod3").unwrap().record();
+        assert!(record.members.is_empty());
+        let found = crate::cgroup::open(&host, &record).unwrap().unwrap();
+        found.kill().unwrap();
+        found.remove().unwrap();
+        assert!(!dir.path().join("own").exists());
+        let slice = Parent::of_client(&host, &layout, "/a.slice/a-b.slice").unwrap();
+        assert!(!dir.path().join("a.slice").exists(), "systemd makes it");
+        slice.remove().unwrap();
+    }
+
+    #[test]
+    fn a_parent_of_the_client_stays() {
+        let (dir, layout) = tree();
+        let host = Host::default();
         std::fs::create_dir_all(dir.path().join("kubepods/pod1")).unwrap();
         let parent = Parent::of_client(&host, &layout, "/kubepods/pod1").unwrap();
         parent.remove().unwrap();

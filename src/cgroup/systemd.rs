@@ -262,7 +262,8 @@ impl Cgroup for Scope {
 
     fn record(&self) -> Record {
         let record = self.files.as_ref().map(|files| files.record());
-        let record = record.unwrap_or(Record { v2: self.v2, members: Vec::new(), unit: None });
+        let record =
+            record.unwrap_or(Record { v2: self.v2, members: Vec::new(), unit: None, made: Vec::new() });
         Record { unit: Some(self.unit.clone()), ..record }
     }
 }

@@ -57,17 +57,22 @@ impl Made {
         Ok(())
     }
 
-    pub(super) fn keep(mut self) {
-        self.0.clear();
+    /// They stay; those above come first.
+    pub(super) fn keep(mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.0)
     }
 }
 
 impl Drop for Made {
     fn drop(&mut self) {
-        for path in self.0.drain(..).rev() {
-            // A parent may have got another child in the meantime: then it stays.
-            let _ = std::fs::remove_dir(&path);
-        }
+        remove_empty(&self.0);
+    }
+}
+
+/// The last one first. What has got another cgroup or a process in the meantime stays, and so what is gone already.
+pub(super) fn remove_empty(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        let _ = std::fs::remove_dir(path);
     }
 }
 

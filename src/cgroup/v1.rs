@@ -283,6 +283,11 @@ impl Cgroup for V1 {
     }
 
     fn record(&self) -> Record {
-        Record { v2: false, members: self.places.iter().map(|p| p.at.clone()).collect(), unit: None }
+        Record {
+            v2: false,
+            members: self.places.iter().map(|p| p.at.clone()).collect(),
+            unit: None,
+            made: Vec::new(),
+        }
     }
 }

@@ -270,6 +270,6 @@ impl Cgroup for V2 {
     }
 
     fn record(&self) -> Record {
-        Record { v2: true, members: vec![self.at.clone()], unit: None }
+        Record { v2: true, members: vec![self.at.clone()], unit: None, made: Vec::new() }
     }
 }

@@ -18,6 +18,7 @@ fn counted_cgroup() -> (tempfile::TempDir, oom::Watch) {
         v2: true,
         members: vec![cgroup::Member { mount, below, names: vec![] }],
         unit: None,
+        made: vec![],
     };
     let opened = cgroup::open(&cgroup::Host::default(), &record).unwrap().expect("it is there");
     let watch = opened.watch_oom().unwrap().expect("it counts");

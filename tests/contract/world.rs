@@ -180,7 +180,7 @@ impl Cgroup for FakeCgroup {
         }
     }
     fn record(&self) -> cgroup::Record {
-        cgroup::Record { v2: true, members: vec![], unit: None }
+        cgroup::Record { v2: true, members: vec![], unit: None, made: Vec::new() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 
-use crate::kubelet::{number, Case, Container};
+use crate::kubelet::{number, Case, Container, Mode, Pod};
 use crate::testbed::{cgroup_file, run, until};
 
 cases! {
@@ -10,6 +10,7 @@ cases! {
     a_container_out_of_memory_says_so,
     containers_and_pods_have_statistics,
     a_pod_need_not_have_a_cgroup,
+    a_pods_cgroup_that_nobody_has_made_is_made,
 }
 
 fn limits_are_set_and_updated(case: &mut Case<'_>) {
@@ -84,4 +85,28 @@ fn a_pod_need_not_have_a_cgroup(case: &mut Case<'_>) {
     let command = ["-name", &format!("*{}*", pod.id), "-o", "-name", &format!("*{}*", app.id)];
     let found = run(std::process::Command::new("find").arg("/sys/fs/cgroup").args(command));
     assert_eq!(found.stdout, "", "nothing is left of it");
+}
+
+/// As critest and others do it, who are no kubelet.
+fn a_pods_cgroup_that_nobody_has_made_is_made(case: &mut Case<'_>) {
+    let config = case.config(&case.name, &json!({}));
+    let parent = config["linux"]["cgroup_parent"].as_str().expect("a string").to_owned();
+    let there = || {
+        let path = format!("*{parent}");
+        run(std::process::Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-path", &path])).stdout
+    };
+    assert_eq!(there(), "");
+    let pod =
+        Pod::run_in_cgroup(case.node.client(), case.mode.handler(), config.clone()).expect("RunPodSandbox");
+    let app = pod.start("app", json!({}));
+    let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", app.pid())).expect("it has cgroups");
+    assert!(cgroups.lines().any(|line| line.contains(&parent)), "{cgroups}");
+    assert_ne!(there(), "");
+    pod.stop();
+    pod.forget();
+    // runc leaves it to whoever comes, and a slice is systemd's.
+    if case.mode == Mode::Shim && parent.starts_with('/') {
+        assert_eq!(there(), "");
+    }
+    pod.remove_cgroup();
 }

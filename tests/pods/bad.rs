@@ -38,9 +38,24 @@ fn a_netns_that_is_gone() {
 }
 
 #[test]
-fn a_cgroup_parent_that_does_not_exist() {
-    let config = PodConfig { cgroup_parent: "/no/such/parent".into(), ..config() };
-    refused(config, Kind::State, &["cgroup_parent", "/no/such/parent"]);
+fn a_cgroup_parent_that_does_not_exist_is_made_and_goes_with_the_pod() {
+    let world = World::new();
+    let parent = format!("/{}/made/of/pods", world.namespace);
+    let config = PodConfig { cgroup_parent: parent.clone(), ..config() };
+    // Also with one that comes to nothing.
+    let no_namespace = Path::new("/etc/passwd");
+    world.create_in(no_namespace, config.clone()).unwrap_err();
+    world.nothing_is_left();
+    world.create(config).unwrap();
+    world.sandbox.start_pod("p1").unwrap();
+    world.member("c1", &["/probe", "sleep"], &["net"]);
+    world.configure("c1", |config| config["linux"]["cgroupsPath"] = format!("{parent}/c1").into());
+    world.run("c1");
+    let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", world.pid("c1"))).unwrap();
+    assert!(cgroups.contains(&format!("{parent}/c1\n")), "{cgroups}");
+    world.sandbox.pause_pod("p1").unwrap();
+    world.sandbox.resume_pod("p1").unwrap();
+    world.shut_down();
 }
 
 #[test]

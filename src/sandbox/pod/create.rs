@@ -57,6 +57,7 @@ async fn create(sandbox: &Sandbox, request: PodCreate, leash: &Leash) -> Result<
     let checked = spec::sysctls(sysctls.clone(), &namespaces)?;
     let (cgroup, members_below) = cgroup(sandbox, &request.id, &config, &extra)?;
 
+    let made = cgroup.record();
     let bundle = request.bundle;
     let make = Make {
         sandbox,
@@ -72,6 +73,7 @@ async fn create(sandbox: &Sandbox, request: PodCreate, leash: &Leash) -> Result<
     let wanted = Wanted { namespaces, mappings, hostname, sysctls: checked, root: None };
     let pod = make.all(wanted, shm_size, cgroup, members_below).await;
     if pod.is_err() {
+        made.unmake();
         if let Err(e) = files::remove(&bundle) {
             make.left.store(true, Ordering::SeqCst);
             log::warn!(sandbox = request.id.as_str(); "a failed create left its files: {e}");
