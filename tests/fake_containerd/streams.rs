@@ -78,7 +78,7 @@ impl World {
     }
 }
 
-fn text(path: &PathBuf) -> String {
+fn text(path: &std::path::Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 

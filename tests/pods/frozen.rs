@@ -4,6 +4,7 @@ use crate::world::{config, eventually, World, PATIENCE};
 use shoal::error::{Error, Kind};
 use shoal::sandbox::{PodState, ProcessKey, Status};
 use shoal::stdio::Stdio;
+use shoal::tasks::block_on;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,8 @@ fn exec(id: &str) -> ProcessKey {
 fn refuses_an_exec(world: &World) {
     let begin = Instant::now();
     let added = world.sandbox.exec(&exec("refused"), PROCESS, Stdio::default());
-    let error: Error = added.and_then(|()| world.sandbox.start(&exec("refused")).map(drop)).unwrap_err();
+    let error: Error =
+        added.and_then(|()| block_on(world.sandbox.start(&exec("refused"), None)).map(drop)).unwrap_err();
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert_eq!(error.kind(), Kind::State, "{error}");
     assert!(error.to_string().contains("it is paused"), "{error}");
@@ -70,7 +72,7 @@ fn refuses_an_exec(world: &World) {
 fn dies(world: &World) {
     world.sandbox.kill(&ProcessKey::init("c1"), KILL, false).unwrap();
     assert_eq!(world.wait("c1").code, 137);
-    world.sandbox.delete(&ProcessKey::init("c1")).unwrap();
+    block_on(world.sandbox.delete(&ProcessKey::init("c1"))).unwrap();
 }
 
 #[test]
@@ -100,7 +102,7 @@ fn what_others_have_frozen_is_resumed() {
     set(&own, false);
     assert_eq!(status(&world), Status::Running);
     world.sandbox.exec(&exec("e1"), PROCESS, Stdio::default()).unwrap();
-    world.sandbox.start(&exec("e1")).unwrap();
+    block_on(world.sandbox.start(&exec("e1"), None)).unwrap();
     world.sandbox.pause("c1").unwrap();
     assert_eq!(status(&world), Status::Paused);
     world.sandbox.resume("c1").unwrap();
@@ -122,7 +124,7 @@ fn a_container_that_froze_a_cgroup_of_its_own_with_itself_in_it_dies_of_a_kill()
 fn an_exec_of_a_paused_container_dies_of_a_kill_and_the_container_stays_paused() {
     let world = pod(&["net"]);
     world.sandbox.exec(&exec("e1"), PROCESS, Stdio::default()).unwrap();
-    world.sandbox.start(&exec("e1")).unwrap();
+    block_on(world.sandbox.start(&exec("e1"), None)).unwrap();
     let own = freezer_of(world.pid("c1"));
     world.sandbox.pause("c1").unwrap();
     world.sandbox.kill(&exec("e1"), KILL, false).unwrap();
@@ -165,8 +167,8 @@ fn a_container_at_its_gate_that_others_have_frozen_is_deleted() {
     world.member("c2", &["/probe", "sleep"], &["net"]);
     world.create_member("c2").unwrap();
     set(&freezer_of(world.pid("c2")), true);
-    let error = world.sandbox.start(&ProcessKey::init("c2")).unwrap_err();
+    let error = block_on(world.sandbox.start(&ProcessKey::init("c2"), None)).unwrap_err();
     assert!(error.kind() == Kind::State && error.to_string().contains("it is paused"), "{error}");
-    assert_eq!(world.sandbox.delete(&ProcessKey::init("c2")).unwrap().exit.code, 137);
+    assert_eq!(block_on(world.sandbox.delete(&ProcessKey::init("c2"))).unwrap().exit.code, 137);
     world.shut_down();
 }

@@ -169,7 +169,7 @@ fn who_has_left_the_containers_cgroup_is_still_its_own() {
         }
         assert_eq!(world.sandbox.pids("c1").unwrap(), [(pid, None)]);
         world.sandbox.exec(&exec, process, Default::default()).unwrap();
-        world.sandbox.start(&exec).unwrap();
+        block_on(world.sandbox.start(&exec, None)).unwrap();
         assert_eq!(world.sandbox.pids("c1").unwrap().len(), 2);
         match stop {
             true => world.stop(),
