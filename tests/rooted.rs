@@ -1,5 +1,7 @@
 //! Real processes by the real launcher: needs root. Where that is missing, every test here says so and is skipped (in CI: fails).
 
+#[path = "rooted/affinity.rs"]
+mod affinity;
 #[path = "rooted/bench.rs"]
 mod bench;
 #[path = "rooted/container.rs"]

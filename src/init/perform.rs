@@ -26,6 +26,18 @@ pub(super) fn perform<'a>(
             }
             Ok(())
         }
+        Step::Affinity { cpus: None, .. } => {
+            // As with runc, nothing fails for that.
+            let _ = sys::limits::reset_affinity();
+            Ok(())
+        }
+        Step::Affinity { cpus: Some(cpus), initial } => {
+            match sys::limits::set_affinity(&cpus.mask) {
+                // Born in its cgroup, it can have nothing but what its cpuset has.
+                Err(Errno::EINVAL) if *initial && lent.cgroups.is_empty() => sys::limits::reset_affinity(),
+                answer => answer,
+            }
+        }
         Step::OomScoreAdj(score) => enter::oom_score_adj(*score),
         Step::OpenExecLabel { file } => {
             registers.label = Some(enter::open_label(file)?);

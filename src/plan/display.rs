@@ -99,6 +99,8 @@ impl Display for Step {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Step::EnterCgroup => f.write_str("write(cgroup.procs, \"0\")"),
+            Step::Affinity { cpus: None, .. } => f.write_str("sched_setaffinity(all of the cpuset)"),
+            Step::Affinity { cpus: Some(cpus), .. } => write!(f, "sched_setaffinity({})", cpus.list),
             Step::OomScoreAdj(adj) => write!(f, "write(\"/proc/self/oom_score_adj\", \"{adj}\")"),
             Step::OpenExecLabel { file } => {
                 write!(f, "open(\"/proc/thread-self/attr/{}\", O_WRONLY)", file.to_string_lossy())

@@ -8,7 +8,7 @@ use super::builder::{Builder, Pids};
 use super::dress::Label;
 use super::{Open, Step};
 use crate::error::Result;
-use crate::spec::{Mappings, Namespaces, Ns, Process, Spec};
+use crate::spec::{Affinity, Mappings, Namespaces, Ns, Process, Spec};
 
 /// What decides on where a first process comes to be.
 pub(super) struct Isolation<'a> {
@@ -46,9 +46,33 @@ const MOUNT: &str = "linux.namespaces[mount]";
 
 /// What needs the host's /sys/fs/cgroup and /proc, which are out of reach once namespaces are left.
 fn host_side(b: &mut Builder, process: Option<&Process>, label: Option<&Label>) {
-    b.step("linux.cgroupsPath", Step::EnterCgroup);
     oom_score_adj(b, process);
     open_label(b, label);
+}
+
+/// On the processors of the cpuset, and not on those that the shim is kept on.
+fn enter_cgroup(b: &mut Builder, process: Option<&Process>) {
+    b.step("linux.cgroupsPath", Step::EnterCgroup);
+    if process.is_some() {
+        b.step("linux.resources.cpu.cpus", Step::Affinity { cpus: None, initial: false });
+    }
+}
+
+/// Where `final` is missing, `initial` stays, as with runc.
+fn enter_cgroup_of_container(b: &mut Builder, process: Option<&Process>) {
+    let affinity = process.and_then(|process| process.exec_cpu_affinity.as_ref());
+    let Some(affinity) = affinity.filter(|affinity| **affinity != Affinity::default()) else {
+        return enter_cgroup(b, process);
+    };
+    if let Some(initial) = &affinity.initial {
+        let step = Step::Affinity { cpus: Some(initial.clone()), initial: true };
+        b.step("process.execCPUAffinity.initial", step);
+    }
+    b.step("linux.cgroupsPath", Step::EnterCgroup);
+    if let Some(last) = &affinity.last {
+        let step = Step::Affinity { cpus: Some(last.clone()), initial: false };
+        b.step("process.execCPUAffinity.final", step);
+    }
 }
 
 fn oom_score_adj(b: &mut Builder, process: Option<&Process>) {
@@ -82,6 +106,7 @@ fn before_user(b: &mut Builder, process: Option<&Process>, mappings: &Mappings) 
 pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let Isolation { process, label, namespaces: ns, mappings, .. } = isolation;
     if ns.user == Ns::Host {
+        enter_cgroup(b, *process);
         host_side(b, *process, *label);
         b.plan.clone_flags = new(ns);
         join_all(b, isolation)?;
@@ -148,7 +173,7 @@ pub(super) fn settle(b: &mut Builder, isolation: &Isolation<'_>) {
         Some(_) => b.step(USER, Step::Unshare { flags: new(ns) & !OF_ROOT }),
         None => b.step(USER, Step::Sibling { flags: new(ns) & !OF_ROOT }),
     }
-    b.step("linux.cgroupsPath", Step::EnterCgroup);
+    enter_cgroup(b, isolation.process);
     open_label(b, isolation.label);
     if ns.cgroup == Ns::New {
         unshare_cgroup(b);
@@ -213,6 +238,7 @@ fn join_all(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
 /// first process, in one call.
 pub(super) fn join_container(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let ns = isolation.namespaces;
+    enter_cgroup_of_container(b, isolation.process);
     host_side(b, isolation.process, isolation.label);
     let mut flags = 0;
     if ns.user != Ns::Host {

@@ -24,7 +24,7 @@ pub use pod::{pod, PodInput};
 pub use step::{Idmapped, Open, Phase, RootPath, Slot, Step};
 
 use crate::error::{invalid, Result};
-use crate::spec::{Hook, Ns, Process, Spec};
+use crate::spec::{Affinity, Hook, Ns, Process, Spec};
 use crate::sys::seccomp::Filter;
 use builder::Builder;
 use std::ffi::CString;
@@ -203,6 +203,8 @@ pub fn hook(input: &HookInput<'_>) -> Result<Plan> {
         env: all(&input.hook.env)?,
         cwd: c"/".into(),
         oom_score_adj: None,
+        // It is none of the execs that this is for.
+        exec_cpu_affinity: Some(Affinity::default()),
         warnings: Vec::new(),
         ..input.spec.process.clone()
     };
@@ -247,6 +249,7 @@ fn inherit(process: &Process, container: &Process) -> Process {
     process.scheduler = process.scheduler.or(container.scheduler);
     process.io_priority = process.io_priority.or(container.io_priority);
     let either = |own: &Option<_>, other: &Option<_>| own.clone().or_else(|| other.clone());
+    process.exec_cpu_affinity = process.exec_cpu_affinity.or_else(|| container.exec_cpu_affinity.clone());
     process.apparmor_profile = either(&process.apparmor_profile, &container.apparmor_profile);
     process.selinux_label = either(&process.selinux_label, &container.selinux_label);
     process

@@ -6,6 +6,7 @@ impl Step {
     pub fn phase(&self) -> Phase {
         match self {
             Step::EnterCgroup
+            | Step::Affinity { .. }
             | Step::OomScoreAdj(_)
             | Step::OpenExecLabel { .. }
             | Step::SetNs { .. }

@@ -12,7 +12,7 @@ use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
 pub use crate::spec::mount::{Attributes, FsOption, Propagation};
-pub use crate::spec::{CapabilitySets, Mappings, SchedAttr};
+pub use crate::spec::{CapabilitySets, Cpus, Mappings, SchedAttr};
 use crate::sys::keyring::Search;
 use crate::sys::seccomp::Filter;
 
@@ -96,6 +96,12 @@ pub enum Step {
     // Isolate
     /// Writes `0` to every `cgroup.procs` that the launcher prepared (none where CLONE_INTO_CGROUP did it).
     EnterCgroup,
+    /// sched_setaffinity(2): these, or all that the cgroup's cpuset has. What the shim has is its unit's, and since Linux
+    /// 6.2 a cpuset does not take that back. `initial`: those for the way into the cgroup.
+    Affinity {
+        cpus: Option<Cpus>,
+        initial: bool,
+    },
     /// Own oom_score_adj, through the host's procfs, before any namespace is left.
     OomScoreAdj(i32),
     /// /proc/thread-self/attr/`file` (`apparmor/exec`, `exec`) is opened now, on the host's procfs, and

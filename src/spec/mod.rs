@@ -24,7 +24,7 @@ pub use hook::{Hook, Hooks};
 pub use mapping::{IdRange, Mappings};
 pub use mount::Mount;
 pub use namespace::{Namespaces, Ns};
-pub use process::{Process, Rlimit, SchedAttr, User};
+pub use process::{Affinity, Cpus, Process, Rlimit, SchedAttr, User};
 pub use sysctl::Sysctl;
 
 use crate::error::{invalid, Error, Kind, Result};

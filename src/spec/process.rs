@@ -1,12 +1,14 @@
 //! `process` of config.json, and the `Process` of an exec.
 
+mod affinity;
 mod limit;
 mod schedule;
 
+pub use affinity::{Affinity, Cpus};
 pub use limit::Rlimit;
 pub use schedule::SchedAttr;
 
-use super::{json, raw, unsupported, CapabilitySets};
+use super::{json, raw, CapabilitySets};
 use crate::error::{invalid, Result};
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -41,6 +43,8 @@ pub struct Process {
     pub scheduler: Option<SchedAttr>,
     /// class << 13 | level, as ioprio_set(2) takes it.
     pub io_priority: Option<u32>,
+    /// Of a container: that of its execs which say nothing themselves.
+    pub exec_cpu_affinity: Option<Affinity>,
     pub warnings: Vec<String>,
 }
 
@@ -53,9 +57,6 @@ impl Process {
     /// `prefix` is where the process is in its document: `process.`, or nothing.
     pub(super) fn check(raw: raw::Process, prefix: &str) -> Result<Process> {
         let at = |name: &str| format!("{prefix}{name}");
-        if raw.exec_cpu_affinity.is_some_and(|affinity| !affinity.is_empty()) {
-            return Err(unsupported(&at("execCPUAffinity")));
-        }
         let args = c_strings(&at("args"), &raw.args.unwrap_or_default())?;
         if args.is_empty() {
             return Err(invalid(format!("{}: must not be empty", at("args"))));
@@ -94,6 +95,10 @@ impl Process {
             selinux_label: json::text(&at("selinuxLabel"), raw.selinux_label)?,
             scheduler: raw.scheduler.map(|s| schedule::check(s, &at("scheduler"))).transpose()?,
             io_priority: raw.io_priority.map(|p| schedule::io_priority(p, &at("ioPriority"))).transpose()?,
+            exec_cpu_affinity: match raw.exec_cpu_affinity {
+                Some(affinity) => affinity::check(affinity, &at("execCPUAffinity"))?,
+                None => None,
+            },
             warnings,
         })
     }

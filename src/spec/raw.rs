@@ -83,7 +83,14 @@ pub(super) struct Process {
     pub scheduler: Option<Scheduler>,
     pub io_priority: Option<IoPriority>,
     #[serde(rename = "execCPUAffinity")]
-    pub exec_cpu_affinity: Option<Map<String, Value>>,
+    pub exec_cpu_affinity: Option<ExecCpuAffinity>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ExecCpuAffinity {
+    pub initial: Option<String>,
+    #[serde(rename = "final")]
+    pub last: Option<String>,
 }
 
 #[derive(Deserialize)]

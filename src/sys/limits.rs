@@ -45,6 +45,20 @@ pub fn set_io_priority(value: u32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) }).map(drop)
 }
 
+/// All that there can be: the kernel takes what the cpuset has of them.
+const EVERY_CPU: [u8; 1024] = [0xff; 1024];
+
+/// sched_setaffinity(2) of the calling thread.
+pub fn set_affinity(mask: &[u8]) -> Result<()> {
+    // SAFETY: the kernel reads at most `len` bytes of `mask`, which outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) }).map(drop)
+}
+
+/// The same with every processor of the cpuset.
+pub fn reset_affinity() -> Result<()> {
+    set_affinity(&EVERY_CPU)
+}
+
 /// `struct sched_attr` in its first form (48 bytes) of linux/sched/types.h.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

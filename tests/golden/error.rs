@@ -72,6 +72,10 @@ const INVALID: &[Bad] = &[
         "process.rlimits[1].type: a second RLIMIT_NOFILE",
     ),
     (
+        |s| s["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "1-x"}),
+        "process.execCPUAffinity.final: \"1-x\" is not a list of processors",
+    ),
+    (
         |s| s["process"]["scheduler"] = json!({"policy": "SCHED_FAST"}),
         "process.scheduler.policy: \"SCHED_FAST\" is not a scheduling policy",
     ),
@@ -199,7 +203,6 @@ const INVALID: &[Bad] = &[
 
 const UNSUPPORTED: &[Bad] = &[
     (|s| s["ociVersion"] = json!("2.0.0"), "ociVersion: \"2.0.0\" is not a version 1"),
-    (|s| s["process"]["execCPUAffinity"] = json!({"initial": "0"}), "process.execCPUAffinity: not supported"),
     (
         |s| namespace(s, json!({"type": "time", "path": "/proc/1/ns/time"})),
         "linux.namespaces[5].type: not supported",

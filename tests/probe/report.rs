@@ -23,6 +23,7 @@ pub fn all() -> Value {
         "seccomp": json!({ "mode": status["Seccomp"], "filters": status["Seccomp_filters"] }),
         "signals": json!({ "blocked": status["SigBlk"], "ignored": status["SigIgn"], "caught": status["SigCgt"] }),
         "umask": status["Umask"],
+        "cpus": status["Cpus_allowed_list"],
         "label": lines("/proc/self/attr/current"),
         "mappings": json!({
             "uid": lines("/proc/self/uid_map"), "gid": lines("/proc/self/gid_map"),

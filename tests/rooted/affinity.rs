@@ -1,0 +1,142 @@
+//! On which processors a container runs: those of its cpuset, whatever the shim is kept on; ours and runc's.
+
+use crate::bench::rooted;
+use crate::container::Bundle;
+use crate::reports::{same, same_exec};
+use nix::sched::{sched_getaffinity, sched_setaffinity, CpuSet};
+use nix::unistd::Pid;
+use serde_json::{json, Value};
+use shoal::cgroup::Entry;
+use std::path::PathBuf;
+
+const SELF: Pid = Pid::from_raw(0);
+
+/// A thread that is kept on one processor, as by `CPUAffinity=` of containerd's unit.
+struct Kept {
+    all: CpuSet,
+    /// As /proc/PID/status has it.
+    list: String,
+    first: usize,
+    second: usize,
+}
+
+impl Kept {
+    /// None, with a word, where there is only one.
+    fn on_one() -> Option<Self> {
+        let all = sched_getaffinity(SELF).unwrap();
+        let mut each = (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap());
+        let (Some(first), Some(second)) = (each.next(), each.next()) else {
+            crate::skip::other_machine("one processor only");
+            return None;
+        };
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        let kept = Kept { all, list: list.trim().into(), first, second };
+        let mut one = CpuSet::new();
+        one.set(first).unwrap();
+        sched_setaffinity(SELF, &one).unwrap();
+        Some(kept)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        sched_setaffinity(SELF, &self.all).unwrap();
+    }
+}
+
+fn process() -> Value {
+    // runc's execs inherit no limits.
+    let limit = json!({ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1000 });
+    json!({ "args": ["/probe", "report"], "cwd": "/", "env": ["PATH=/"], "user": {}, "rlimits": [limit] })
+}
+
+#[test]
+fn a_container_is_not_kept_where_the_shim_is() {
+    if !rooted("a_container_is_not_kept_where_the_shim_is") {
+        return;
+    }
+    let Some(kept) = Kept::on_one() else { return };
+    for make in [Bundle::new, crate::users::bundle] {
+        assert_eq!(same(&make(&["/probe", "report"]))["cpus"], kept.list);
+        assert_eq!(same_exec(&make(&["/probe", "sleep"]), &process())["cpus"], kept.list);
+    }
+}
+
+#[test]
+fn an_exec_has_the_affinity_that_is_asked_for() {
+    if !rooted("an_exec_has_the_affinity_that_is_asked_for") {
+        return;
+    }
+    let Some(kept) = Kept::on_one() else { return };
+    let (first, second) = (kept.first.to_string(), kept.second.to_string());
+    let cases = [
+        (json!({ "initial": first }), first.as_str()),
+        (json!({ "final": second }), second.as_str()),
+        (json!({ "initial": first, "final": second }), second.as_str()),
+        (json!({ "final": format!("{first},{second}") }), kept.list.as_str()),
+        (json!({}), kept.list.as_str()),
+    ];
+    for (affinity, expected) in cases {
+        let mut own = process();
+        own["execCPUAffinity"] = affinity.clone();
+        let report = same_exec(&Bundle::new(&["/probe", "sleep"]), &own);
+        assert_eq!(report["cpus"], expected, "{affinity}");
+        // The container's is for its execs, not for its first process.
+        let mut bundle = Bundle::new(&["/probe", "sleep"]);
+        bundle.spec["process"]["execCPUAffinity"] = affinity.clone();
+        assert_eq!(same_exec(&bundle, &process())["cpus"], expected, "{affinity}");
+        bundle.spec["process"]["args"] = json!(["/probe", "report"]);
+        assert_eq!(same(&bundle)["cpus"], kept.list, "{affinity}");
+    }
+}
+
+/// A cpuset of v1 with these processors.
+struct Cpuset(PathBuf);
+
+impl Cpuset {
+    fn new(cpus: &str) -> Option<Self> {
+        let hierarchy = PathBuf::from("/sys/fs/cgroup/cpuset");
+        if !hierarchy.join("cpuset.cpus").exists() {
+            crate::skip::other_machine("no cpuset of cgroup v1");
+            return None;
+        }
+        let cpuset = Cpuset(hierarchy.join(format!("rooted-affinity-{}", std::process::id())));
+        std::fs::create_dir(&cpuset.0).unwrap();
+        std::fs::write(cpuset.0.join("cpuset.cpus"), cpus).unwrap();
+        let mems = std::fs::read_to_string(hierarchy.join("cpuset.mems")).unwrap();
+        std::fs::write(cpuset.0.join("cpuset.mems"), mems.trim()).unwrap();
+        Some(cpuset)
+    }
+
+    fn entry(&self) -> Entry {
+        let procs = std::fs::OpenOptions::new().write(true).open(self.0.join("cgroup.procs")).unwrap();
+        Entry { procs: vec![procs.into()], ..Entry::default() }
+    }
+}
+
+impl Drop for Cpuset {
+    fn drop(&mut self) {
+        crate::bench::eventually("the cpuset is empty", || std::fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn a_container_runs_on_what_its_cpuset_has() {
+    if !rooted("a_container_runs_on_what_its_cpuset_has") {
+        return;
+    }
+    let Some(kept) = Kept::on_one() else { return };
+    for cpus in [kept.second.to_string(), format!("{},{}", kept.first, kept.second)] {
+        let Some(cpuset) = Cpuset::new(&cpus) else { return };
+        let mut bundle = Bundle::new(&["/probe", "report"]);
+        let text = bundle.create_in(cpuset.entry()).unwrap().finish();
+        let ours: Value = serde_json::from_str(&text).unwrap();
+        bundle.spec["linux"]["resources"]["cpu"] = json!({ "cpus": cpus });
+        if let Some(theirs) = bundle.report_of_runc() {
+            assert_eq!(ours["cpus"], theirs["cpus"]);
+        }
+        let mask = std::fs::read_to_string(cpuset.0.join("cpuset.cpus")).unwrap();
+        assert_eq!(ours["cpus"], mask.trim());
+    }
+}
