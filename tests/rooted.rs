@@ -4,6 +4,8 @@
 mod affinity;
 #[path = "rooted/bench.rs"]
 mod bench;
+#[path = "rooted/capabilities.rs"]
+mod capabilities;
 #[path = "rooted/container.rs"]
 mod container;
 #[path = "rooted/cost.rs"]

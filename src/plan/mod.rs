@@ -228,7 +228,7 @@ pub fn hook(input: &HookInput<'_>) -> Result<Plan> {
 }
 
 /// What the exec's own `Process` leaves out is the container's, as in runc (which forgets the limits). Inheritable capabilities are never
-/// more than the container's first process has (CVE-2022-29162), and ambient ones cannot be without them.
+/// more than the container's first process has (CVE-2022-29162).
 fn inherit(process: &Process, container: &Process) -> Process {
     let mut process = process.clone();
     process.capabilities = process.capabilities.map(|mut sets| {
@@ -237,7 +237,6 @@ fn inherit(process: &Process, container: &Process) -> Process {
             process.warnings.push("capabilities.inheritable: not more than the container's".into());
         }
         sets.inheritable &= allowed;
-        sets.ambient &= sets.inheritable;
         sets
     });
     process.capabilities = process.capabilities.or(container.capabilities);

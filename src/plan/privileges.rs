@@ -31,18 +31,27 @@ pub(super) fn all(b: &mut Builder, process: &Process, host: &Host, filter: Optio
     b.step("process.capabilities", Step::Capabilities(sets));
 }
 
-/// What this kernel has of them; the rest is ignored with a warning, as names are that nobody knows.
+/// What this kernel has of them, and of the ambient ones what it would raise; the rest is ignored with a warning, as names
+/// are that nobody knows. What it refuses of the others it refuses with runc too.
 fn available(b: &mut Builder, sets: CapabilitySets, host: &Host) -> CapabilitySets {
     let has = host.capabilities();
     let wanted = sets.bounding | sets.effective | sets.permitted | sets.inheritable | sets.ambient;
     for name in CapabilitySets::names(wanted & !has) {
         b.warn(format!("process.capabilities: this kernel has no {name}, ignored"));
     }
-    CapabilitySets {
+    let mut sets = CapabilitySets {
         bounding: sets.bounding & has,
         effective: sets.effective & has,
         permitted: sets.permitted & has,
         inheritable: sets.inheritable & has,
         ambient: sets.ambient & has,
+    };
+    let raised = sets.ambient & sets.permitted & sets.inheritable;
+    for name in CapabilitySets::names(sets.ambient & !raised) {
+        b.warn(format!(
+            "process.capabilities.ambient: {name} is not both permitted and inheritable, ignored"
+        ));
     }
+    sets.ambient = raised;
+    sets
 }
