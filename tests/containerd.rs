@@ -25,6 +25,8 @@ mod errors;
 mod exec;
 #[path = "containerd/flags.rs"]
 mod flags;
+#[path = "containerd/hooks.rs"]
+mod hooks;
 #[path = "containerd/logging.rs"]
 mod logging;
 #[path = "containerd/many.rs"]

@@ -185,7 +185,7 @@ pub struct HookInput<'a> {
 }
 
 /// The plan of a startContainer hook: an exec with the rights of the container's program, and with the environment that
-/// the spec gives the hook and nothing else.
+/// the spec gives the hook and nothing else; where it gives none, with the program's, as in runc.
 pub fn hook(input: &HookInput<'_>) -> Result<Plan> {
     let text = |bytes: &[u8]| {
         CString::new(bytes)
@@ -197,10 +197,12 @@ pub fn hook(input: &HookInput<'_>) -> Result<Plan> {
     if args.is_empty() {
         args.push(path.clone());
     }
+    let env = all(&input.hook.env)?;
+    let own = !env.is_empty();
     let process = Process {
         terminal: false,
         args,
-        env: all(&input.hook.env)?,
+        env: if own { env } else { input.spec.process.env.clone() },
         cwd: c"/".into(),
         oom_score_adj: None,
         // It is none of the execs that this is for.
@@ -217,7 +219,7 @@ pub fn hook(input: &HookInput<'_>) -> Result<Plan> {
         // The session keyring is the program's, and it has not begun.
         no_new_keyring: true,
     })?;
-    plan.steps.retain(|(step, _)| !matches!(step, Step::Home { .. }));
+    plan.steps.retain(|(step, _)| !own || !matches!(step, Step::Home { .. }));
     for (step, _) in &mut plan.steps {
         // args[0] is a name; what runs is `path`.
         if let Step::FindProgram { name, candidates } = step {

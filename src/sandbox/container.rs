@@ -162,8 +162,22 @@ impl Container {
             log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
         }
         started.context(|| format!("start {}", self.id))?;
-        hooks::poststart(&*sandbox.config.launcher, self, leash, pid).await;
+        if let Err(e) = hooks::poststart(&*sandbox.config.launcher, self, leash, pid).await {
+            self.give_up(&exit).await;
+            return Err(e.context(format!("start {}", self.id)));
+        }
         Ok(pid)
+    }
+
+    /// It runs, and its start has failed all the same: containerd deletes it next.
+    async fn give_up(&self, exit: &Exit) {
+        match self.kill(None, libc::SIGKILL as u32, false) {
+            Err(e) if exit.get().is_none() => log::warn!(id = self.id.as_str(); "{e}"),
+            _ if exit.within(DEATH).await.is_none() => {
+                log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
+            }
+            _ => {}
+        }
     }
 
     pub fn add_exec(&self, id: &str, process: spec::Process, stdio: Stdio) -> Result<()> {

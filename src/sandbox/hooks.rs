@@ -1,7 +1,7 @@
 //! When the spec's hooks run (runtime-spec, config.md, "POSIX-platform Hooks"), and what a failure means.
 //!
-//! A hook that fails before the program runs fails the create or the start. After that (poststart, poststop) it is
-//! warned about: the container runs, or is gone, whatever the hook thinks.
+//! A hook that fails before the program runs fails the create or the start, and so does one of poststart, although the
+//! program runs by then: it is killed. One of poststop is warned about: the container is gone, whatever the hook thinks.
 
 use super::container::Container;
 use super::Sandbox;
@@ -112,9 +112,14 @@ pub(super) async fn start_container(
         .await
 }
 
-pub(super) async fn poststart(launcher: &dyn Launcher, container: &Container, leash: &Leash, pid: u32) {
+pub(super) async fn poststart(
+    launcher: &dyn Launcher,
+    container: &Container,
+    leash: &Leash,
+    pid: u32,
+) -> Result<()> {
     let moment = Moment { kind: "poststart", status: "running", pid, place: Place::Host };
-    warn(container, run(launcher, leash, container.into(), &container.spec.hooks.poststart, &moment).await);
+    run(launcher, leash, container.into(), &container.spec.hooks.poststart, &moment).await
 }
 
 pub(super) async fn poststop(launcher: &dyn Launcher, container: &Container, limit: Duration) {

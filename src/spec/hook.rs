@@ -11,6 +11,7 @@ pub struct Hook {
     pub path: PathBuf,
     /// With argv[0]; empty where the spec has none.
     pub args: Vec<String>,
+    /// Empty where the spec has none.
     pub env: Vec<String>,
     pub timeout: Option<Duration>,
 }

@@ -1,0 +1,87 @@
+//! Hooks of a spec that a user writes.
+
+use crate::testbed::{run, Case};
+use serde_json::{json, Value};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+cases! {
+    a_start_container_hook_without_env_has_the_programs, a_poststart_hook_that_fails_fails_the_start,
+}
+
+/// A folder with the host's busybox as `/bin/sh`.
+fn rootfs(case: &Case<'_>) -> PathBuf {
+    let root = case.containerd.dir("rootfs");
+    let _ = std::fs::remove_dir_all(&root);
+    for name in ["bin", "dev", "proc", "tmp"] {
+        std::fs::create_dir_all(root.join(name)).unwrap();
+    }
+    std::fs::copy("/usr/bin/busybox", root.join("bin/sh")).unwrap();
+    root
+}
+
+/// `ctr run --config`.
+fn command(case: &Case<'_>, root: &Path, script: &str, hooks: &Value) -> Command {
+    let config = json!({
+        "ociVersion": "1.0.2",
+        "process": { "args": ["/bin/sh", "-c", script], "env": ["PATH=/bin", "OF=program"], "cwd": "/", "user": {} },
+        "root": { "path": root },
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs" },
+        ],
+        "linux": {
+            "cgroupsPath": format!("/{}/{}", case.containerd.namespace(), case.id),
+            "namespaces": [{ "type": "mount" }, { "type": "pid" }],
+        },
+        "hooks": hooks,
+    });
+    let file = root.join("config.json");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let path = file.to_str().unwrap();
+    case.containerd.ctr_command(["run", "--rm", "--runtime", case.runtime.name(), "--config", path, &case.id])
+}
+
+fn hook(script: &str) -> Value {
+    json!({ "path": "/bin/sh", "args": ["sh", "-c", script] })
+}
+
+fn a_start_container_hook_without_env_has_the_programs(case: &mut Case<'_>) {
+    let root = rootfs(case);
+    // What it is executed with, and not what the shell makes of it.
+    let seen = "while read -r -d '' variable; do echo \"$variable\"; done </proc/self/environ >/tmp/seen";
+    for (env, expected) in [
+        (Value::Null, ["HOME=/", "OF=program", "PATH=/bin"].as_slice()),
+        (json!([]), &["HOME=/", "OF=program", "PATH=/bin"]),
+        (json!(["OF=hook"]), &["OF=hook"]),
+    ] {
+        let mut hook = hook(seen);
+        if !env.is_null() {
+            hook["env"] = env;
+        }
+        run(&mut command(case, &root, "true", &json!({ "startContainer": [hook] }))).ok();
+        let text = std::fs::read_to_string(root.join("tmp/seen")).unwrap();
+        let mut variables: Vec<_> = text.lines().collect();
+        variables.sort_unstable();
+        assert_eq!(variables, expected);
+    }
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+/// runc runs them at create already, before the program: it is the create that fails with it.
+fn a_poststart_hook_that_fails_fails_the_start(case: &mut Case<'_>) {
+    let root = rootfs(case);
+    let touch = |name: &str| hook(&format!(": >{}", root.join("tmp").join(name).display()));
+    let hooks = json!({
+        "poststart": [hook("echo not today >&2; exit 3"), touch("second")],
+        "poststop": [touch("stopped")],
+    });
+    let out = run(&mut command(case, &root, "sleep 1000", &hooks));
+    out.fails_with("exit status 3");
+    assert!(out.stderr.contains("not today"), "{out}");
+    assert_eq!(case.state(), "", "it is gone");
+    for (name, there) in [("second", false), ("stopped", true)] {
+        assert_eq!(root.join("tmp").join(name).exists(), there, "{name}");
+    }
+    std::fs::remove_dir_all(root).unwrap();
+}
