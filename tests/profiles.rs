@@ -163,6 +163,100 @@ fn a_profile_that_allows_nothing_or_next_to_nothing_ends_in_the_program_or_in_an
     run(&cases);
 }
 
+/// What the program needs, and execve(2), which is the program's to be allowed. The highest number is that of faccessat2(2).
+const OF_PROGRAM: &[&str] = &["write", "exit_group", "pause", "execve"];
+/// What a process of ours needs besides that: nothing, where its filter comes last; and where it comes early, to give up
+/// its capabilities and to look for the program.
+const EARLY: &[&str] =
+    &["write", "exit_group", "pause", "execve", "capset", "prctl", "newfstatat", "faccessat2"];
+/// A list for runc, by strace(1).
+const OF_RUNC: &[&str] = &[
+    "write",
+    "exit_group",
+    "pause",
+    "execve",
+    "capset",
+    "prctl",
+    "newfstatat",
+    "faccessat2",
+    "capget",
+    "chdir",
+    "close",
+    "close_range",
+    "fcntl",
+    "fstat",
+    "futex",
+    "getcwd",
+    "getdents64",
+    "getppid",
+    "mmap",
+    "openat",
+    "read",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sigaltstack",
+    "gettid",
+    "tgkill",
+    "setgid",
+    "setgroups",
+    "setuid",
+    "clone",
+    "clone3",
+    "madvise",
+    "munmap",
+    "epoll_ctl",
+    "epoll_pwait",
+    "nanosleep",
+    "sched_yield",
+    "getpid",
+    "fstatfs",
+    "lseek",
+    "openat2",
+    "readlinkat",
+    "getrandom",
+    "mprotect",
+    "rseq",
+    "set_robust_list",
+    "restart_syscall",
+    "statx",
+    "fchown",
+    "exit",
+];
+
+/// Whatever else the process calls kills it.
+#[test]
+fn under_its_filter_a_process_makes_no_call_that_runc_does_not_make() {
+    if !can_run() {
+        return;
+    }
+    assert!(EARLY.iter().all(|name| OF_RUNC.contains(name)));
+    let mut shoal = Shoal::new();
+    let mut runc = Runc::new();
+    let case = |act, names, no_new_privileges| Case { act, calls: Calls::AllBut(names), no_new_privileges };
+    for no_new_privileges in [true, false] {
+        let names = if no_new_privileges { OF_PROGRAM } else { EARLY };
+        for act in [Act::KillProcess, Act::Refuse] {
+            let case = case(act, names, no_new_privileges);
+            for kind in KINDS {
+                let (outcome, others) = shoal.run(&case, kind);
+                assert!(matches!(outcome, Outcome::Ran(program::CODE, _)), "{case}, {kind:?}: {outcome:?}");
+                assert_eq!((case.fault(&outcome, None), others), (None, vec![]), "{case}, {kind:?}");
+            }
+        }
+        let case = case(Act::Refuse, OF_RUNC, no_new_privileges);
+        let control = runc.as_mut().map(|runc| runc.run(&case, Kind::Container));
+        assert!(matches!(control, None | Some(Outcome::Ran(program::CODE, _))), "runc: {control:?}");
+    }
+    // runc makes each of them.
+    for name in EARLY.iter().filter(|name| !OF_PROGRAM.contains(name)) {
+        let names: Vec<&str> = OF_RUNC.iter().copied().filter(|other| other != name).collect();
+        let case = case(Act::KillProcess, names.leak(), false);
+        let control = runc.as_mut().map(|runc| runc.run(&case, Kind::Container));
+        assert!(!matches!(control, Some(Outcome::Ran(..))), "runc without {name}: {control:?}");
+    }
+}
+
 /// The test can see a program run.
 #[test]
 fn a_profile_about_other_calls_changes_nothing() {

@@ -22,6 +22,8 @@ mod kernels;
 mod labels;
 #[path = "rooted/launches.rs"]
 mod launches;
+#[path = "rooted/limits.rs"]
+mod limits;
 #[path = "rooted/matrix.rs"]
 mod matrix;
 #[path = "rooted/owners.rs"]

@@ -177,6 +177,7 @@ pub(super) fn perform<'a>(
 
         Step::Aim { slot } => sys::namespace::join(lent.slot(*slot)?.fd, libc::CLONE_NEWPID as u64),
         Step::NoNewPrivs => sys::identity::no_new_privs(),
+        Step::Regain => sys::identity::regain(sys::identity::SYS_ADMIN),
         Step::SeccompEarly(filter) | Step::Seccomp(filter) => {
             sys::seccomp::load(lent.filter.unwrap_or(filter))
         }

@@ -142,9 +142,13 @@ impl Sentence {
 fn find(name: &str, errno: i32) -> Error {
     let quoted = format!("exec: {name:?}");
     match errno {
-        _ if !name.contains('/') => {
+        // What says something of the files in PATH, and not of the process that looks for them.
+        libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EISDIR | libc::ELOOP | libc::ENAMETOOLONG
+            if !name.contains('/') =>
+        {
             Error::new(Kind::System, format!("{quoted}: executable file not found in $PATH"))
         }
+        _ if !name.contains('/') => Error::system(quoted, errno),
         libc::EACCES | libc::EISDIR => Error::system(quoted, errno),
         _ => Error::system(format!("{quoted}: stat {name}"), errno),
     }
@@ -168,6 +172,7 @@ mod tests {
         let text = |name: &str, errno| find(name, errno).to_string();
         assert_eq!(text("foo", libc::ENOENT), "exec: \"foo\": executable file not found in $PATH");
         assert_eq!(text("foo", libc::EACCES), "exec: \"foo\": executable file not found in $PATH");
+        assert_eq!(text("foo", libc::EMFILE), "exec: \"foo\": too many open files (EMFILE)");
         let missing = "exec: \"/foo\": stat /foo: no such file or directory (ENOENT)";
         assert_eq!(text("/foo", libc::ENOENT), missing);
         assert_eq!(text("/foo", libc::EACCES), "exec: \"/foo\": permission denied (EACCES)");

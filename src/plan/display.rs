@@ -253,6 +253,7 @@ impl Display for Step {
 
             Step::Aim { slot } => write!(f, "setns({slot}, pid), for its children"),
             Step::NoNewPrivs => f.write_str("prctl(PR_SET_NO_NEW_PRIVS)"),
+            Step::Regain => f.write_str("capset(effective SYS_ADMIN)"),
             Step::SeccompEarly(filter) | Step::Seccomp(filter) => {
                 let (length, flags) = (filter.program.len(), filter.flags);
                 write!(f, "seccomp(SET_MODE_FILTER, {flags:#x}, {length} instructions)")

@@ -54,6 +54,7 @@ impl Step {
             | Step::ExecLabel { .. } => Phase::Dress,
             Step::Aim { .. }
             | Step::NoNewPrivs
+            | Step::Regain
             | Step::SeccompEarly(_)
             | Step::BoundingSet { .. }
             | Step::SetGroups(_)

@@ -12,9 +12,6 @@ pub(super) fn all(b: &mut Builder, process: &Process, host: &Host, filter: Optio
     let sets = available(b, process.capabilities.unwrap_or_default(), host);
     if process.no_new_privileges {
         b.step("process.noNewPrivileges", Step::NoNewPrivs);
-    } else if let Some(filter) = filter {
-        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go.
-        b.step("linux.seccomp", Step::SeccompEarly(filter.clone()));
     }
     let workdir = |retry| Step::Workdir { path: process.cwd.clone(), retry };
     // As root it may enter what the user may not; as the user what root may not (NFS with root_squash).
@@ -27,6 +24,14 @@ pub(super) fn all(b: &mut Builder, process: &Process, host: &Host, filter: Optio
     b.step("process.user", Step::SetIds { uid: user.uid, gid: user.gid });
     if retry {
         b.step("process.cwd", workdir(false));
+    }
+    if let Some(filter) = filter.filter(|_| !process.no_new_privileges) {
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go. All that can be done before it is: a
+        // profile allows what the program needs, and what runc does under it.
+        if user.uid != 0 {
+            b.step("linux.seccomp", Step::Regain);
+        }
+        b.step("linux.seccomp", Step::SeccompEarly(filter.clone()));
     }
     b.step("process.capabilities", Step::Capabilities(sets));
 }

@@ -317,6 +317,8 @@ pub enum Step {
         slot: Slot,
     },
     NoNewPrivs,
+    /// CAP_SYS_ADMIN becomes effective again, which the change of user id has taken back.
+    Regain,
     /// The filter while CAP_SYS_ADMIN is still there: the spec does not set noNewPrivileges.
     SeccompEarly(Filter),
     /// Drops what `keep` lacks, up to `last` (/proc/sys/kernel/cap_last_cap), from the bounding set.

@@ -22,10 +22,10 @@ pub fn exit(code: i32) -> ! {
 }
 
 /// Whether the effective user may execute `path`: a regular file with a right bit. The errors are those that
-/// the Go runtime's LookPath makes of stat(2) and faccessat2(2).
+/// the Go runtime's LookPath makes of stat(2) and faccessat2(2), and the calls are these: a profile may be loaded by then
+/// that was made for runc, and there may be no descriptor left (RLIMIT_NOFILE).
 pub fn executable(path: &CStr) -> Result<()> {
-    let file = super::fd::open(path, libc::O_PATH, 0)?;
-    let stat = super::fd::stat(super::fd::AsFd::as_fd(&file))?;
+    let stat = super::fd::stat_at(path)?;
     if stat.is_directory() {
         return Err(Errno::EISDIR);
     }

@@ -129,6 +129,19 @@ impl Stat {
     }
 }
 
+impl From<libc::stat> for Stat {
+    fn from(stat: libc::stat) -> Self {
+        Stat {
+            mode: stat.st_mode,
+            device: stat.st_rdev,
+            inode: stat.st_ino,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: stat.st_size,
+        }
+    }
+}
+
 /// fstat(2); also of an O_PATH descriptor.
 pub fn stat(fd: BorrowedFd<'_>) -> Result<Stat> {
     let mut buffer = core::mem::MaybeUninit::<libc::stat>::zeroed();
@@ -136,14 +149,20 @@ pub fn stat(fd: BorrowedFd<'_>) -> Result<Stat> {
     check(unsafe { libc::fstat(fd.as_raw_fd(), buffer.as_mut_ptr()) }.into())?;
     // SAFETY: all-zero bytes are a valid `stat` (integers only), and fstat has filled it.
     let stat = unsafe { buffer.assume_init() };
-    Ok(Stat {
-        mode: stat.st_mode,
-        device: stat.st_rdev,
-        inode: stat.st_ino,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        size: stat.st_size,
-    })
+    Ok(Stat::from(stat))
+}
+
+/// stat(2): without a descriptor.
+pub fn stat_at(path: &CStr) -> Result<Stat> {
+    let mut buffer = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: `path` is NUL-terminated and outlives the call, and `buffer` has room for one stat, which is all that the
+    // kernel writes.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_newfstatat, libc::AT_FDCWD, path.as_ptr(), buffer.as_mut_ptr(), 0) };
+    check(answer)?;
+    // SAFETY: all-zero bytes are a valid `stat` (integers only), and the kernel has filled it: on 64-bit machines its
+    // structure is the C library's.
+    Ok(Stat::from(unsafe { buffer.assume_init() }))
 }
 
 /// The magic number of the filesystem that an open file is on: fstatfs(2).

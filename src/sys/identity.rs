@@ -79,6 +79,23 @@ pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> Res
     check(answer).map(drop)
 }
 
+/// Bit of linux/capability.h.
+pub const SYS_ADMIN: u64 = 1 << 21;
+
+/// What of `capabilities` is permitted becomes effective, and nothing else: capget(2), capset(2) of the calling thread.
+pub fn regain(capabilities: u64) -> Result<()> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let mut data = [CapabilityWords::default(); 2];
+    // SAFETY: version 3 has two triples of words, which the kernel writes into `data`, exclusively ours; it writes the
+    // header only where the version is wrong.
+    let answer = unsafe { libc::syscall(libc::SYS_capget, core::ptr::from_ref(&header), data.as_mut_ptr()) };
+    check(answer)?;
+    let [low, high] = data;
+    let whole = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    let permitted = whole(low.permitted, high.permitted);
+    set_capabilities(capabilities & permitted, permitted, whole(low.inheritable, high.inheritable))
+}
+
 /// setgroups(2).
 pub fn set_groups(groups: &[u32]) -> Result<()> {
     // SAFETY: the kernel reads `len` ids of `groups`, which outlives the call.
