@@ -26,6 +26,8 @@ mod launches;
 mod limits;
 #[path = "rooted/matrix.rs"]
 mod matrix;
+#[path = "rooted/options.rs"]
+mod options;
 #[path = "rooted/owners.rs"]
 mod owners;
 #[path = "rooted/pods.rs"]

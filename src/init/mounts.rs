@@ -3,7 +3,7 @@
 
 use super::registers::Registers;
 use super::{copy, outpost, Lent, Opened};
-use crate::plan::step::{Attributes, FsOption, Propagation, RootPath};
+use crate::plan::step::{Attributes, FsOption, Propagation, RootPath, Whole};
 use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::mount::{self, Change, Filesystem};
 use crate::sys::root::{self, Missing};
@@ -81,6 +81,29 @@ pub(super) fn filesystem(
         Some(_) => checked(mounted),
         None => Ok(mounted),
     }
+}
+
+/// A filesystem whose options fsconfig(2) does not take. The path is that of the root, which no container decides on: it is
+/// covered for a moment that nobody else is there to see.
+pub(super) fn by_path(
+    registers: &Registers<'_>,
+    fstype: &CStr,
+    source: &CStr,
+    whole: &Whole,
+    attributes: u64,
+) -> Result<OwnedFd> {
+    let place = registers.root_path.ok_or(Errno::EBADF)?;
+    mount::mount(Some(source), place, Some(fstype), whole.flags, Some(&whole.data))?;
+    let tree = mount::clone_tree(place, false);
+    mount::unmount(place, libc::MNT_DETACH)?;
+    let tree = tree?;
+    // Times are a choice of one.
+    let clear = if attributes & libc::MOUNT_ATTR__ATIME != 0 { libc::MOUNT_ATTR__ATIME } else { 0 };
+    let change = Change { set: attributes, clear, propagation: 0 };
+    if !change.is_empty() {
+        mount::change(tree.as_fd(), change, false)?;
+    }
+    Ok(tree)
 }
 
 /// Where masked and read-only paths expect the kernel's own filesystems.

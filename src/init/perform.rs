@@ -103,6 +103,7 @@ pub(super) fn perform<'a>(
             fstype,
             source,
             options,
+            whole,
             attributes,
             target,
             propagation,
@@ -111,7 +112,10 @@ pub(super) fn perform<'a>(
             pids,
         } => {
             let pids = lent.namespace(*pids)?;
-            let tree = mounts::filesystem(lent, registers, (fstype, pids), source, options, *attributes)?;
+            let tree = match whole {
+                Some(whole) => mounts::by_path(registers, fstype, source, whole, *attributes)?,
+                None => mounts::filesystem(lent, registers, (fstype, pids), source, options, *attributes)?,
+            };
             let covers = mounts::Covers { inherit_mode: *inherit_mode, copy_up: *copy_up };
             mounts::attach_filesystem(registers.root()?, tree, target, *propagation, covers)
         }

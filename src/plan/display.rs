@@ -3,7 +3,7 @@
 mod plan;
 mod word;
 
-use super::step::{FsOption, Idmapped, Open, RootPath, Slot, Step};
+use super::step::{FsOption, Idmapped, Open, RootPath, Slot, Step, Whole};
 use crate::spec::mapping::IdRange;
 use crate::spec::Rlimit;
 use crate::sys::keyring::Search;
@@ -151,6 +151,7 @@ impl Display for Step {
                 fstype,
                 source,
                 options,
+                whole,
                 attributes,
                 target,
                 propagation,
@@ -163,6 +164,9 @@ impl Display for Step {
                     write!(f, ", \"{}\"", ListOf(options, ","))?;
                 }
                 f.write_str(")")?;
+                if let Some(Whole { flags, data }) = whole {
+                    write!(f, ", {} and {} by mount(2)", MountFlags(*flags), Q(data))?;
+                }
                 if let Some(propagation) = propagation {
                     write!(f, ", {}", propagation.word())?;
                 }

@@ -1,5 +1,7 @@
 //! The spec's mounts, in the spec's order, and what is closed off after them.
 
+mod whole;
+
 use super::builder::{root_path, Builder};
 use super::{cgroupfs, CgroupMounts, Idmapped, Input, Open, RootPath, Step};
 use crate::error::{invalid, Error, Kind, Result};
@@ -60,7 +62,7 @@ pub(super) fn all(b: &mut Builder, input: &Input<'_>) -> Result<()> {
                     place.field
                 )));
             }
-            Source::Filesystem { .. } => filesystem(b, &place, input.spec),
+            Source::Filesystem { .. } => filesystem(b, &place, input)?,
         }
     }
     Ok(())
@@ -169,9 +171,9 @@ fn closes_late(mount: &Mount) -> bool {
     attributes(mount) & MOUNT_ATTR_RDONLY != 0 && (fstype.as_c_str() == c"tmpfs" || is_dev(mount))
 }
 
-fn filesystem(b: &mut Builder, place: &Place<'_>, spec: &Spec) {
-    let mount = place.mount;
-    let Source::Filesystem { fstype, source, options } = &mount.source else { return };
+fn filesystem(b: &mut Builder, place: &Place<'_>, input: &Input<'_>) -> Result<()> {
+    let (mount, spec) = (place.mount, input.spec);
+    let Source::Filesystem { fstype, source, options } = &mount.source else { return Ok(()) };
     let mut options = options.clone();
     let mut attributes = attributes(mount);
     if closes_late(mount) {
@@ -189,18 +191,25 @@ fn filesystem(b: &mut Builder, place: &Place<'_>, spec: &Spec) {
         options.push(FsOption::Value(c"context".into(), label.clone()));
     }
     let has_mode = options.iter().any(|o| matches!(o, FsOption::Value(key, _) if key.as_c_str() == c"mode"));
+    let pids = b.pids.map(|pids| pids.slot).filter(|_| fstype.as_c_str() == c"proc");
+    let whole = match pids {
+        Some(_) => None,
+        None => whole::whole(&place.field, source, &options, input.host.page_size)?,
+    };
     let step = Step::MountFs {
         inherit_mode: fstype.as_c_str() == c"tmpfs" && !has_mode,
         fstype: fstype.clone(),
         source: source.clone(),
-        options,
+        options: if whole.is_some() { Vec::new() } else { options },
+        whole,
         attributes,
         target: place.target.clone(),
         propagation: mount.propagation,
         copy_up: mount.copy_up,
-        pids: b.pids.map(|pids| pids.slot).filter(|_| fstype.as_c_str() == c"proc"),
+        pids,
     };
     b.step(place.field.clone(), step);
+    Ok(())
 }
 
 /// As in runc, hooks find all mounts and devices, and a root that can still be written.

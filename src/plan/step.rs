@@ -90,6 +90,13 @@ pub enum Phase {
     Run,
 }
 
+/// The options of mount(2): MS_*, and the filesystem's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole {
+    pub flags: u64,
+    pub data: CString,
+}
+
 /// One act of the child. Steps share registers: the root, a private procfs, the console, HOME (see `init`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -191,6 +198,9 @@ pub enum Step {
         fstype: CString,
         source: CString,
         options: Vec<FsOption>,
+        /// In the place of `options`, where these are too long for fsconfig(2): by mount(2) at the root's own path, from
+        /// where it is copied.
+        whole: Option<Whole>,
         /// MOUNT_ATTR_* of fsmount(2).
         attributes: u64,
         target: RootPath,

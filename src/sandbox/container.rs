@@ -169,17 +169,6 @@ impl Container {
         Ok(pid)
     }
 
-    /// It runs, and its start has failed all the same: containerd deletes it next.
-    async fn give_up(&self, exit: &Exit) {
-        match self.kill(None, libc::SIGKILL as u32, false) {
-            Err(e) if exit.get().is_none() => log::warn!(id = self.id.as_str(); "{e}"),
-            _ if exit.within(DEATH).await.is_none() => {
-                log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
-            }
-            _ => {}
-        }
-    }
-
     pub fn add_exec(&self, id: &str, process: spec::Process, stdio: Stdio) -> Result<()> {
         let mut slot = self.lock();
         if slot.execs.contains_key(id) {

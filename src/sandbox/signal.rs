@@ -1,7 +1,8 @@
 //! Task.Kill: to one process, or to all of a container.
 
-use super::container::{Container, Slot};
+use super::container::{Container, Slot, DEATH};
 use super::lifecycle::{Life, Process};
+use super::Exit;
 use crate::cgroup::Dying;
 use crate::error::{Error, Kind, Result};
 use crate::sys::{wait, Errno};
@@ -36,6 +37,17 @@ impl Container {
             let _ = process.signal(libc::SIGKILL as u32);
         }
         killed
+    }
+
+    /// It runs, and its start has failed all the same: containerd deletes it next.
+    pub(super) async fn give_up(&self, exit: &Exit) {
+        match self.kill(None, libc::SIGKILL as u32, false) {
+            Err(e) if exit.get().is_none() => log::warn!(id = self.id.as_str(); "{e}"),
+            _ if exit.within(DEATH).await.is_none() => {
+                log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
+            }
+            _ => {}
+        }
     }
 
     fn signal_all(&self, slot: &Slot, signal: u32) -> Result<()> {

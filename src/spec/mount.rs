@@ -5,6 +5,7 @@
 //! (`runc features`, "mountOptions") with runc's meaning.
 
 mod option;
+mod words;
 
 use super::{json, mapping, Mappings, Namespaces, Ns};
 use crate::error::{invalid, Result};
@@ -125,7 +126,7 @@ fn check_one(
 
     // As in crun, `"type": "bind"` alone is a bind too; beside a bind option the type means nothing.
     let bind = options.bind.or((fstype == "bind").then_some(false));
-    let source = if options.remount {
+    let mut source = if options.remount {
         no_data(&options, i, "a remount")?;
         Source::Remount
     } else if let Some(recursive) = bind {
@@ -139,14 +140,32 @@ fn check_one(
     if let Some(j) = options.copy_up.filter(|_| !tmpfs) {
         return Err(invalid(format!("{}: tmpcopyup is for a tmpfs", at(&format!("options[{j}]")))));
     }
+    let mut attributes = options.attributes;
+    if readonly_tmpfs(&mut source) {
+        attributes.set |= libc::MOUNT_ATTR_RDONLY;
+        attributes.clear &= !libc::MOUNT_ATTR_RDONLY;
+    }
     Ok(Mount {
         destination,
         source,
-        attributes: options.attributes,
+        attributes,
         propagation: options.propagation,
         idmap,
         copy_up: options.copy_up.is_some(),
     })
+}
+
+/// `ro` among others in one string is a word for the filesystem. In that of a tmpfs things are still made, so that it is
+/// the mount that becomes read-only, and late.
+fn readonly_tmpfs(source: &mut Source) -> bool {
+    match source {
+        Source::Filesystem { fstype, options, .. } if fstype.as_c_str() == c"tmpfs" => {
+            let all = options.len();
+            options.retain(|option| !matches!(option, FsOption::Flag(word) if word.as_c_str() == c"ro"));
+            options.len() < all
+        }
+        _ => false,
+    }
 }
 
 /// As in runc: only a bind, with both maps or none.
@@ -213,10 +232,12 @@ fn filesystem(raw: &oci::Mount, fstype: &str, options: &Options, i: usize) -> Re
     }
     for (j, word) in &options.data {
         let c_string = |text| json::c_string(|| format!("mounts[{i}].options[{j}]"), text);
-        all.push(match word.split_once('=') {
-            Some((key, value)) => FsOption::Value(c_string(key)?, c_string(value)?),
-            None => FsOption::Flag(c_string(word)?),
-        });
+        for option in words::apart(fstype, word) {
+            all.push(match option.split_once('=') {
+                Some((key, value)) => FsOption::Value(c_string(key)?, c_string(words::value(key, value))?),
+                None => FsOption::Flag(c_string(option)?),
+            });
+        }
     }
     Ok(Source::Filesystem {
         fstype: json::c_string(field("type"), fstype)?,

@@ -56,6 +56,9 @@ fn home(bundle: &Bundle) -> Value {
     variables.iter().find(|variable| variable.as_str().unwrap().starts_with("HOME=")).unwrap().clone()
 }
 
+/// What it is, how it is made for a line, and the HOME that is found.
+type Odd = (&'static str, fn(&Path, &str), &'static str);
+
 /// Whatever the image has in the place of its passwd(5).
 #[test]
 fn a_home_is_looked_up_in_a_bounded_part_of_a_file() {
@@ -63,7 +66,7 @@ fn a_home_is_looked_up_in_a_bounded_part_of_a_file() {
         return;
     }
     let line = "root:x:0:0::/found:/x\n";
-    let cases: [(&str, fn(&Path, &str), &str); 9] = [
+    let cases: [Odd; 9] = [
         (
             "a line behind half a megabyte",
             |file, line| {
