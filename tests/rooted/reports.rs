@@ -366,23 +366,35 @@ fn a_seccomp_profile_is_as_with_runc_early_and_late() {
 }
 
 #[test]
-fn an_early_filter_is_there_when_the_user_is_set_and_a_late_one_is_not() {
-    needs_root!("an_early_filter_is_there_when_the_user_is_set_and_a_late_one_is_not");
+fn an_early_filter_is_there_when_capabilities_are_set_and_a_late_one_is_not() {
+    needs_root!("an_early_filter_is_there_when_capabilities_are_set_and_a_late_one_is_not");
     let mut bundle = Bundle::new(&["/probe", "report"]);
+    let refuse = |bundle: &mut Bundle, names: &[&str]| {
+        bundle.spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": REFUSED }],
+        });
+    };
     let ids = ["setgroups", "setuid", "setresuid", "setgid", "setresgid"];
-    bundle.spec["linux"]["seccomp"] = json!({
-        "defaultAction": "SCMP_ACT_ALLOW",
-        "syscalls": [{ "names": ids, "action": "SCMP_ACT_ERRNO", "errnoRet": REFUSED }],
-    });
-    assert_eq!(same(&bundle)["seccomp"]["mode"], "2");
+    for names in [&ids[..], &["capset"]] {
+        refuse(&mut bundle, names);
+        assert_eq!(same(&bundle)["seccomp"]["mode"], "2");
+    }
     bundle.spec["process"]["noNewPrivileges"] = false.into();
+    bundle.spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
     let error = bundle.create().err().expect("refused").to_string();
-    assert!(error.starts_with("process.user.additionalGids: step ") && error.contains("(EDOM)"), "{error}");
-    if let Some(runc) = crate::container::runc() {
+    assert!(error.starts_with("process.capabilities: step ") && error.contains("(EDOM)"), "{error}");
+    let theirs = |bundle: &Bundle| {
+        let Some(runc) = crate::container::runc() else { return };
         let output = bundle.try_runc(&runc);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && errors.contains("numerical argument out of domain"), "{errors}");
-    }
+    };
+    theirs(&bundle);
+    // They are set before it; with runc, after it.
+    refuse(&mut bundle, &ids);
+    assert_eq!(bundle.report()["ids"]["uid"], "1000 1000 1000 1000");
+    theirs(&bundle);
 }
 
 /// A profile that refuses what it does not know: a call that is newer than it gives ENOSYS all the same, so that
