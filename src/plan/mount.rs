@@ -8,6 +8,7 @@ use crate::error::{invalid, Error, Kind, Result};
 use crate::spec::mount::{Attributes, FsOption, Mount, Propagation, Source};
 use crate::spec::{Ns, Process, Spec, Sysctl};
 use libc::MOUNT_ATTR_RDONLY;
+use std::ffi::CStr;
 use std::path::Path;
 
 /// What may be mounted below /proc: the files that lxcfs and its like stand in for, and two that CRIU and FIPS
@@ -24,6 +25,29 @@ const BELOW_PROC: [&str; 11] = [
     "proc/net/dev",
     "proc/sys/kernel/ns_last_pid",
     "proc/sys/crypto/fips_enabled",
+];
+
+/// Filesystems that are one for a whole namespace or for the host, however often they are mounted: what one mount says
+/// of the filesystem, all others have too. A pod's ordinary container would take /sys from its privileged one, and a
+/// debugfs from the host.
+const SHARED: [&CStr; 17] = [
+    c"proc",
+    c"sysfs",
+    c"mqueue",
+    c"cgroup",
+    c"cgroup2",
+    c"binfmt_misc",
+    c"configfs",
+    c"debugfs",
+    c"devtmpfs",
+    c"efivarfs",
+    c"fusectl",
+    c"nfsd",
+    c"pstore",
+    c"rpc_pipefs",
+    c"securityfs",
+    c"selinuxfs",
+    c"tracefs",
 ];
 
 /// One mount of the spec on its way to steps.
@@ -181,7 +205,7 @@ fn filesystem(b: &mut Builder, place: &Place<'_>, input: &Input<'_>) -> Result<(
     }
     // mount(2) had one flag for both: a filesystem on a device that cannot be written to must know it before it
     // is mounted, and nobody can make the others writable by their mount alone.
-    if attributes & MOUNT_ATTR_RDONLY != 0 {
+    if attributes & MOUNT_ATTR_RDONLY != 0 && !SHARED.contains(&fstype.as_c_str()) {
         options.push(FsOption::Flag(c"ro".into()));
     }
     // SELinux cannot label these.

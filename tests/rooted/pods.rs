@@ -206,3 +206,39 @@ fn with_the_hosts_network_sys_is_bound() {
     let own = std::fs::read_link("/proc/self/ns/net").unwrap();
     assert_eq!(report["namespaces"]["net"], own.to_str().unwrap());
 }
+
+/// A filesystem that is one for a namespace, mounted read-only by the first container of a pod, is not the second one's.
+#[test]
+fn what_one_member_has_read_only_another_one_can_write() {
+    if !rooted("what_one_member_has_read_only_another_one_can_write") {
+        return;
+    }
+    let mut first = Bundle::new(&["/probe", "sleep"]);
+    for mount in first.spec["mounts"].as_array_mut().unwrap() {
+        if ["proc", "mqueue"].contains(&mount["type"].as_str().unwrap()) {
+            mount["options"].as_array_mut().unwrap().push("ro".into());
+        }
+    }
+    let running = first.create().unwrap();
+    let (pid, pidfd) = (running.waiting.pid, running.waiting.start().unwrap());
+    let mut second = Bundle::new(&["/probe", "report"]);
+    for mount in second.spec["mounts"].as_array_mut().unwrap() {
+        mount["options"].as_array_mut().unwrap().retain(|word| word != "ro");
+    }
+    for namespace in second.spec["linux"]["namespaces"].as_array_mut().unwrap() {
+        let kind = namespace["type"].as_str().unwrap().to_owned();
+        let file = if kind == "network" { "net" } else { kind.as_str() };
+        if kind != "mount" && kind != "uts" {
+            namespace["path"] = format!("/proc/{pid}/ns/{file}").into();
+        }
+    }
+    let report = second.report();
+    shoal::sys::wait::signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
+    running.exit.recv_timeout(Duration::from_secs(5)).unwrap();
+    for point in ["/proc", "/sys", "/dev/mqueue"] {
+        let mount =
+            report["mounts"].as_array().unwrap().iter().find(|mount| mount["point"] == point).unwrap();
+        assert!(mount["options"].as_str().unwrap().starts_with("rw,"), "{mount}");
+        assert!(mount["filesystem"].as_array().unwrap().contains(&json!("rw")), "{mount}");
+    }
+}

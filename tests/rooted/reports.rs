@@ -17,9 +17,14 @@ fn comparable(mut report: Value) -> Value {
         *descriptor = descriptor.as_str().unwrap()[..1].into();
     }
     for mount in report["mounts"].as_array_mut().unwrap() {
+        let fstype = mount["type"].as_str().unwrap().to_owned();
         // Of a tmpfs without a mode, runc's is an option, ours is set on the root: `root` shows both.
         if let Some(words) = mount["filesystem"].as_array_mut() {
             words.retain(|word| !word.as_str().unwrap().starts_with("mode="));
+            // What a namespace has once is as writable as its first mount with runc; ours are by their own word.
+            if ["proc", "sysfs", "mqueue", "cgroup", "cgroup2"].contains(&fstype.as_str()) {
+                words.retain(|word| word != "ro" && word != "rw");
+            }
         }
         // runc masks files with the container's /dev/null; ours is the host's, and cannot be changed.
         if mount["root"] == "/null" {
