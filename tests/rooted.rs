@@ -38,5 +38,7 @@ mod reports;
 mod roots;
 #[path = "testbed/skip.rs"]
 mod skip;
+#[path = "rooted/sources.rs"]
+mod sources;
 #[path = "rooted/users.rs"]
 mod users;

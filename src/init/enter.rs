@@ -44,16 +44,22 @@ fn host_proc_directory(path: &CStr) -> Result<OwnedFd> {
 
 /// The name of an open device, for mount(2), which takes no descriptor: /proc is still the host's.
 pub(super) fn name_of<'a>(device: BorrowedFd<'_>, room: &'a mut [u8; 64]) -> Result<&'a CStr> {
-    let mut digits = [0; 12];
     let mut link = [0; 16];
-    for (place, digit) in link.iter_mut().zip(decimal(device.as_raw_fd(), &mut digits)) {
-        *place = *digit;
-    }
-    let link = CStr::from_bytes_until_nul(&link).map_err(|_| Errno::ENAMETOOLONG)?;
+    let link = numbered(b"", device.as_raw_fd(), &mut link)?;
     let directory = host_proc_directory(c"self/fd")?;
     let length = root::read_link(directory.as_fd(), link, room)?;
     // A name that fills the room has no end.
     *room.get_mut(length).ok_or(Errno::ENAMETOOLONG)? = 0;
+    CStr::from_bytes_until_nul(room).map_err(|_| Errno::ENAMETOOLONG)
+}
+
+/// `prefix` with a number.
+pub(super) fn numbered<'a>(prefix: &[u8], number: i32, room: &'a mut [u8]) -> Result<&'a CStr> {
+    let mut digits = [0; 12];
+    let text = prefix.iter().chain(decimal(number, &mut digits)).chain(&[0]);
+    for (place, byte) in room.iter_mut().zip(text) {
+        *place = *byte;
+    }
     CStr::from_bytes_until_nul(room).map_err(|_| Errno::ENAMETOOLONG)
 }
 

@@ -32,9 +32,10 @@ use crate::plan::step::{Slot, Step};
 use crate::plan::Field;
 use crate::sys;
 use crate::sys::board::Board;
-use crate::sys::fd::{AsRawFd, BorrowedFd, RawFd};
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use crate::sys::last::Prepared;
 use crate::sys::seccomp::Filter;
+use ::core::cell::OnceCell;
 use ::core::prelude::rust_2021::*;
 
 mod console;
@@ -44,6 +45,7 @@ mod home;
 mod masks;
 mod mounts;
 mod nodes;
+pub mod opens;
 mod outpost;
 mod perform;
 mod privileges;
@@ -75,14 +77,6 @@ impl Report {
     }
 }
 
-/// What the shim opened for a [`Slot`].
-#[derive(Clone, Copy, Debug)]
-pub struct Opened<'a> {
-    pub fd: BorrowedFd<'a>,
-    /// A mount tree whose root is a directory.
-    pub directory: bool,
-}
-
 /// What a process is given that is born into a joined pid namespace for one call: see `outpost`.
 #[derive(Clone, Copy, Debug)]
 pub struct Outpost<'a> {
@@ -102,7 +96,10 @@ pub struct Lent<'a> {
     pub keep: &'a [RawFd],
     pub gate: BorrowedFd<'a>,
     pub ends: Option<[BorrowedFd<'a>; 3]>,
-    pub opened: &'a [Opened<'a>],
+    /// For [`Slot::Lent`].
+    pub opened: &'a [BorrowedFd<'a>],
+    /// For [`Slot::Opened`]: empty, to be filled. A process that goes on in this one's stead has a copy of them.
+    pub slots: &'a [OnceCell<OwnedFd>],
     /// The directory of the container's cgroup, for a plan that gives it away.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// `cgroup.procs` files to enter by.
@@ -123,13 +120,25 @@ pub struct Lent<'a> {
 impl<'a> Lent<'a> {
     fn namespace(&self, slot: Option<Slot>) -> sys::Result<Option<BorrowedFd<'a>>> {
         match slot {
-            Some(slot) => self.slot(slot).map(|opened| Some(opened.fd)),
+            Some(slot) => self.slot(slot).map(Some),
             None => Ok(None),
         }
     }
 
-    fn slot(&self, slot: Slot) -> sys::Result<Opened<'a>> {
-        self.opened.get(usize::from(slot.0)).copied().ok_or(sys::Errno::EBADF)
+    fn slot(&self, slot: Slot) -> sys::Result<BorrowedFd<'a>> {
+        let found = match slot {
+            Slot::Lent(number) => self.opened.get(usize::from(number)).copied(),
+            Slot::Opened(number) => {
+                self.slots.get(usize::from(number)).and_then(OnceCell::get).map(|fd| fd.as_fd())
+            }
+        };
+        found.ok_or(sys::Errno::EBADF)
+    }
+
+    fn fill(&self, slot: Slot, fd: OwnedFd) -> sys::Result<()> {
+        let Slot::Opened(number) = slot else { return Err(sys::Errno::EBADF) };
+        let place = self.slots.get(usize::from(number)).ok_or(sys::Errno::EBADF)?;
+        place.set(fd).map_err(|_| sys::Errno::EBADF)
     }
 }
 

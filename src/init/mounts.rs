@@ -2,7 +2,7 @@
 //! all, before it is attached to a target that was opened inside of the root (CVE-2021-30465).
 
 use super::registers::Registers;
-use super::{copy, outpost, Lent, Opened};
+use super::{copy, outpost, Lent};
 use crate::plan::step::{Attributes, FsOption, Propagation, RootPath, Whole};
 use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::mount::{self, Change, Filesystem};
@@ -154,23 +154,23 @@ pub(super) fn attach_filesystem(
 
 pub(super) fn attach_tree(
     root: BorrowedFd<'_>,
-    tree: Opened<'_>,
+    tree: BorrowedFd<'_>,
     path: &RootPath,
     attributes: Attributes,
     propagation: &[Propagation],
 ) -> Result<()> {
-    apply(tree.fd, attributes)?;
+    apply(tree, attributes)?;
     for propagation in propagation {
-        propagate(tree.fd, *propagation)?;
+        propagate(tree, *propagation)?;
     }
-    let missing = if tree.directory { DIRECTORY } else { Missing::File(0o755) };
-    let target = if MASKED.contains(&path.as_c_str().to_bytes()) && is_of_kernel(tree.fd)? {
+    let missing = if fd::stat(tree)?.is_directory() { DIRECTORY } else { Missing::File(0o755) };
+    let target = if MASKED.contains(&path.as_c_str().to_bytes()) && is_of_kernel(tree)? {
         root::ordinary_directory(root, path.as_c_str())?
     } else {
         root::open_or_create(root, path.as_c_str(), missing)?
     };
     refuse_procfs(target.as_fd(), path)?;
-    mount::attach(tree.fd, target.as_fd())
+    mount::attach(tree, target.as_fd())
 }
 
 /// The files of /proc that may be mounted over, as runc has it: lxcfs and its like do that.

@@ -1,7 +1,7 @@
 //! One step, one act.
 
 use super::registers::Registers;
-use super::{console, enter, home, masks, mounts, nodes, privileges, program, sibling, Lent};
+use super::{console, enter, home, masks, mounts, nodes, opens, privileges, program, sibling, Lent};
 use crate::plan::step::Step;
 use crate::sys::fd::{self, AsFd};
 use crate::sys::root::{self, Missing};
@@ -20,6 +20,9 @@ pub(super) fn perform<'a>(
         registers.forget_parent();
     }
     match step {
+        Step::OpenNamespace { slot, path, kind, apart } => {
+            opens::namespace(lent, *slot, path, *kind, apart.is_some())
+        }
         Step::EnterCgroup => {
             for procs in lent.cgroups {
                 sys::fd::write(*procs, b"0")?;
@@ -44,7 +47,7 @@ pub(super) fn perform<'a>(
             Ok(())
         }
         Step::SetNs { slot, flags } => {
-            sys::namespace::join(lent.slot(*slot)?.fd, *flags)?;
+            sys::namespace::join(lent.slot(*slot)?, *flags)?;
             // A user namespace of somebody else's sets this to fs.suid_dumpable.
             sys::identity::undumpable()
         }
@@ -54,6 +57,19 @@ pub(super) fn perform<'a>(
         Step::GiveCgroup { uid } => lent.cgroup.map_or(Ok(()), |cgroup| enter::give_cgroup(cgroup, *uid)),
         Step::Unshare { flags } => sys::namespace::unshare(*flags),
         Step::LoopbackUp => sys::network::loopback_up(),
+        Step::OpenTree { slot, path, recursive } => {
+            lent.fill(*slot, sys::mount::clone_tree(path, *recursive)?)
+        }
+        Step::OpenDevice { slot, path, kind, major, minor } => {
+            opens::device(lent, *slot, path, *kind, (*major, *minor))
+        }
+        Step::OpenLoop { slot, path, readonly, direct } => {
+            let options = sys::loop_device::Options { readonly: *readonly, direct: *direct };
+            lent.fill(*slot, opens::loop_device(path, options)?)
+        }
+        Step::MapTree { slot, namespace, recursive } => {
+            sys::mount::map_ids(lent.slot(*slot)?, lent.slot(*namespace)?, *recursive)
+        }
         Step::Secede => sys::mount::mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None),
 
         Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {
@@ -63,7 +79,7 @@ pub(super) fn perform<'a>(
             match device {
                 Some(slot) => {
                     let mut room = [0; 64];
-                    let device = enter::name_of(lent.slot(*slot)?.fd, &mut room)?;
+                    let device = enter::name_of(lent.slot(*slot)?, &mut room)?;
                     mounts::rootfs(fstype, device, target, *flags, data)?;
                 }
                 None => mounts::rootfs(fstype, source, target, *flags, data)?,
@@ -73,7 +89,7 @@ pub(super) fn perform<'a>(
             }
             Ok(())
         }
-        Step::Idmap { namespace, path } => mounts::map_ids(lent.slot(*namespace)?.fd, path),
+        Step::Idmap { namespace, path } => mounts::map_ids(lent.slot(*namespace)?, path),
         Step::BecomeRoot { unshare } => {
             privileges::become_root()?;
             match unshare {
@@ -151,7 +167,7 @@ pub(super) fn perform<'a>(
             let flags = propagation.flag | if propagation.recursive { libc::MS_REC } else { 0 };
             sys::mount::mount(None, c"/", None, flags, None)
         }
-        Step::JoinUser { slot, apart } => enter::user(lent.slot(*slot)?.fd, *apart),
+        Step::JoinUser { slot, apart } => enter::user(lent.slot(*slot)?, *apart),
         Step::Hostname(name) => sys::identity::set_hostname(name.to_bytes()),
         Step::Domainname(name) => sys::identity::set_domainname(name.to_bytes()),
 
@@ -179,7 +195,7 @@ pub(super) fn perform<'a>(
             fd::write(file.as_fd(), value.to_bytes()).map(drop)
         }
 
-        Step::Aim { slot } => sys::namespace::join(lent.slot(*slot)?.fd, libc::CLONE_NEWPID as u64),
+        Step::Aim { slot } => sys::namespace::join(lent.slot(*slot)?, libc::CLONE_NEWPID as u64),
         Step::NoNewPrivs => sys::identity::no_new_privs(),
         Step::Regain => sys::identity::regain(sys::identity::SYS_ADMIN),
         Step::SeccompEarly(filter) | Step::Seccomp(filter) => {

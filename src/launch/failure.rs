@@ -4,9 +4,11 @@
 //! "executable file not found", "no such file or directory", "permission denied" and "is a directory" to choose
 //! the exit codes 126 and 127.
 
-use crate::error::{Context, Error, Kind};
-use crate::init::Report;
+use crate::error::{invalid, Error, Kind};
+use crate::init::{opens, Report};
 use crate::plan::{Field, Plan, Step};
+use crate::sys::Errno;
+use std::ffi::CStr;
 
 /// What is said when a step fails.
 #[derive(Clone, Debug)]
@@ -27,6 +29,11 @@ enum Words {
         call: String,
         field: Field,
         gone: i32,
+    },
+    /// `mounts[3].source "/x": no such file or directory (ENOENT)`, or what is wrong with what was found there.
+    Open {
+        what: String,
+        refusals: Vec<(Errno, String)>,
     },
     /// The look-up of `argv[0]`.
     Find {
@@ -91,11 +98,43 @@ fn sentence(plan: &Plan, number: u32) -> Option<Sentence> {
         Step::FindProgram { name, .. } => Words::Find { name: name.to_string_lossy().into() },
         Step::Exec { .. } => Words::Exec { name: program(plan) },
         Step::Workdir { path, .. } => Words::Workdir { path: path.to_string_lossy().into() },
-        step => Words::Step { call: call(plan, step, number), field: field.clone() },
+        Step::MapTree { slot, .. } => {
+            let opened = plan.steps.iter().find(|(step, _)| step.fills() == Some(*slot));
+            let path = opened.and_then(|(step, field)| Some((opening(step)?.0, field)));
+            let what = path.map(|(path, field)| format!("{field} {path:?}: mount_setattr(MOUNT_ATTR_IDMAP)"));
+            Words::Open { what: what.unwrap_or_else(|| call(plan, step, number)), refusals: Vec::new() }
+        }
+        step => match opening(step) {
+            Some((path, refusals)) => Words::Open { what: format!("{field} {path:?}"), refusals },
+            None => Words::Step { call: call(plan, step, number), field: field.clone() },
+        },
     };
     Some(Sentence { step: number, words })
 }
 
+/// For steps that follow a path of the host: the path, and what the child's refusals mean.
+fn opening(step: &Step) -> Option<(&CStr, Vec<(Errno, String)>)> {
+    Some(match step {
+        Step::OpenNamespace { path, kind, apart, .. } => (path, namespace(*kind, *apart)),
+        Step::OpenDevice { path, .. } => {
+            (path, vec![(opens::OTHER_DEVICE, "the host has another device there".to_owned())])
+        }
+        Step::OpenTree { path, .. } | Step::OpenLoop { path, .. } => (path, Vec::new()),
+        _ => return None,
+    })
+}
+
+fn namespace(kind: u64, apart: Option<&str>) -> Vec<(Errno, String)> {
+    let changes = match kind == libc::CLONE_NEWUSER as u64 {
+        true => "is no user namespace for a container".to_owned(),
+        false => format!("{} would change", apart.unwrap_or("the container")),
+    };
+    vec![
+        (opens::NO_NAMESPACE, "not a namespace".to_owned()),
+        (opens::OTHER_KIND, "a namespace of another kind".to_owned()),
+        (opens::OF_THE_HOST, format!("the host's, which {changes}")),
+    ]
+}
 fn call(plan: &Plan, step: &Step, number: u32) -> String {
     format!("step {}/{}: {step}", u64::from(number) + 1, plan.steps.len())
 }
@@ -124,6 +163,12 @@ impl Sentence {
                     .with_kind(Kind::State)
             }
             Words::Pids { call, field, .. } => Error::system(call.clone(), errno).context(field.clone()),
+            Words::Open { what, refusals } => {
+                match refusals.iter().find(|(refusal, _)| *refusal as i32 == errno) {
+                    Some((_, why)) => invalid(format!("{what}: {why}")),
+                    None => Error::system(what.clone(), errno),
+                }
+            }
             Words::Find { name } => find(name, errno),
             Words::Exec { name } if errno == 0 => Error::new(
                 Kind::System,
@@ -152,15 +197,6 @@ fn find(name: &str, errno: i32) -> Error {
         libc::EACCES | libc::EISDIR => Error::system(quoted, errno),
         _ => Error::system(format!("{quoted}: stat {name}"), errno),
     }
-}
-
-/// For descriptors that could not be opened: `mounts[3].source "/x": no such file or directory (ENOENT)`.
-pub(super) fn not_opened<T>(
-    opened: Result<T, crate::sys::Errno>,
-    field: &Field,
-    path: &std::path::Path,
-) -> Result<T, Error> {
-    opened.context(|| format!("{field} {path:?}"))
 }
 
 #[cfg(test)]

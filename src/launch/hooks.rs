@@ -138,9 +138,9 @@ fn plan(hook: &Hook, bundle: &Path, inside: Option<bool>) -> Result<Plan> {
             | libc::CLONE_NEWCGROUP
             | pids;
         plan.opens.push((Open::Init, "".into()));
-        steps.push(Step::SetNs { slot: Slot(0), flags: flags as u64 });
+        steps.push(Step::SetNs { slot: Slot::Lent(0), flags: flags as u64 });
         // As the root of the container's user namespace, where it has one: as in runc.
-        steps.push(Step::JoinUser { slot: Slot(0), apart: true });
+        steps.push(Step::JoinUser { slot: Slot::Lent(0), apart: true });
         steps.push(Step::BecomeRoot { unshare: 0 });
     }
     steps.extend([

@@ -7,7 +7,7 @@ use super::waiting::{end, Waiting, GONE, LATE, REAPED};
 use super::{failure, last, opens, AtHooks, Launcher, OnExit, Order};
 use crate::cgroup::Entry;
 use crate::error::{Context, Error, Kind, Result};
-use crate::init::{self, Lent, Opened, Report};
+use crate::init::{self, Lent, Report};
 use crate::plan::{Plan, Step};
 use crate::stdio::Ends;
 use crate::sys::board::Board;
@@ -17,6 +17,7 @@ use crate::sys::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::sys::layout::Layout;
 use crate::sys::{signal, socket};
 use crate::tasks::{self, Answer};
+use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 
@@ -48,7 +49,7 @@ impl Real {
 
 /// What the child will have, owned by the shim until the clone has been made.
 struct Prepared {
-    opened: Vec<opens::Lending>,
+    opened: Vec<OwnedFd>,
     ends: Option<[OwnedFd; 3]>,
     procs: Vec<OwnedFd>,
     into: Option<OwnedFd>,
@@ -264,7 +265,7 @@ fn open_procs(directory: &OwnedFd) -> Result<OwnedFd> {
 }
 
 fn prepare(
-    opened: Vec<opens::Lending>,
+    opened: Vec<OwnedFd>,
     ends: Option<Ends>,
     entry: Entry,
     gate: OwnedFd,
@@ -307,18 +308,15 @@ impl Real {
 
     /// Clones. What the child needs is on this stack, or in memory that it has a copy of.
     fn make(&self, plan: &Plan, prepared: &Prepared) -> Result<Child> {
-        let opened: Vec<Opened<'_>> = prepared
-            .opened
-            .iter()
-            .map(|lending| Opened { fd: lending.fd.as_fd(), directory: lending.directory })
-            .collect();
+        let opened: Vec<BorrowedFd<'_>> = prepared.opened.iter().map(|fd| fd.as_fd()).collect();
+        let slots: Vec<OnceCell<OwnedFd>> = (0..plan.opened()).map(|_| OnceCell::new()).collect();
         let ends = prepared
             .ends
             .as_ref()
             .map(|[stdin, stdout, stderr]| [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
         let cgroups: Vec<BorrowedFd<'_>> = prepared.procs.iter().map(|fd| fd.as_fd()).collect();
         let cgroup = prepared.cgroup.as_ref().map(|fd| fd.as_fd());
-        let lent_fds = opened.iter().map(|opened| opened.fd).chain(ends.into_iter().flatten());
+        let lent_fds = opened.iter().copied().chain(ends.into_iter().flatten());
         let lent_fds = lent_fds.chain(cgroups.iter().copied()).chain([prepared.gate.as_fd()]).chain(cgroup);
         let outpost = prepared.outpost.as_ref();
         let lent_fds = lent_fds.chain(outpost.into_iter().flat_map(|o| [o.answers.as_fd(), o.gate.as_fd()]));
@@ -330,6 +328,7 @@ impl Real {
             gate: prepared.gate.as_fd(),
             ends,
             opened: &opened,
+            slots: &slots,
             cgroup,
             cgroups: &cgroups,
             board: &prepared.board,

@@ -22,6 +22,10 @@ pub(super) struct Builder {
     pub user: Option<Slot>,
     /// A pid namespace that others are in already: what is born there is seen by them.
     pub pids: Option<Pids>,
+    /// How many slots the steps fill so far.
+    opened: u16,
+    /// Where the next bind source is opened, among the steps so far.
+    sources: usize,
 }
 
 impl Builder {
@@ -29,12 +33,30 @@ impl Builder {
         self.plan.steps.push((step, field.into()));
     }
 
+    /// Lent by the shim.
     pub fn open(&mut self, field: impl Into<Field>, open: Open) -> Result<Slot> {
         let field = field.into();
-        let slot = u16::try_from(self.plan.opens.len())
-            .map_err(|_| Error::new(Kind::Invalid, format!("{field}: more than 65535 things to open")))?;
+        let slot = u16::try_from(self.plan.opens.len()).map_err(|_| too_many(&field))?;
         self.plan.opens.push((open, field));
-        Ok(Slot(slot))
+        Ok(Slot::Lent(slot))
+    }
+
+    /// For a step that opens something.
+    pub fn slot(&mut self, field: &str) -> Result<Slot> {
+        let slot = self.opened;
+        self.opened = slot.checked_add(1).ok_or_else(|| too_many(field))?;
+        Ok(Slot::Opened(slot))
+    }
+
+    /// Sources of binds are opened here, as the host has them: before anything of the container is mounted.
+    pub fn sources_here(&mut self) {
+        self.sources = self.plan.steps.len();
+    }
+
+    /// Among the sources.
+    pub fn source(&mut self, field: impl Into<Field>, step: Step) {
+        self.plan.steps.insert(self.sources, (step, field.into()));
+        self.sources += 1;
     }
 
     /// A user namespace with these maps: one for all who want the same.
@@ -42,7 +64,7 @@ impl Builder {
         let known =
             |(open, _): &(Open, Field)| matches!(open, Open::UserNamespace(known) if known == mappings);
         match self.plan.opens.iter().position(known).and_then(|at| u16::try_from(at).ok()) {
-            Some(slot) => Ok(Slot(slot)),
+            Some(slot) => Ok(Slot::Lent(slot)),
             None => self.open(field, Open::UserNamespace(mappings.clone())),
         }
     }
@@ -50,6 +72,10 @@ impl Builder {
     pub fn warn(&mut self, what: impl Into<String>) {
         self.plan.warnings.push(what.into());
     }
+}
+
+fn too_many(field: &str) -> Error {
+    Error::new(Kind::Invalid, format!("{field}: more than 65535 things to open"))
 }
 
 /// A path of the container; the spec's check has no NUL left in it.

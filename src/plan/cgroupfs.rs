@@ -28,7 +28,7 @@ pub(super) fn v2(b: &mut Builder, place: &Place<'_>, input: &Input<'_>) -> Resul
 /// cgroup for its own.
 pub(super) fn give(b: &mut Builder, input: &Input<'_>) {
     let spec = input.spec;
-    let private = b.user.is_some() && spec.namespaces.cgroup == Ns::New;
+    let private = spec.namespaces.user != Ns::Host && spec.namespaces.cgroup == Ns::New;
     if !private || input.host.cgroups != CgroupMounts::V2 {
         return;
     }

@@ -1,12 +1,13 @@
 //! /dev: the default nodes, the spec's, the links, the console (config-linux.md, "Default Devices").
 
-use super::builder::{root_path, Builder};
+use super::builder::{host_path, root_path, Builder};
 use super::mount::binds_follow;
-use super::{Host, Open, RootPath, Step};
+use super::{Host, RootPath, Step};
 use crate::error::Result;
 use crate::spec::mount::{Attributes, Propagation, Source};
 use crate::spec::{Process, Spec};
 use std::collections::HashSet;
+use std::path::Path;
 
 /// Name and minor number; the major number is that of memory devices, for tty that of terminals.
 const DEFAULT: [(&str, u32, u32); 6] = [
@@ -76,7 +77,9 @@ fn make(b: &mut Builder, field: String, name: &str, node: Step, follow: Option<P
             if b.user.is_some() && mode & libc::S_IFMT != libc::S_IFIFO =>
         {
             let kind = mode & libc::S_IFMT;
-            let slot = b.open(field.clone(), Open::Device { path: name.into(), kind, major, minor })?;
+            let slot = b.slot(&field)?;
+            let device = host_path(&field, Path::new(name))?;
+            b.source(field.clone(), Step::OpenDevice { slot, path: device, kind, major, minor });
             Step::Attach {
                 slot,
                 target: path,

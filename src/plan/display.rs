@@ -3,7 +3,7 @@
 mod plan;
 mod word;
 
-use super::step::{FsOption, Idmapped, Open, RootPath, Slot, Step, Whole};
+use super::step::{FsOption, Open, RootPath, Slot, Step, Whole};
 use crate::spec::mapping::IdRange;
 use crate::spec::Rlimit;
 use crate::sys::keyring::Search;
@@ -41,7 +41,10 @@ impl Display for RootPath {
 
 impl Display for Slot {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "${}", self.0)
+        match self {
+            Slot::Lent(number) => write!(f, "${number}"),
+            Slot::Opened(number) => write!(f, "@{number}"),
+        }
     }
 }
 
@@ -57,21 +60,6 @@ impl Display for FsOption {
 impl Display for Open {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Open::Tree { path, recursive, idmap } => {
-                let recursive = if *recursive { "|RECURSIVE" } else { "" };
-                write!(f, "open_tree({path:?}, CLONE{recursive})")?;
-                match idmap {
-                    Some(Idmapped { namespace, recursive: false }) => write!(f, ", ids by {namespace}"),
-                    Some(Idmapped { namespace, recursive: true }) => {
-                        write!(f, ", ids by {namespace}, recursively")
-                    }
-                    None => Ok(()),
-                }
-            }
-            Open::Device { path, kind, major, minor } => {
-                let kind = kind_word(*kind);
-                write!(f, "open_tree({path:?}, CLONE), {kind} of makedev({major}, {minor})")
-            }
             Open::UserNamespace(mappings) => {
                 let ranges = |ranges: &[IdRange]| {
                     let words =
@@ -81,15 +69,7 @@ impl Display for Open {
                 let (uids, gids) = (ranges(&mappings.uids), ranges(&mappings.gids));
                 write!(f, "clone3(user), uid_map [{uids}], gid_map [{gids}]")
             }
-            Open::Namespace { path, kind, apart } => {
-                write!(f, "open({path:?}), a {} namespace", namespace_words(*kind))?;
-                f.write_str(if apart.is_some() { ", not the host's" } else { "" })
-            }
-            Open::Loop { path, readonly, direct } => {
-                write!(f, "loop device of {path:?}")?;
-                f.write_str(if *readonly { ", read-only" } else { "" })?;
-                f.write_str(if *direct { ", direct I/O" } else { "" })
-            }
+            Open::Descriptor(path) => write!(f, "open({})", Q(path)),
             Open::Init => f.write_str("pidfd of the container's first process"),
         }
     }
@@ -98,6 +78,14 @@ impl Display for Open {
 impl Display for Step {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
+            Step::OpenNamespace { slot, path, kind, apart } => {
+                match slot {
+                    Slot::Opened(_) => write!(f, "{slot} = open({})", Q(path))?,
+                    Slot::Lent(_) => write!(f, "{slot}")?,
+                }
+                write!(f, ", a {} namespace", namespace_words(*kind))?;
+                f.write_str(if apart.is_some() { ", not the host's" } else { "" })
+            }
             Step::EnterCgroup => f.write_str("write(cgroup.procs, \"0\")"),
             Step::Affinity { cpus: None, .. } => f.write_str("sched_setaffinity(all of the cpuset)"),
             Step::Affinity { cpus: Some(cpus), .. } => write!(f, "sched_setaffinity({})", cpus.list),
@@ -114,6 +102,23 @@ impl Display for Step {
             Step::GiveCgroup { uid } => write!(f, "fchown(cgroup), owner {uid} of the host"),
             Step::Unshare { flags } => write!(f, "unshare({})", namespace_words(*flags)),
             Step::LoopbackUp => f.write_str("ioctl(SIOCSIFFLAGS, \"lo\", IFF_UP)"),
+            Step::OpenTree { slot, path, recursive } => {
+                let recursive = if *recursive { "|RECURSIVE" } else { "" };
+                write!(f, "{slot} = open_tree({}, CLONE{recursive})", Q(path))
+            }
+            Step::OpenDevice { slot, path, kind, major, minor } => {
+                let kind = kind_word(*kind);
+                write!(f, "{slot} = open_tree({}, CLONE), {kind} of makedev({major}, {minor})", Q(path))
+            }
+            Step::OpenLoop { slot, path, readonly, direct } => {
+                write!(f, "{slot} = loop device of {}", Q(path))?;
+                f.write_str(if *readonly { ", read-only" } else { "" })?;
+                f.write_str(if *direct { ", direct I/O" } else { "" })
+            }
+            Step::MapTree { slot, namespace, recursive } => {
+                let recursive = if *recursive { ", RECURSIVE" } else { "" };
+                write!(f, "mount_setattr({slot}{recursive}), ids by {namespace}")
+            }
             Step::Secede => f.write_str("mount(\"\", \"/\", \"\", SLAVE|REC)"),
 
             Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {

@@ -4,11 +4,12 @@
 //! namespace may be owned by the host), puts the rootfs mounts of the request together, then joins the user namespace
 //! and gives birth to the second, whose new namespaces the user namespace owns therefore. See [`Step::Sibling`].
 
-use super::builder::{Builder, Pids};
+use super::builder::{host_path, Builder, Pids};
 use super::dress::Label;
-use super::{Open, Step};
+use super::{Open, Slot, Step};
 use crate::error::Result;
 use crate::spec::{Affinity, Mappings, Namespaces, Ns, Process, Spec};
+use std::path::Path;
 
 /// What decides on where a first process comes to be.
 pub(super) struct Isolation<'a> {
@@ -111,14 +112,13 @@ pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
         b.plan.clone_flags = new(ns);
         join_all(b, isolation)?;
         loopback(b, ns);
+        // Before the mounts cease to be the host's peers: a bind can be meant to stay one.
+        b.sources_here();
         b.step(MOUNT, Step::Secede);
         return Ok(());
     }
     b.user = Some(match &ns.user {
-        Ns::Join(path) => {
-            let kind = libc::CLONE_NEWUSER as u64;
-            b.open(USER, Open::Namespace { path: path.into(), kind, apart: Some("the container") })?
-        }
+        Ns::Join(path) => namespace(b, USER, path, libc::CLONE_NEWUSER, Some("the container"))?,
         Ns::New | Ns::Host => b.user_namespace("linux.uidMappings", mappings)?,
     });
     oom_score_adj(b, *process);
@@ -167,11 +167,13 @@ pub(super) fn apart(spec: &Spec, name: &str) -> Option<&'static str> {
 pub(super) fn settle(b: &mut Builder, isolation: &Isolation<'_>) {
     let Some(slot) = b.user else { return };
     let ns = isolation.namespaces;
+    let made = new(ns) & !OF_ROOT;
+    b.sources_here();
     b.step(USER, Step::JoinUser { slot, apart: false });
     match b.pids {
         // It goes on itself: whom it made now could be seen.
-        Some(_) => b.step(USER, Step::Unshare { flags: new(ns) & !OF_ROOT }),
-        None => b.step(USER, Step::Sibling { flags: new(ns) & !OF_ROOT }),
+        Some(_) => b.step(USER, Step::Unshare { flags: made }),
+        None => b.step(USER, Step::Sibling { flags: made }),
     }
     enter_cgroup(b, isolation.process);
     open_label(b, isolation.label);
@@ -214,24 +216,43 @@ fn loopback(b: &mut Builder, ns: &Namespaces) {
 
 fn join_all(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let alone = isolation.namespaces.user == Ns::Host;
+    // All of them first: what the paths lead to depends on the namespaces that the process is in.
+    let mut joined = Vec::new();
     for (name, flag, origin) in kinds(isolation.namespaces) {
-        match origin {
-            Ns::New if name == "cgroup" && alone => unshare_cgroup(b),
-            Ns::Host | Ns::New => {}
-            Ns::Join(path) => {
-                let apart = (isolation.apart)(name);
-                let (field, kind) = (field(name), flag as u64);
-                let open = Open::Namespace { path: path.into(), kind, apart };
-                let slot = b.open(field.clone(), open)?;
-                if name == "pid" {
-                    b.pids = Some(Pids { slot, later: true });
-                } else {
-                    b.step(field, Step::SetNs { slot, flags: kind });
-                }
+        if let Ns::Join(path) = origin {
+            joined.push((name, namespace(b, &field(name), path, flag, (isolation.apart)(name))?));
+        }
+    }
+    for (name, flag, origin) in kinds(isolation.namespaces) {
+        match (origin, joined.iter().find(|(joined, _)| *joined == name)) {
+            (Ns::New, _) if name == "cgroup" && alone => unshare_cgroup(b),
+            (Ns::Join(_), Some((_, slot))) if name == "pid" => {
+                b.pids = Some(Pids { slot: *slot, later: true })
             }
+            (Ns::Join(_), Some((_, slot))) => {
+                b.step(field(name), Step::SetNs { slot: *slot, flags: flag as u64 });
+            }
+            _ => {}
         }
     }
     Ok(())
+}
+
+/// The file of a namespace that is joined. A descriptor of the shim's is no other process's.
+fn namespace(
+    b: &mut Builder,
+    field: &str,
+    path: &Path,
+    kind: libc::c_int,
+    apart: Option<&'static str>,
+) -> Result<Slot> {
+    let (own, path) = (path.starts_with("/proc/self/fd"), host_path(field, path)?);
+    let slot = match own {
+        true => b.open(field.to_owned(), Open::Descriptor(path.clone()))?,
+        false => b.slot(field)?,
+    };
+    b.step(field.to_owned(), Step::OpenNamespace { slot, path, kind: kind as u64, apart });
+    Ok(slot)
 }
 
 /// A further process of a container: into all namespaces that the container does not share with the shim, from its

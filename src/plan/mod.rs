@@ -21,7 +21,7 @@ pub mod step;
 
 pub use host::{AppArmor, CgroupMounts, Hierarchy, Host};
 pub use pod::{pod, PodInput};
-pub use step::{Idmapped, Open, Phase, RootPath, Slot, Step};
+pub use step::{Open, Phase, RootPath, Slot, Step};
 
 use crate::error::{invalid, Result};
 use crate::spec::{Affinity, Hook, Ns, Process, Spec};
@@ -46,6 +46,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// How many slots its steps fill.
+    pub fn opened(&self) -> usize {
+        self.steps.iter().filter(|(step, _)| matches!(step.fills(), Some(Slot::Opened(_)))).count()
+    }
+
     /// The first step of a process that others in its pid namespace may see: after the birth where they are there
     /// already, else from its gate on, when hooks of the container run, or execs.
     pub fn seen_from(&self) -> Option<usize> {
@@ -110,8 +115,8 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
         mappings: &spec.mappings,
         apart: &|name| isolate::apart(spec, name),
     };
-    isolate::leave(&mut b, &isolation)?;
     cgroupfs::give(&mut b, input);
+    isolate::leave(&mut b, &isolation)?;
     rootfs::mounts(&mut b, input)?;
     isolate::settle(&mut b, &isolation);
 

@@ -2,8 +2,8 @@
 
 mod whole;
 
-use super::builder::{root_path, Builder};
-use super::{cgroupfs, CgroupMounts, Idmapped, Input, Open, RootPath, Step};
+use super::builder::{host_path, root_path, Builder};
+use super::{cgroupfs, CgroupMounts, Input, RootPath, Step};
 use crate::error::{invalid, Error, Kind, Result};
 use crate::spec::mount::{Attributes, FsOption, Mount, Propagation, Source};
 use crate::spec::{Ns, Process, Spec, Sysctl};
@@ -156,20 +156,21 @@ pub(super) fn bind(
     recursive: bool,
     default: Option<Propagation>,
 ) -> Result<()> {
-    let idmap = match &place.mount.idmap {
-        Some(idmap) => {
-            let own = idmap.mappings.as_ref();
-            let namespace = match (own, b.user) {
-                (Some(mappings), _) => b.user_namespace(format!("{}.uidMappings", place.field), mappings)?,
-                (None, Some(user)) => user,
-                (None, None) => return Err(Error::new(Kind::Bug, "an idmapped mount without a map")),
-            };
-            Some(Idmapped { namespace, recursive: idmap.recursive })
-        }
-        None => None,
-    };
-    let open = Open::Tree { path: path.into(), recursive, idmap };
-    let slot = b.open(format!("{}.source", place.field), open)?;
+    let field = format!("{}.source", place.field);
+    let (slot, text) = (b.slot(&field)?, host_path(&field, path)?);
+    let mut steps = vec![(Step::OpenTree { slot, path: text, recursive }, field)];
+    if let Some(idmap) = &place.mount.idmap {
+        let namespace = match (&idmap.mappings, b.user) {
+            (Some(mappings), _) => b.user_namespace(format!("{}.uidMappings", place.field), mappings)?,
+            (None, Some(user)) => user,
+            (None, None) => return Err(Error::new(Kind::Bug, "an idmapped mount without a map")),
+        };
+        let step = Step::MapTree { slot, namespace, recursive: idmap.recursive };
+        steps.push((step, place.field.clone()));
+    }
+    for (step, field) in steps {
+        b.source(field, step);
+    }
     let step = Step::Attach {
         slot,
         target: place.target.clone(),

@@ -1,11 +1,12 @@
-//! The phase of each step.
+//! The phase of each step, and what it opens.
 
-use super::step::{Phase, Step};
+use super::step::{Phase, Slot, Step};
 
 impl Step {
     pub fn phase(&self) -> Phase {
         match self {
-            Step::EnterCgroup
+            Step::OpenNamespace { .. }
+            | Step::EnterCgroup
             | Step::Affinity { .. }
             | Step::OomScoreAdj(_)
             | Step::OpenExecLabel { .. }
@@ -15,9 +16,13 @@ impl Step {
             | Step::RaiseLimit { .. }
             | Step::GiveCgroup { .. }
             | Step::Unshare { .. }
-            | Step::LoopbackUp
-            | Step::Secede => Phase::Isolate,
-            Step::Idmap { .. }
+            | Step::LoopbackUp => Phase::Isolate,
+            Step::OpenTree { .. }
+            | Step::OpenDevice { .. }
+            | Step::OpenLoop { .. }
+            | Step::MapTree { .. }
+            | Step::Secede
+            | Step::Idmap { .. }
             | Step::MountRootfs { .. }
             | Step::BindRoot { .. }
             | Step::OpenRoot { .. }
@@ -71,6 +76,17 @@ impl Step {
             | Step::Reap
             | Step::Seccomp(_)
             | Step::Exec { .. } => Phase::Run,
+        }
+    }
+
+    /// The slot that it opens something into.
+    pub fn fills(&self) -> Option<Slot> {
+        match self {
+            Step::OpenNamespace { slot, .. }
+            | Step::OpenTree { slot, .. }
+            | Step::OpenDevice { slot, .. }
+            | Step::OpenLoop { slot, .. } => Some(*slot),
+            _ => None,
         }
     }
 }

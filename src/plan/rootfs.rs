@@ -3,7 +3,7 @@
 mod option;
 
 use super::builder::{host_path, tidy, Builder};
-use super::{Input, Open, RootfsMount, Step};
+use super::{Input, RootfsMount, Step};
 use crate::error::{invalid, Error, Kind, Result};
 use crate::spec::mount::Propagation;
 use crate::spec::Ns;
@@ -63,7 +63,9 @@ fn mount_rootfs(
     let device = match options.loop_device {
         Some(LoopDevice { direct }) => {
             let readonly = options.flags & libc::MS_RDONLY != 0;
-            Some(b.open(at("source"), Open::Loop { path: mount.source.clone().into(), readonly, direct })?)
+            let (slot, path) = (b.slot(&at("source"))?, text("source", &mount.source)?);
+            b.step(at("source"), Step::OpenLoop { slot, path, readonly, direct });
+            Some(slot)
         }
         None => None,
     };

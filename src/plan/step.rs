@@ -4,21 +4,26 @@
 //! only walks its steps (`init`), which are system calls and nothing else. A step can say what it is
 //! (`Display`), so the child's report of eight bytes (step number, errno) becomes a sentence again in the shim.
 //!
-//! Descriptors that a step needs from outside the container (bind sources, namespaces) are opened by the shim
-//! before the clone: they are the plan's [`Open`]s, and a step names one by its [`Slot`]. Paths inside the
-//! container are [`RootPath`]s, resolved by the child below the root's descriptor.
+//! What a step needs from outside the container it names by a [`Slot`]. What follows a path of the host is opened by
+//! the child, by a step that fills a slot: the path can lead to a filesystem that never answers, and a child has a time
+//! limit, and can be killed. The shim itself makes before the clone what can make nobody wait: the plan's [`Open`]s.
+//! Paths inside the container are [`RootPath`]s, resolved by the child below the root's descriptor.
 
 use std::ffi::{CStr, CString};
-use std::path::PathBuf;
 
 pub use crate::spec::mount::{Attributes, FsOption, Propagation};
 pub use crate::spec::{CapabilitySets, Cpus, Mappings, SchedAttr};
 use crate::sys::keyring::Search;
 use crate::sys::seccomp::Filter;
 
-/// Index into `Plan::opens`; the launcher hands the child one descriptor for each.
+/// Where a descriptor is that one step has opened and another one uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(pub u16);
+pub enum Slot {
+    /// Index into `Plan::opens`; the launcher lends the child one descriptor for each.
+    Lent(u16),
+    /// What a step before has opened.
+    Opened(u16),
+}
 
 /// A path inside the container's root: normalised, relative (`.` is the root itself), no `..`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,27 +54,12 @@ impl RootPath {
 /// Something that the shim opens before the clone and lends to the child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Open {
-    /// A detached copy of a mount tree: open_tree(2) with OPEN_TREE_CLONE. The launcher records whether it is
-    /// a directory, so that the child creates the right kind of target.
-    Tree { path: PathBuf, recursive: bool, idmap: Option<Idmapped> },
-    /// A tree as above of one device node of the host's, which must be this device: for where mknod(2) is refused.
-    Device { path: PathBuf, kind: u32, major: u32, minor: u32 },
     /// A new user namespace with these maps: made by a process that ends at once.
     UserNamespace(Mappings),
-    /// A namespace file, e.g. `/proc/1/ns/net`; checked to be on nsfs and of type `kind` (a CLONE_NEW* flag).
-    /// With `apart` it must not be the host's own: that is what would change it, in words.
-    Namespace { path: PathBuf, kind: u64, apart: Option<&'static str> },
-    /// A loop device with this file behind it, which goes with the mount.
-    Loop { path: PathBuf, readonly: bool, direct: bool },
+    /// A descriptor of the shim's own, by its path below /proc/self/fd: the child's would be another one.
+    Descriptor(CString),
     /// The pidfd of the container's first process, for an exec.
     Init,
-}
-
-/// mount_setattr(2) with MOUNT_ATTR_IDMAP and the user namespace in a slot before, of the tree's top or of all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Idmapped {
-    pub namespace: Slot,
-    pub recursive: bool,
 }
 
 /// The order of the phases is the order of the steps in every plan; where there is a [`Step::Sibling`], of the steps
@@ -101,6 +91,15 @@ pub struct Whole {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     // Isolate
+    /// Opens a namespace file, e.g. `/proc/1/ns/net`, into `slot` (what has been lent is there already); checks that it is
+    /// on nsfs and of type `kind` (a CLONE_NEW* flag). With `apart` it must not be the host's own: that is what would
+    /// change it, in words.
+    OpenNamespace {
+        slot: Slot,
+        path: CString,
+        kind: u64,
+        apart: Option<&'static str>,
+    },
     /// Writes `0` to every `cgroup.procs` that the launcher prepared (none where CLONE_INTO_CGROUP did it).
     EnterCgroup,
     /// sched_setaffinity(2): these, or all that the cgroup's cpuset has. What the shim has is its unit's, and since Linux
@@ -144,10 +143,38 @@ pub enum Step {
     },
     /// Brings up `lo` in a new network namespace.
     LoopbackUp,
-    /// `/` becomes a slave, recursively: no mount of ours reaches the host.
-    Secede,
 
     // Root
+    /// A detached copy of a mount tree: open_tree(2) with OPEN_TREE_CLONE.
+    OpenTree {
+        slot: Slot,
+        path: CString,
+        recursive: bool,
+    },
+    /// A tree as above of one device node of the host's, which must be this device: for where mknod(2) is refused.
+    OpenDevice {
+        slot: Slot,
+        path: CString,
+        kind: u32,
+        major: u32,
+        minor: u32,
+    },
+    /// A loop device with this file behind it, which goes with the mount.
+    OpenLoop {
+        slot: Slot,
+        path: CString,
+        readonly: bool,
+        direct: bool,
+    },
+    /// mount_setattr(2) with MOUNT_ATTR_IDMAP and the user namespace in `namespace`, of the top of the tree in `slot` or of
+    /// all of it.
+    MapTree {
+        slot: Slot,
+        namespace: Slot,
+        recursive: bool,
+    },
+    /// `/` becomes a slave, recursively: no mount of ours reaches the host.
+    Secede,
     /// What is at `path` (of the host, in the child's own mount namespace) is covered by a copy of itself whose owners
     /// are mapped by the user namespace in `namespace`.
     Idmap {
@@ -158,7 +185,7 @@ pub enum Step {
     /// (below the bundle), in the child's own mount namespace. `chdir` is entered first (the common prefix of
     /// an overlay's layers, where the options would not fit a page). As in containerd's Go code, up to three
     /// calls: without the propagation bits of `flags`, then with these (and MS_REC) alone, then, for a read-only
-    /// bind, the remount that makes it so. Where there is a `device` ([`Open::Loop`]), it is the source.
+    /// bind, the remount that makes it so. Where there is a `device` ([`Step::OpenLoop`]), it is the source.
     MountRootfs {
         fstype: CString,
         source: CString,

@@ -2,18 +2,33 @@
 
 use super::case::{directories, read, Case, Hosts};
 use serde_json::{json, Value};
-use shoal::plan::{self, Host, Open, Plan, Step};
+use shoal::plan::{self, Host, Open, Plan, Slot, Step};
 use shoal::spec::Spec;
 use shoal::sys::seccomp::{Filter, SockFilter};
 use std::path::Path;
 
+fn uses(step: &Step) -> Vec<Slot> {
+    match step {
+        Step::Attach { slot, .. }
+        | Step::SetNs { slot, .. }
+        | Step::Aim { slot }
+        | Step::JoinUser { slot, .. }
+        | Step::Idmap { namespace: slot, .. }
+        | Step::MountRootfs { device: Some(slot), .. }
+        | Step::MountFs { pids: Some(slot), .. }
+        | Step::OpenProc { pids: Some(slot) } => vec![*slot],
+        Step::MapTree { slot, namespace, .. } => vec![*slot, *namespace],
+        _ => Vec::new(),
+    }
+}
+
 pub fn check(plan: &Plan, name: &str) {
     let steps: Vec<&Step> = plan.steps.iter().map(|(step, _)| step).collect();
-    // Each process of the two that a user namespace needs has an order of its own.
+    // Each process of the two that a user namespace needs has an order of its own. Where others are in its pid namespace
+    // already it stays the same process.
     let divides = |at: usize| match steps[at] {
         Step::Sibling { .. } => true,
-        // It stays the same process where others are in its pid namespace already.
-        Step::Unshare { .. } => at > 0 && matches!(steps[at - 1], Step::JoinUser { .. }),
+        Step::JoinUser { .. } => !matches!(steps[at + 1], Step::Sibling { .. }),
         _ => false,
     };
     let mut at = 0;
@@ -56,38 +71,31 @@ pub fn check(plan: &Plan, name: &str) {
     assert!(ids < capabilities && capabilities < bare, "{name}");
     for (step, field) in &plan.steps {
         assert!(!field.is_empty(), "{name}: {step} has no field");
-        let slot = match step {
-            Step::Attach { slot, .. }
-            | Step::SetNs { slot, .. }
-            | Step::Aim { slot }
-            | Step::JoinUser { slot, .. }
-            | Step::Idmap { namespace: slot, .. } => slot,
-            _ => continue,
-        };
-        assert!(usize::from(slot.0) < plan.opens.len(), "{name}: {step}");
     }
-    for (i, (open, _)) in plan.opens.iter().enumerate() {
-        let used = plan.opens.iter().skip(i).any(|(open, _)| match open {
-            Open::Tree { idmap: Some(idmap), .. } => usize::from(idmap.namespace.0) == i,
-            _ => false,
-        }) || steps.iter().any(|step| match step {
-            Step::Attach { slot, .. }
-            | Step::SetNs { slot, .. }
-            | Step::Aim { slot }
-            | Step::JoinUser { slot, .. }
-            | Step::Idmap { namespace: slot, .. }
-            | Step::MountRootfs { device: Some(slot), .. } => usize::from(slot.0) == i,
-            _ => false,
-        });
-        assert!(used, "{name}: nobody uses {open}");
+    // Each slot is filled once, before anybody uses it, and for somebody.
+    let mut filled: Vec<Slot> = (0..plan.opens.len()).map(|i| Slot::Lent(i as u16)).collect();
+    let mut unused = filled.clone();
+    for step in &steps {
+        for slot in uses(step) {
+            assert!(filled.contains(&slot), "{name}: {step}: nothing is in {slot}");
+            unused.retain(|other| *other != slot);
+        }
+        if let Some(slot) = step.fills().filter(|slot| matches!(slot, Slot::Opened(_))) {
+            assert!(!filled.contains(&slot), "{name}: {step}: a slot is filled twice");
+            let Slot::Opened(number) = slot else { continue };
+            assert!(usize::from(number) < plan.opened(), "{name}: {step}");
+            filled.push(slot);
+            unused.push(slot);
+        }
     }
+    assert!(unused.is_empty(), "{name}: nobody uses {unused:?}");
+    assert!(filled.len() == plan.opens.len() + plan.opened(), "{name}");
     // The host's root is gone before its namespaces are, and nothing is done as nobody.
     if let Some(user) = position(|s| matches!(s, Step::JoinUser { .. })) {
-        let inside = |s: &Step| matches!(s, Step::Sibling { .. } | Step::Unshare { .. });
-        let sibling = user + steps[user..].iter().position(|s| inside(s)).expect("a process inside");
+        let sibling = position(|s| matches!(s, Step::Sibling { .. })).unwrap_or(user + 1);
         let root = position(|s| matches!(s, Step::BecomeRoot { .. })).expect("root of it");
         let groups = position(|s| matches!(s, Step::LeaveGroups)).expect("without the host's groups");
-        assert!(groups < user && user < sibling && sibling < root && root < ids, "{name}");
+        assert!(groups < user && user < sibling && sibling <= root && root < ids, "{name}");
         assert_eq!(plan.clone_flags, 0, "{name}");
         assert!(!steps
             .iter()
@@ -200,6 +208,7 @@ fn an_exec_takes_nothing_from_the_host() {
     for case in Case::all().iter().filter(|case| case.name.starts_with("exec-")) {
         let plan = case.compile(&Hosts::v1()).expect("compiles");
         assert!(plan.opens.iter().all(|(open, _)| *open == Open::Init), "{}", case.name);
+        assert_eq!(plan.opened(), 0, "{}", case.name);
         assert_eq!(plan.clone_flags, 0, "{}", case.name);
     }
 }

@@ -111,7 +111,7 @@ fn a_thousand_launches_from_eight_threads_leave_nothing() {
 
 /// A process that is born into the pid namespace of another one.
 fn joining(argv: &[&str]) -> shoal::plan::Plan {
-    let slot = shoal::plan::Slot(0);
+    let slot = shoal::plan::Slot::Lent(0);
     let mut steps = vec![Step::SetNs { slot, flags: libc::CLONE_NEWPID as u64 }];
     steps.extend(run(argv));
     let bare = steps.iter().position(|step| matches!(step, Step::Bare)).unwrap();

@@ -1,0 +1,87 @@
+//! What follows a path of the host: sources of binds, namespaces, the files behind loop devices. A path can lead to a
+//! filesystem that never answers; this process has a time limit, and can be killed.
+//!
+//! What is found may not be what the plan means. These errnos say so, which the calls that open it do not have: the shim
+//! makes sentences of them.
+
+use super::{enter, Lent};
+use crate::plan::step::Slot;
+use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::{loop_device, mount, namespace, Errno, Result};
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::libc;
+
+/// No namespace at all.
+pub const NO_NAMESPACE: Errno = Errno::ENOTTY;
+/// A namespace of another kind.
+pub const OTHER_KIND: Errno = Errno::EPROTOTYPE;
+/// The host's own.
+pub const OF_THE_HOST: Errno = Errno::ENOTUNIQ;
+/// Another device.
+pub const OTHER_DEVICE: Errno = Errno::ENODEV;
+
+/// The file of a namespace; a lent one is only looked at.
+pub(super) fn namespace(lent: &Lent<'_>, slot: Slot, path: &CStr, kind: u64, apart: bool) -> Result<()> {
+    if let Slot::Opened(_) = slot {
+        // A fifo would wait for a writer.
+        lent.fill(slot, fd::open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0)?)?;
+    }
+    let file = lent.slot(slot)?;
+    if fd::filesystem(file)? != namespace::NSFS_MAGIC {
+        return Err(NO_NAMESPACE);
+    }
+    if namespace::kind(file)? != kind {
+        return Err(OTHER_KIND);
+    }
+    match apart {
+        true => refuse_own(file, kind),
+        false => Ok(()),
+    }
+}
+
+/// A path can lead to the shim's own namespace, or to that of the host's first process: what the container does would be
+/// done to the host. Of a kind that is joined by path this process is still in the shim's.
+fn refuse_own(file: BorrowedFd<'_>, kind: u64) -> Result<()> {
+    let [own, first] = match kind as i32 {
+        libc::CLONE_NEWNS => [c"/proc/self/ns/mnt", c"/proc/1/ns/mnt"],
+        libc::CLONE_NEWNET => [c"/proc/self/ns/net", c"/proc/1/ns/net"],
+        libc::CLONE_NEWIPC => [c"/proc/self/ns/ipc", c"/proc/1/ns/ipc"],
+        libc::CLONE_NEWUTS => [c"/proc/self/ns/uts", c"/proc/1/ns/uts"],
+        libc::CLONE_NEWUSER => [c"/proc/self/ns/user", c"/proc/1/ns/user"],
+        _ => return Err(Errno::EINVAL),
+    };
+    let inode_of = |name| fd::open(name, libc::O_RDONLY, 0).and_then(|file| fd::stat(file.as_fd()));
+    let found = fd::stat(file)?.inode;
+    // The first process may be out of sight; the own namespace must not be.
+    if inode_of(own)?.inode == found || inode_of(first).is_ok_and(|first| first.inode == found) {
+        return Err(OF_THE_HOST);
+    }
+    Ok(())
+}
+
+pub(super) fn device(
+    lent: &Lent<'_>,
+    slot: Slot,
+    path: &CStr,
+    kind: u32,
+    (major, minor): (u32, u32),
+) -> Result<()> {
+    let node = mount::clone_tree(path, false)?;
+    let stat = fd::stat(node.as_fd())?;
+    if stat.kind() != kind || stat.device != libc::makedev(major, minor) {
+        return Err(OTHER_DEVICE);
+    }
+    lent.fill(slot, node)
+}
+
+/// A device with the file at `path` behind it.
+pub(super) fn loop_device(path: &CStr, options: loop_device::Options) -> Result<OwnedFd> {
+    let access = if options.readonly { libc::O_RDONLY } else { libc::O_RDWR };
+    let device = |number| {
+        let mut room = [0; 32];
+        let number = i32::try_from(number).map_err(|_| Errno::EOVERFLOW)?;
+        fd::open(enter::numbered(b"/dev/loop", number, &mut room)?, access, 0)
+    };
+    loop_device::open(path, options, device)
+}
