@@ -42,6 +42,7 @@ mod console;
 mod copy;
 mod enter;
 mod home;
+mod lock;
 mod masks;
 mod mounts;
 mod nodes;

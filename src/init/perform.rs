@@ -1,7 +1,7 @@
 //! One step, one act.
 
 use super::registers::Registers;
-use super::{console, enter, home, masks, mounts, nodes, opens, privileges, program, sibling, Lent};
+use super::{console, enter, home, lock, masks, mounts, nodes, opens, privileges, program, sibling, Lent};
 use crate::plan::step::Step;
 use crate::sys::fd::{self, AsFd};
 use crate::sys::root::{self, Missing};
@@ -70,6 +70,7 @@ pub(super) fn perform<'a>(
         Step::MapTree { slot, namespace, recursive } => {
             sys::mount::map_ids(lent.slot(*slot)?, lent.slot(*namespace)?, *recursive)
         }
+        Step::LockMounts { user } => lock::mounts(lent.slot(*user)?),
         Step::Secede => sys::mount::mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None),
 
         Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {

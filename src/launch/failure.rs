@@ -105,12 +105,22 @@ fn sentence(plan: &Plan, number: u32) -> Option<Sentence> {
             Words::Open { what: what.unwrap_or_else(|| call(plan, step, number)), refusals: Vec::new() }
         }
         step => match opening(step) {
-            Some((path, refusals)) => Words::Open { what: format!("{field} {path:?}"), refusals },
+            Some((path, mut refusals)) => {
+                let users = plan.steps.iter().any(|(step, _)| matches!(step, Step::LockMounts { .. }));
+                if matches!(step, Step::OpenTree { recursive: false, .. }) && users {
+                    refusals.push((Errno::EINVAL, LOCKED.to_owned()));
+                }
+                Words::Open { what: format!("{field} {path:?}"), refusals }
+            }
             None => Words::Step { call: call(plan, step, number), field: field.clone() },
         },
     };
     Some(Sentence { step: number, words })
 }
+
+/// mount_namespaces(7): what is covered by a mount that came from outside stays so.
+const LOCKED: &str =
+    "invalid argument (EINVAL); in a user namespace what has mounts below it can be bound with rbind only";
 
 /// For steps that follow a path of the host: the path, and what the child's refusals mean.
 fn opening(step: &Step) -> Option<(&CStr, Vec<(Errno, String)>)> {

@@ -119,6 +119,9 @@ impl Display for Step {
                 let recursive = if *recursive { ", RECURSIVE" } else { "" };
                 write!(f, "mount_setattr({slot}{recursive}), ids by {namespace}")
             }
+            Step::LockMounts { user } => {
+                write!(f, "setns(mnt), to a copy that the user namespace in {user} owns")
+            }
             Step::Secede => f.write_str("mount(\"\", \"/\", \"\", SLAVE|REC)"),
 
             Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {

@@ -167,11 +167,19 @@ pub(super) fn apart(spec: &Spec, name: &str) -> Option<&'static str> {
 pub(super) fn settle(b: &mut Builder, isolation: &Isolation<'_>) {
     let Some(slot) = b.user else { return };
     let ns = isolation.namespaces;
-    let made = new(ns) & !OF_ROOT;
-    b.sources_here();
+    let mut made = new(ns) & !OF_ROOT;
+    // The process of a pod binds nothing.
+    if isolation.process.is_some() {
+        if ns.mount == Ns::New {
+            b.step(MOUNT, Step::LockMounts { user: slot });
+            made &= !(libc::CLONE_NEWNS as u64);
+        }
+        b.sources_here();
+    }
     b.step(USER, Step::JoinUser { slot, apart: false });
     match b.pids {
         // It goes on itself: whom it made now could be seen.
+        Some(_) if made == 0 => {}
         Some(_) => b.step(USER, Step::Unshare { flags: made }),
         None => b.step(USER, Step::Sibling { flags: made }),
     }

@@ -22,6 +22,7 @@ impl Step {
             | Step::OpenLoop { .. }
             | Step::MapTree { .. }
             | Step::Secede
+            | Step::LockMounts { .. }
             | Step::Idmap { .. }
             | Step::MountRootfs { .. }
             | Step::BindRoot { .. }

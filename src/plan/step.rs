@@ -175,6 +175,13 @@ pub enum Step {
     },
     /// `/` becomes a slave, recursively: no mount of ours reaches the host.
     Secede,
+    /// The mount namespace becomes a copy of itself that the user namespace in `user` owns. What is mounted by now has its
+    /// flags (`ro`, `nosuid`, `nodev`, `noexec`) locked in there, and so has what is cloned of it: no capability of that
+    /// user namespace takes them back (mount_namespaces(7)). The process itself stays root of the host, who finds every
+    /// path.
+    LockMounts {
+        user: Slot,
+    },
     /// What is at `path` (of the host, in the child's own mount namespace) is covered by a copy of itself whose owners
     /// are mapped by the user namespace in `namespace`.
     Idmap {

@@ -13,6 +13,7 @@ fn uses(step: &Step) -> Vec<Slot> {
         | Step::SetNs { slot, .. }
         | Step::Aim { slot }
         | Step::JoinUser { slot, .. }
+        | Step::LockMounts { user: slot }
         | Step::Idmap { namespace: slot, .. }
         | Step::MountRootfs { device: Some(slot), .. }
         | Step::MountFs { pids: Some(slot), .. }

@@ -10,6 +10,7 @@ mod orphan;
 mod procfs;
 mod report;
 mod stop;
+mod unlock;
 mod watch;
 
 use serde_json::{json, Map, Value};
@@ -28,6 +29,7 @@ extern "C" fn main() -> i32 {
         ["send", socket, file] => println!("{}", send(socket, file).unwrap_or(0)),
         ["call", numbers @ ..] => println!("{}", kernel::calls(numbers)),
         ["chmod", paths @ ..] => println!("{}", chmod(paths)),
+        ["unlock", paths @ ..] => println!("{}", unlock::all(paths)),
         ["stat", paths @ ..] => println!("{}", report::stat(paths)),
         ["watch", stop] => println!("{}", watch::until(stop)),
         ["cat", paths @ ..] => println!("{}", cat(paths)),

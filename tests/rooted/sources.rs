@@ -2,8 +2,9 @@
 //! a mount namespace of a thread's own.
 
 use crate::bench::{c, launcher, null, rooted};
-use crate::container::Bundle;
-use serde_json::json;
+use crate::container::{runc, Bundle};
+use crate::reports::same;
+use serde_json::{json, Value};
 use shoal::cgroup::Entry;
 use shoal::error::{Error, Kind};
 use shoal::launch::{Launcher, Leash, Order};
@@ -46,6 +47,95 @@ fn bind(bundle: &mut Bundle, source: &Path, destination: &str, options: &[&str])
 
 fn both(args: &[&str]) -> [Bundle; 2] {
     [Bundle::new(args), crate::users::bundle(args)]
+}
+
+#[test]
+fn flags_of_the_hosts_mounts_are_locked_in_a_user_namespace() {
+    if !rooted("flags_of_the_hosts_mounts_are_locked_in_a_user_namespace") {
+        return;
+    }
+    apart(|folder| {
+        for name in ["closed", "open", "closed/below"] {
+            std::fs::create_dir(folder.join(name)).unwrap();
+            let flags = if name == "open" { 0 } else { libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC };
+            tmpfs(&folder.join(name), flags);
+        }
+        for name in ["closed/below", "closed"] {
+            let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+            let flags = flags | libc::MS_REMOUNT | libc::MS_BIND;
+            mount::mount(None, &path(&folder.join(name)), None, flags, None).unwrap();
+        }
+        let paths = ["/closed", "/closed/below", "/open", "/own", "/dev/null"];
+        let mut bundle = crate::users::bundle(&[&["/probe", "unlock"], &paths[..]].concat());
+        for set in ["bounding", "effective", "permitted"] {
+            bundle.spec["process"]["capabilities"][set].as_array_mut().unwrap().push("CAP_SYS_ADMIN".into());
+        }
+        bind(&mut bundle, &folder.join("closed"), "/closed", &["rbind"]);
+        bind(&mut bundle, &folder.join("open"), "/open", &["rbind", "nosuid", "nodev"]);
+        bind(&mut bundle, &folder.join("open"), "/own", &["rbind", "ro"]);
+        let locked = json!({ "ro": "EPERM", "nosuid": "EPERM", "nodev": "EPERM", "noexec": "EPERM" });
+        for (name, report) in bundle.reports() {
+            for path in &paths[..2] {
+                assert_eq!(report[*path], locked, "{name}: {path}");
+            }
+            // What the specification alone asks for is not the host's.
+            assert_eq!(report["/open"], json!({ "nosuid": "ok", "nodev": "ok" }), "{name}");
+            assert_eq!(report["/own"], json!({ "ro": "ok" }), "{name}");
+        }
+        // A word that would take a flag of the host's away is refused, and a bind that would uncover what is below a
+        // mount, as by runc.
+        let refused = [
+            (&["rbind", "rw"], "mounts[10]: step ", "operation not permitted (EPERM)"),
+            (
+                &["bind", "nosuid"],
+                "mounts[10].source ",
+                "what has mounts below it can be bound with rbind only",
+            ),
+        ];
+        for (options, start, end) in refused {
+            bind(&mut bundle, &folder.join("closed"), "/again", options);
+            let error = bundle.create().err().expect("refused").to_string();
+            assert!(error.starts_with(start) && error.ends_with(end), "{error}");
+            if let Some(runc) = runc() {
+                assert!(!bundle.try_runc(&runc).status.success(), "{options:?}");
+            }
+            bundle.spec["mounts"].as_array_mut().unwrap().pop();
+        }
+    });
+}
+
+/// Nor does what is mounted in a volume of a user namespace come to the host, whatever the specification says.
+#[test]
+fn propagation_in_a_user_namespace_is_as_with_runc() {
+    if !rooted("propagation_in_a_user_namespace_is_as_with_runc") {
+        return;
+    }
+    apart(|folder| {
+        std::fs::create_dir(folder.join("shared")).unwrap();
+        let shared = folder.join("shared");
+        tmpfs(&shared, 0);
+        mount::mount(None, &path(&shared), None, libc::MS_SHARED, None).unwrap();
+        std::fs::create_dir(shared.join("below")).unwrap();
+        tmpfs(&shared.join("below"), 0);
+        for root in [Value::Null, json!("rprivate"), json!("rslave"), json!("rshared"), json!("shared")] {
+            let mut bundle = crate::users::bundle(&["/probe", "report"]);
+            let silent = root.is_null();
+            bundle.spec["linux"]["rootfsPropagation"] = root;
+            let words = ["", "rprivate", "private", "rslave", "slave", "rshared", "shared", "runbindable"];
+            for word in words {
+                let options = [&["rbind"][..], &[word][usize::from(word.is_empty())..]].concat();
+                bind(&mut bundle, &shared, &format!("/m{word}"), &options);
+            }
+            let report = same(&bundle);
+            let volumes = report["mounts"].as_array().unwrap().iter();
+            let volumes = volumes.filter(|mount| mount["point"].as_str().unwrap().starts_with("/m"));
+            assert!(volumes.clone().count() == 2 * words.len(), "{report}");
+            // What is to be shared is not the host's peer, but follows it.
+            for mount in volumes.filter(|mount| mount["point"] == "/mshared" && silent) {
+                assert_eq!(mount["propagation"], json!(["shared", "master"]));
+            }
+        }
+    });
 }
 
 #[test]
