@@ -57,8 +57,12 @@ pub(super) fn perform<'a>(
         Step::GiveCgroup { uid } => lent.cgroup.map_or(Ok(()), |cgroup| enter::give_cgroup(cgroup, *uid)),
         Step::Unshare { flags } => sys::namespace::unshare(*flags),
         Step::LoopbackUp => sys::network::loopback_up(),
-        Step::OpenTree { slot, path, recursive } => {
+        Step::OpenTree { slot, path, recursive, plain: false } => {
             lent.fill(*slot, sys::mount::clone_tree(path, *recursive)?)
+        }
+        Step::OpenTree { slot, path, recursive, plain: true } => {
+            let source = root::open_without_magic(path)?;
+            lent.fill(*slot, sys::mount::clone_tree_of(source.as_fd(), *recursive)?)
         }
         Step::OpenDevice { slot, path, kind, major, minor } => {
             opens::device(lent, *slot, path, *kind, (*major, *minor))

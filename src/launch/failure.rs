@@ -129,6 +129,10 @@ fn opening(step: &Step) -> Option<(&CStr, Vec<(Errno, String)>)> {
         Step::OpenDevice { path, .. } => {
             (path, vec![(opens::OTHER_DEVICE, "the host has another device there".to_owned())])
         }
+        Step::OpenTree { path, plain: true, .. } => {
+            let why = "links without end, or one of /proc that is the runtime's own";
+            (path, vec![(Errno::ELOOP, why.to_owned())])
+        }
         Step::OpenTree { path, .. } | Step::OpenLoop { path, .. } => (path, Vec::new()),
         _ => return None,
     })

@@ -22,6 +22,8 @@ pub(super) struct Builder {
     pub user: Option<Slot>,
     /// A pid namespace that others are in already: what is born there is seen by them.
     pub pids: Option<Pids>,
+    /// The container's root, as a path of the host.
+    pub root: PathBuf,
     /// How many slots the steps fill so far.
     opened: u16,
     /// Where the next bind source is opened, among the steps so far.

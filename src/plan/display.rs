@@ -102,9 +102,10 @@ impl Display for Step {
             Step::GiveCgroup { uid } => write!(f, "fchown(cgroup), owner {uid} of the host"),
             Step::Unshare { flags } => write!(f, "unshare({})", namespace_words(*flags)),
             Step::LoopbackUp => f.write_str("ioctl(SIOCSIFFLAGS, \"lo\", IFF_UP)"),
-            Step::OpenTree { slot, path, recursive } => {
+            Step::OpenTree { slot, path, recursive, plain } => {
                 let recursive = if *recursive { "|RECURSIVE" } else { "" };
-                write!(f, "{slot} = open_tree({}, CLONE{recursive})", Q(path))
+                write!(f, "{slot} = open_tree({}, CLONE{recursive})", Q(path))?;
+                f.write_str(if *plain { ", no magic links" } else { "" })
             }
             Step::OpenDevice { slot, path, kind, major, minor } => {
                 let kind = kind_word(*kind);

@@ -149,6 +149,12 @@ fn propagations(default: Option<Propagation>, word: Option<Propagation>) -> Vec<
     }
 }
 
+/// Whether a source is the container's own, and to be looked for when what stands before it in the spec is mounted: a
+/// file of its root, or of its process.
+fn is_own(path: &Path, root: &Path) -> bool {
+    [root, Path::new("/proc/self"), Path::new("/proc/thread-self")].iter().any(|own| path.starts_with(own))
+}
+
 pub(super) fn bind(
     b: &mut Builder,
     place: &Place<'_>,
@@ -158,7 +164,8 @@ pub(super) fn bind(
 ) -> Result<()> {
     let field = format!("{}.source", place.field);
     let (slot, text) = (b.slot(&field)?, host_path(&field, path)?);
-    let mut steps = vec![(Step::OpenTree { slot, path: text, recursive }, field)];
+    let own = is_own(path, &b.root);
+    let mut steps = vec![(Step::OpenTree { slot, path: text, recursive, plain: own }, field)];
     if let Some(idmap) = &place.mount.idmap {
         let namespace = match (&idmap.mappings, b.user) {
             (Some(mappings), _) => b.user_namespace(format!("{}.uidMappings", place.field), mappings)?,
@@ -168,8 +175,13 @@ pub(super) fn bind(
         let step = Step::MapTree { slot, namespace, recursive: idmap.recursive };
         steps.push((step, place.field.clone()));
     }
+    // Only the host's root may map.
+    let alone = b.user.is_none() || steps.len() == 1;
     for (step, field) in steps {
-        b.source(field, step);
+        match alone && own {
+            true => b.step(field, step),
+            false => b.source(field, step),
+        }
     }
     let step = Step::Attach {
         slot,

@@ -29,6 +29,7 @@ pub(super) fn mounts(b: &mut Builder, input: &Input<'_>) -> Result<()> {
 pub(super) fn root(b: &mut Builder, input: &Input<'_>) -> Result<()> {
     let root = tidy(&input.bundle.join(&input.spec.root.path));
     let target = host_path("root.path", &root)?;
+    b.root.clone_from(&root);
     if input.rootfs.is_empty() || root != mountpoint(input) || b.user.is_some() {
         b.step("root.path", Step::BindRoot { target: target.clone() });
     }

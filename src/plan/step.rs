@@ -145,11 +145,13 @@ pub enum Step {
     LoopbackUp,
 
     // Root
-    /// A detached copy of a mount tree: open_tree(2) with OPEN_TREE_CLONE.
+    /// A detached copy of a mount tree: open_tree(2) with OPEN_TREE_CLONE. With `plain` no magic link is followed on the
+    /// way: those of /proc/self are of this process, and lead to what is the shim's, or to anything by a number.
     OpenTree {
         slot: Slot,
         path: CString,
         recursive: bool,
+        plain: bool,
     },
     /// A tree as above of one device node of the host's, which must be this device: for where mknod(2) is refused.
     OpenDevice {

@@ -24,7 +24,16 @@ pub enum Missing {
     File(u32),
 }
 
-fn openat2(directory: BorrowedFd<'_>, path: &CStr, flags: i32, resolve: u64) -> Result<OwnedFd> {
+/// Opens (O_PATH) what an absolute path of the host's leads to: ELOOP where a magic link of /proc is on the way.
+pub fn open_without_magic(path: &CStr) -> Result<OwnedFd> {
+    resolve(libc::AT_FDCWD, path, libc::O_PATH, libc::RESOLVE_NO_MAGICLINKS)
+}
+
+fn openat2(directory: BorrowedFd<'_>, path: &CStr, flags: i32, how: u64) -> Result<OwnedFd> {
+    resolve(directory.as_raw_fd(), path, flags, how)
+}
+
+fn resolve(directory: i32, path: &CStr, flags: i32, resolve: u64) -> Result<OwnedFd> {
     // SAFETY: an open_how is integers, for which all-zero bytes are valid.
     let mut how: libc::open_how = unsafe { core::mem::zeroed() };
     how.flags = (flags | libc::O_CLOEXEC) as u64;
@@ -35,7 +44,7 @@ fn openat2(directory: BorrowedFd<'_>, path: &CStr, flags: i32, resolve: u64) -> 
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_openat2,
-                directory.as_raw_fd(),
+                directory,
                 path.as_ptr(),
                 core::ptr::from_ref(&how),
                 size_of::<libc::open_how>(),

@@ -1,7 +1,7 @@
 //! Where the sources of binds are found, and what of the host's mounts stays with them: ours and runc's. Odd mounts are in
 //! a mount namespace of a thread's own.
 
-use crate::bench::{c, launcher, null, rooted};
+use crate::bench::{c, eventually, launcher, null, rooted};
 use crate::container::{runc, Bundle};
 use crate::reports::same;
 use serde_json::{json, Value};
@@ -160,6 +160,121 @@ fn a_tree_that_has_a_mount_namespace_in_it_can_be_bound() {
             }
         }
     });
+}
+
+#[test]
+fn a_source_in_the_containers_root_is_what_is_mounted_there() {
+    if !rooted("a_source_in_the_containers_root_is_what_is_mounted_there") {
+        return;
+    }
+    let volume = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(volume.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::create_dir(volume.path().join("deep")).unwrap();
+    std::fs::write(volume.path().join("deep/file"), "text").unwrap();
+    let look = ["/probe", "cat", "/seen/deep/file", "/deep/file", "/before/deep/file"];
+    for mut bundle in both(&look) {
+        let root = bundle.root();
+        std::fs::create_dir(root.join("data")).unwrap();
+        bind(&mut bundle, &root.join("data"), "/before", &["rbind"]);
+        bind(&mut bundle, volume.path(), "/data", &["rbind"]);
+        bind(&mut bundle, &root.join("data"), "/seen", &["rbind"]);
+        bind(&mut bundle, &root.join("./data//deep"), "/deep", &["bind", "ro"]);
+        for (name, report) in bundle.reports() {
+            let found =
+                json!({ "/seen/deep/file": "text", "/deep/file": "text", "/before/deep/file": "ENOENT" });
+            assert_eq!(report, found, "{name}");
+        }
+    }
+    // With a rootfs of the request, which only the container's mount namespace has.
+    let mut bundle = Bundle::new(&["/probe", "cat", "/seen"]);
+    let image = bundle.dir.path().join("image");
+    std::fs::rename(bundle.root(), &image).unwrap();
+    std::fs::create_dir(bundle.root()).unwrap();
+    let (root, source) = (bundle.root(), image.to_str().unwrap().to_owned());
+    let (fstype, options, target) = ("bind".into(), vec!["rbind".into()], String::new());
+    bundle.rootfs = vec![RootfsMount { fstype, source, options, target }];
+    bind(&mut bundle, &root.join("etc/passwd"), "/seen", &["bind"]);
+    assert!(bundle.report()["/seen"].as_str().unwrap().starts_with("root:x:0:0:"));
+}
+
+/// The one that the container's process is in, as runc has it.
+#[test]
+fn a_source_is_looked_for_in_the_mount_namespace_that_is_joined() {
+    if !rooted("a_source_is_looked_for_in_the_mount_namespace_that_is_joined") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = "mount -t tmpfs t \"$0\" && echo text > \"$0/file\" && exec sleep 1000";
+    // One for each runtime: whoever pivots takes the namespace's other processes along.
+    let mut holders = Vec::new();
+    for runtime in ["shoal", "runc"] {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(folder.path());
+        let holder = command.spawn().unwrap();
+        let pid = holder.id();
+        holders.push(Killed(holder));
+        let file = format!("/proc/{pid}/root{}/file", folder.path().display());
+        eventually("the file", || std::fs::read_to_string(&file).is_ok_and(|text| text == "text\n"));
+        let mut bundle = Bundle::new(&["/probe", "cat", "/seen"]);
+        namespace_of(&mut bundle, "mount", Some(Path::new(&format!("/proc/{pid}/ns/mnt"))));
+        bind(&mut bundle, &folder.path().join("file"), "/seen", &["bind"]);
+        let report = if runtime == "shoal" { Some(bundle.report()) } else { bundle.report_of_runc() };
+        assert!(report.is_none_or(|report| report["/seen"] == "text\n"), "{runtime}");
+    }
+}
+
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A magic link of the shim's leads to its own files, and they are nobody else's.
+#[test]
+fn a_magic_link_leads_to_nothing_of_the_shims() {
+    if !rooted("a_magic_link_leads_to_nothing_of_the_shims") {
+        return;
+    }
+    let volume = tempfile::tempdir().unwrap();
+    std::fs::write(volume.path().join("file"), "text").unwrap();
+    std::fs::set_permissions(volume.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let file = std::fs::File::open(volume.path().join("file")).unwrap();
+    let pid = std::process::id();
+    let inside = |link: &str| format!("{link}{}/file", volume.path().display());
+    let why = "links without end, or one of /proc that is the runtime's own";
+    let other = "invalid argument (EINVAL)";
+    // Each with what runc says of it: its own root is that of the host too.
+    let links = [
+        (format!("/proc/self/fd/{}", file.as_raw_fd()), why, false),
+        (format!("/proc/{pid}/fd/{}", file.as_raw_fd()), other, false),
+        ("/proc/self/exe".to_owned(), why, false),
+        ("/proc/thread-self/exe".to_owned(), why, false),
+        (format!("/proc/{pid}/exe"), other, false),
+        (inside(&format!("/proc/{pid}/root")), other, false),
+        (inside("/proc/self/root"), why, true),
+    ];
+    for mut bundle in both(&["/probe", "cat", "/seen"]) {
+        for (source, why, with_runc) in &links {
+            bind(&mut bundle, Path::new(source), "/seen", &["bind"]);
+            let error = bundle.create().err().unwrap_or_else(|| panic!("{source} is bound")).to_string();
+            assert!(error.starts_with(&format!("mounts[7].source {source:?}: {why}")), "{error}");
+            if let Some(runc) = runc() {
+                let theirs = bundle.try_runc(&runc);
+                let text = String::from_utf8_lossy(&theirs.stdout);
+                assert_eq!(theirs.status.success(), *with_runc, "{source}: {text}");
+            }
+            bundle.spec["mounts"].as_array_mut().unwrap().pop();
+        }
+        // What is no link is of the process that becomes the container's.
+        bind(&mut bundle, Path::new("/proc/self/comm"), "/seen", &["bind"]);
+        for (name, report) in bundle.reports() {
+            assert_eq!(report["/seen"], "probe\n", "{name}");
+        }
+        bundle.spec["mounts"].as_array_mut().unwrap().pop();
+    }
 }
 
 /// What a launch that gets half a second has to say for itself.
