@@ -24,9 +24,16 @@ pub enum Missing {
     File(u32),
 }
 
-/// Opens (O_PATH) what an absolute path of the host's leads to: ELOOP where a magic link of /proc is on the way.
+/// Opens (O_PATH) what an absolute path of the host's leads to: ELOOP where a magic link of /proc is on the way. (A walk
+/// takes these for their text, which is a path or nothing.)
 pub fn open_without_magic(path: &CStr) -> Result<OwnedFd> {
-    resolve(libc::AT_FDCWD, path, libc::O_PATH, libc::RESOLVE_NO_MAGICLINKS)
+    match resolve(libc::AT_FDCWD, path, libc::O_PATH, libc::RESOLVE_NO_MAGICLINKS) {
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            let root = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+            walk::open(root.as_fd(), path, libc::O_PATH, Missing::Fails)
+        }
+        answer => answer,
+    }
 }
 
 fn openat2(directory: BorrowedFd<'_>, path: &CStr, flags: i32, how: u64) -> Result<OwnedFd> {

@@ -16,6 +16,10 @@ fn without_openat2_and_clone3_all_is_the_same() {
     let test = "without_openat2_and_clone3_all_is_the_same";
     let mut bundle = Bundle::new(&["/probe", "report"]);
     bundle.spec["linux"]["sysctl"] = json!({ "kernel.msgmax": "9000" });
+    // Whose source is looked for without magic links.
+    let own =
+        json!({ "destination": "/own", "source": bundle.root().join("etc/passwd"), "options": ["bind"] });
+    bundle.spec["mounts"].as_array_mut().unwrap().push(own);
     let text = if std::env::var_os("SHOAL_TEST_ALONE").is_some() {
         refuse(&[libc::SYS_openat2, libc::SYS_clone3]);
         let missing =
