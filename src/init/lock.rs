@@ -1,10 +1,10 @@
 //! A copy of the mount namespace that a user namespace owns, for a process that stays root of the host.
 //!
 //! Flags of mounts are locked by a copy from one user namespace to another, so a process of that user namespace has to
-//! make it. It is gone again when this one is in the copy.
+//! make it. It is gone again before this one goes on, and only who is in the host's pid namespace could have seen it.
 
 use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
-use crate::sys::{clone, exec, namespace, socket, wait, Errno, Result};
+use crate::sys::{clone, exec, identity, namespace, socket, wait, Errno, Result};
 use ::core::convert::Infallible;
 use ::core::prelude::rust_2021::*;
 use ::libc;
@@ -28,6 +28,8 @@ pub(super) fn mounts(user: BorrowedFd<'_>) -> Result<()> {
 
 fn copy(user: BorrowedFd<'_>) -> Result<OwnedFd> {
     namespace::join(user, libc::CLONE_NEWUSER as u64)?;
+    // The change of capabilities sets this to fs.suid_dumpable.
+    identity::undumpable()?;
     namespace::unshare(libc::CLONE_NEWNS as u64)?;
     fd::open(c"/proc/self/ns/mnt", libc::O_RDONLY, 0)
 }
