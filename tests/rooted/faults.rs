@@ -72,10 +72,12 @@ fn a_launch_whose_processes_are_killed_fails_and_leaves_nothing() {
     if !alone("faults::a_launch_whose_processes_are_killed_fails_and_leaves_nothing") {
         return;
     }
+    // What makes one is a child too, and neither to be killed nor reaped.
+    let bundles = [(); 2].map(|()| bundle(&["/probe", "exit", "0"]));
     // As the shim has it: a process that was born to one that could not say so any more is nobody's, and is reaped too.
     let launcher = &Real::new(Reaper::start(Strangers::Reap).unwrap()).unwrap();
     let create = |bundle: &Bundle| launch_by(launcher, &bundle.plan().unwrap(), None, Entry::default());
-    create(&bundle(&["/probe", "report"])).unwrap().finish();
+    create(&bundles[0]).unwrap().finish();
     let before = left_behind();
     let (done, failed) = (AtomicBool::new(false), AtomicU32::new(0));
     std::thread::scope(|scope| {
@@ -93,12 +95,13 @@ fn a_launch_whose_processes_are_killed_fails_and_leaves_nothing() {
                 }
             }
         });
-        let threads: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    let bundle = bundle(&["/probe", "exit", "0"]);
+        let (create, failed) = (&create, &failed);
+        let threads: Vec<_> = bundles
+            .iter()
+            .map(|bundle| {
+                scope.spawn(move || {
                     for _ in 0..150 {
-                        match create(&bundle) {
+                        match create(bundle) {
                             Err(_) => drop(failed.fetch_add(1, Ordering::Relaxed)),
                             Ok(running) => {
                                 let _ = running.waiting.start();

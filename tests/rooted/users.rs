@@ -30,10 +30,12 @@ pub fn ids() -> Value {
 /// A container with a user namespace of its own, whose files are its root's.
 pub fn bundle(args: &[&str]) -> Bundle {
     let mut bundle = Bundle::new(args);
-    // What is given away must not be the program that others run.
+    // What is given away must not be the program that others run. By another process: what is open here to be written,
+    // a child that another test clones in that moment has open too, and nobody can execute it for as long.
     let probe = bundle.root().join("probe");
     std::fs::remove_file(&probe).unwrap();
-    std::fs::copy(env!("CARGO_BIN_EXE_probe"), &probe).unwrap();
+    let copied = std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_probe")).arg(&probe).status();
+    assert!(copied.unwrap().success());
     give(&bundle.root());
     chown(bundle.root().join("home/user"), Some(FIRST + 1000), Some(FIRST + 1000)).unwrap();
     // As containerd does it: whoever is root inside finds the way to its root.
