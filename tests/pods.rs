@@ -137,6 +137,49 @@ fn the_network_of_cni_is_joined_and_let_go_by_stop() {
     world.shut_down();
 }
 
+/// CRI's pod has this path, and CNI's plugins look for it until the network is taken down, which is after StopSandbox.
+#[test]
+fn a_namespace_that_was_joined_by_path_keeps_its_path() {
+    let paths = |spec: &[u8]| {
+        let spec: serde_json::Value = serde_json::from_slice(spec).unwrap();
+        let list = spec["linux"]["namespaces"].as_array().unwrap().iter();
+        list.map(|n| (n["type"].as_str().unwrap().into(), n["path"].as_str().unwrap().into()))
+            .collect::<std::collections::BTreeMap<String, String>>()
+    };
+    let world = World::new();
+    let netns = world::Netns::new();
+    world.create_in(&netns.path, config()).unwrap();
+    let started = world.sandbox.start_pod("p1").unwrap();
+    let own = |pid: u32, kind: &str| format!("/proc/{pid}/ns/{kind}");
+    let network = netns.path.to_str().unwrap();
+    let told = paths(&started.spec);
+    assert_eq!(told["network"], network);
+    assert_eq!((&told["ipc"], &told["uts"]), (&own(started.pid, "ipc"), &own(started.pid, "uts")));
+    world.stop();
+    assert_eq!(paths(&world.sandbox.pod_status("p1").unwrap().spec)["network"], network);
+    world.shut_down();
+
+    // The other kinds, as a config.json may ask for them.
+    let world = World::new();
+    let mut other = std::process::Command::new("unshare").args(["-niu", "sleep", "1000"]).spawn().unwrap();
+    let kinds = [("network", "net"), ("ipc", "ipc"), ("uts", "uts")];
+    let theirs = |file| own(other.id(), file);
+    assert!(world::eventually(|| kinds.iter().all(|(_, file)| namespace(other.id(), file) != host(file))));
+    let joined = kinds.map(|(kind, file)| serde_json::json!({ "type": kind, "path": theirs(file) }));
+    let request = world.request();
+    let document = serde_json::json!({ "linux": { "namespaces": joined } });
+    std::fs::write(request.bundle.join("config.json"), document.to_string()).unwrap();
+    world.create_with(request).unwrap();
+    let started = world.sandbox.start_pod("p1").unwrap();
+    for (kind, file) in kinds {
+        assert_eq!(paths(&started.spec)[kind], theirs(file));
+        assert_eq!(namespace(started.pid, file), namespace(other.id(), file));
+    }
+    world.shut_down();
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
 #[test]
 fn many_wait_for_the_end_of_a_pod_and_get_the_same() {
     let world = World::new();

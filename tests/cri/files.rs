@@ -8,6 +8,7 @@ use crate::testbed::until;
 cases! {
     names_and_addresses_come_from_the_pod,
     without_dns_settings_the_file_is_the_nodes,
+    more_name_servers_than_a_resolver_takes_are_written,
     a_mount_on_etc_hosts_wins,
     low_ports_and_ping_are_for_everyone,
     sysctls_are_the_pods,
@@ -38,6 +39,18 @@ fn without_dns_settings_the_file_is_the_nodes(case: &mut Case<'_>) {
     let app = pod.start("app", json!({}));
     let file = std::fs::read_to_string("/etc/resolv.conf").expect("the node has name servers");
     assert_eq!(app.sh("cat /etc/resolv.conf"), file.trim_end());
+    pod.remove();
+}
+
+/// Kubernetes has limits of its own, which are not the runtime's.
+fn more_name_servers_than_a_resolver_takes_are_written(case: &mut Case<'_>) {
+    let many = |count: usize, text: &dyn Fn(usize) -> String| (0..count).map(text).collect::<Vec<_>>();
+    let servers = many(5, &|n| format!("10.96.0.{n}"));
+    let searches = many(40, &|n| format!("s{n}.test"));
+    let pod = case.pod(json!({ "dns_config": { "servers": servers, "searches": searches } }));
+    let app = pod.start("app", json!({}));
+    let expected = format!("search {}\nnameserver {}", searches.join(" "), servers.join("\nnameserver "));
+    assert_eq!(app.sh("cat /etc/resolv.conf"), expected);
     pod.remove();
 }
 

@@ -1,5 +1,7 @@
 //! What the containers of a pod have in common: addresses, memory, processes, and what they have of the node.
 
+use std::os::unix::fs::MetadataExt;
+
 use serde_json::json;
 
 use crate::kubelet::{http_get, Case, Container, Mode};
@@ -14,6 +16,8 @@ cases! {
     a_pod_may_have_the_processes_of_the_node,
     a_pod_may_have_the_memory_of_the_node,
     a_pod_may_have_the_network_of_the_node,
+    a_pod_with_the_network_of_the_node_has_no_hostname_of_its_own,
+    the_network_is_known_by_the_path_that_cri_gave,
 }
 
 const SERVER: &str = "mkdir /tmp/www; echo hello >/tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www";
@@ -158,5 +162,37 @@ fn a_pod_may_have_the_network_of_the_node(case: &mut Case<'_>) {
     until("the server to answer on the node", 10, || {
         (http_get(case.node.machine(), "127.0.0.1:8080").as_deref() == Some("hello\n")).then_some(())
     });
+    pod.remove();
+}
+
+/// A kubelet gives no hostname with it: one that is given would be the node's.
+fn a_pod_with_the_network_of_the_node_has_no_hostname_of_its_own(case: &mut Case<'_>) {
+    if case.mode == Mode::Shim && case.suite == Suite::Forky {
+        skip::other_machine(
+            "containerd 2.0 to 2.2 end with a nil pointer when such a pod has no pause container",
+        );
+        return;
+    }
+    let network = json!({ "namespace_options": { "network": "NODE" } });
+    let config = json!({ "hostname": "mine", "linux": { "security_context": network } });
+    let failure = case.try_pod(&case.name, config).expect_err("the node would be called so");
+    let message = failure.message.to_lowercase();
+    assert!(message.contains("hostname") && message.contains("uts namespace"), "{message}");
+    assert_ne!(std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name"), "mine\n");
+}
+
+/// NRI's plugins and CNI's look for it there.
+fn the_network_is_known_by_the_path_that_cri_gave(case: &mut Case<'_>) {
+    let pod = case.plain_pod();
+    let app = pod.start("app", json!({}));
+    let spec = pod.info()["runtimeSpec"].clone();
+    let namespaces = spec["linux"]["namespaces"].as_array().expect("a list").iter();
+    let network = namespaces.filter(|namespace| namespace["type"] == "network").next_back().expect("one");
+    let path = network["path"].as_str().expect("a path");
+    assert!(path.contains("/netns/cni-"), "{path}");
+    // /var/run is a link to /run, and would lead out of the machine.
+    let inside = case.node.machine().inside(path.trim_start_matches("/var"));
+    let file = std::fs::metadata(inside).expect("it is there");
+    assert_eq!(namespace(&app, "net"), format!("net:[{}]", file.ino()));
     pod.remove();
 }

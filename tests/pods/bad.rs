@@ -92,6 +92,21 @@ fn a_hostname_that_is_too_long() {
     world.shut_down();
 }
 
+/// runc refuses it of a pause container.
+#[test]
+fn a_hostname_for_the_uts_namespace_of_the_host() {
+    let host = PodConfig { net: Ns::Host, uts: Ns::Host, ..config() };
+    refused(
+        PodConfig { hostname: "web-0".into(), ..host.clone() },
+        Kind::Invalid,
+        &["hostname: \"web-0\"", "uts namespace"],
+    );
+    // What a kubelet sends with the host's network.
+    let world = World::new();
+    world.create(host).unwrap();
+    world.shut_down();
+}
+
 #[test]
 fn neither_options_nor_config_json() {
     let world = World::new();

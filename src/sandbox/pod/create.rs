@@ -301,8 +301,13 @@ fn hostname(config: &PodConfig) -> Result<Option<CString>> {
     if name.len() > HOSTNAME_MAX {
         return Err(invalid(format!("hostname: {name:?} is longer than {HOSTNAME_MAX} bytes")));
     }
-    if name.is_empty() || config.uts == Ns::Host {
+    if name.is_empty() {
         return Ok(None);
+    }
+    // A kubelet gives none to a pod with the host's network: what is given would be dropped.
+    if config.uts == Ns::Host {
+        let why = "the pod has the host's uts namespace, as every pod with the host's network";
+        return Err(invalid(format!("hostname: {name:?} cannot be set: {why}")));
     }
     let text = CString::new(name.as_str()).map_err(|_| invalid("hostname: a NUL byte in it"))?;
     Ok(Some(text))

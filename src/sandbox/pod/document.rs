@@ -23,6 +23,7 @@ pub(super) struct Extra {
 #[serde(rename_all = "camelCase", default)]
 struct Document {
     hostname: Option<String>,
+    domainname: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
     mounts: Option<Vec<Mount>>,
     linux: Option<Linux>,
@@ -69,6 +70,10 @@ fn parse(text: &[u8]) -> Result<(PodConfig, Extra)> {
         let path = e.path().to_string();
         Error::caused_by(Kind::Invalid, path, e.into_inner())
     })?;
+    if document.domainname.is_some_and(|name| !name.is_empty()) {
+        let what = "domainname: not supported for a sandbox, the sysctl kernel.domainname is";
+        return Err(Error::new(Kind::Unsupported, what));
+    }
     let linux = document.linux.unwrap_or_default();
     let mut config = PodConfig {
         hostname: document.hostname.unwrap_or_default(),
@@ -127,12 +132,26 @@ pub(super) fn write(
     sysctls: &BTreeMap<String, String>,
     cgroup: &str,
 ) -> Vec<u8> {
-    let kinds = [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid"), ("user", "user")];
+    let kinds = [
+        ("network", "net", &config.net),
+        ("ipc", "ipc", &config.ipc),
+        ("uts", "uts", &config.uts),
+        ("pid", "pid", &Ns::New),
+        ("user", "user", &Ns::New),
+    ];
     let namespaces: Vec<_> = kinds
-        .iter()
-        .filter(|(_, file)| held.path(file).is_some())
-        .filter(|(kind, _)| *kind != "pid" || config.pid == PodPid::Pod)
-        .map(|(kind, file)| json!({ "type": kind, "path": format!("/proc/{}/ns/{file}", held.pid) }))
+        .into_iter()
+        .filter(|(_, file, _)| held.path(file).is_some())
+        .filter(|(kind, ..)| *kind != "pid" || config.pid == PodPid::Pod)
+        .map(|(kind, file, wanted)| {
+            // Who gave the path goes on using it: CNI's plugins know the pod's network by it, also when nothing of the
+            // pod is left to lead there.
+            let path = match wanted {
+                Ns::Join(path) => path.to_string_lossy().into_owned(),
+                _ => format!("/proc/{}/ns/{file}", held.pid),
+            };
+            json!({ "type": kind, "path": path })
+        })
         .collect();
     let mounts: Vec<_> = files
         .iter()
@@ -170,6 +189,8 @@ mod tests {
     fn what_is_wrong_in_it_is_named() {
         let error = parse(br#"{"linux":{"sysctl":[]}}"#).unwrap_err().to_string();
         assert!(error.contains("linux.sysctl"), "{error}");
+        let error = parse(br#"{"domainname":"example.org"}"#).unwrap_err().to_string();
+        assert!(error.starts_with("domainname: not supported"), "{error}");
         let error = parse(br#"{"linux":{"namespaces":[{"type":"time"}]}}"#).unwrap_err().to_string();
         assert!(error.starts_with("linux.namespaces[0].type"), "{error}");
     }

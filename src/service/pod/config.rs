@@ -138,29 +138,35 @@ fn hostname(name: String) -> Result<String> {
     Err(invalid(format!("hostname: {name:?} {why}")))
 }
 
-/// What Kubernetes allows a pod (its API's validation): a resolver would silently take the first of more.
+/// What Kubernetes allows a pod (its API's validation). More than that is written all the same, as CRI's own pods have
+/// it: most resolvers stop at some number, and which ones they take is theirs to say.
 const SERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 /// With the spaces between them.
 const SEARCH_LINE_MAX: usize = 2048;
 
+/// What of it is beyond the limits, in words.
+fn beyond(wanted: &DNSConfig) -> Vec<String> {
+    let line = wanted.searches.join(" ").len();
+    [
+        ("servers", wanted.servers.len(), SERVERS_MAX, "entries"),
+        ("searches", wanted.searches.len(), SEARCHES_MAX, "entries"),
+        ("searches", line, SEARCH_LINE_MAX, "characters"),
+    ]
+    .into_iter()
+    .filter(|(_, count, most, _)| count > most)
+    .map(|(field, count, most, unit)| {
+        format!(
+            "dns_config.{field}: {count} {unit}, Kubernetes allows {most}: a resolver may ignore the rest"
+        )
+    })
+    .collect()
+}
+
 /// Refused is what a resolver cannot read: it takes addresses for servers, and words for the rest.
 fn dns(wanted: DNSConfig) -> Result<Dns> {
-    for (field, list, most) in
-        [("servers", &wanted.servers, SERVERS_MAX), ("searches", &wanted.searches, SEARCHES_MAX)]
-    {
-        if list.len() > most {
-            return Err(invalid(format!(
-                "dns_config.{field}: {} entries, must be at most {most}",
-                list.len()
-            )));
-        }
-    }
-    let line = wanted.searches.join(" ").len();
-    if line > SEARCH_LINE_MAX {
-        return Err(invalid(format!(
-            "dns_config.searches: {line} characters, must be at most {SEARCH_LINE_MAX}"
-        )));
+    for warning in beyond(&wanted) {
+        log::warn!("options: {warning}");
     }
     for (i, server) in wanted.servers.iter().enumerate() {
         // A link-local address names its interface: fe80::1%eth0.

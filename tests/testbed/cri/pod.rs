@@ -85,6 +85,15 @@ impl Pod {
         self.call("PodSandboxStatus")["status"].clone()
     }
 
+    /// What `crictl inspectp` shows besides the status.
+    #[track_caller]
+    pub fn info(&self) -> Value {
+        let request = json!({ "pod_sandbox_id": self.id, "verbose": true });
+        let answer = must("PodSandboxStatus", self.client.call("PodSandboxStatus", &request));
+        serde_json::from_str(answer["info"]["info"].as_str().expect("it is verbose"))
+            .expect("the info is JSON")
+    }
+
     #[track_caller]
     pub fn state(&self) -> String {
         text(&self.status()["state"])
