@@ -1,10 +1,11 @@
 //! Compiles `protos/`, and does nothing else.
 
 fn main() {
-    const FILES: [&str; 4] = [
+    const FILES: [&str; 5] = [
         "protos/services/sandbox/v1/sandbox.proto",
         "protos/types/record.proto",
         "protos/runtime/v1/pod.proto",
+        "protos/shoal/v1/shim.proto",
         "protos/shoal/v1/status.proto",
     ];
     println!("cargo::rerun-if-changed=protos");

@@ -31,6 +31,8 @@ mod hooks;
 mod logging;
 #[path = "containerd/many.rs"]
 mod many;
+#[path = "containerd/neighbours.rs"]
+mod neighbours;
 #[path = "containerd/restart.rs"]
 mod restart;
 #[path = "containerd/signals.rs"]

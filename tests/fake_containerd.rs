@@ -10,6 +10,8 @@ mod fake;
 mod fake_store;
 #[path = "fake_containerd/mounts.rs"]
 mod mounts;
+#[path = "fake_containerd/neighbours.rs"]
+mod neighbours;
 #[path = "fake_containerd/options.rs"]
 mod options;
 #[path = "fake_containerd/pods.rs"]

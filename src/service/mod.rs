@@ -4,7 +4,9 @@
 //! `controller` (decode, call the domain, encode), or `store` (→ `grpc` → containerd). Events go `events` (a queue) →
 //! containerd.
 
+pub mod about;
 pub mod answer;
+mod call;
 mod connection;
 mod controller;
 pub(crate) mod convert;

@@ -1,12 +1,11 @@
 //! A small ttrpc client for one call: `containerd.services.events.ttrpc.v1.Events/Forward`.
 
-use super::frame::{frame, Header, HEADER};
-use protobuf::Message;
-use std::io::{self, Read, Write};
+use super::call::call;
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
-use ttrpc::proto::{Code, Request, Response, MESSAGE_TYPE_REQUEST, MESSAGE_TYPE_RESPONSE};
+use ttrpc::proto::{Code, Request, Response};
 
 const SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
 const METHOD: &str = "Forward";
@@ -85,24 +84,8 @@ impl Publisher {
             timeout_nano: TIMEOUT.as_nanos() as i64,
             ..Default::default()
         };
-        let request = request.write_to_bytes().map_err(io::Error::other)?;
-        let frame = frame(self.stream, MESSAGE_TYPE_REQUEST, &request)
-            .ok_or_else(|| io::Error::other("an event larger than the protocol allows"))?;
-        connection.write_all(&frame)?;
-        loop {
-            let mut header = [0; HEADER];
-            connection.read_exact(&mut header)?;
-            let header = Header::parse(header);
-            if header.oversized() {
-                return Err(io::Error::other("a response larger than the protocol allows"));
-            }
-            let mut payload = vec![0; header.length as usize];
-            connection.read_exact(&mut payload)?;
-            // An answer to an earlier attempt that had timed out is not this one's.
-            if header.kind == MESSAGE_TYPE_RESPONSE && header.stream == self.stream {
-                self.connection = Some(connection);
-                return Response::parse_from_bytes(&payload).map_err(io::Error::other);
-            }
-        }
+        let response = call(&mut connection, self.stream, &request)?;
+        self.connection = Some(connection);
+        Ok(response)
     }
 }

@@ -3,6 +3,7 @@
 //! Task v2 and v3 differ in their package's name alone, so both are one service here. What is not known
 //! answers Unimplemented: containerd's fall-back from v3 to v2 depends on that very code.
 
+use super::about::{About, SHIM};
 use super::answer::Rest;
 use super::controller::{Controller, CONTROLLER};
 use super::pod::Pod;
@@ -38,17 +39,20 @@ pub struct Router {
     sandbox: Arc<Sandbox>,
     controller: Arc<Controller>,
     store: Store,
+    about: About,
 }
 
 impl Router {
     pub fn new(config: Config) -> Self {
         let Config { sandbox, id, namespace, bundle, address, end } = config;
+        let about = About { id: id.clone(), namespace: namespace.clone() };
         let pod = Pod { sandbox, id, bundle, end };
         Router {
             task: Arc::new(Task::new(pod.clone())),
             sandbox: Arc::new(Sandbox { pod: pod.clone() }),
             controller: Arc::new(Controller { pod }),
             store: Store::new(&address, namespace),
+            about,
         }
     }
 
@@ -61,6 +65,7 @@ impl Router {
                 self.store.call(&request, reply);
                 None
             }
+            SHIM => self.about.call(&request.method, &request.payload, reply),
             service => {
                 let text = format!("service {service} is not implemented");
                 reply.refuse(Code::UNIMPLEMENTED, text);

@@ -19,19 +19,40 @@ const PATH_MAX: usize = 106;
 pub enum Socket {
     /// It is ours: to be served.
     Bound(UnixListener),
-    /// The server of the group runs: to be joined.
-    Live,
+    /// A server runs: to be joined if it is the group's.
+    Live(UnixStream),
 }
 
-/// The path for a group. Its name is of a fixed length whatever the ids are, and has our name in it: another
-/// runtime's shim of the same pod must not be joined.
+/// The path for a group, with the name that containerd's own shims give theirs: whoever looks for a shim (`ctr shim`)
+/// looks there. Of a fixed length, whatever the ids are.
 pub fn path(folder: Option<&Path>, address: &str, namespace: &str, group: &str) -> Result<PathBuf> {
-    let digest = Sha256::digest(format!("{address}/{namespace}/{group}/shoal"));
+    let digest = Sha256::digest(join(&[address, namespace, group]));
     let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let path = folder.unwrap_or(Path::new(FOLDER)).join(name);
     match path.as_os_str().len() > PATH_MAX {
         true => Err(invalid(format!("socket path {path:?} is longer than {PATH_MAX} bytes"))),
         false => Ok(path),
+    }
+}
+
+/// Go's path.Join: what is empty is left out, and the whole is cleaned by its text alone.
+fn join(parts: &[&str]) -> String {
+    let joined = parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/");
+    let rooted = joined.starts_with('/');
+    let mut clean: Vec<&str> = Vec::new();
+    for part in joined.split('/') {
+        match (part, clean.last()) {
+            ("" | ".", _) => {}
+            ("..", Some(last)) if *last != ".." => drop(clean.pop()),
+            ("..", None) if rooted => {}
+            (part, _) => clean.push(part),
+        }
+    }
+    match (rooted, clean.join("/")) {
+        (true, path) => format!("/{path}"),
+        // Of nothing at all Join makes nothing.
+        (false, path) if path.is_empty() && !joined.is_empty() => ".".into(),
+        (false, path) => path,
     }
 }
 
@@ -45,12 +66,12 @@ pub fn bind(path: &Path) -> Result<Socket> {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
         bound => return bound.map(Socket::Bound).context(what),
     }
-    match is_stale(path)? {
-        true => {
+    match connect(path)? {
+        None => {
             remove(path)?;
             listen_privately(path).map(Socket::Bound).context(what)
         }
-        false => Ok(Socket::Live),
+        Some(server) => Ok(Socket::Live(server)),
     }
 }
 
@@ -61,9 +82,9 @@ pub fn remove_stale(path: &Path) -> Result<()> {
         return Ok(());
     }
     let _lock = lock(folder)?;
-    match is_stale(path)? {
-        true => remove(path),
-        false => Ok(()),
+    match connect(path)? {
+        None => remove(path),
+        Some(_) => Ok(()),
     }
 }
 
@@ -85,12 +106,12 @@ fn lock(folder: &Path) -> Result<File> {
     Ok(lock)
 }
 
-/// Under the folder's lock: nobody listens there.
-fn is_stale(path: &Path) -> Result<bool> {
+/// Under the folder's lock; None: nobody listens there.
+fn connect(path: &Path) -> Result<Option<UnixStream>> {
     match UnixStream::connect(path) {
-        Ok(_) => Ok(false),
+        Ok(server) => Ok(Some(server)),
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused || e.kind() == io::ErrorKind::NotFound => {
-            Ok(true)
+            Ok(None)
         }
         Err(e) => Err(e).context(|| format!("connect({path:?})")),
     }
@@ -126,13 +147,29 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_joined_as_go_joins_them() {
+        for (parts, joined) in [
+            (["/run/c.sock", "default", "x"], "/run/c.sock/default/x"),
+            (["", "default", "x"], "default/x"),
+            (["", "", ""], ""),
+            (["/run//c.sock/", "default", "./x/"], "/run/c.sock/default/x"),
+            (["/a", "b", "../../../../x"], "/x"),
+            (["a", "b", "../../../x"], "../x"),
+            (["a", "b", "../.."], "."),
+            (["/", "b", ".."], "/"),
+        ] {
+            assert_eq!(join(&parts), joined, "{parts:?}");
+        }
+    }
+
+    #[test]
     fn a_live_socket_is_joined_and_a_stale_one_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/s");
         let Socket::Bound(listener) = bind(&path).unwrap() else { panic!("not bound") };
         let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-        assert!(matches!(bind(&path).unwrap(), Socket::Live));
+        assert!(matches!(bind(&path).unwrap(), Socket::Live(_)));
         drop(listener);
         assert!(matches!(bind(&path).unwrap(), Socket::Bound(_)));
     }

@@ -7,6 +7,7 @@ use super::arguments::Arguments;
 use super::bootstrap::{self, Bootstrap};
 use super::socket::{self, Socket};
 use crate::error::{Context, Error, Kind, Result};
+use crate::service::about::{self, Peer};
 use crate::sys::seal::{self, Sealed};
 use crate::sys::{process, spawn};
 use serde::Deserialize;
@@ -25,6 +26,9 @@ const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kuberne
 /// The file in the bundle that says where the server listens.
 pub(super) const ADDRESS: &str = "address";
 
+/// A shim may end just when it is asked, and its successor too.
+const TRIES: usize = 3;
+
 /// How a launch tells the server what it could not do, and what has no effect: it has no log of its own.
 pub(super) const NOTES: &str = "SHOAL_START_NOTES";
 
@@ -38,11 +42,12 @@ pub(super) fn start(arguments: &Arguments) -> Result<()> {
     };
     let group = group.unwrap_or_else(|| arguments.id.clone());
     let folder = bootstrap.socket_dir.as_deref();
-    let path = socket::path(folder, &arguments.address, &arguments.namespace, &group)?;
+    let containerd = address(arguments, &bootstrap);
+    let path = socket::path(folder, containerd, &arguments.namespace, &group)?;
     let address = socket::address(&path);
-    match socket::bind(&path)? {
-        Socket::Live => write_address(&bundle, &address)?,
-        Socket::Bound(listener) => {
+    match find(&path, &arguments.namespace, &group)? {
+        None => write_address(&bundle, &address)?,
+        Some(listener) => {
             let written = write_address(&bundle, &address);
             let launched = written.and_then(|()| launch(arguments, &bootstrap, &group, &path, &listener));
             if let Err(error) = launched {
@@ -55,6 +60,28 @@ pub(super) fn start(arguments: &Arguments) -> Result<()> {
     }
     let answer = bootstrap::answer(bootstrap::version(&bootstrap, &bundle), &address);
     io::stdout().write_all(answer.as_bytes()).context(|| "write the answer")
+}
+
+/// The socket to serve; None: the group's shim runs. What runs there and is not the group's is not joined.
+fn find(path: &Path, namespace: &str, group: &str) -> Result<Option<UnixListener>> {
+    for _ in 0..TRIES {
+        let server = match socket::bind(path)? {
+            Socket::Bound(listener) => return Ok(Some(listener)),
+            Socket::Live(server) => server,
+        };
+        match about::ask(server, namespace, group) {
+            Peer::Same => return Ok(None),
+            // It has unlinked its socket before it hung up.
+            Peer::Gone => {}
+            Peer::Other(why) => return Err(taken(path, namespace, group, &why)),
+        }
+    }
+    Err(taken(path, namespace, group, "it hangs up"))
+}
+
+fn taken(path: &Path, namespace: &str, group: &str, why: &str) -> Error {
+    let what = format!("the socket of {group:?} in the namespace {namespace:?} is taken");
+    Error::new(Kind::Exists, format!("{what}: the server at {path:?} is not shoal's shim of it: {why}"))
 }
 
 /// The group that the bundle's config.json asks for. A sandbox of its own has no config.json.

@@ -1,0 +1,139 @@
+//! `io.containerd.shoal.v1.Shim`: who this is, for a `start` that finds its socket taken.
+//!
+//! The socket has the name that any runtime's shim of this group would give it, so what answers there may be another
+//! one's: containerd's own know nothing of this service. And a group's id is an annotation's text, which path.Join makes
+//! something else of where it has `..` in it: only the ids themselves tell whose shim it is.
+
+use super::answer::{answer, Rest};
+use super::call::call;
+use super::protos::shim::{AboutRequest, AboutResponse};
+use super::reply::Reply;
+use protobuf::Message;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use ttrpc::proto::{Code, Request};
+
+pub const SHIM: &str = "io.containerd.shoal.v1.Shim";
+const METHOD: &str = "About";
+/// A shim that is being launched answers once it is.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) struct About {
+    pub(super) id: String,
+    pub(super) namespace: String,
+}
+
+impl About {
+    pub(super) fn call(&self, method: &str, payload: &[u8], reply: Reply) -> Option<Rest> {
+        match method {
+            METHOD => {
+                let about = AboutResponse {
+                    version: env!("CARGO_PKG_VERSION").into(),
+                    namespace: self.namespace.clone(),
+                    id: self.id.clone(),
+                    ..Default::default()
+                };
+                answer!(reply, payload, AboutRequest, |_r| ("", ""), Ok(about))
+            }
+            _ => {
+                reply.refuse(Code::UNIMPLEMENTED, format!("method {method} of Shim is not implemented"));
+                None
+            }
+        }
+    }
+}
+
+/// Who answers.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// The shim that is asked for.
+    Same,
+    /// It is not, in words.
+    Other(String),
+    /// Nobody any more.
+    Gone,
+}
+
+/// Asks whether the server of this connection is a shoal shim of this group.
+pub fn ask(mut connection: UnixStream, namespace: &str, id: &str) -> Peer {
+    let request = Request {
+        service: SHIM.into(),
+        method: METHOD.into(),
+        timeout_nano: TIMEOUT.as_nanos() as i64,
+        ..Default::default()
+    };
+    let timed = [connection.set_read_timeout(Some(TIMEOUT)), connection.set_write_timeout(Some(TIMEOUT))];
+    let answered =
+        timed.into_iter().collect::<io::Result<()>>().and_then(|()| call(&mut connection, 1, &request));
+    let response = match answered {
+        Ok(response) => response,
+        Err(e) => return not_answered(&e),
+    };
+    if let Some(status) = response.status.as_ref().filter(|status| status.code() != Code::OK) {
+        return Peer::Other(format!("it does not know {SHIM} ({:?})", status.code()));
+    }
+    match AboutResponse::parse_from_bytes(&response.payload) {
+        Ok(about) if about.namespace == namespace && about.id == id => Peer::Same,
+        Ok(about) if !about.id.is_empty() => {
+            Peer::Other(format!("it is that of {:?} in the namespace {:?}", about.id, about.namespace))
+        }
+        _ => Peer::Other("its answer is none of shoal's".into()),
+    }
+}
+
+fn not_answered(error: &io::Error) -> Peer {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
+    match error.kind() {
+        UnexpectedEof | ConnectionReset | BrokenPipe => Peer::Gone,
+        WouldBlock | TimedOut => Peer::Other(format!("it did not say within {TIMEOUT:?} whose it is")),
+        _ => Peer::Other(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::frame::{response, Header, HEADER};
+    use std::io::{Read, Write};
+    use ttrpc::proto::{Response, Status};
+
+    /// A server that gives this one answer; None: it hangs up.
+    fn asked(answer: Option<Response>) -> Peer {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut header = [0; HEADER];
+                theirs.read_exact(&mut header).unwrap();
+                let mut payload = vec![0; Header::parse(header).length as usize];
+                theirs.read_exact(&mut payload).unwrap();
+                if let Some(answer) = answer {
+                    theirs.write_all(&response(1, &answer.write_to_bytes().unwrap()).unwrap()).unwrap();
+                }
+            });
+            ask(ours, "default", "g1")
+        })
+    }
+
+    fn about(namespace: &str, id: &str) -> Response {
+        let about = AboutResponse { namespace: namespace.into(), id: id.into(), ..Default::default() };
+        Response { payload: about.write_to_bytes().unwrap(), ..Default::default() }
+    }
+
+    #[test]
+    fn only_a_shim_of_shoal_s_and_of_this_very_group_is_the_same() {
+        assert_eq!(asked(Some(about("default", "g1"))), Peer::Same);
+        assert_eq!(asked(None), Peer::Gone);
+        let unknown = Status { code: Code::UNIMPLEMENTED.into(), ..Default::default() };
+        let refusal = Response { status: Some(unknown).into(), ..Default::default() };
+        for (answer, words) in [
+            (about("default", "g2"), "\"g2\" in the namespace \"default\""),
+            (about("other", "g1"), "\"g1\" in the namespace \"other\""),
+            (Response::default(), "none of shoal's"),
+            (refusal, "UNIMPLEMENTED"),
+        ] {
+            let Peer::Other(why) = asked(Some(answer)) else { panic!("{words}") };
+            assert!(why.contains(words), "{why}");
+        }
+    }
+}
