@@ -185,7 +185,7 @@ fn report(event: &Event) {
     }
 }
 
-fn message(event: &Event) -> (&'static str, Any) {
+pub(super) fn message(event: &Event) -> (&'static str, Any) {
     match event {
         Event::Create { container, bundle, rootfs, stdio, pid } => (
             topics::TASK_CREATE_EVENT_TOPIC,

@@ -18,6 +18,8 @@ pub mod options;
 mod pod;
 pub mod protos;
 mod publish;
+#[cfg(test)]
+mod reference;
 pub mod reply;
 pub mod router;
 mod sandbox;

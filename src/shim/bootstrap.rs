@@ -64,14 +64,15 @@ fn modern(params: BootstrapParams) -> Result<Bootstrap> {
     })
 }
 
-/// An open enumeration: what is between two levels is the nearer, more verbose one.
+/// An open enumeration, with steps of 4: what is between two levels is the nearer one, and of two that are as near the
+/// less verbose one, as containerd's own crate has it.
 fn level(value: i32) -> log::LevelFilter {
     match value {
-        i32::MIN..=-8 => log::LevelFilter::Trace,
-        -7..=-1 => log::LevelFilter::Debug,
-        0..=3 => log::LevelFilter::Info,
-        4..=7 => log::LevelFilter::Warn,
-        8.. => log::LevelFilter::Error,
+        i32::MIN..=-7 => log::LevelFilter::Trace,
+        -6..=-3 => log::LevelFilter::Debug,
+        -2..=1 => log::LevelFilter::Info,
+        2..=5 => log::LevelFilter::Warn,
+        6.. => log::LevelFilter::Error,
     }
 }
 

@@ -10,6 +10,8 @@ mod delete;
 mod features;
 mod info;
 mod log;
+#[cfg(test)]
+mod reference;
 mod serve;
 mod settings;
 mod socket;

@@ -190,11 +190,9 @@ fn server_arguments(arguments: &Arguments, bootstrap: &Bootstrap, group: &str, p
         words.extend([flag.into(), value.into()]);
     }
     words.extend(["-socket".into(), path.into()]);
-    let level = match (arguments.debug, bootstrap.level) {
-        (_, Some(level)) => level,
-        (true, None) => log::LevelFilter::Debug,
-        (false, None) => log::LevelFilter::Info,
-    };
+    // The flag comes beside BootstrapParams, too.
+    let least = if arguments.debug { log::LevelFilter::Debug } else { log::LevelFilter::Off };
+    let level = bootstrap.level.unwrap_or(log::LevelFilter::Info).max(least);
     words.extend(["-log-level".into(), level.as_str().to_lowercase().into()]);
     words
 }
