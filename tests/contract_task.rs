@@ -2,6 +2,8 @@
 
 #[path = "contract/oom.rs"]
 mod oom;
+#[path = "contract/options.rs"]
+mod options;
 #[path = "contract/states.rs"]
 mod states;
 mod wire;

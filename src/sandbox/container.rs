@@ -397,6 +397,7 @@ impl Container {
 
     /// Nothing is left that `delete` would have to find.
     pub fn forget(&self) {
+        record::hide(self.options.root.as_deref());
         record::remove(self.records.folder());
     }
 }

@@ -112,7 +112,8 @@ async fn launch(
     leash: &Leash,
 ) -> Result<()> {
     let Container { id, bundle, records, spec, options, cgroup, .. } = &**container;
-    let mut record = Record { place: records.place(), ..Record::new(id, Some(cgroup.record())) };
+    let (place, root) = (records.place(), options.root.clone());
+    let mut record = Record { place, root, ..Record::new(id, Some(cgroup.record())) };
     record::write(records.folder(), &record)?;
 
     let rootfs: Vec<_> = request.rootfs.iter().map(super::request::RootfsMount::to_plan).collect();

@@ -203,6 +203,15 @@ impl Sandbox {
         self.lock().known.get(id).and_then(Known::leash)
     }
 
+    pub fn namespace(&self) -> &str {
+        &self.config.namespace
+    }
+
+    /// What the operator says at this moment.
+    pub fn settings(&self) -> Result<PodSettings> {
+        (self.config.pod_settings)()
+    }
+
     /// How long a launch may take: as long as its request, else what the operator says.
     fn leash(&self, deadline: Option<Instant>) -> Leash {
         match deadline {
@@ -212,7 +221,7 @@ impl Sandbox {
     }
 
     fn launch_limit(&self) -> Duration {
-        let settings = (self.config.pod_settings)().unwrap_or_else(|e| {
+        let settings = self.settings().unwrap_or_else(|e| {
             log::warn!("the default launch_timeout counts: {e}");
             PodSettings::default()
         });

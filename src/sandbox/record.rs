@@ -7,7 +7,7 @@ use crate::launch::ExitStatus;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,12 +29,16 @@ pub struct Record {
     /// (v1) what is frozen does not die.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<cgroup::Record>,
+    /// Another folder that leads to it: [`Options::root`](super::Options::root).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
     pub exit: Option<RecordedExit>,
 }
 
 impl Record {
     pub(super) fn new(id: &str, cgroup: Option<cgroup::Record>) -> Self {
-        Record { id: id.to_owned(), pid: 0, start_time: 0, cgroup, parent: None, place: None, exit: None }
+        let id = id.to_owned();
+        Record { id, pid: 0, start_time: 0, cgroup, parent: None, place: None, root: None, exit: None }
     }
 }
 
@@ -81,7 +85,28 @@ pub(super) fn write(bundle: &Path, record: &Record) -> Result<()> {
     if written.is_err() {
         let _ = fs::remove_file(&fresh);
     }
-    written
+    match &record.root {
+        Some(root) => written.and_then(|()| show_in(root, bundle)),
+        None => written,
+    }
+}
+
+/// The folder that runc would have for the container: who looks there (a monitor, containerd's own tests) finds the record.
+fn show_in(root: &Path, records: &Path) -> Result<()> {
+    let mut folder = fs::DirBuilder::new();
+    folder.recursive(true).mode(0o711).create(root).context(|| format!("options: Root: mkdir({root:?})"))?;
+    match fs::read_link(path(root)) {
+        Ok(to) if to == path(records) => Ok(()),
+        _ => link(root, records).map_err(|e| e.context("options: Root")),
+    }
+}
+
+/// What else is in the folder is somebody else's, and stays.
+pub fn hide(root: Option<&Path>) {
+    if let Some(root) = root {
+        let _ = fs::remove_file(path(root));
+        let _ = fs::remove_dir(root);
+    }
 }
 
 /// None where the bundle has none: nothing was made, or all of it is gone.

@@ -63,6 +63,8 @@ pub struct Options {
     /// Owner of the fifos, where not root.
     pub io_uid: u32,
     pub io_gid: u32,
+    /// Where the record is to be found, too: `<Root>/<namespace>/<id>`, as runc has it.
+    pub root: Option<PathBuf>,
 }
 
 /// Task.Create, checked.

@@ -6,12 +6,14 @@
 
 use super::convert::type_name;
 use crate::error::{invalid, Context, Error, Kind, Result};
-use crate::sandbox;
+use crate::sandbox::{self, PodSettings, Sandbox};
 use containerd_shim_protos::shim::oci;
 use protobuf::well_known_types::any::Any;
 use protobuf::{CodedInputStream, Message};
+use std::ffi::OsStr;
 use std::io::Read;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 const RUNC: &str = "containerd.runc.v1.Options";
 const RUNTIME: &str = "runtimeoptions.v1.Options";
@@ -27,6 +29,8 @@ pub struct Options {
     pub container: sandbox::Options,
     /// The cgroup that the shim itself joins; empty: it stays.
     pub shim_cgroup: String,
+    /// The program that is to run the containers; empty: none is named.
+    pub binary_name: String,
     /// What was given and has no effect, in words.
     pub warnings: Vec<String>,
 }
@@ -41,7 +45,7 @@ pub fn from_any(any: Option<&Any>) -> Result<Options> {
     let wrong =
         |e: protobuf::Error| Error::caused_by(Kind::Invalid, format!("options: decode {}", any.type_url), e);
     match type_name(any) {
-        RUNC => Ok(from_runc(oci::Options::parse_from_bytes(&any.value).map_err(wrong)?)),
+        RUNC => from_runc(oci::Options::parse_from_bytes(&any.value).map_err(wrong)?),
         RUNTIME => from_runtime(&any.value, wrong),
         CREATE => from_create(&any.value).map_err(wrong),
         EMPTY => Ok(Options::default()),
@@ -50,25 +54,83 @@ pub fn from_any(any: Option<&Any>) -> Result<Options> {
     }
 }
 
-fn from_runc(o: oci::Options) -> Options {
+/// Those of a container, which may not be what the shim cannot do, with the folder that `Root` means for it.
+pub(super) fn of_container(any: Option<&Any>, id: &str, sandbox: &Sandbox) -> Result<Options> {
+    let mut options = from_any(any)?;
+    let id = super::convert::id("id", id.to_owned())?;
+    options.container.root = options.container.root.map(|root| root.join(sandbox.namespace()).join(id));
+    options.judge_binary_name(|| sandbox.settings())?;
+    Ok(options)
+}
+
+impl Options {
+    /// Who names a program means what it does besides runc's work, of which nothing would be done: only the operator can
+    /// say that this is fine.
+    pub fn judge_binary_name(&mut self, settings: impl FnOnce() -> Result<PodSettings>) -> Result<()> {
+        let name = &self.binary_name;
+        if name.is_empty() {
+            return Ok(());
+        }
+        let field = format!("options: BinaryName {name:?}");
+        find(name, std::env::var_os("PATH").as_deref()).map_err(|e| e.context(field.clone()))?;
+        if !settings()?.ignore_binary_name {
+            return Err(invalid(format!(
+                "{field}: this shim is the runtime itself and would not run it, and what it does besides (as a wrapper \
+                 for GPUs does) would be missing; with ignore_binary_name of /etc/shoal/config.toml it is ignored"
+            )));
+        }
+        self.warnings.push(format!("{field} has no effect: this shim is the runtime"));
+        Ok(())
+    }
+}
+
+/// As Go's exec.LookPath finds a program.
+fn find(name: &str, path: Option<&OsStr>) -> Result<()> {
+    let executable = |file: &Path| match std::fs::metadata(file) {
+        Ok(about) if about.is_dir() => Err(libc::EISDIR),
+        Ok(about) if about.permissions().mode() & 0o111 == 0 => Err(libc::EACCES),
+        Ok(_) => Ok(()),
+        Err(e) => Err(e.raw_os_error().unwrap_or(libc::ENOENT)),
+    };
+    if name.contains('/') {
+        let found = executable(Path::new(name));
+        return found.map_err(|errno| Error::system("stat", errno).with_kind(Kind::Invalid));
+    }
+    let mut folders = path.into_iter().flat_map(std::env::split_paths);
+    match folders.any(|folder| executable(&folder.join(name)).is_ok()) {
+        true => Ok(()),
+        false => Err(invalid("executable file not found in $PATH")),
+    }
+}
+
+fn from_runc(o: oci::Options) -> Result<Options> {
     let mut warnings = Vec::new();
-    for (key, value) in
-        [("BinaryName", &o.binary_name), ("Root", &o.root), ("CriuImagePath", &o.criu_image_path)]
-    {
+    for (key, value) in [("CriuImagePath", &o.criu_image_path), ("CriuWorkPath", &o.criu_work_path)] {
         if !value.is_empty() {
             warnings.push(no_effect(key));
         }
     }
-    Options {
+    Ok(Options {
         container: sandbox::Options {
             no_pivot_root: o.no_pivot_root,
             no_new_keyring: o.no_new_keyring,
             systemd_cgroup: o.systemd_cgroup,
             io_uid: o.io_uid,
             io_gid: o.io_gid,
+            root: root(&o.root)?,
         },
         shim_cgroup: o.shim_cgroup,
+        binary_name: o.binary_name,
         warnings,
+    })
+}
+
+/// None where it is empty.
+fn root(path: &str) -> Result<Option<PathBuf>> {
+    match path {
+        "" => Ok(None),
+        path if path.starts_with('/') && !path.contains('\0') => Ok(Some(path.into())),
+        path => Err(invalid(format!("options: Root {path:?} is not an absolute path"))),
     }
 }
 
@@ -136,6 +198,7 @@ fn from_toml(text: &str, place: &str) -> Result<Options> {
         let wrong =
             |wanted: &str| invalid(format!("options: {place}: {key} must be {wanted}, and is {value:?}"));
         let flag = || value.as_bool().ok_or_else(|| wrong("true or false"));
+        let text = |wanted| value.as_str().ok_or_else(|| wrong(wanted));
         let number = || {
             let number = value.as_integer().and_then(|n| u32::try_from(n).ok());
             number.ok_or_else(|| wrong("a number from 0 to 4294967295"))
@@ -146,10 +209,12 @@ fn from_toml(text: &str, place: &str) -> Result<Options> {
             "NoNewKeyring" => options.container.no_new_keyring = flag()?,
             "IoUid" => options.container.io_uid = number()?,
             "IoGid" => options.container.io_gid = number()?,
-            "ShimCgroup" => options.shim_cgroup = value.as_str().ok_or_else(|| wrong("a path"))?.to_owned(),
+            "ShimCgroup" => options.shim_cgroup = text("a path")?.to_owned(),
+            "BinaryName" => options.binary_name = text("the name of a program")?.to_owned(),
+            "Root" => options.container.root = root(text("a path")?)?,
             // CRI puts the table that it parsed these from into the body as a whole.
             "TypeUrl" | "ConfigPath" | "ConfigBody" => {}
-            "BinaryName" | "Root" | "CriuPath" | "CriuImagePath" | "CriuWorkPath" => {
+            "CriuPath" | "CriuImagePath" | "CriuWorkPath" => {
                 options.warnings.push(no_effect(key));
             }
             _ => options.warnings.push(format!("options: {place}: the key {key} is not known")),
@@ -171,27 +236,63 @@ mod tests {
 
     #[test]
     fn a_body_of_toml_sets_what_runc_options_set() {
-        let toml = "SystemdCgroup = true\nIoUid = 7\nShimCgroup = '/x'\nBinaryName = 'crun'\nWhat = 1";
+        let toml = "SystemdCgroup = true\nIoUid = 7\nShimCgroup = '/x'\nBinaryName = 'crun'\nRoot = '/r'\nCriuPath = '/c'\nWhat = 1";
         let toml = from_any(Some(&body(toml))).unwrap();
         let message = oci::Options {
             systemd_cgroup: true,
             io_uid: 7,
             shim_cgroup: "/x".into(),
             binary_name: "crun".into(),
+            root: "/r".into(),
+            criu_work_path: "/c".into(),
             ..Default::default()
         };
         let runc = from_any(Some(&any(RUNC, message.write_to_bytes().unwrap()))).unwrap();
         assert_eq!(toml.container, runc.container);
         assert_eq!(toml.shim_cgroup, runc.shim_cgroup);
-        assert_eq!(runc.warnings, vec![no_effect("BinaryName")]);
+        assert_eq!((&*toml.binary_name, &*runc.binary_name), ("crun", "crun"));
+        assert_eq!(runc.container.root.as_deref(), Some(Path::new("/r")));
+        assert_eq!(runc.warnings, vec![no_effect("CriuWorkPath")]);
         assert_eq!(toml.warnings.len(), 2, "{:?}", toml.warnings);
     }
 
     #[test]
+    fn another_runtime_is_refused_and_one_that_is_missing_always() {
+        let settings =
+            |ignore_binary_name| move || Ok(PodSettings { ignore_binary_name, ..PodSettings::default() });
+        let named = |name: &str| Options { binary_name: name.into(), ..Options::default() };
+        for ignore in [false, true] {
+            for (name, why) in [
+                ("no-such-runc", "options: BinaryName \"no-such-runc\": executable file not found in $PATH"),
+                ("/no/runc", "options: BinaryName \"/no/runc\": stat: no such file or directory (ENOENT)"),
+                ("/etc", "options: BinaryName \"/etc\": stat: is a directory (EISDIR)"),
+                ("/etc/passwd", "options: BinaryName \"/etc/passwd\": stat: permission denied (EACCES)"),
+            ] {
+                let error = named(name).judge_binary_name(settings(ignore)).unwrap_err();
+                assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Invalid, why));
+            }
+            Options::default().judge_binary_name(|| panic!("nothing to ask about")).unwrap();
+        }
+        for name in ["sh", "/bin/sh"] {
+            let error = named(name).judge_binary_name(settings(false)).unwrap_err();
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("options: BinaryName {name:?}: this shim is")), "{text}");
+            assert!(text.contains("ignore_binary_name"), "{text}");
+            let mut ignored = named(name);
+            ignored.judge_binary_name(settings(true)).unwrap();
+            assert_eq!(ignored.warnings.len(), 1);
+        }
+    }
+
+    #[test]
     fn a_wrong_value_names_its_key() {
-        for (text, key) in
-            [("IoGid = -1", "IoGid"), ("NoPivotRoot = 'yes'", "NoPivotRoot"), ("=", "ConfigBody")]
-        {
+        for (text, key) in [
+            ("IoGid = -1", "IoGid"),
+            ("NoPivotRoot = 'yes'", "NoPivotRoot"),
+            ("Root = 'run'", "Root"),
+            ("BinaryName = 1", "BinaryName"),
+            ("=", "ConfigBody"),
+        ] {
             let error = from_any(Some(&body(text))).unwrap_err();
             assert_eq!(error.kind(), Kind::Invalid);
             assert!(error.to_string().contains(key), "{error}");

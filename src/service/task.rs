@@ -115,7 +115,7 @@ impl Task {
         if !r.checkpoint.is_empty() || !r.parent_checkpoint.is_empty() {
             return Err(checkpoint());
         }
-        let options = options::from_any(r.options.as_ref())?;
+        let options = options::of_container(r.options.as_ref(), &r.id, &self.sandbox)?;
         for warning in &options.warnings {
             log::warn!(container = r.id; "{warning}");
         }

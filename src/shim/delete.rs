@@ -43,6 +43,7 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
     all.iter().for_each(kill);
     all.iter().filter_map(|record| record.place.as_ref()).for_each(thaw);
     all.iter().for_each(end);
+    all.iter().for_each(|record| record::hide(record.root.as_deref()));
     if let Some(record) = &record {
         pid = record.pid;
         // The server may have recorded the exit until the very end.

@@ -30,6 +30,7 @@ pub(super) fn read(path: &Path) -> Result<PodSettings> {
                 let bad = || invalid(format!("{path:?}: {key} must be a number of seconds above 0"));
                 settings.launch_timeout = Duration::from_secs(seconds.ok_or_else(bad)?);
             }
+            "ignore_binary_name" => settings.ignore_binary_name = flag()?,
             "enable_unprivileged_icmp" => settings.unprivileged_icmp = flag()?,
             _ => log::warn!("{path:?}: the key {key} is not known"),
         }
@@ -49,6 +50,9 @@ mod tests {
         std::fs::write(&path, "enable_unprivileged_icmp = false\nwhat = 1").unwrap();
         let settings = read(&path).unwrap();
         assert!(settings.unprivileged_ports && !settings.unprivileged_icmp);
+        assert!(!settings.ignore_binary_name);
+        std::fs::write(&path, "ignore_binary_name = true").unwrap();
+        assert!(read(&path).unwrap().ignore_binary_name);
         std::fs::write(&path, "launch_timeout = 7").unwrap();
         assert_eq!(read(&path).unwrap().launch_timeout, Duration::from_secs(7));
         for bad in ["0", "-1", "'1'"] {

@@ -5,6 +5,7 @@
 
 use super::arguments::Arguments;
 use super::bootstrap::{self, Bootstrap};
+use super::settings;
 use super::socket::{self, Socket};
 use crate::error::{Context, Error, Kind, Result};
 use crate::service::about::{self, Peer};
@@ -33,7 +34,8 @@ const TRIES: usize = 3;
 pub(super) const NOTES: &str = "SHOAL_START_NOTES";
 
 pub(super) fn start(arguments: &Arguments) -> Result<()> {
-    let bootstrap = bootstrap::read(io::stdin().lock(), &arguments.id, &arguments.namespace)?;
+    let mut bootstrap = bootstrap::read(io::stdin().lock(), &arguments.id, &arguments.namespace)?;
+    bootstrap.options.judge_binary_name(|| settings::read(Path::new(settings::FILE)))?;
     let bundle = std::env::current_dir().context(|| "getcwd()")?;
     let group = match bootstrap::is_sandbox(&bundle) {
         // A pod is the group that others join; its config.json is not a container's.

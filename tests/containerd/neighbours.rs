@@ -2,7 +2,10 @@
 
 use crate::testbed::{run, Case, Runtime};
 
-cases! { ctr_finds_the_shim_by_its_socket, a_group_that_another_runtimes_shim_has_is_not_joined }
+cases! {
+    ctr_finds_the_shim_by_its_socket, a_group_that_another_runtimes_shim_has_is_not_joined,
+    a_program_for_a_runtime_that_is_missing_is_named, the_root_of_the_options_has_a_folder_of_the_container,
+}
 
 fn ctr_finds_the_shim_by_its_socket(case: &mut Case<'_>) {
     case.detach(&[], &["sleep", "1000"]);
@@ -32,4 +35,34 @@ fn a_group_that_another_runtimes_shim_has_is_not_joined(case: &mut Case<'_>) {
     assert!(list.ok().lines().any(|l| l.starts_with(&first) && l.contains("RUNNING")), "{list}");
     case.ctr(&["tasks", "delete", "--force", &first]);
     case.ctr(&["containers", "delete", &first]).ok();
+}
+
+/// The options of runc's shim, in the way that each of the two takes them.
+fn options(case: &Case<'_>, name: &str, value: &str, flag: &str) -> Vec<String> {
+    match case.runtime {
+        Runtime::Runc => vec![flag.into(), value.into()],
+        Runtime::Shoal => {
+            let file = case.containerd.dir("options.toml");
+            std::fs::write(&file, format!("{name} = {value:?}\n")).expect("write the options");
+            vec!["--runtime-config-path".into(), file.to_string_lossy().into_owned()]
+        }
+    }
+}
+
+fn a_program_for_a_runtime_that_is_missing_is_named(case: &mut Case<'_>) {
+    let flags = options(case, "BinaryName", "no-such-runc", "--runc-binary");
+    let out = case.run(&[&flags[0], &flags[1]], &["true"]);
+    // In quotes, which are escaped where the one sentence quotes the other.
+    out.fails_with("executable file not found in $PATH");
+    assert!(out.stderr.replace('\\', "").contains("\"no-such-runc\""), "{out}");
+}
+
+fn the_root_of_the_options_has_a_folder_of_the_container(case: &mut Case<'_>) {
+    let root = case.containerd.dir("runtime-root");
+    let flags = options(case, "Root", &root.to_string_lossy(), "--runc-root");
+    case.detach(&[&flags[0], &flags[1]], &["sleep", "1000"]);
+    let place = root.join(case.containerd.namespace()).join(&case.id);
+    assert!(place.is_dir(), "{}", place.display());
+    case.remove();
+    assert!(!place.exists(), "{}", place.display());
 }

@@ -45,6 +45,8 @@ pub struct Stage {
     pub frozen: AtomicBool,
     /// How often the cgroup was killed.
     pub kills: AtomicU32,
+    /// The operator says so of programs that options name as the runtime.
+    pub ignore_binary_name: AtomicBool,
     /// The next container's watch.
     pub oom: Mutex<Option<oom::Watch>>,
     /// The cgroup cannot be killed.
@@ -208,14 +210,17 @@ impl World {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let stage = Arc::new(Stage::default());
-        let (makes, pods, hears) = (stage.clone(), stage.clone(), stage.clone());
+        let (makes, pods, hears, says) = (stage.clone(), stage.clone(), stage.clone(), stage.clone());
         let sandbox = Sandbox::new(Config {
             namespace: "ns1".into(),
             host: Host::probe(Path::new("/")).unwrap(),
             launcher: Box::new(FakeLauncher(stage.clone())),
             cgroups: Box::new(move |_, _, _, _| Ok(Box::new(FakeCgroup(makes.clone())) as Box<dyn Cgroup>)),
             pod_cgroup: Box::new(move |_| Ok(Box::new(FakeCgroup(pods.clone())) as Box<dyn Cgroup>)),
-            pod_settings: Box::new(|| Ok(PodSettings::default())),
+            pod_settings: Box::new(move || {
+                let ignore_binary_name = says.ignore_binary_name.load(Ordering::SeqCst);
+                Ok(PodSettings { ignore_binary_name, ..PodSettings::default() })
+            }),
             events: Box::new(move |event| hears.events.lock().unwrap().push(event)),
         });
         let stopper = Stopper::new().unwrap();

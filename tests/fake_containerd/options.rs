@@ -2,7 +2,7 @@
 
 use crate::containerd::{Containerd, Version};
 use crate::wire::{Refusal, Wire, TASK_V3};
-use crate::{create_request, delete, kill, runc, shut_down, start, wait};
+use crate::{connect, create_request, delete, kill, kill_process, runc, shut_down, start, wait};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci;
 use protobuf::well_known_types::any::Any;
@@ -172,6 +172,12 @@ fn options_that_are_wrong_are_refused_by_their_name() {
     for (options, part) in [
         (config_body("IoUid = 'root'"), "IoUid must be a number"),
         (config_body("NoPivotRoot = 1"), "NoPivotRoot must be true or false"),
+        (config_body("Root = 'run/runc'"), "Root \"run/runc\" is not an absolute path"),
+        (
+            config_body("BinaryName = 'no-such-runc'"),
+            "BinaryName \"no-such-runc\": executable file not found",
+        ),
+        (config_body("BinaryName = 'sh'"), "BinaryName \"sh\": this shim is the runtime itself"),
         (config_body("no toml"), "ConfigBody is not TOML"),
         (config_path(&missing), "missing.toml"),
         (config_path(Path::new("shoal.toml")), "is not an absolute path"),
@@ -181,4 +187,65 @@ fn options_that_are_wrong_are_refused_by_their_name() {
         assert!(message.contains(part), "{message}");
     }
     world.end();
+}
+
+/// containerd's own tests look for `<Root>/<namespace>/<id>`, and so does who watches runc's containers.
+#[test]
+fn the_folder_below_the_root_of_the_options_has_the_record_while_the_container_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("runtime/root");
+    let message = runc(oci::Options { root: root.to_str().unwrap().into(), ..Default::default() });
+    for (options, lost) in [(message, false), (config_body(&format!("Root = '{}'", root.display())), true)] {
+        let mut world = World::new(&["/probe", "sleep"]);
+        let place = root.join(&world.containerd.namespace).join("c1");
+        let pid = world.create(&options, |_| {}).unwrap();
+        let record: Value =
+            serde_json::from_slice(&std::fs::read(place.join("shoal.json")).unwrap()).unwrap();
+        assert_eq!((&record["id"], &record["pid"]), (&"c1".into(), &pid.into()));
+        if lost {
+            kill_process(connect(&mut world.wire, TASK_V3, "c1").shim_pid);
+            assert_eq!(world.containerd.delete("c1").pid, pid);
+            assert!(!place.exists());
+            world.containerd.remove_bundle("c1");
+            continue;
+        }
+        // What a failed create makes goes with it; and a second container's folder stays as long as it is there.
+        world.containerd.prepare("c2", &["/no-such-program"], json!({}));
+        let mut request = create_request(&world.containerd, "c2");
+        request.options = Some(options.clone()).into();
+        world.wire.task::<CreateTaskResponse>("Create", &request).unwrap_err();
+        assert!(!place.with_file_name("c2").exists());
+        world.containerd.remove_bundle("c2");
+        kill(&mut world.wire, TASK_V3, "c1");
+        wait(&mut world.wire, TASK_V3, "c1");
+        assert!(place.join("shoal.json").exists());
+        delete(&mut world.wire, TASK_V3, "c1");
+        assert!(!place.exists());
+        world.end();
+    }
+    // What is somebody else's stays.
+    let mut world = World::new(&["/probe", "sleep"]);
+    let place = root.join(&world.containerd.namespace).join("c1");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("state.json"), "{}").unwrap();
+    world.create(&config_body(&format!("Root = '{}'", root.display())), |_| {}).unwrap();
+    delete(&mut world.wire, TASK_V3, "c1");
+    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 1);
+    world.end();
+}
+
+#[test]
+fn another_runtime_by_name_is_refused_when_the_shim_starts_and_when_it_creates() {
+    let containerd = Containerd::new(Version::V2_3);
+    let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    for (name, why) in [("no-such-runc", "executable file not found in $PATH"), ("sh", "ignore_binary_name")]
+    {
+        let message = runc(oci::Options { binary_name: name.into(), ..Default::default() });
+        for options in [message, config_body(&format!("BinaryName = '{name}'"))] {
+            let error = containerd.try_start("c1", &bundle, Some(&options)).unwrap_err();
+            assert!(error.contains(&format!("BinaryName {name:?}: ")) && error.contains(why), "{error}");
+        }
+    }
+    assert!(!bundle.join("address").exists());
+    containerd.remove_bundle("c1");
 }

@@ -77,9 +77,9 @@ fn where_the_program_has_no_path_the_server_runs_from_sealed_memory() {
 fn an_option_without_an_effect_is_in_the_log() {
     let containerd = Containerd::new(Version::V2_3);
     let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
-    let options = oci::Options { binary_name: "crun".into(), ..Default::default() };
+    let options = oci::Options { criu_image_path: "/images".into(), ..Default::default() };
     let shim = containerd.try_start("c1", &bundle, Some(&runc(options))).unwrap();
-    assert!(containerd.logged("start: options: BinaryName has no effect"));
+    assert!(containerd.logged("start: options: CriuImagePath has no effect"));
     shut_down(containerd.connect(&shim), "c1");
     containerd.delete("c1");
     containerd.remove_bundle("c1");

@@ -75,6 +75,8 @@ pub struct PodSettings {
     pub unprivileged_ports: bool,
     /// net.ipv4.ping_group_range="0 2147483647" (CRI's `enable_unprivileged_icmp`).
     pub unprivileged_icmp: bool,
+    /// A program that options name as the runtime (`BinaryName`) is ignored instead of refused.
+    pub ignore_binary_name: bool,
     /// How long a process may take to become its program, hooks and all, where the request says no time.
     pub launch_timeout: Duration,
 }
@@ -85,7 +87,12 @@ const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
 /// CRI's own defaults.
 impl Default for PodSettings {
     fn default() -> Self {
-        PodSettings { unprivileged_ports: true, unprivileged_icmp: true, launch_timeout: LAUNCH_TIMEOUT }
+        PodSettings {
+            unprivileged_ports: true,
+            unprivileged_icmp: true,
+            ignore_binary_name: false,
+            launch_timeout: LAUNCH_TIMEOUT,
+        }
     }
 }
 
