@@ -129,6 +129,25 @@ fn every_licence_is_allowed_and_every_source_known() {
     }
 }
 
+/// containerd reads a table of options as a message that it cannot use for the streams of a pod's users.
+#[test]
+fn no_handler_that_comes_with_shoal_has_a_table_of_options() {
+    for file in ["runtime-config/containerd-1.7.toml", "runtime-config/containerd-2.toml"] {
+        let table: toml::Table = source(file).parse().expect("TOML");
+        let plugins = table["plugins"].as_table().expect("a table").values();
+        let handlers =
+            plugins.flat_map(|plugin| plugin["containerd"]["runtimes"].as_table().expect("a table"));
+        let names: Vec<&String> = handlers
+            .map(|(name, handler)| {
+                assert!(handler.get("options").is_none(), "{file}: {name}");
+                assert_eq!(handler["runtime_type"].as_str(), Some("io.containerd.shoal.v2"));
+                name
+            })
+            .collect();
+        assert_eq!(names, ["shoal", "shoal-shim"], "{file}");
+    }
+}
+
 #[test]
 fn no_banned_crate_is_in_the_shim() {
     // What is linked, on our target; not what its build scripts use.
