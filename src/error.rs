@@ -95,10 +95,29 @@ impl fmt::Display for Error {
             f.write_str(context)?;
         }
         match &self.source {
-            Some(source) => write!(f, ": {source}"),
+            Some(source) => write!(f, ": {}", words(&**source)),
             None => Ok(()),
         }
     }
+}
+
+/// What a user makes of a source. The kernel's words are those of [`Errno`] wherever an errno comes from; where serde_json
+/// stopped reading means nothing to who sees no lines, as containerd writes config.json in one.
+pub fn words(source: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    let errno = match source.downcast_ref::<std::io::Error>() {
+        Some(error) => error.raw_os_error(),
+        None => source.downcast_ref::<nix::errno::Errno>().map(|errno| *errno as i32),
+    };
+    match errno {
+        Some(errno) => Errno(errno).to_string(),
+        None if source.is::<serde_json::Error>() => without_place(&source.to_string()).to_owned(),
+        None => source.to_string(),
+    }
+}
+
+/// `… at line 1 column 9`, which serde_json puts behind its words.
+fn without_place(text: &str) -> &str {
+    text.rsplit_once(" at line ").map_or(text, |(words, _)| words)
 }
 
 impl fmt::Debug for Error {
@@ -115,18 +134,21 @@ pub struct Errno(pub i32);
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errno = nix::errno::Errno::from_raw(self.0);
-        let text = errno.desc();
+        // strerror(3) of the libc, behind which std puts the number.
+        let text = std::io::Error::from_raw_os_error(self.0).to_string();
+        let text = text.rsplit_once(" (os error ").map_or(&*text, |(words, _)| words);
         let mut chars = text.chars();
         let first = chars.next().map(|c| c.to_ascii_lowercase());
-        // "No such file or directory" is matched in lower case by docker and others ("I/O error" stays).
+        // "No such file or directory" is matched in lower case by docker and others ("RFS specific error" stays).
         match (first, chars.clone().next()) {
-            (Some(c), Some(second)) if !second.is_uppercase() && second != '/' => {
-                write!(f, "{c}{}", chars.as_str())?
-            }
+            (Some(c), Some(second)) if !second.is_uppercase() => write!(f, "{c}{}", chars.as_str())?,
             _ => f.write_str(text)?,
         }
-        write!(f, " ({errno:?})")
+        match nix::errno::Errno::from_raw(self.0) {
+            // Its number is in the words.
+            nix::errno::Errno::UnknownErrno => Ok(()),
+            name => write!(f, " ({name:?})"),
+        }
     }
 }
 
@@ -171,8 +193,44 @@ mod tests {
         assert_eq!(e.kind(), Kind::System);
     }
 
+    /// Those of strerror(3), which runc has too; other tables have other words.
     #[test]
-    fn abbreviations_keep_their_case() {
-        assert_eq!(Errno(libc::EIO).to_string(), "I/O error (EIO)");
+    fn an_errno_has_the_kernels_words() {
+        for (errno, words) in [
+            (libc::ENOENT, "no such file or directory (ENOENT)"),
+            (libc::ERANGE, "numerical result out of range (ERANGE)"),
+            (libc::ELOOP, "too many levels of symbolic links (ELOOP)"),
+            (libc::EOPNOTSUPP, "operation not supported (EOPNOTSUPP)"),
+            (libc::EAGAIN, "resource temporarily unavailable (EAGAIN)"),
+            (libc::EIO, "input/output error (EIO)"),
+            (libc::ENOMEM, "cannot allocate memory (ENOMEM)"),
+            (libc::EBUSY, "device or resource busy (EBUSY)"),
+            // Of the kernel itself, which leaks it here and there: ENOTSUPP.
+            (524, "unknown error 524"),
+        ] {
+            assert_eq!(Errno(errno).to_string(), words);
+        }
+        assert_eq!(Errno(libc::ERFKILL).to_string(), "operation not possible due to RF-kill (ERFKILL)");
+    }
+
+    #[test]
+    fn an_errno_has_the_same_words_wherever_it_comes_from() {
+        let text = "x: no such file or directory (ENOENT)";
+        let io = std::io::Error::from_raw_os_error(libc::ENOENT);
+        assert_eq!(Error::caused_by(Kind::System, "x", io).to_string(), text);
+        assert_eq!(Error::caused_by(Kind::System, "x", nix::errno::Errno::ENOENT).to_string(), text);
+        assert_eq!(Error::system("x", libc::ENOENT).to_string(), text);
+    }
+
+    #[test]
+    fn where_serde_stopped_reading_is_not_told() {
+        for json in ["", "{", "[1, x]"] {
+            let error = serde_json::from_str::<Vec<u8>>(json).unwrap_err();
+            let text = Error::caused_by(Kind::Invalid, "field", error).to_string();
+            assert!(
+                text.starts_with("field: ") && !text.contains("line") && !text.contains("column"),
+                "{text}"
+            );
+        }
     }
 }

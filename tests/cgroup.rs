@@ -189,6 +189,7 @@ fn a_limit_that_the_kernel_refuses_leaves_nothing_behind() {
     let error = cgroup::create(&Host::default(), &layout, &cgroups_path, &resources).err().unwrap();
     assert_eq!(error.errno(), Some(libc::EINVAL), "{error}");
     let text = error.to_string();
+    assert!(text.starts_with("linux.resources.cpu: write("), "{text}");
     assert!(text.contains("cpu.cfs_quota_us\", \"1\"") || text.contains("cpu.max\", \"1 100000\""), "{text}");
     for hierarchy in layout.hierarchies() {
         let path = hierarchy.mount.join(path("refused").trim_start_matches('/'));

@@ -1,5 +1,7 @@
 //! The Task service over a real connection: every method in every state, codes and the order of events.
 
+#[path = "contract/errors.rs"]
+mod errors;
 #[path = "contract/oom.rs"]
 mod oom;
 #[path = "contract/options.rs"]

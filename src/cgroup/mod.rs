@@ -205,10 +205,7 @@ fn refuse_below_usage(limit: u64, usage: u64) -> Result<()> {
     if usage <= limit {
         return Ok(());
     }
-    Err(Error::new(
-        Kind::Invalid,
-        format!("memory.limit: {limit} is below the {usage} bytes that are in use"),
-    ))
+    Err(Error::new(Kind::Invalid, format!("{limit} is below the {usage} bytes that are in use")))
 }
 
 /// False for an EINVAL that a later write may cure.

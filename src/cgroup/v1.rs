@@ -85,7 +85,7 @@ impl V1 {
             places.push(Place { at, dir });
         }
         let cgroup = V1::of(host, places);
-        cgroup.apply(resources, all_fresh)?;
+        cgroup.apply(resources, all_fresh, "linux.resources")?;
         let rules = resources.devices.as_deref().unwrap_or_default();
         cgroup.apply_devices(rules, "linux.resources.devices")?;
         made.keep();
@@ -197,7 +197,7 @@ impl Cgroup for V1 {
         if !resources.unified.is_empty() {
             return Err(Error::new(Kind::Invalid, "resources.unified: the host has cgroup v1"));
         }
-        self.apply(resources, false)?;
+        self.apply(resources, false, "resources")?;
         match &resources.devices {
             Some(rules) => self.apply_devices(rules, "resources.devices"),
             None => Ok(()),

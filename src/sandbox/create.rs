@@ -190,9 +190,9 @@ async fn launch(
 }
 
 pub(super) fn read_spec(bundle: &Path) -> Result<Spec> {
-    let path = bundle.join("config.json");
+    let path = bundle.join(crate::spec::CONFIG);
     let json = std::fs::read(&path).context(|| format!("read({path:?})"))?;
-    Spec::parse(&json).context(|| format!("{path:?}"))
+    Spec::parse(&json)
 }
 
 /// The spec's seccomp profile, compiled; what is worth a warning is logged with the container's create only.

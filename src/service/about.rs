@@ -8,6 +8,7 @@ use super::answer::{answer, Rest};
 use super::call::call;
 use super::protos::shim::{AboutRequest, AboutResponse};
 use super::reply::Reply;
+use crate::error::words;
 use protobuf::Message;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -87,7 +88,7 @@ fn not_answered(error: &io::Error) -> Peer {
     match error.kind() {
         UnexpectedEof | ConnectionReset | BrokenPipe => Peer::Gone,
         WouldBlock | TimedOut => Peer::Other(format!("it did not say within {TIMEOUT:?} whose it is")),
-        _ => Peer::Other(error.to_string()),
+        _ => Peer::Other(words(error)),
     }
 }
 

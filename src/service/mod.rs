@@ -32,12 +32,14 @@ use ttrpc::proto::Code;
 
 /// What the client reads. Go clients know some codes by the words of containerd's errdefs at the end.
 fn sentence(error: &Error) -> String {
-    let words = match error.kind() {
-        Kind::NotFound => "not found",
-        Kind::Exists => "already exists",
+    // What our own words say is not said twice.
+    let (ours, words) = match error.kind() {
+        Kind::NotFound => (" does not exist", "not found"),
+        Kind::Exists => (" exists", "already exists"),
         _ => return error.to_string(),
     };
-    format!("{error}: {words}")
+    let text = error.to_string();
+    format!("{}: {words}", text.strip_suffix(ours).unwrap_or(&text))
 }
 
 /// The one place where an error becomes a status.
@@ -53,5 +55,19 @@ fn code(kind: Kind) -> Code {
         Kind::Denied => Code::PERMISSION_DENIED,
         Kind::System => Code::UNKNOWN,
         Kind::Bug => Code::INTERNAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_that_go_clients_look_for_are_said_once() {
+        let text = |kind, text: &'static str| sentence(&Error::new(kind, text));
+        assert_eq!(text(Kind::NotFound, "sandbox p1 does not exist"), "sandbox p1: not found");
+        assert_eq!(text(Kind::Exists, "container c1 exists"), "container c1: already exists");
+        assert_eq!(text(Kind::NotFound, "container c1 not created"), "container c1 not created: not found");
+        assert_eq!(text(Kind::State, "what exists"), "what exists");
     }
 }

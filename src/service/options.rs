@@ -192,7 +192,7 @@ fn read(path: &Path) -> Result<String> {
 
 fn from_toml(text: &str, place: &str) -> Result<Options> {
     let table: toml::Table = toml::from_str(text)
-        .map_err(|e| Error::caused_by(Kind::Invalid, format!("options: {place} is not TOML"), e))?;
+        .map_err(|e| invalid(format!("options: {place} is not TOML: {}", e.message())))?;
     let mut options = Options::default();
     for (key, value) in &table {
         let wrong =

@@ -1,6 +1,7 @@
 //! A small ttrpc client for one call: `containerd.services.events.ttrpc.v1.Events/Forward`.
 
 use super::call::call;
+use crate::error::words;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -49,7 +50,7 @@ impl Publisher {
                 }
                 _ => Forwarded::Acknowledged,
             },
-            Err(e) => Forwarded::Away(format!("{}: {e}", self.path.display())),
+            Err(e) => Forwarded::Away(format!("{}: {}", self.path.display(), words(&e))),
         }
     }
 

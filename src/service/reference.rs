@@ -7,12 +7,11 @@ use crate::sandbox::Event;
 use crate::stdio::Stdio;
 use containerd_shim::event::Event as Theirs;
 use containerd_shim::protos::events::task::*;
-use containerd_shim::protos::protobuf::MessageDyn;
 use containerd_shim::util::{convert_to_any, convert_to_timestamp, timestamp};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The crate has the topic of an event by its message.
-fn same(event: &Event, theirs: impl Theirs + MessageDyn + Default) {
+fn same(event: &Event, theirs: impl Theirs + Default) {
     let (topic, body) = events::message(event);
     assert_eq!(topic, theirs.topic(), "{event:?}");
     assert_eq!(body.type_url, convert_to_any(Box::new(theirs)).unwrap().type_url, "{event:?}");

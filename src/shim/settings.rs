@@ -3,7 +3,7 @@
 //! A file of its own, since a runtime's `options` table in containerd's configuration breaks the start of containers
 //! up to containerd 2.3.0, and CRI does not tell a shim its own settings.
 
-use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::error::{invalid, Context, Result};
 use crate::sandbox::PodSettings;
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(super) fn read(path: &Path) -> Result<PodSettings> {
         read => read.context(|| format!("read({path:?})"))?,
     };
     let table: toml::Table = toml::from_str(&text)
-        .map_err(|e| Error::caused_by(Kind::Invalid, format!("{path:?} is not TOML"), e))?;
+        .map_err(|e| invalid(format!("{path:?} is not TOML{}: {}", place(&text, &e), e.message())))?;
     let mut settings = PodSettings::default();
     for (key, value) in &table {
         let flag =
@@ -36,6 +36,12 @@ pub(super) fn read(path: &Path) -> Result<PodSettings> {
         }
     }
     Ok(settings)
+}
+
+/// An operator writes the file by hand, and looks for the line.
+fn place(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    before.map_or_else(String::new, |before| format!(", line {}", before.matches('\n').count() + 1))
 }
 
 #[cfg(test)]
@@ -59,6 +65,9 @@ mod tests {
             std::fs::write(&path, format!("launch_timeout = {bad}")).unwrap();
             assert!(read(&path).unwrap_err().to_string().contains("launch_timeout"), "{bad}");
         }
+        std::fs::write(&path, "launch_timeout = 7\nwhat\n").unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("is not TOML, line 2: ") && error.lines().count() == 1, "{error}");
         std::fs::write(&path, "enable_unprivileged_icmp = 'no'").unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("enable_unprivileged_icmp"));
     }

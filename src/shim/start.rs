@@ -9,6 +9,7 @@ use super::settings;
 use super::socket::{self, Socket};
 use crate::error::{Context, Error, Kind, Result};
 use crate::service::about::{self, Peer};
+use crate::spec;
 use crate::sys::seal::{self, Sealed};
 use crate::sys::{process, spawn};
 use serde::Deserialize;
@@ -93,14 +94,13 @@ fn group(bundle: &Path) -> Result<Option<String>> {
         #[serde(default)]
         annotations: Option<BTreeMap<String, String>>,
     }
-    let path = bundle.join("config.json");
+    let path = bundle.join(spec::CONFIG);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).context(|| format!("read({path:?})")),
     };
-    let config: Config = serde_json::from_slice(&text)
-        .map_err(|e| Error::caused_by(Kind::Invalid, format!("{}", path.display()), e))?;
+    let config: Config = spec::parse_json(&text, spec::CONFIG)?;
     let annotations = config.annotations.unwrap_or_default();
     Ok(GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name)).filter(|id| !id.is_empty()).cloned())
 }

@@ -21,6 +21,7 @@ mod sysctl;
 pub use capability::CapabilitySets;
 pub use device::Device;
 pub use hook::{Hook, Hooks};
+pub use json::parse as parse_json;
 pub use mapping::{IdRange, Mappings};
 pub use mount::Mount;
 pub use namespace::{Namespaces, Ns};
@@ -73,9 +74,12 @@ pub struct Spec {
     pub warnings: Vec<String>,
 }
 
+/// The specification's file, in a bundle.
+pub const CONFIG: &str = "config.json";
+
 impl Spec {
     pub fn parse(json: &[u8]) -> Result<Spec> {
-        let raw: raw::Spec = json::parse(json)?;
+        let raw: raw::Spec = json::parse(json, CONFIG)?;
         check_version(&raw.oci_version)?;
         let mut warnings = Vec::new();
         let linux = raw.linux.unwrap_or_default();

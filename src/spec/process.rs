@@ -51,7 +51,7 @@ pub struct Process {
 impl Process {
     /// The JSON of an exec request.
     pub fn parse(json: &[u8]) -> Result<Process> {
-        Process::check(json::parse(json)?, "")
+        Process::check(json::parse(json, "spec")?, "")
     }
 
     /// `prefix` is where the process is in its document: `process.`, or nothing.

@@ -1,6 +1,6 @@
 //! Bad input: an error that says what, and nothing left behind (every case ends with that check).
 
-use crate::testbed::Case;
+use crate::testbed::{Case, Runtime};
 
 cases! {
     a_missing_program, a_program_that_is_none, a_bad_interpreter, a_bad_cwd, a_bad_mount_source, a_bad_filesystem,
@@ -50,7 +50,11 @@ fn a_bad_mount_option(case: &mut Case<'_>) {
 
 fn a_limit_that_the_kernel_refuses(case: &mut Case<'_>) {
     // Less than a millisecond in each period.
-    case.run(&["--cpu-quota", "1", "--cpu-period", "100000"], &["true"]).fails_with("invalid argument");
+    let out = case.run(&["--cpu-quota", "1", "--cpu-period", "100000"], &["true"]);
+    out.fails_with("invalid argument");
+    if case.runtime == Runtime::Shoal {
+        assert!(out.stderr.contains(": linux.resources.cpu: write("), "the message names the field: {out}");
+    }
 }
 
 fn a_limit_that_is_too_small(case: &mut Case<'_>) {
@@ -99,6 +103,10 @@ fn a_bad_spec_file(case: &mut Case<'_>) {
     ]);
     let out = crate::testbed::run(&mut command);
     assert!(out.code != 0, "{out}");
+    if case.runtime == Runtime::Shoal {
+        let words = format!("create {}: root: missing", case.id);
+        assert!(out.stderr.contains(&words), "the field comes first: {out}");
+    }
     std::fs::remove_file(&file).expect("remove the spec");
 }
 

@@ -11,7 +11,7 @@ use ttrpc::proto::Code;
 #[test]
 fn another_runtime_is_ignored_only_where_the_operator_says_so() {
     let mut world = World::new();
-    let mut create = |world: &mut World, name: &str| {
+    let create = |world: &mut World, name: &str| {
         let mut request = world.create_request("c1");
         let options = oci::Options { binary_name: name.into(), ..Default::default() };
         let value = options.write_to_bytes().unwrap();

@@ -186,8 +186,8 @@ fn the_network_is_known_by_the_path_that_cri_gave(case: &mut Case<'_>) {
     let pod = case.plain_pod();
     let app = pod.start("app", json!({}));
     let spec = pod.info()["runtimeSpec"].clone();
-    let namespaces = spec["linux"]["namespaces"].as_array().expect("a list").iter();
-    let network = namespaces.filter(|namespace| namespace["type"] == "network").next_back().expect("one");
+    let mut namespaces = spec["linux"]["namespaces"].as_array().expect("a list").iter();
+    let network = namespaces.rfind(|namespace| namespace["type"] == "network").expect("one");
     let path = network["path"].as_str().expect("a path");
     assert!(path.contains("/netns/cni-"), "{path}");
     // /var/run is a link to /run, and would lead out of the machine.

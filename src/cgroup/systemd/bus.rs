@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::wire::{self, Message, Reader, Target, Writer};
-use crate::error::{Error, Kind, Result};
+use crate::error::{words, Error, Kind, Result};
 
 /// As long as other runtimes wait. A loaded systemd takes seconds.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -64,7 +64,8 @@ impl Bus {
                     return Err(Error::caused_by(
                         Kind::Unavailable,
                         format!(
-                            "systemd cannot be reached: connect({private:?}): {first}; connect({system:?})"
+                            "systemd cannot be reached: connect({private:?}): {}; connect({system:?})",
+                            words(&first)
                         ),
                         second,
                     ))

@@ -10,43 +10,60 @@ use crate::error::{Context, Result};
 use crate::spec::resources::{Access, BlockIo, Cpu, DeviceRule, Limit, Memory, Resources, Throttled};
 
 impl V1 {
-    /// `fresh`: nothing has been limited yet.
-    pub(super) fn apply(&self, resources: &Resources, fresh: bool) -> Result<()> {
+    /// `fresh`: nothing has been limited yet. An error begins with the part of `field` that it is about.
+    pub(super) fn apply(&self, resources: &Resources, fresh: bool, field: &str) -> Result<()> {
         let Resources { memory, cpu, pids, block_io, hugepages, network, rdma, .. } = resources;
-        for (file, value) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
+        for (file, value, name) in
+            [("cpuset.cpus", &cpu.cpus, "cpu.cpus"), ("cpuset.mems", &cpu.mems, "cpu.mems")]
+        {
             if let Some(value) = value {
-                self.need("cpuset")?.write(file, value)?;
+                self.in_controller("cpuset", field, name, |dir| dir.write(file, value))?;
             }
         }
         if *memory != Memory::default() {
-            apply_memory(self.need("memory")?, memory, fresh)?;
+            let field = format!("{field}.memory");
+            let dir = self.need("memory").context(|| field.clone())?;
+            apply_memory(dir, memory, fresh, &field)?;
         }
         if *cpu != (Cpu { cpus: cpu.cpus.clone(), mems: cpu.mems.clone(), ..Cpu::default() }) {
-            apply_cpu(self.need("cpu")?, cpu)?;
+            self.in_controller("cpu", field, "cpu", |dir| apply_cpu(dir, cpu))?;
         }
         if let Some(pids) = pids {
-            self.need("pids")?.write("pids.max", &pids.to_string())?;
+            self.in_controller("pids", field, "pids.limit", |dir| dir.write("pids.max", &pids.to_string()))?;
         }
         if *block_io != BlockIo::default() {
-            apply_block_io(self.need("blkio")?, block_io)?;
+            self.in_controller("blkio", field, "blockIO", |dir| apply_block_io(dir, block_io))?;
         }
         for page in hugepages {
-            let dir = self.need("hugetlb")?;
             let limit = page.limit.to_string();
-            dir.write(&format!("hugetlb.{}.limit_in_bytes", page.size), &limit)?;
-            // Reservations have a limit of their own since 5.7; without it mmap(2) still gets more than it may use.
-            dir.write_if(&format!("hugetlb.{}.rsvd.limit_in_bytes", page.size), &limit)?;
+            self.in_controller("hugetlb", field, "hugepageLimits", |dir| {
+                dir.write(&format!("hugetlb.{}.limit_in_bytes", page.size), &limit)?;
+                // Reservations have a limit of their own since 5.7; without it mmap(2) still gets more than it may use.
+                dir.write_if(&format!("hugetlb.{}.rsvd.limit_in_bytes", page.size), &limit).map(drop)
+            })?;
         }
         if let Some(class) = network.class_id {
-            self.need("net_cls")?.write("net_cls.classid", &class.to_string())?;
+            let write = |dir: &Dir| dir.write("net_cls.classid", &class.to_string());
+            self.in_controller("net_cls", field, "network.classID", write)?;
         }
         for (interface, priority) in &network.priorities {
-            self.need("net_prio")?.write("net_prio.ifpriomap", &format!("{interface} {priority}"))?;
+            let write = |dir: &Dir| dir.write("net_prio.ifpriomap", &format!("{interface} {priority}"));
+            self.in_controller("net_prio", field, "network.priorities", write)?;
         }
         for limits in rdma {
-            self.need("rdma")?.write("rdma.max", &limits.to_string())?;
+            self.in_controller("rdma", field, "rdma", |dir| dir.write("rdma.max", &limits.to_string()))?;
         }
         Ok(())
+    }
+
+    fn in_controller(
+        &self,
+        controller: &str,
+        field: &str,
+        name: &str,
+        write: impl FnOnce(&Dir) -> Result<()>,
+    ) -> Result<()> {
+        self.need(controller).and_then(write).context(|| format!("{field}.{name}"))
     }
 
     /// The rules of the spec and the default ones; what is already so is not written again.
@@ -115,9 +132,12 @@ fn inherit(dir: &Dir, file: &str, mount: &Path, below: &Path) -> Result<String> 
 const LIMIT: &str = "memory.limit_in_bytes";
 const SWAP: &str = "memory.memsw.limit_in_bytes";
 
-fn apply_memory(dir: &Dir, memory: &Memory, fresh: bool) -> Result<()> {
+fn apply_memory(dir: &Dir, memory: &Memory, fresh: bool, field: &str) -> Result<()> {
+    let write =
+        |file: &str, value: &str, name: &str| dir.write(file, value).context(|| format!("{field}.{name}"));
     if let (true, Some(Limit::Value(limit))) = (memory.check_before_update, memory.limit) {
-        cgroup::refuse_below_usage(limit, dir.read_number("memory.usage_in_bytes")?)?;
+        cgroup::refuse_below_usage(limit, dir.read_number("memory.usage_in_bytes")?)
+            .context(|| format!("{field}.limit"))?;
     }
     let swap = match (memory.limit, memory.swap) {
         // No limit on memory cannot go with one on both: the kernel wants memsw >= memory.
@@ -130,30 +150,31 @@ fn apply_memory(dir: &Dir, memory: &Memory, fresh: bool) -> Result<()> {
         (Some(_), Some(Limit::Value(swap))) => !fresh && dir.read_number(LIMIT)? < swap,
         _ => false,
     };
-    let mut order = [(LIMIT, memory.limit), (SWAP, swap)];
+    let mut order = [(LIMIT, memory.limit, "limit"), (SWAP, swap, "swap")];
     if swap_first {
         order.swap(0, 1);
     }
-    for (file, limit) in order {
+    for (file, limit, name) in order {
         let Some(limit) = limit else { continue };
         if let Err(error) = dir.write(file, &limit.v1()) {
-            return Err(match (error.errno(), dir.read_number("memory.usage_in_bytes")) {
+            let error = match (error.errno(), dir.read_number("memory.usage_in_bytes")) {
                 (Some(libc::EBUSY), Ok(usage)) => error.context(format!("the container uses {usage} bytes")),
                 _ => error,
-            });
+            };
+            return Err(error.context(format!("{field}.{name}")));
         }
     }
     if let Some(reservation) = memory.reservation {
-        dir.write("memory.soft_limit_in_bytes", &reservation.v1())?;
+        write("memory.soft_limit_in_bytes", &reservation.v1(), "reservation")?;
     }
     match memory.disable_oom_killer {
-        Some(true) => dir.write("memory.oom_control", "1")?,
+        Some(true) => write("memory.oom_control", "1", "disableOOMKiller")?,
         // It is on in a new cgroup.
-        Some(false) if !fresh => dir.write("memory.oom_control", "0")?,
+        Some(false) if !fresh => write("memory.oom_control", "0", "disableOOMKiller")?,
         _ => {}
     }
     if let Some(swappiness) = memory.swappiness {
-        dir.write("memory.swappiness", &swappiness.to_string())?;
+        write("memory.swappiness", &swappiness.to_string(), "swappiness")?;
     }
     Ok(())
 }

@@ -179,7 +179,10 @@ fn an_error_names_file_value_and_errno() {
     with_parents(&tree);
     let cgroup = tree.make(r#"{"devices":[{"allow":true}]}"#).unwrap();
     let error = update(&*cgroup, r#"{"cpu":{"burst":5}}"#).unwrap_err().to_string();
-    assert!(error.starts_with("write(\"") && error.contains("cpu.cfs_burst_us\", \"5\")"), "{error}");
+    assert!(
+        error.starts_with("resources.cpu: write(\"") && error.contains("cpu.cfs_burst_us\", \"5\")"),
+        "{error}"
+    );
     assert!(error.ends_with("no such file or directory (ENOENT)"), "{error}");
 }
 

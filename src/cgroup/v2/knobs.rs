@@ -14,25 +14,29 @@ impl V2 {
         let dir = &self.dir;
         let Resources { memory, cpu, pids, block_io, hugepages, rdma, .. } = resources;
         if let Some(pids) = pids {
-            dir.write("pids.max", &pids.to_string()).map_err(|e| explained(e, dir, "pids"))?;
+            let value = pids.to_string();
+            explained(dir.write("pids.max", &value), dir, "pids", || format!("{field}.pids.limit"))?;
         }
-        self.apply_memory(memory, fresh, field).map_err(|e| explained(e, dir, "memory"))?;
-        apply_block_io(dir, block_io).map_err(|e| explained(e, dir, "io"))?;
-        apply_cpu(dir, cpu).map_err(|e| explained(e, dir, "cpu"))?;
-        for (file, value) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
+        self.apply_memory(memory, fresh, &format!("{field}.memory"))?;
+        explained(apply_block_io(dir, block_io), dir, "io", || format!("{field}.blockIO"))?;
+        explained(apply_cpu(dir, cpu), dir, "cpu", || format!("{field}.cpu"))?;
+        for (name, value) in [("cpus", &cpu.cpus), ("mems", &cpu.mems)] {
             if let Some(value) = value {
-                dir.write(file, value).map_err(|e| explained(e, dir, "cpuset"))?;
+                let written = dir.write(&format!("cpuset.{name}"), value);
+                explained(written, dir, "cpuset", || format!("{field}.cpu.{name}"))?;
             }
         }
         for page in hugepages {
             let limit = page.limit.to_string();
-            let file = format!("hugetlb.{}.max", page.size);
-            dir.write(&file, &limit).map_err(|e| explained(e, dir, "hugetlb"))?;
-            // Reservations have a limit of their own since 5.7; without it mmap(2) still gets more than it may use.
-            dir.write_if(&format!("hugetlb.{}.rsvd.max", page.size), &limit)?;
+            let written = dir.write(&format!("hugetlb.{}.max", page.size), &limit).and_then(|()| {
+                // Reservations have a limit of their own since 5.7; without it mmap(2) still gets more than it may use.
+                dir.write_if(&format!("hugetlb.{}.rsvd.max", page.size), &limit).map(drop)
+            });
+            explained(written, dir, "hugetlb", || format!("{field}.hugepageLimits"))?;
         }
         for limits in rdma {
-            dir.write("rdma.max", &limits.to_string()).map_err(|e| explained(e, dir, "rdma"))?;
+            let written = dir.write("rdma.max", &limits.to_string());
+            explained(written, dir, "rdma", || format!("{field}.rdma"))?;
         }
         Ok(())
     }
@@ -40,10 +44,9 @@ impl V2 {
     /// Last, so that they win over what was converted.
     pub(super) fn apply_unified(&self, resources: &Resources, field: &str) -> Result<()> {
         for (file, value) in &resources.unified {
-            self.dir.write(file, value).map_err(|error| {
-                let controller = file.split('.').next().unwrap_or(file);
-                explained(error, &self.dir, controller).context(format!("{field}.unified[{file:?}]"))
-            })?;
+            let controller = file.split('.').next().unwrap_or(file);
+            let name = || format!("{field}.unified[{file:?}]");
+            explained(self.dir.write(file, value), &self.dir, controller, name)?;
         }
         Ok(())
     }
@@ -51,7 +54,8 @@ impl V2 {
     fn apply_memory(&self, memory: &Memory, fresh: bool, field: &str) -> Result<()> {
         let dir = &self.dir;
         if let (true, Some(Limit::Value(limit))) = (memory.check_before_update, memory.limit) {
-            refuse_below_usage(limit, dir.read_number("memory.current")?)?;
+            refuse_below_usage(limit, dir.read_number("memory.current")?)
+                .context(|| format!("{field}.limit"))?;
         }
         let mut known = self.limits.lock().unwrap_or_else(|e| e.into_inner());
         let mut next = Limits { memory: memory.limit.or(known.memory), swap: memory.swap.or(known.swap) };
@@ -59,41 +63,43 @@ impl V2 {
             if memory.swap.is_some() && next.memory.is_none() && !fresh {
                 next.memory = Some(read_limit(dir, "memory.max")?);
             }
-            if let Some(swap) =
-                swap_alone(next.memory, next.swap).context(|| format!("{field}.memory.swap"))?
-            {
-                let written = dir.write_if("memory.swap.max", &swap.to_string())?;
+            if let Some(swap) = swap_alone(next.memory, next.swap).context(|| format!("{field}.swap"))? {
+                let written =
+                    dir.write_if("memory.swap.max", &swap.to_string()).context(|| format!("{field}.swap"))?;
                 // Without swap accounting there is no file, and no swap to be had or to be kept from.
                 if !written && !matches!(swap, Limit::Max | Limit::Value(0)) {
-                    return Err(Error::system(
-                        format!("write({:?}, \"{swap}\")", dir.path().join("memory.swap.max")),
-                        libc::ENOENT,
-                    ));
+                    let call = format!("write({:?}, \"{swap}\")", dir.path().join("memory.swap.max"));
+                    let missing = Err(Error::system(call, libc::ENOENT));
+                    return explained(missing, dir, "memory", || format!("{field}.swap"));
                 }
             }
         }
         if let Some(limit) = memory.limit {
-            dir.write("memory.max", &limit.to_string())?;
+            let written = dir.write("memory.max", &limit.to_string());
+            explained(written, dir, "memory", || format!("{field}.limit"))?;
         }
         if let Some(reservation) = memory.reservation {
-            dir.write("memory.low", &reservation.to_string())?;
+            let written = dir.write("memory.low", &reservation.to_string());
+            explained(written, dir, "memory", || format!("{field}.reservation"))?;
         }
         *known = next;
         Ok(())
     }
 }
 
-/// A file that is missing is a controller that the cgroups above do not pass on, mostly.
-fn explained(error: Error, dir: &Dir, controller: &str) -> Error {
-    if error.errno() != Some(libc::ENOENT) {
-        return error;
-    }
-    match dir.read("cgroup.controllers") {
+/// An error begins with the field. A file that is missing is a controller that the cgroups above do not pass on, mostly.
+fn explained(written: Result<()>, dir: &Dir, controller: &str, field: impl FnOnce() -> String) -> Result<()> {
+    let explain = |error: Error| match dir.read("cgroup.controllers") {
         Ok(list) if !list.split_ascii_whitespace().any(|name| name == controller) => error
             .with_kind(Kind::Unsupported)
             .context(format!("the cgroup has no {controller} controller (it has: {})", list.trim())),
         _ => error,
-    }
+    };
+    let written = written.map_err(|error| match error.errno() {
+        Some(libc::ENOENT) => explain(error),
+        _ => error,
+    });
+    written.context(field)
 }
 
 fn read_limit(dir: &Dir, file: &str) -> Result<Limit> {

@@ -247,8 +247,8 @@ fn in_parent(parent: &str, id: &str) -> String {
 /// it is.
 fn protect(pid: u32) {
     let path = format!("/proc/{pid}/oom_score_adj");
-    if let Err(e) = std::fs::write(&path, "-998") {
-        log::warn!(pid; "the pod's first process is not protected from the OOM killer: write({path:?}): {e}");
+    if let Err(e) = std::fs::write(&path, "-998").context(|| format!("write({path:?})")) {
+        log::warn!(pid; "the pod's first process is not protected from the OOM killer: {e}");
     }
 }
 

@@ -5,7 +5,7 @@ use super::files::{Files, SHM};
 use super::namespaces::Held;
 use super::request::{PodConfig, PodPid};
 use crate::error::{Context, Error, Kind, Result};
-use crate::spec::Ns;
+use crate::spec::{self, Ns};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ struct Mount {
 }
 
 pub(super) fn read(bundle: &Path) -> Result<(PodConfig, Extra)> {
-    let path = bundle.join("config.json");
+    let path = bundle.join(spec::CONFIG);
     let text = match std::fs::read(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let what = "the sandbox has neither options (a PodSandboxConfig) nor a config.json in its bundle";
@@ -61,15 +61,11 @@ pub(super) fn read(bundle: &Path) -> Result<(PodConfig, Extra)> {
         }
         read => read.context(|| format!("read({path:?})"))?,
     };
-    parse(&text).context(|| format!("{path:?}"))
+    parse(&text)
 }
 
 fn parse(text: &[u8]) -> Result<(PodConfig, Extra)> {
-    let mut json = serde_json::Deserializer::from_slice(text);
-    let document: Document = serde_path_to_error::deserialize(&mut json).map_err(|e| {
-        let path = e.path().to_string();
-        Error::caused_by(Kind::Invalid, path, e.into_inner())
-    })?;
+    let document: Document = spec::parse_json(text, spec::CONFIG)?;
     if document.domainname.is_some_and(|name| !name.is_empty()) {
         let what = "domainname: not supported for a sandbox, the sysctl kernel.domainname is";
         return Err(Error::new(Kind::Unsupported, what));
