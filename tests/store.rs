@@ -171,6 +171,15 @@ fn restart(shim: &mut Shim, containerd: &mut Containerd) {
     // Stopped, it answers nobody.
     let pid = nix::unistd::Pid::from_raw(containerd.pid() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    // Each thread stops when it sees the signal, and one that has not yet may answer.
+    testbed::until("containerd to stop", 10, || {
+        let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let stopped = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        tasks.all(stopped).then_some(())
+    });
     let begun = Instant::now();
     let late = shim.call::<StoreListResponse>("List", &StoreListRequest::new(), Duration::from_millis(500));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
