@@ -11,6 +11,7 @@ use shoal::launch::{Launcher, Leash, Order};
 use shoal::plan::RootfsMount;
 use shoal::stdio::Ends;
 use shoal::sys::{mount, namespace};
+use shoal::tasks::block_on;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
@@ -292,11 +293,11 @@ fn too_long(bundle: &Bundle) -> Error {
         ends: Some(Ends { stdin: null(), stdout: null(), stderr: null() }),
         entry: Entry::default(),
         init: None,
-        hooks: &mut |_, _| Ok(()),
+        hooks: None,
         leash: &Leash::lasting(Duration::from_millis(500)),
         on_exit: Box::new(|_| {}),
     };
-    let error = launcher().launch(order).expect_err("late");
+    let error = block_on(launcher().launch(order)).expect_err("late");
     assert!(begun.elapsed() < Duration::from_secs(4), "{error}: {:?}", begun.elapsed());
     assert_eq!(error.kind(), Kind::Deadline, "{error}");
     error
