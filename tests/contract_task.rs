@@ -1,5 +1,7 @@
 //! The Task service over a real connection: every method in every state, codes and the order of events.
 
+#[path = "contract/ends.rs"]
+mod ends;
 #[path = "contract/errors.rs"]
 mod errors;
 #[path = "contract/oom.rs"]
@@ -16,7 +18,6 @@ use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use protobuf::{Enum, Message};
 use states::{call, container_in};
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use ttrpc::proto::Code;
@@ -386,66 +387,4 @@ fn kill_all_reaches_the_execs() {
     world.wire.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGTERM, true)).unwrap();
     assert_eq!(world.wait("c1", "e1").exit_status, 143);
     assert_eq!(world.wait("c1", "").exit_status, 143);
-}
-
-#[test]
-fn the_shim_ends_when_it_was_asked_and_its_last_container_is_gone() {
-    let mut world = World::new();
-    let ended = |world: &World| world.ended.load(std::sync::atomic::Ordering::SeqCst);
-    world.create("c1");
-    world.create("c2");
-    assert_eq!(call(&mut world, "Shutdown", ""), OK);
-    world.delete("c2", "");
-    assert!(!ended(&world));
-    world.delete("c1", "");
-    assert!(world.wire.next().is_none(), "the server hangs up");
-    assert!(ended(&world));
-}
-
-#[test]
-fn the_shim_ends_when_it_was_asked_while_a_create_was_about_to_fail() {
-    let mut world = World::new();
-    let request = world.create_request("c1");
-    world.stage.hold.store(true, Ordering::SeqCst);
-    let mut one = world.connect();
-    one.ask(TASK_V3, "Create", &request, Duration::ZERO);
-    world.until(|stage| stage.held.load(Ordering::SeqCst));
-    assert_eq!(call(&mut world, "Shutdown", ""), OK);
-    assert!(!world.ended.load(Ordering::SeqCst));
-    world.stage.fail.store(true, Ordering::SeqCst);
-    world.stage.hold.store(false, Ordering::SeqCst);
-    decode::<CreateTaskResponse>(one.next().unwrap().1).unwrap_err();
-    assert!(world.wire.next().is_none(), "the server hangs up");
-    assert!(world.ended.load(Ordering::SeqCst));
-}
-
-#[test]
-fn a_create_that_fails_forgets_its_cgroup_only_once_it_is_removed() {
-    for busy in [false, true] {
-        let mut world = World::new();
-        world.stage.busy.store(busy, Ordering::SeqCst);
-        let request = CreateTaskRequest { stdout: "/no/such/fifo".into(), ..world.create_request("c1") };
-        world.wire.task::<CreateTaskResponse>("Create", &request).unwrap_err();
-        assert_eq!(world.stage.removals.load(Ordering::SeqCst), 1);
-        // By it the `delete` verb finds what is left.
-        assert_eq!(Path::new(&request.bundle).join("shoal.json").exists(), busy);
-    }
-}
-
-/// The fake's launches cannot be ended: this one comes through after all.
-#[test]
-fn a_delete_takes_what_was_being_created_with_it() {
-    let mut world = World::new();
-    let request = world.create_request("c1");
-    world.stage.hold.store(true, Ordering::SeqCst);
-    let (mut one, mut other) = (world.connect(), world.connect());
-    one.ask(TASK_V3, "Create", &request, Duration::ZERO);
-    world.until(|stage| stage.held.load(Ordering::SeqCst));
-    other.ask(TASK_V3, "Delete", &DeleteRequest { id: "c1".into(), ..Default::default() }, Duration::ZERO);
-    assert!(other.silent(Duration::from_millis(50)));
-    world.stage.hold.store(false, Ordering::SeqCst);
-    decode::<CreateTaskResponse>(one.next().unwrap().1).unwrap();
-    decode::<DeleteResponse>(other.next().unwrap().1).unwrap();
-    assert_eq!(call(&mut world, "State", ""), NF);
-    world.until(|stage| stage.pids().is_empty());
 }

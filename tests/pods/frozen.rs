@@ -130,7 +130,7 @@ fn an_exec_of_a_paused_container_dies_of_a_kill_and_the_container_stays_paused()
     world.sandbox.kill(&exec("e1"), KILL, false).unwrap();
     let (tell, told) = std::sync::mpsc::channel();
     let waiter = Box::new(move |status| tell.send(status).unwrap_or_default());
-    world.sandbox.on_exit(&exec("e1"), waiter).unwrap();
+    let _waits = world.sandbox.on_exit(&exec("e1"), waiter).unwrap();
     assert_eq!(told.recv_timeout(PATIENCE).expect("the exec does not die").code, 137);
     assert!(is_frozen(&own));
     assert_eq!(status(&world), Status::Paused);

@@ -33,6 +33,7 @@ extern "C" fn main() -> i32 {
         ["stat", paths @ ..] => println!("{}", report::stat(paths)),
         ["watch", stop] => println!("{}", watch::until(stop)),
         ["cat", paths @ ..] => println!("{}", cat(paths)),
+        ["drain"] => return i32::from(std::io::stdin().read_to_end(&mut Vec::new()).is_err()),
         ["orphan"] => println!("{}", orphan::child()),
         ["tick", path] => orphan::tick(path),
         ["save", path] => return i32::from(std::fs::write(path, report::all().to_string()).is_err()),
