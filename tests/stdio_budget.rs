@@ -3,7 +3,7 @@
 //! One test in a program of its own: descriptors and threads are counted for the whole process.
 
 use nix::pty::openpty;
-use shoal::stdio::{Labels, Stdio, Switchboard};
+use shoal::stdio::{Labels, Stdio, Switchboard, Whose};
 use shoal::tasks::block_on;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -54,6 +54,11 @@ fn logger(script: &str) -> String {
     format!("binary-v2:///bin/sh?-c={script}")
 }
 
+fn masters() -> usize {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    links.filter_map(|fd| std::fs::read_link(fd.path()).ok()).filter(|link| link.ends_with("ptmx")).count()
+}
+
 #[test]
 fn streams_leave_nothing_open_and_idle_ones_cost_nothing() {
     let dir = tempfile::TempDir::new().unwrap();
@@ -61,7 +66,7 @@ fn streams_leave_nothing_open_and_idle_ones_cost_nothing() {
     let log = format!("file://{}/log", dir.path().display());
     let board = Switchboard::new().unwrap();
     let soon = Instant::now() + Duration::from_secs(60);
-    let open = |request: &Stdio| block_on(board.open(request, &LABELS, (0, 0), soon));
+    let open = |request: &Stdio| block_on(board.open(request, &LABELS, (0, 0), Whose::Container, soon));
 
     let fifos = Stdio { stdin, stdout, stderr, terminal: false };
     let terminal = Stdio { terminal: true, stderr: String::new(), ..fifos.clone() };
@@ -120,6 +125,7 @@ fn streams_leave_nothing_open_and_idle_ones_cost_nothing() {
     let (_, io) = open(&terminal).unwrap();
     let pty = openpty(None, None).unwrap();
     io.attach_console(pty.master).unwrap();
+    assert_eq!(masters(), 1, "one descriptor of a terminal with its input");
     let mut container = File::from(pty.slave);
     measure("a terminal where nothing happens");
     let writer = std::thread::spawn(move || {

@@ -18,7 +18,7 @@ use crate::launch::{Leash, Order};
 use crate::plan::{self, Host};
 use crate::seccomp::{Cache, Compiled};
 use crate::spec::Spec;
-use crate::stdio::Labels;
+use crate::stdio::{Labels, Whose};
 use crate::tasks;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -137,7 +137,10 @@ async fn launch(
     log::debug!(id = id.as_str(); "compiled {} steps", plan.steps.len());
 
     let labels = Labels { container: id, namespace: &sandbox.config.namespace };
-    let (ends, io) = sandbox.streams.open(&request.stdio, &labels, io_owner(options), leash.deadline).await?;
+    let (ends, io) = sandbox
+        .streams
+        .open(&request.stdio, &labels, io_owner(options), Whose::Container, leash.deadline)
+        .await?;
     let exit_of =
         ExitOf { container: Arc::downgrade(container), exec: None, exit: container.lock().init.exit.clone() };
     let queue = Arc::clone(sandbox.watch.queue());

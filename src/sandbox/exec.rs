@@ -9,7 +9,7 @@ use crate::launch::{Launcher, Leash, Order};
 use crate::plan::{self, Host};
 use crate::seccomp::Cache;
 use crate::spec;
-use crate::stdio::{Io, Labels, Stdio, Switchboard};
+use crate::stdio::{Io, Labels, Stdio, Switchboard, Whose};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
@@ -56,7 +56,7 @@ impl Starter<'_> {
         let labels = Labels { container: id, namespace: self.namespace };
         let (ends, io) = self
             .streams
-            .open(&wanted.stdio, &labels, io_owner(&container.options), self.leash.deadline)
+            .open(&wanted.stdio, &labels, io_owner(&container.options), Whose::Exec, self.leash.deadline)
             .await?;
         let exit_of =
             ExitOf { container: self.container.clone(), exec: Some(id.into()), exit: wanted.exit.clone() };

@@ -18,16 +18,10 @@ impl Terminal {
     /// end this one ends too, and the container's terminal hangs up.
     pub fn connect(self, master: OwnedFd) -> Result<(Copy, Option<Copy>, Weak<OwnedFd>)> {
         pipe::set_nonblocking(&master).context(|| "fcntl(console, F_SETFL)")?;
-        let input = match self.input {
-            Some(input) => {
-                // A second descriptor, because each is watched for itself.
-                let master = master.try_clone().context(|| "dup(console)")?;
-                Some(Copy::new(Source::Pipe(input), Sink::Console(master)))
-            }
-            None => None,
-        };
         let master = Arc::new(master);
         let weak = Arc::downgrade(&master);
+        let input =
+            self.input.map(|input| Copy::new(Source::Pipe(input), Sink::Console(Arc::clone(&master))));
         Ok((Copy::new(Source::Console(master), self.output), input, weak))
     }
 }

@@ -31,8 +31,9 @@ pub enum Sink {
     Fifo(Output),
     /// A file, the pipe of a logging program, …
     File(OwnedFd),
-    /// The master of a terminal; what is written while nobody has it open waits.
-    Console(OwnedFd),
+    /// The master of a terminal, which is the source of the other direction, and is watched as that; what is written
+    /// while nobody has it open waits.
+    Console(Arc<OwnedFd>),
     /// Nobody reads (any more). What comes is thrown away, so that the container does not stop.
     Nobody,
 }
@@ -50,8 +51,17 @@ impl Sink {
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Sink::Fifo(output) => Some(output.as_fd()),
-            Sink::File(fd) | Sink::Console(fd) => Some(fd.as_fd()),
+            Sink::File(fd) => Some(fd.as_fd()),
+            Sink::Console(fd) => Some(fd.as_fd()),
             Sink::Nobody => None,
+        }
+    }
+
+    /// What is to be watched for it.
+    pub fn watched(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Sink::Console(_) => None,
+            _ => self.fd(),
         }
     }
 }
@@ -78,6 +88,8 @@ pub struct Copy {
     writable: bool,
     /// The process has ended: a terminal with nothing to read is at its end.
     ended: bool,
+    /// And all that there was to read then has been read.
+    rest: bool,
     at_end: bool,
 }
 
@@ -92,6 +104,7 @@ impl Copy {
             readable: true,
             writable: true,
             ended: false,
+            rest: false,
             at_end: false,
         }
     }
@@ -104,6 +117,11 @@ impl Copy {
     pub fn end(&mut self) {
         self.ended = true;
         self.readable = true;
+    }
+
+    /// What was written before the end is with the sink.
+    pub fn is_settled(&self) -> bool {
+        (self.rest || self.at_end) && self.at == self.kept.len()
     }
 
     /// Goes on as far as both sides allow. `scratch` is the thread's buffer; its content is of no meaning after.
@@ -145,6 +163,7 @@ impl Copy {
             Ok(count) => return count,
             Err(errno) => {
                 self.readable = false;
+                self.rest = self.ended;
                 self.at_end = match (&self.from, errno) {
                     // read(2) has flushed what was under way inside the kernel, so "nothing" is the truth.
                     (Source::Console(_), Errno::EAGAIN | Errno::EIO) => self.ended,

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 /// The pauses between looks for a reader that was not there: from the first, doubled, to the last.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_millis(500);
+/// The thread ends after so long with nothing to do.
+const IDLE: Duration = Duration::from_secs(1);
 const SCRATCH: usize = 32 * 1024;
 
 /// An output that had no reader when it ended.
@@ -89,7 +91,13 @@ impl<'a> Desk<'a> {
                 self.turn(number, &mut scratch);
             }
             edges.clear();
-            let limit = if self.hot.is_empty() { self.next_look() } else { Some(Duration::ZERO) };
+            let rests = self.lines.is_empty() && self.lingering.is_empty() && self.retired.is_empty();
+            let limit = match self.hot.is_empty() {
+                true if rests => Some(IDLE),
+                true => self.next_look(),
+                false => Some(Duration::ZERO),
+            };
+            let begun = Instant::now();
             if self.exchange.edges.wait(&mut edges, limit).is_err() {
                 // epoll_wait(2) refuses only what is not an epoll descriptor.
                 self.exchange.thread_ends();
@@ -97,6 +105,9 @@ impl<'a> Desk<'a> {
             }
             for edge in &edges {
                 self.note(edge);
+            }
+            if rests && begun.elapsed() >= IDLE && self.exchange.thread_rests() {
+                return;
             }
         }
     }
@@ -110,7 +121,7 @@ impl<'a> Desk<'a> {
                 ] {
                     let Some(copy) = copy else { continue };
                     self.watch(copy.from.as_fd(), token(number, from));
-                    if let Some(fd) = copy.to.fd() {
+                    if let Some(fd) = copy.to.watched() {
                         self.watch(fd, token(number, to));
                     }
                 }
@@ -129,6 +140,7 @@ impl<'a> Desk<'a> {
                     for copy in [line.output.take(), line.input.take()].into_iter().flatten() {
                         forget(&self.exchange.edges, &copy);
                     }
+                    line.settled.set(());
                     line.progress.set(());
                 }
                 self.lingering.retain(|lingering| lingering.number != number);
@@ -193,7 +205,11 @@ impl<'a> Desk<'a> {
             Some(Outcome::Waits) | None => {}
         }
         let mut closing = None;
-        match line.output.as_mut().map(|copy| copy.turn(scratch)) {
+        let outcome = line.output.as_mut().map(|copy| copy.turn(scratch));
+        if line.output.as_ref().is_some_and(Copy::is_settled) {
+            line.settled.set(());
+        }
+        match outcome {
             Some(Outcome::Hot) => hot = true,
             Some(Outcome::Done) => {
                 end(edges, line);
@@ -207,6 +223,7 @@ impl<'a> Desk<'a> {
             Some(Outcome::Waits) | None => {}
         }
         if line.output.is_none() && line.input.is_none() {
+            line.settled.set(());
             line.progress.set(());
             self.lines.remove(&number);
         } else if hot {
@@ -270,7 +287,7 @@ fn end(edges: &Edges, line: &mut Line) {
 
 fn forget(edges: &Edges, copy: &Copy) {
     edges.forget(&copy.from);
-    if let Some(fd) = copy.to.fd() {
+    if let Some(fd) = copy.to.watched() {
         edges.forget(fd);
     }
 }

@@ -48,6 +48,8 @@ pub enum Command {
 pub struct Line {
     pub output: Option<Copy>,
     pub input: Option<Copy>,
+    /// All that had been written when the process ended has been copied.
+    pub settled: Progress,
     pub progress: Progress,
 }
 
@@ -126,6 +128,13 @@ impl Exchange {
     /// The thread ends; the next command that needs one starts another.
     pub fn thread_ends(&self) {
         lock(&self.queue).runs = false;
+    }
+
+    /// The same, unless there is a command; whether it ends.
+    pub fn thread_rests(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        queue.runs = !queue.commands.is_empty();
+        !queue.runs
     }
 
     /// A logging program that was told to end has ended.

@@ -34,7 +34,8 @@ pub(super) struct State {
     pub console: Option<Weak<OwnedFd>>,
     /// Numbers at the exchange: copies, and outputs that wait for a reader.
     pub numbers: Vec<u64>,
-    pub copies: Vec<Progress>,
+    /// What each copy of an output tells: settled, and done.
+    pub copies: Vec<[Progress; 2]>,
     pub logger: Option<Logger>,
 }
 
@@ -55,12 +56,13 @@ impl Io {
         input: Option<super::copy::Copy>,
     ) -> Result<()> {
         let number = self.exchange.number();
-        let progress = Progress::default();
-        let line = Line { output, input, progress: progress.clone() };
+        let [settled, progress] = [Progress::default(), Progress::default()];
+        let told = [settled.clone(), progress.clone()];
+        let line = Line { output, input, settled, progress };
         self.exchange.send(Command::Add(number, line))?;
         let mut state = self.state();
         state.numbers.push(number);
-        state.copies.push(progress);
+        state.copies.push(told);
         Ok(())
     }
 
@@ -114,16 +116,13 @@ impl Io {
         }
     }
 
-    /// Gives what a terminal said last a moment to reach its reader's fifo. Clients close their fifos when they hear
-    /// of the exit (containerd's `cio` does), and only without a terminal is everything in there by then.
+    /// Gives what was said last a moment to reach its reader's fifo. Clients close their fifos when they hear of the
+    /// exit (containerd's `cio` does), and only what is not copied is in there by then.
     pub fn settle(&self, limit: Duration) {
-        let copies = match &*self.state() {
-            State { console: Some(_), copies, .. } => copies.clone(),
-            _ => return,
-        };
+        let copies = self.state().copies.clone();
         let until = Instant::now() + limit;
-        for progress in copies {
-            progress.wait(until.saturating_duration_since(Instant::now()));
+        for [settled, _] in copies {
+            settled.wait(until.saturating_duration_since(Instant::now()));
         }
     }
 
@@ -134,7 +133,7 @@ impl Io {
         let copies = std::mem::take(&mut self.state().copies);
         let left = || until.saturating_duration_since(Instant::now());
         let mut copied = true;
-        for progress in &copies {
+        for [_, progress] in &copies {
             copied = copied && progress.within(left()).await.is_some();
         }
         let logger = self.state().logger.take();

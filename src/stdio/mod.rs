@@ -1,7 +1,8 @@
 //! The container's standard streams: none, fifos, a terminal, `file://`, `binary://`, `binary-v2://`.
 //!
 //! A fifo is given to the container itself: nothing is copied, and the shim needs no thread. The shim copies where
-//! it must: for a terminal, whose master it has, and for files, because a descriptor of a host's file would let the
+//! it must: for a terminal, whose master it has, for an exec, whose client must see the end of a stream that a process
+//! holds which the exec has left behind, and for files, because a descriptor of a host's file would let the
 //! container truncate it, change its mode, and execute what it wrote there. All copies of a sandbox are made by one
 //! thread (`desk`), which starts with the first of them.
 //!
@@ -45,6 +46,15 @@ pub struct Ends {
     pub stderr: OwnedFd,
 }
 
+/// Whose streams they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The container's own program, with which all that holds them ends.
+    Container,
+    /// An exec's: what it leaves behind may hold them for ever, and its client is not to wait for that.
+    Exec,
+}
+
 /// What a logging program is told about the container.
 #[derive(Clone, Copy, Debug)]
 pub struct Labels<'a> {
@@ -75,9 +85,10 @@ impl Switchboard {
         request: &Stdio,
         labels: &Labels<'_>,
         owner: (u32, u32),
+        whose: Whose,
         deadline: Instant,
     ) -> Result<(Option<Ends>, Io)> {
-        open::open(&self.exchange, request, labels, owner, deadline).await
+        open::open(&self.exchange, request, labels, owner, whose, deadline).await
     }
 
     /// Before the shim ends: waits for logging programs that were told to end, and kills what is left after `limit`.

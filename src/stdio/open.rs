@@ -6,7 +6,7 @@ use super::exchange::Exchange;
 use super::fifo::{self, Output};
 use super::io::Io;
 use super::uri::{Program, Target};
-use super::{logger, Ends, Labels, Stdio};
+use super::{logger, Ends, Labels, Stdio, Whose};
 use crate::error::{invalid, Context, Result};
 use crate::sys::pipe::{self, Access, Kind};
 use std::os::fd::OwnedFd;
@@ -20,6 +20,7 @@ pub async fn open(
     request: &Stdio,
     labels: &Labels<'_>,
     owner: (u32, u32),
+    whose: Whose,
     deadline: Instant,
 ) -> Result<(Option<Ends>, Io)> {
     let target = Target::parse(&request.stdout)?;
@@ -41,7 +42,7 @@ pub async fn open(
     }
 
     let (stdout, stderr) = match &target {
-        Target::Paths => paths(&io, request)?,
+        Target::Paths => paths(&io, request, whose)?,
         Target::File(path) => both_to(&io, log_file(Path::new(path))?)?,
         Target::Binary(program) => {
             let started = logger::start(program, labels, deadline).await?;
@@ -104,11 +105,11 @@ fn stdin(io: &Io, path: &str, terminal: bool) -> Result<Option<OwnedFd>> {
 }
 
 /// Output by path: each stream for itself, but one description for a file that both name.
-fn paths(io: &Io, request: &Stdio) -> Result<(OwnedFd, OwnedFd)> {
-    let stdout = output(io, "stdout", &request.stdout)?;
+fn paths(io: &Io, request: &Stdio, whose: Whose) -> Result<(OwnedFd, OwnedFd)> {
+    let stdout = output(io, "stdout", &request.stdout, whose)?;
     let stderr = match &stdout {
         Out::File(_) if request.stderr == request.stdout => None,
-        _ => Some(output(io, "stderr", &request.stderr)?),
+        _ => Some(output(io, "stderr", &request.stderr, whose)?),
     };
     match (stdout, stderr) {
         (Out::File(file), None) => both_to(io, file),
@@ -120,10 +121,12 @@ fn paths(io: &Io, request: &Stdio) -> Result<(OwnedFd, OwnedFd)> {
 enum Out {
     Null,
     Fifo(OwnedFd),
+    /// The write end of a pipe that is copied there.
+    Copied(OwnedFd),
     File(OwnedFd),
 }
 
-fn output(io: &Io, field: &'static str, path: &str) -> Result<Out> {
+fn output(io: &Io, field: &'static str, path: &str, whose: Whose) -> Result<Out> {
     if path.is_empty() {
         return Ok(Out::Null);
     }
@@ -133,6 +136,9 @@ fn output(io: &Io, field: &'static str, path: &str) -> Result<Out> {
         Kind::Null | Kind::Directory => Ok(Out::Null),
         Kind::Fifo => {
             let output = Output::keep(&found, path).context(|| field)?;
+            if whose == Whose::Exec {
+                return Ok(Out::Copied(copied_to(io, Sink::Fifo(output))?));
+            }
             let end = output.for_container(path).context(|| field)?;
             io.state().outputs.push(output);
             Ok(Out::Fifo(end))
@@ -147,22 +153,22 @@ fn output(io: &Io, field: &'static str, path: &str) -> Result<Out> {
 fn end(io: &Io, out: Out) -> Result<OwnedFd> {
     match out {
         Out::Null => null(),
-        Out::Fifo(end) => Ok(end),
-        Out::File(file) => copied_to(io, file),
+        Out::Fifo(end) | Out::Copied(end) => Ok(end),
+        Out::File(file) => copied_to(io, Sink::File(file)),
     }
 }
 
-/// A pipe whose content is copied to `file`: the container's end.
-fn copied_to(io: &Io, file: OwnedFd) -> Result<OwnedFd> {
+/// A pipe whose content is copied to `sink`: the container's end.
+fn copied_to(io: &Io, sink: Sink) -> Result<OwnedFd> {
     let (read, write) = pipe::pipe().context(|| "pipe2()")?;
     pipe::set_nonblocking(&read).context(|| "fcntl(F_SETFL)")?;
-    io.copy(Some(Copy::new(Source::Pipe(read), Sink::File(file))), None)?;
+    io.copy(Some(Copy::new(Source::Pipe(read), sink)), None)?;
     Ok(write)
 }
 
 /// One pipe for both streams, which keeps their order.
 fn both_to(io: &Io, file: OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
-    let stdout = copied_to(io, file)?;
+    let stdout = copied_to(io, Sink::File(file))?;
     let stderr = stdout.try_clone().context(|| "dup()")?;
     Ok((stdout, stderr))
 }

@@ -1,6 +1,7 @@
 //! Commands in running containers, and their streams.
 
 use serde_json::{json, Value};
+use std::time::Instant;
 
 use crate::kubelet::{Case, WebSocket};
 use crate::testbed::{patience, until};
@@ -8,6 +9,7 @@ use crate::testbed::{patience, until};
 cases! {
     exec_sync_gives_output_and_exit_code,
     exec_sync_ends_in_time,
+    what_an_exec_leaves_behind_does_not_keep_its_client,
     exec_streams_both_ways,
     exec_may_have_a_terminal,
     attach_streams_both_ways,
@@ -43,6 +45,18 @@ fn exec_sync_ends_in_time(case: &mut Case<'_>) {
     assert!(failure.code == 4 && failure.message.contains("timeout"), "{failure:?}");
     until("the command to be gone", 5, || (!app.sh("ps -o args").contains("sleep 1010")).then_some(()));
     assert_eq!(app.state(), "CONTAINER_RUNNING");
+    pod.remove();
+}
+
+/// It holds the exec's output. The node's `drain_exec_sync_io_timeout` is 2 s, and a shim may then take 10 s.
+fn what_an_exec_leaves_behind_does_not_keep_its_client(case: &mut Case<'_>) {
+    let pod = case.plain_pod();
+    let app = pod.start("app", json!({}));
+    let begun = Instant::now();
+    let failure = app.try_exec(0, &["sh", "-c", "sleep 1010 & echo done"]).expect_err("it is held");
+    assert!(failure.message.contains("still held by other processes"), "{failure:?}");
+    assert!(begun.elapsed() < patience(20), "{:?}", begun.elapsed());
+    assert!(app.sh("ps -o args").contains("sleep 1010"), "it goes on");
     pod.remove();
 }
 

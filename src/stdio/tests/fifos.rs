@@ -170,12 +170,20 @@ fn the_input_stays_open_until_it_is_closed() {
 fn a_fifo_is_given_to_the_owner_that_was_asked_for() {
     if !nix::unistd::geteuid().is_root() {
         // chown(2) to others is root's; the null case is covered by every other test here.
-        assert!(block_on(Bench::new().board.open(&Stdio::default(), &LABELS, (1234, 5678), soon())).is_ok());
+        assert!(block_on(Bench::new().board.open(
+            &Stdio::default(),
+            &LABELS,
+            (1234, 5678),
+            Whose::Container,
+            soon()
+        ))
+        .is_ok());
         return;
     }
     let bench = Bench::new();
     let request = Stdio { stdin: bench.fifo("in"), ..outputs(&bench) };
-    let opened = block_on(bench.board.open(&request, &LABELS, (1234, 5678), soon())).unwrap();
+    let opened =
+        block_on(bench.board.open(&request, &LABELS, (1234, 5678), Whose::Container, soon())).unwrap();
     for name in ["in", "out", "err"] {
         let meta = std::fs::metadata(bench.path(name)).unwrap();
         assert_eq!((meta.uid(), meta.gid()), (1234, 5678), "{name}");
@@ -196,4 +204,55 @@ fn what_is_not_there_or_is_a_folder_is_named() {
         let error = bench.open(&request).map(drop).unwrap_err().to_string();
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
+}
+
+/// What an exec leaves behind holds its streams: its client hears what was said before the exit is told, and sees the
+/// end with Delete.
+#[test]
+fn an_exec_lets_go_of_its_clients_streams() {
+    let bench = Bench::new();
+    let opened = block_on(bench.board.open(&outputs(&bench), &LABELS, (0, 0), Whose::Exec, soon()));
+    let (ends, io) = opened.unwrap();
+    let Ends { stdout, stderr, .. } = ends.unwrap();
+    let mut reader = bench.peek("out");
+    let mut left_behind = File::from(stdout);
+    drop(stderr);
+    left_behind.write_all(b"said before the exit").unwrap();
+    io.ended();
+    let begun = Instant::now();
+    io.settle(LONG);
+    assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
+    assert_eq!(read_some(&mut reader), "said before the exit");
+    assert!(is_blocked(reader.read(&mut [0])));
+    assert!(!block_on(io.drain(Duration::from_millis(50))));
+    assert!(is_blocked(reader.read(&mut [0])));
+    drop(io);
+    eventually(|| matches!(reader.read(&mut [0]), Ok(0)));
+    eventually(|| left_behind.write(b"x").is_err_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe));
+}
+
+#[test]
+fn what_an_exec_says_is_copied_however_slowly_it_is_read() {
+    let bench = Bench::new();
+    let opened = block_on(bench.board.open(&outputs(&bench), &LABELS, (0, 0), Whose::Exec, soon()));
+    let (ends, io) = opened.unwrap();
+    let mut stdout = File::from(ends.unwrap().stdout);
+    let writer = std::thread::spawn(move || stdout.write_all(&[b'x'; 1_000_000]).unwrap());
+    let reader = bench.reader("out");
+    let slow = std::thread::spawn(move || {
+        let mut reader = reader;
+        let mut total = 0;
+        loop {
+            match reader.read(&mut [0; 20_000]).unwrap() {
+                0 => return total,
+                length => total += length,
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    writer.join().unwrap();
+    io.ended();
+    assert!(block_on(io.drain(LONG)));
+    drop(io);
+    assert_eq!(slow.join().unwrap(), 1_000_000);
 }

@@ -50,7 +50,7 @@ impl Bench {
     }
 
     fn open(&self, request: &Stdio) -> Result<(Option<Ends>, Io)> {
-        block_on(self.board.open(request, &LABELS, (0, 0), soon()))
+        block_on(self.board.open(request, &LABELS, (0, 0), Whose::Container, soon()))
     }
 
     fn open_ends(&self, request: &Stdio) -> (Ends, Io) {
