@@ -11,6 +11,7 @@ use super::lifecycle::{never_ran, Asked, Life, Process};
 use super::oom::KILLED;
 use super::record;
 use super::request::{Event, Options, ProcessKey, ProcessState, Status};
+use super::undo::Undo;
 use super::Exit;
 use super::{exec, hooks, EventSink, Sandbox};
 use crate::cgroup::{self, stats::Stats, Cgroup};
@@ -130,6 +131,7 @@ impl Container {
                 _ => return Err(Error::new(Kind::Bug, "a created process lost its gate")),
             }
         };
+        let undo = Undo::new(|| self.start_over(&mut self.lock()));
         let pid = waiting.pid;
         let hooked = hooks::start_container(sandbox, self, leash, &waiting).await;
         let started = match hooked.and_then(|()| leash.check()) {
@@ -142,17 +144,12 @@ impl Container {
         };
         leash.release();
         let exit = {
+            undo.done();
             let mut slot = self.lock();
-            // Where the start failed, the process is gone too, or its gate is: its exit is here, or on its way.
-            if let Life::Starting(Some(pidfd), _) = slot.init.take_life() {
-                slot.init.life = Life::Running(pidfd);
-            }
             if started.is_ok() {
                 self.emit(Event::Start { container: self.id.clone(), pid });
             }
-            if let Some(status) = slot.init.early.take() {
-                self.ended(&mut slot, None, status);
-            }
+            self.start_over(&mut slot);
             slot.init.exit.clone()
         };
         // What a time limit ended may be kept from the reaper by whoever traces it.
@@ -167,6 +164,27 @@ impl Container {
             return Err(e.context(format!("start {}", self.id)));
         }
         Ok(pid)
+    }
+
+    /// However the start has ended. Where it failed, the process is gone too, or its gate is: its exit is here, or on its
+    /// way.
+    fn start_over(&self, slot: &mut Slot) {
+        if let Life::Starting(Some(pidfd), _) = slot.init.take_life() {
+            slot.init.life = Life::Running(pidfd);
+        }
+        if let Some(status) = slot.init.early.take() {
+            self.ended(slot, None, status);
+        }
+    }
+
+    /// Its caller is told, and nobody else.
+    fn exec_failed(&self, slot: &mut Slot, id: &str) {
+        if let Some(process) = slot.execs.get_mut(id) {
+            let status = never_ran();
+            process.stop(status);
+            process.exit.set(status);
+        }
+        self.last_exit(slot);
     }
 
     pub fn add_exec(&self, id: &str, process: spec::Process, stdio: Stdio) -> Result<()> {
@@ -218,7 +236,9 @@ impl Container {
             let (stdio, exit) = (process.stdio.clone(), process.exit.clone());
             exec::Wanted { process: wanted, stdio, exit, init, init_pid }
         };
+        let undo = Undo::new(|| self.exec_failed(&mut self.lock(), id));
         let started = start.exec(self, id, &wanted).await;
+        undo.done();
         start.leash.release();
         let mut slot = self.lock();
         let process = slot.process(&self.id, Some(id))?;
@@ -239,10 +259,7 @@ impl Container {
                 Ok(pid)
             }
             Err(e) => {
-                let status = never_ran();
-                process.stop(status);
-                process.exit.set(status);
-                self.last_exit(&mut slot);
+                self.exec_failed(&mut slot, id);
                 Err(e.context(format!("exec {id} in {}", self.id)))
             }
         }

@@ -4,6 +4,7 @@ use super::container::{Container, DEATH};
 use super::freezer::Freezer;
 use super::lifecycle::{not_started, Life};
 use super::request::{Deleted, Event};
+use super::undo::Undo;
 use super::Exit;
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Launcher};
@@ -12,20 +13,6 @@ use std::time::Duration;
 
 /// How long Delete waits for the last output of a stream that the shim copies, as the Go shim does.
 const DRAIN: Duration = Duration::from_secs(10);
-
-/// A Delete at work: where it ends without one, by an error or a panic, another may come.
-struct Deleting<'a> {
-    container: &'a Container,
-    done: bool,
-}
-
-impl Drop for Deleting<'_> {
-    fn drop(&mut self) {
-        if !self.done {
-            self.container.lock().deleting = false;
-        }
-    }
-}
 
 impl Container {
     pub async fn delete_exec(&self, id: &str) -> Result<Deleted> {
@@ -70,9 +57,9 @@ impl Container {
             }
             (slot.init.pid, slot.init.exit.clone())
         };
-        let mut deleting = Deleting { container: self, done: false };
+        let undo = Undo::new(|| self.lock().deleting = false);
         let exit = self.end(launcher, hooks, &exit).await.context(|| format!("delete {}", self.id))?;
-        deleting.done = true;
+        undo.done();
         self.emit(Event::Delete { container: self.id.clone(), pid, exit });
         Ok(Deleted { pid, exit })
     }

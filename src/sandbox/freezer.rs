@@ -3,6 +3,7 @@
 use super::container::{Container, Slot};
 use super::lifecycle::Life;
 use super::request::Event;
+use super::undo::Undo;
 use crate::cgroup::Dying;
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::Ns;
@@ -53,7 +54,9 @@ impl Container {
             slot.can_pause()?;
             slot.freezer = Freezer::Freezing;
         }
+        let undo = Undo::new(|| self.lock().freezer = Freezer::Thawed);
         let frozen = self.cgroup.freeze().context(|| format!("pause {}", self.id));
+        undo.done();
         let mut slot = self.lock();
         let wanted = std::mem::replace(&mut slot.freezer, Freezer::Thawed) == Freezer::Freezing;
         let still = match wanted {

@@ -17,6 +17,7 @@ mod pod;
 pub mod record;
 mod request;
 mod signal;
+mod undo;
 mod watch;
 
 pub use hooks::poststop_of;

@@ -7,6 +7,7 @@ use containerd_shim_protos::api::*;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use ttrpc::proto::Code;
 
 #[test]
 fn the_shim_ends_when_it_was_asked_and_its_last_container_is_gone() {
@@ -68,4 +69,33 @@ fn a_delete_takes_what_was_being_created_with_it() {
     decode::<DeleteResponse>(other.next().unwrap().1).unwrap();
     assert_eq!(call(&mut world, "State", ""), NF);
     world.until(|stage| stage.pids().is_empty());
+}
+
+/// A transition that ends in its middle leaves a state that others can go on from.
+#[test]
+fn a_panic_in_the_middle_of_a_request_keeps_nothing_from_the_next() {
+    let mut world = World::new();
+    let panics = |world: &mut World, method: &str, exec: &str| {
+        world.stage.panic.store(true, Ordering::SeqCst);
+        assert_eq!(call(world, method, exec), Code::INTERNAL, "{method}");
+        assert!(!world.stage.panic.load(Ordering::SeqCst), "{method}");
+    };
+    world.create("c1");
+    world.start("c1", "");
+    world.add("c1", "e1");
+    panics(&mut world, "Start", "e1");
+    assert_eq!(world.wait("c1", "e1").exit_status, 255);
+    assert_eq!(call(&mut world, "Delete", "e1"), OK);
+    panics(&mut world, "Pause", "");
+    world.pause("c1");
+    assert_eq!(call(&mut world, "Resume", ""), OK);
+    world.end("c1", "");
+    panics(&mut world, "Delete", "");
+    assert_eq!(call(&mut world, "Delete", ""), OK);
+
+    let hook = r#""hooks": { "startContainer": [{ "path": "/bin/hook" }] }, "root""#;
+    world.create_with("c1", r#""root""#, hook);
+    panics(&mut world, "Start", "");
+    assert_eq!(world.wait("c1", "").exit_status, 137);
+    assert_eq!(call(&mut world, "Delete", ""), OK);
 }

@@ -57,13 +57,17 @@ pub struct Stage {
     pub busy: AtomicBool,
     /// How long each exit is on its way to the sandbox.
     pub late: Mutex<Duration>,
-    /// The next launch panics.
+    /// The next launch, freeze or removal panics.
     pub panic: AtomicBool,
     /// The one that is held fails.
     pub fail: AtomicBool,
 }
 
 impl Stage {
+    fn perhaps_panic(&self) {
+        assert!(!self.panic.swap(false, Ordering::SeqCst), "a panic on purpose");
+    }
+
     /// The processes that live.
     pub fn pids(&self) -> Vec<u32> {
         self.pids.lock().unwrap().clone()
@@ -80,7 +84,7 @@ impl Launcher for FakeLauncher {
 
 impl FakeLauncher {
     fn make(&self, order: Order<'_>) -> Result<Waiting> {
-        assert!(!self.0.panic.swap(false, Ordering::SeqCst), "a panic on purpose");
+        self.0.perhaps_panic();
         while self.0.hold.load(Ordering::SeqCst) {
             self.0.held.store(true, Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(1));
@@ -139,6 +143,7 @@ impl Cgroup for FakeCgroup {
         Ok(cgroup::Halves::default())
     }
     fn freeze(&self) -> Result<()> {
+        self.0.perhaps_panic();
         self.0.freezing.store(true, Ordering::SeqCst);
         while self.0.stuck.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(1));
@@ -175,6 +180,7 @@ impl Cgroup for FakeCgroup {
         Ok(self.0.oom.lock().unwrap().take())
     }
     fn remove(&self) -> Result<()> {
+        self.0.perhaps_panic();
         self.0.removals.fetch_add(1, Ordering::SeqCst);
         match self.0.busy.load(Ordering::SeqCst) {
             true => Err(Error::new(Kind::System, "the cgroup cannot be removed")),

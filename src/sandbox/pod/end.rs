@@ -4,22 +4,14 @@ use super::namespaces::ended_well;
 use super::{files, Frozen, Phase, Pod};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sandbox::container::Container;
+use crate::sandbox::undo::Undo;
 use crate::sandbox::{record, Sandbox};
 use crate::tasks;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(2);
-
-/// A shutdown at work.
-struct Ending<'a>(&'a AtomicBool);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
-}
 
 impl Sandbox {
     /// Kills what runs and releases every namespace; fine where that is done. `Deadline` where a process is left
@@ -42,20 +34,21 @@ impl Sandbox {
             let ended = pod.exit.within(limit).await;
             return ended.map(drop).ok_or_else(|| late(id, "another request to stop it is still at work"));
         };
+        // Without its namespaces it is no pod any more; the next stop ends what is left.
+        let undo = Undo::new(|| {
+            let mut life = pod.lock();
+            if life.phase == Phase::Stopping {
+                life.phase = if life.held.is_some() { before } else { Phase::Stopped };
+            }
+        });
         match self.end_members(&pod, deadline).await.context(|| format!("stop sandbox {id}")) {
             Ok(()) => {
+                undo.done();
                 pod.ended(ended_well());
                 log::info!(sandbox = id; "stopped a sandbox");
                 Ok(())
             }
-            Err(error) => {
-                let mut life = pod.lock();
-                if life.phase == Phase::Stopping {
-                    // Without its namespaces it is no pod any more; the next stop ends what is left.
-                    life.phase = if life.held.is_some() { before } else { Phase::Stopped };
-                }
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 
@@ -134,7 +127,7 @@ impl Sandbox {
             }
             tasks::sleep(POLL).await?;
         }
-        let _alone = Ending(&pod.ending);
+        let _alone = Undo::new(|| pod.ending.store(false, Ordering::SeqCst));
         if self.shutdown() {
             return Ok(());
         }

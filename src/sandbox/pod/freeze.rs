@@ -5,6 +5,7 @@
 use super::{Frozen, Phase, Pod};
 use crate::error::{Context, Kind, Result};
 use crate::sandbox::container::Container;
+use crate::sandbox::undo::Undo;
 use crate::sandbox::Sandbox;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -29,9 +30,9 @@ impl Sandbox {
                 (phase, _) => return Err(pod.cannot("pause", phase.word())),
             }
         }
+        let undo = Undo::new(|| _ = pod.settle(None));
         // No other begins any more. In a frozen cgroup a process does not get to its gate.
         if self.creates_are_at_work() {
-            pod.settle(None);
             return Err(pod.cannot("pause", "getting a container"));
         }
         let members = self.all();
@@ -47,13 +48,13 @@ impl Sandbox {
         });
         match frozen {
             Ok(()) => {
+                undo.done();
                 members.iter().for_each(|member| member.tell_frozen_with_pod());
                 log::info!(sandbox = id; "paused a sandbox");
                 Ok(())
             }
             Err(error) => {
                 members.iter().for_each(|member| member.thaw_with_pod());
-                pod.settle(None);
                 Err(error.context(format!("pause sandbox {id}")))
             }
         }
@@ -80,18 +81,17 @@ impl Sandbox {
                 (phase, _) => return Err(pod.cannot("resume", phase.word())),
             }
         };
+        let undo = Undo::new(|| _ = pod.settle(Some(frozen)));
         let members = self.all();
         match thaw(&pod, &members, frozen) {
             Ok(()) => {
+                undo.done();
                 pod.settle(None);
                 members.iter().for_each(|member| member.thaw_with_pod());
                 log::info!(sandbox = id; "resumed a sandbox");
                 Ok(())
             }
-            Err(error) => {
-                pod.settle(Some(frozen));
-                Err(error.context(format!("resume sandbox {id}")))
-            }
+            Err(error) => Err(error.context(format!("resume sandbox {id}"))),
         }
     }
 
