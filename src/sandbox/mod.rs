@@ -11,6 +11,7 @@ mod dump;
 mod exec;
 mod freezer;
 mod hooks;
+mod left;
 mod lifecycle;
 mod oom;
 mod pod;
@@ -21,6 +22,7 @@ mod undo;
 mod watch;
 
 pub use hooks::poststop_of;
+pub use left::Left;
 pub use pod::{
     member_records, Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
 };
@@ -221,12 +223,15 @@ impl Sandbox {
         }
     }
 
-    fn launch_limit(&self) -> Duration {
-        let settings = self.settings().unwrap_or_else(|e| {
-            log::warn!("the default launch_timeout counts: {e}");
+    fn settings_or_default(&self) -> PodSettings {
+        self.settings().unwrap_or_else(|e| {
+            log::warn!("the default time limits count: {e}");
             PodSettings::default()
-        });
-        settings.launch_timeout
+        })
+    }
+
+    fn launch_limit(&self) -> Duration {
+        self.settings_or_default().launch_timeout
     }
 
     fn forget(&self, id: &str) {

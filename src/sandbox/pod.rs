@@ -53,15 +53,15 @@ pub(super) struct Pod {
     ending: AtomicBool,
 }
 
-struct Life {
-    phase: Phase,
+pub(in crate::sandbox) struct Life {
+    pub phase: Phase,
     /// None once they are released.
     held: Option<Arc<Held>>,
     frozen: Option<Frozen>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(in crate::sandbox) enum Phase {
     Created,
     Ready,
     Stopping,
@@ -79,7 +79,7 @@ enum Frozen {
 }
 
 impl Pod {
-    fn lock(&self) -> MutexGuard<'_, Life> {
+    pub(in crate::sandbox) fn lock(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -152,7 +152,18 @@ pub struct Server {
     admission: Admission,
     handler: Handler,
     signals: Option<(&'static Event, OnSignal)>,
+    looks: Option<OnLook>,
 }
+
+/// What the server is to do besides: look again at a time, and let a worker do what is left.
+#[derive(Default)]
+pub struct Look {
+    pub again: Option<Instant>,
+    pub rest: Option<Rest>,
+}
+
+/// Whether somebody is connected is told.
+type OnLook = Box<dyn Fn(bool) -> Look + Send + Sync>;
 
 #[derive(Default)]
 struct Connections {
@@ -183,6 +194,7 @@ impl Server {
             admission,
             handler,
             signals: None,
+            looks: None,
         })
     }
 
@@ -196,12 +208,28 @@ impl Server {
         Ok(())
     }
 
+    /// Calls `look` a moment after each request, and when it says.
+    pub fn on_look(&mut self, look: impl Fn(bool) -> Look + Send + Sync + 'static) {
+        self.looks = Some(Box::new(look));
+    }
+
+    fn look(&self) -> Option<Instant> {
+        let peers = !lock(&self.connections).open.is_empty();
+        let Look { again, rest } = self.looks.as_ref()?(peers);
+        if let Some(rest) = rest {
+            let workers = self.workers.clone();
+            self.workers.give_long(Box::new(move || tasks::run(&workers, rest)));
+        }
+        again
+    }
+
     /// Serves on the calling thread until its [`Stopper`] says so.
     pub fn serve(self: &Arc<Self>) {
         let mut looks_again = false;
         while !self.stopper.stopped() {
             let now = Instant::now();
-            let due = self.expire(now).map(|at| at.saturating_duration_since(now));
+            let due = self.expire(now).into_iter().chain(self.look()).min();
+            let due = due.map(|at| at.saturating_duration_since(now));
             // What was read may have a time limit, which is known by then.
             let due = if looks_again { Some(due.map_or(DECODED, |due| due.min(DECODED))) } else { due };
             looks_again = false;

@@ -15,6 +15,7 @@ mod reference;
 mod serve;
 mod settings;
 mod socket;
+mod solitude;
 mod start;
 mod version;
 

@@ -1,6 +1,7 @@
 //! The server: one process per sandbox, launched by `start` with its socket as descriptor 3.
 
 use super::arguments::Arguments;
+use super::solitude::Solitude;
 use super::{log as server_log, socket, start};
 use crate::cgroup::{self, Cgroup, CgroupsPath, Layout, Parent};
 use crate::error::{Context, Error, Kind, Result};
@@ -17,7 +18,7 @@ use crate::sys::{identity, process};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How long the end waits for containerd to take the last events: the Go shim's limit for a request.
@@ -100,18 +101,19 @@ fn run(
     let events = Events::new(&arguments.namespace, ttrpc_address());
     let sandbox = Arc::new(sandbox(arguments, events.clone())?);
     let stopper = Stopper::new()?;
-    let (end, path) = (stopper.clone(), socket.clone());
+    let (stop, path) = (stopper.clone(), socket.clone());
+    let end: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+        // First, so that a `start` that comes now launches another server instead of joining this one.
+        path.remove();
+        stop.stop_after_peers();
+    });
     let router = Router::new(router::Config {
         sandbox: sandbox.clone(),
         id: arguments.id.clone(),
         namespace: arguments.namespace.clone(),
         bundle: bundle.to_owned(),
         address: grpc_address(arguments),
-        end: Arc::new(move || {
-            // First, so that a `start` that comes now launches another server instead of joining this one.
-            path.remove();
-            end.stop_after_peers();
-        }),
+        end: end.clone(),
     });
     let handler = Box::new(move |request, reply| router.route(request, reply));
     let mut server = Server::new(listener, Admission::ours(), stopper.clone(), handler)?;
@@ -131,6 +133,9 @@ fn run(
             }
         }
     })?;
+    let (bundle, since) = (bundle.to_owned(), Mutex::default());
+    let solitude = Solitude { sandbox: sandbox.clone(), bundle, end, since };
+    server.on_look(move |peers| solitude.look(peers));
     log::info!(pid = std::process::id(); "serving");
     Arc::new(server).serve();
     let left = events.drain(DRAIN);

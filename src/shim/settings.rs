@@ -22,14 +22,15 @@ pub(super) fn read(path: &Path) -> Result<PodSettings> {
     for (key, value) in &table {
         let flag =
             || value.as_bool().ok_or_else(|| invalid(format!("{path:?}: {key} must be true or false")));
+        let time = || {
+            let seconds = value.as_integer().and_then(|seconds| u64::try_from(seconds).ok());
+            let bad = || invalid(format!("{path:?}: {key} must be a number of seconds above 0"));
+            seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs).ok_or_else(bad)
+        };
         match key.as_str() {
             "enable_unprivileged_ports" => settings.unprivileged_ports = flag()?,
-            "launch_timeout" => {
-                let seconds = value.as_integer().and_then(|seconds| u64::try_from(seconds).ok());
-                let seconds = seconds.filter(|seconds| *seconds > 0);
-                let bad = || invalid(format!("{path:?}: {key} must be a number of seconds above 0"));
-                settings.launch_timeout = Duration::from_secs(seconds.ok_or_else(bad)?);
-            }
+            "launch_timeout" => settings.launch_timeout = time()?,
+            "unstarted_timeout" => settings.unstarted_timeout = time()?,
             "ignore_binary_name" => settings.ignore_binary_name = flag()?,
             "enable_unprivileged_icmp" => settings.unprivileged_icmp = flag()?,
             _ => log::warn!("{path:?}: the key {key} is not known"),
@@ -61,6 +62,8 @@ mod tests {
         assert!(read(&path).unwrap().ignore_binary_name);
         std::fs::write(&path, "launch_timeout = 7").unwrap();
         assert_eq!(read(&path).unwrap().launch_timeout, Duration::from_secs(7));
+        std::fs::write(&path, "unstarted_timeout = 8").unwrap();
+        assert_eq!(read(&path).unwrap().unstarted_timeout, Duration::from_secs(8));
         for bad in ["0", "-1", "'1'"] {
             std::fs::write(&path, format!("launch_timeout = {bad}")).unwrap();
             assert!(read(&path).unwrap_err().to_string().contains("launch_timeout"), "{bad}");

@@ -1,10 +1,13 @@
 //! Limits of time: of the request, and of the operator where it has none.
 
 use crate::ask::{self, answers, Answered, Asked};
+use crate::containerd::{ended, eventually, Containerd, Version};
 use crate::fuse::Waits;
-use crate::wire::DE;
+use crate::pod;
+use crate::wire::{DE, TASK_V3};
 use crate::world::{World, NEIGHBOUR};
 use crate::{apart, slow};
+use containerd_shim_protos::api::*;
 use serde_json::{json, Value};
 use std::time::Duration;
 
@@ -119,4 +122,33 @@ fn a_create_that_hangs_is_over_when_the_time_of_its_request_is() {
 #[test]
 fn a_create_without_a_limit_has_the_operators() {
     held_creates(Duration::from_secs(2), Duration::ZERO, "launch_timeout = 2");
+}
+
+/// Its client has died between the two requests; it is connected still, as a client that hangs is.
+#[test]
+fn a_pod_that_nobody_starts_ends() {
+    apart("unstarted_timeout = 2", || {
+        let mut containerd = Containerd::new(Version::V2_3);
+        containerd.program = crate::shim();
+        let shim = pod::launch(&containerd);
+        let mut wire = containerd.connect(&shim);
+        pod::create(&containerd, &mut wire);
+        let connect = ConnectRequest { id: "s1".into(), ..Default::default() };
+        let server = wire.call::<ConnectResponse>(TASK_V3, "Connect", &connect).unwrap().shim_pid;
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(!ended(server));
+        assert!(wire.next().is_none(), "it hangs up");
+        drop(wire);
+        assert!(eventually(|| ended(server)) && !shim.path.exists());
+        pod::forget(&containerd);
+
+        // One that was started stays.
+        let shim = pod::launch(&containerd);
+        let mut wire = containerd.connect(&shim);
+        pod::run(&containerd, &mut wire);
+        std::thread::sleep(Duration::from_secs(4));
+        pod::shut_down(&mut wire);
+        assert!(wire.next().is_none());
+        pod::forget(&containerd);
+    });
 }

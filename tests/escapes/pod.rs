@@ -18,6 +18,11 @@ pub fn launch(containerd: &Containerd) -> Shim {
 
 /// CreateSandbox and StartSandbox; the pod's pid.
 pub fn run(containerd: &Containerd, wire: &mut Wire) -> u32 {
+    create(containerd, wire);
+    wire.call::<StartSandboxResponse>(SANDBOX, "StartSandbox", &about()).unwrap().pid
+}
+
+pub fn create(containerd: &Containerd, wire: &mut Wire) {
     for folder in containerd.pod_cgroups() {
         std::fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{folder:?}: {e}"));
     }
@@ -34,7 +39,6 @@ pub fn run(containerd: &Containerd, wire: &mut Wire) -> u32 {
         ..Default::default()
     };
     wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &request).unwrap();
-    wire.call::<StartSandboxResponse>(SANDBOX, "StartSandbox", &about()).unwrap().pid
 }
 
 pub fn shut_down(wire: &mut Wire) {

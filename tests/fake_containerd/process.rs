@@ -156,6 +156,29 @@ fn a_server_with_containers_ignores_a_request_to_terminate() {
     containerd.remove_bundle("c1");
 }
 
+/// Its client has died before a Create, or during one that then failed.
+#[test]
+fn a_server_that_nobody_needs_ends() {
+    let containerd = Containerd::new(Version::V2_3);
+    let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    let shim = containerd.start("c1");
+    let mut wire = containerd.connect(&shim);
+    let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
+    // A restart of the client is survived.
+    drop(wire);
+    std::thread::sleep(Duration::from_secs(12));
+    assert!(!ended(pid));
+    let wire = containerd.connect(&shim);
+    containerd.remove(&bundle);
+    std::thread::sleep(Duration::from_secs(12));
+    assert!(!ended(pid));
+    drop(wire);
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!ended(pid));
+    std::thread::sleep(Duration::from_secs(7));
+    assert!(eventually(|| ended(pid)) && !shim.path.exists());
+}
+
 #[test]
 fn the_socket_is_where_the_parameters_say() {
     let mut containerd = Containerd::new(Version::V2_3);

@@ -79,10 +79,15 @@ pub struct PodSettings {
     pub ignore_binary_name: bool,
     /// How long a process may take to become its program, hooks and all, where the request says no time.
     pub launch_timeout: Duration,
+    /// How long a pod may be there without being started.
+    pub unstarted_timeout: Duration,
 }
 
 /// The kubelet's limit for a request.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Between the two requests containerd sets nothing up that takes long.
+const UNSTARTED_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// CRI's own defaults.
 impl Default for PodSettings {
@@ -92,6 +97,7 @@ impl Default for PodSettings {
             unprivileged_icmp: true,
             ignore_binary_name: false,
             launch_timeout: LAUNCH_TIMEOUT,
+            unstarted_timeout: UNSTARTED_TIMEOUT,
         }
     }
 }

@@ -1,0 +1,38 @@
+//! Whether there is anything that somebody could still ask for.
+
+use super::pod::Phase;
+use super::{PodSlot, Sandbox};
+use std::time::Duration;
+
+/// What the shim is there for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Left {
+    Something,
+    /// No container, no pod, and nothing is being made.
+    Nothing,
+    /// A pod that was created so long ago and has not been started; nothing else.
+    Unstarted(String, Duration),
+}
+
+impl Sandbox {
+    pub fn left(&self) -> Left {
+        let containers = self.lock();
+        match &containers.pod {
+            _ if !containers.known.is_empty() => Left::Something,
+            PodSlot::None => Left::Nothing,
+            PodSlot::Taken(..) => Left::Something,
+            PodSlot::Here(pod) => match pod.lock().phase {
+                // A clock that was set back says nothing.
+                Phase::Created => {
+                    Left::Unstarted(pod.id.clone(), pod.created_at.elapsed().unwrap_or_default())
+                }
+                _ => Left::Something,
+            },
+        }
+    }
+
+    /// How long a pod may be there without being started.
+    pub fn unstarted_limit(&self) -> Duration {
+        self.settings_or_default().unstarted_timeout
+    }
+}

@@ -1,0 +1,67 @@
+//! A shim that nobody needs any more ends: its client has died between two requests, or has forgotten it.
+
+use crate::sandbox::{Left, Sandbox};
+use crate::service::server::Look;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long there must be no peer, no container, and no bundle: a client that restarts comes back in this time.
+const ALONE: Duration = Duration::from_secs(10);
+/// For the end of a pod that nobody has started.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+
+pub(super) struct Solitude {
+    pub sandbox: Arc<Sandbox>,
+    /// The folder that the shim was launched in, which containerd removes.
+    pub bundle: PathBuf,
+    pub end: Arc<dyn Fn() + Send + Sync>,
+    pub since: Mutex<Option<Instant>>,
+}
+
+impl Solitude {
+    /// Called after each request, and when it says; `peers`: somebody is connected.
+    pub fn look(&self, peers: bool) -> Look {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match self.sandbox.left() {
+            Left::Nothing if !peers => {
+                let end = *since.get_or_insert(now) + ALONE;
+                if now < end {
+                    return Look { again: Some(end), rest: None };
+                }
+                if !self.bundle.exists() {
+                    log::info!("nobody is here, and the bundle is gone");
+                    (self.end)();
+                    return Look::default();
+                }
+                *since = Some(now);
+                Look { again: Some(now + ALONE), rest: None }
+            }
+            Left::Unstarted(id, age) => {
+                let limit = self.sandbox.unstarted_limit();
+                match limit.checked_sub(age).filter(|left| !left.is_zero()) {
+                    Some(left) => Look { again: now.checked_add(left), rest: None },
+                    None => self.end_unstarted(id, limit),
+                }
+            }
+            _ => {
+                *since = None;
+                Look::default()
+            }
+        }
+    }
+
+    fn end_unstarted(&self, id: String, limit: Duration) -> Look {
+        let (sandbox, end) = (Arc::clone(&self.sandbox), Arc::clone(&self.end));
+        let rest = async move {
+            log::warn!(sandbox = id.as_str(); "it has not been started within {limit:?}, and ends");
+            match sandbox.shutdown_pod(&id, SHUTDOWN).await {
+                Ok(()) => end(),
+                Err(e) => log::warn!(sandbox = id.as_str(); "{e}"),
+            }
+        };
+        // By then it is being stopped, or cannot be.
+        Look { again: Some(Instant::now() + SHUTDOWN), rest: Some(Box::pin(rest)) }
+    }
+}
