@@ -56,8 +56,9 @@ fn attack(name: &str, attacker: Attacker) {
     }
     let terminal = attacker.terminal;
     let mut world = World::new(attacker);
-    // The first one of the container's own devpts: an exec has it alone.
-    world.ambush.facts.streams.extend(terminal.then(|| "/dev/pts/0".into()));
+    // Of the container's own devpts; those that are held, or that a tracer keeps, have theirs at the same time.
+    let terminals = (0..10).filter(|_| terminal).map(|number| format!("/dev/pts/{number}"));
+    world.ambush.facts.streams.extend(terminals);
     let mut answers = true;
     for (mode, count) in ATTACKS {
         world.ambush.trap.mode(mode);
