@@ -33,6 +33,10 @@ pub fn rooted(test: &str) -> bool {
     if !root {
         crate::skip::missing(&format!("{test} needs root"));
     }
+    // A shell's background job ignores it, and runc passes on to the container what it ignores.
+    // SAFETY: the default action is no code of this process.
+    unsafe { nix::sys::signal::signal(nix::sys::signal::SIGINT, nix::sys::signal::SigHandler::SigDfl) }
+        .unwrap();
     root
 }
 
