@@ -32,3 +32,33 @@ impl Birth {
         self.heir.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Reaper, Strangers};
+    use super::*;
+    use crate::error::{Error, Kind};
+    use crate::sys::clone::Child;
+    use crate::sys::wait;
+    use std::process::Command;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn the_reaper_is_free_when_it_tells_of_a_birth() {
+        let reaper = Reaper::start(Strangers::Leave).unwrap();
+        let birth = Birth::new(&Arc::new(Board::new().unwrap()));
+        let (other, (sender, told)) = (reaper.clone(), channel());
+        // What is woken may have to go on on this very thread, and launch.
+        let launches = move |()| {
+            let nothing = || Err(Error::new(Kind::System, "nothing is made"));
+            sender.send(other.spawn(nothing, Box::new(|_| {})).is_err()).unwrap();
+        };
+        let _then = birth.settled.then(Box::new(launches));
+        let make = || {
+            let pid = Command::new("true").spawn().unwrap().id();
+            Ok(Child { pid, pidfd: wait::open_pidfd(pid).unwrap() })
+        };
+        let _kept = reaper.spawn_parent(make, &birth, Box::new(|_| {})).unwrap();
+        assert!(told.recv_timeout(Duration::from_secs(10)).unwrap());
+    }
+}

@@ -223,9 +223,10 @@ impl Reaper {
 
 impl Table {
     /// Its parent has ended: whoever was born is entered before his own end can be seen here.
-    fn adopt(&mut self, heir: Heir) {
+    /// What is returned is told once the table is free: it wakes others, for which a thread may have to be made.
+    fn adopt(&mut self, heir: Heir) -> impl FnOnce() {
         let Heir { birth, on_exit, ended } = heir;
-        birth.settle(birth.board.born().map(|pid| {
+        let born = birth.board.born().map(|pid| {
             // The kernel gives a pid to nobody else before it has been reaped: one that is a child of ours is this one,
             // whatever ended under its number before.
             let pidfd = if wait::is_child(pid) { wait::open_pidfd(pid).ok() } else { None };
@@ -238,11 +239,12 @@ impl Table {
                 ended.set_untold(self.unclaimed.remove(&pid).unwrap_or(unknown), on_exit);
             }
             (pid, pidfd, ended)
-        }));
+        });
         self.expecting = self.expecting.saturating_sub(1);
         if self.expecting == 0 {
             self.unclaimed.clear();
         }
+        move || birth.settle(born)
     }
 }
 
@@ -296,10 +298,11 @@ impl Shared {
             }
             return;
         };
-        if let Some(heir) = process.heir {
-            table.adopt(heir);
-        }
+        let adopted = process.heir.map(|heir| table.adopt(heir));
         drop(table);
+        if let Some(tell) = adopted {
+            tell();
+        }
         if !process.kept {
             return process.ended.set_untold(status, process.on_exit);
         }
