@@ -57,6 +57,48 @@ fn an_exec_that_is_born_after_the_containers_end_is_killed_too() {
 }
 
 #[test]
+fn a_kill_in_the_last_moment_of_a_create_is_not_lost() {
+    let mut world = World::new();
+    let (stage, mut other, request) = (world.stage.clone(), world.connect(), world.create_request("c1"));
+    // Its process is there, and its event cannot be queued yet.
+    let events = stage.events.lock().unwrap();
+    other.ask(TASK_V3, "Create", &request, Duration::ZERO);
+    world.until(|stage| !stage.pids().is_empty());
+    std::thread::sleep(Duration::from_millis(50));
+    world.wire.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGKILL, false)).unwrap();
+    drop(events);
+    decode::<CreateTaskResponse>(other.next().unwrap().1).unwrap();
+    assert_eq!(world.wait("c1", "").exit_status, 137);
+}
+
+#[test]
+fn a_kill_in_the_last_moment_of_an_exec_s_start_is_not_lost() {
+    let mut world = World::new();
+    container_in(&mut world, "running");
+    world.add("c1", "e1");
+    let stage = world.stage.clone();
+    let [mut starts, mut adds, mut kills] = [(); 3].map(|()| world.connect());
+    stage.hold.store(true, Ordering::SeqCst);
+    let start = StartRequest { id: "c1".into(), exec_id: "e1".into(), ..Default::default() };
+    starts.ask(TASK_V3, "Start", &start, Duration::ZERO);
+    world.until(|stage| stage.held.load(Ordering::SeqCst));
+    // This one has the container until its event is queued; the kill is the next, and the start comes behind it.
+    let pause = || std::thread::sleep(Duration::from_millis(100));
+    let events = stage.events.lock().unwrap();
+    adds.ask(TASK_V3, "Exec", &exec_request("c1", "e2"), Duration::ZERO);
+    pause();
+    kills.ask(TASK_V3, "Kill", &kill_request("c1", "e1", libc::SIGKILL, false), Duration::ZERO);
+    pause();
+    stage.hold.store(false, Ordering::SeqCst);
+    world.until(|stage| stage.pids().len() == 2);
+    pause();
+    drop(events);
+    decode::<Empty>(kills.next().unwrap().1).unwrap();
+    decode::<StartResponse>(starts.next().unwrap().1).unwrap();
+    assert_eq!(world.wait("c1", "e1").exit_status, 137);
+}
+
+#[test]
 fn the_events_of_a_life_come_in_order() {
     let mut world = World::new();
     world.create("c1");

@@ -247,6 +247,10 @@ impl Container {
                 process.pid = pid;
                 process.connect(io);
                 process.life = Life::Running(pidfd);
+                // By a kill that came when the launch was over, and this not yet known.
+                if start.leash.check().is_err() {
+                    let _ = process.signal(libc::SIGKILL as u32);
+                }
                 let early = process.early.take();
                 self.emit(Event::ExecStarted { container: self.id.clone(), exec: id.into(), pid });
                 // The first process has ended meanwhile, and what it left was killed before this one was born.

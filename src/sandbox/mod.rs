@@ -300,8 +300,12 @@ impl Sandbox {
         let _taken = Taken { sandbox: self, id: &id };
         let container = create::create(self, request, &leash).await.context(|| format!("create {id}"))?;
         let pid = container.lock().init.pid;
+        self.lock().known.insert(id.clone(), Known::Here(Arc::clone(&container)));
         leash.release();
-        self.lock().known.insert(id.clone(), Known::Here(container));
+        // By a kill that found it still being made, and nothing left of that to end.
+        if leash.check().is_err() {
+            let _ = container.kill(None, libc::SIGKILL as u32, false);
+        }
         Ok(pid)
     }
 
@@ -385,12 +389,22 @@ impl Sandbox {
     /// `all` signals every process of the container; it means nothing for an exec.
     pub fn kill(&self, key: &ProcessKey, signal: u32, all: bool) -> Result<()> {
         if let Some(leash) = self.making(&key.container).filter(|_| key.exec.is_none()) {
-            return match leash.signal(signal::number(signal)?) {
-                true => Ok(()),
-                false => {
-                    Err(Error::new(Kind::State, format!("container {}: process not created", key.container)))
+            let sent = leash.signal(signal::number(signal)?);
+            // It may have come through meanwhile: then the signal is for the container, unless it was.
+            match self.container(&key.container) {
+                Ok(_) if !sent => {}
+                Ok(container) if signal == libc::SIGKILL as u32 => {
+                    return match container.kill(None, signal, all) {
+                        Err(e) if e.kind() == Kind::NotFound => Ok(()),
+                        again => again,
+                    };
                 }
-            };
+                _ if sent => return Ok(()),
+                _ => {
+                    let what = format!("container {}: process not created", key.container);
+                    return Err(Error::new(Kind::State, what));
+                }
+            }
         }
         let container = self.container(&key.container)?;
         container.kill(key.exec.as_deref(), signal, all)?;
