@@ -30,6 +30,8 @@ struct Served {
 /// Long enough for a thousand requests to wait at once.
 const SLEEP: Duration = Duration::from_secs(2);
 
+const HANG: Duration = Duration::from_secs(2);
+
 fn serve(admission: Admission) -> Served {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
@@ -64,6 +66,20 @@ fn serve(admission: Admission) -> Served {
                         shoal::tasks::sleep(Duration::from_millis(20)).await.unwrap();
                         panic!("on purpose");
                     }))
+                }
+                // As in a filesystem that does not answer.
+                "Hang" => {
+                    std::thread::sleep(HANG);
+                    reply.send(Ok(Vec::new()));
+                }
+                "HangAndPark" => {
+                    std::thread::sleep(HANG);
+                    waiting.lock().unwrap().extend(reply.later());
+                }
+                // One of those that are taken for quick.
+                "Kill" => {
+                    std::thread::sleep(HANG / 4);
+                    reply.send(Ok(Vec::new()));
                 }
                 "Huge" => reply.send(Ok(vec![0; 5 << 20])),
                 "Large" => reply.send(Ok(vec![0; 4_000_000])),
@@ -325,6 +341,31 @@ fn a_call_that_waits_ends_at_its_deadline_and_only_then() {
 }
 
 #[test]
+fn what_hangs_is_answered_at_its_time_however_late_it_was_decoded() {
+    let served = serve(Admission::ours());
+    // As many as there are workers for quick ones.
+    let mut wires: Vec<Wire> = (0..64).map(|_| served.connect()).collect();
+    let mut other = served.connect();
+    for wire in &mut wires {
+        wire.ask("x.Task", "Kill", &Empty::new(), Duration::ZERO);
+    }
+    std::thread::sleep(HANG / 20);
+    other.ask("x.Y", "Hang", &Empty::new(), HANG / 10);
+    let (_, response) = other.next().unwrap();
+    assert_eq!(refusal(response).0, Code::DEADLINE_EXCEEDED);
+    assert!(other.silent(HANG), "answered twice");
+}
+
+#[test]
+fn what_was_answered_while_it_hung_is_not_kept_for_another_answer() {
+    let served = serve(Admission::ours());
+    let mut wire = served.connect();
+    wire.ask("x.Y", "HangAndPark", &Empty::new(), HANG / 10);
+    assert_eq!(refusal(wire.next().unwrap().1).0, Code::DEADLINE_EXCEEDED);
+    assert!(wire.silent(HANG + HANG / 2), "answered twice");
+}
+
+#[test]
 fn a_stream_that_waits_cannot_be_used_again() {
     let served = serve(Admission::ours());
     let mut wire = served.connect();
@@ -412,6 +453,19 @@ fn what_was_answered_before_the_end_arrives() {
     let begun = Instant::now();
     drop(served);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn whoever_connects_to_a_server_that_ends_is_not_answered() {
+    let served = serve(Admission::ours());
+    // It may hang up first, and does not.
+    let mut peer = served.connect();
+    peer.call::<StringValue>("x.Y", "Echo", &text("early")).unwrap();
+    served.stopper.stop_after_peers();
+    std::thread::sleep(Duration::from_millis(50));
+    let mut late = served.connect();
+    late.ask("x.Y", "Echo", &text("late"), Duration::ZERO);
+    assert!(late.next().is_none());
 }
 
 #[test]

@@ -84,7 +84,10 @@ impl Reply {
     pub fn later(mut self) -> Option<Later> {
         let later = Later { connection: Arc::downgrade(&self.connection), stream: self.stream };
         let call = self.call.take()?;
-        self.connection.done(self.stream);
+        // Past its time it was answered without its worker.
+        if !self.connection.done(self.stream) {
+            return None;
+        }
         match self.connection.park(self.stream, call) {
             Ok(()) => Some(later),
             Err(call) => {

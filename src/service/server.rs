@@ -225,17 +225,18 @@ impl Server {
 
     /// Serves on the calling thread until its [`Stopper`] says so.
     pub fn serve(self: &Arc<Self>) {
-        let mut looks_again = false;
+        // What was read may have a time limit, which is known by then, whatever else comes first.
+        let mut decoded: Option<Instant> = None;
         while !self.stopper.stopped() {
             let now = Instant::now();
-            let due = self.expire(now).into_iter().chain(self.look()).min();
+            decoded = decoded.filter(|at| *at > now);
+            let due = self.expire(now).into_iter().chain(self.look()).chain(decoded).min();
             let due = due.map(|at| at.saturating_duration_since(now));
-            // What was read may have a time limit, which is known by then.
-            let due = if looks_again { Some(due.map_or(DECODED, |due| due.min(DECODED))) } else { due };
-            looks_again = false;
             match self.common.epoll.wait(due) {
                 Ok(Some(ready)) => {
-                    looks_again = ready.token >= FIRST_CONNECTION;
+                    if ready.token >= FIRST_CONNECTION {
+                        decoded = Some(Instant::now() + DECODED);
+                    }
                     self.take(ready);
                 }
                 Ok(None) => {}
@@ -263,6 +264,8 @@ impl Server {
                 return;
             }
             match self.common.epoll.wait(Some(left)) {
+                // Whoever comes now is for a successor, and finds that this one has gone.
+                Ok(Some(ready)) if ready.token == LISTENER => {}
                 Ok(Some(ready)) => self.take(ready),
                 Ok(None) => {}
                 Err(e) => return log::error!("epoll_wait: {e}"),
@@ -292,8 +295,8 @@ impl Server {
                 let connection = lock(&self.connections).open.get(&token).cloned();
                 let Some(connection) = connection else { return };
                 if let Some((header, payload)) = self.read(&connection, ready) {
-                    let server = self.clone();
-                    self.workers.give(Box::new(move || server.dispatch(&connection, header, &payload)));
+                    let (server, read) = (self.clone(), Instant::now());
+                    self.workers.give(Box::new(move || server.dispatch(&connection, header, &payload, read)));
                 }
             }
         }
@@ -364,7 +367,13 @@ impl Server {
         Reply::new(connection.clone(), header.stream, call)
     }
 
-    fn dispatch(self: &Arc<Self>, connection: &Arc<Connection>, header: Header, payload: &[u8]) {
+    fn dispatch(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        header: Header,
+        payload: &[u8],
+        read: Instant,
+    ) {
         let refuse = |code, text: &str| self.reply(connection, header, "?", 0).refuse(code, text);
         match header.kind {
             MESSAGE_TYPE_REQUEST => {}
@@ -390,6 +399,10 @@ impl Server {
         }
         if let Some(deadline) = reply.deadline() {
             connection.begin(header.stream, &name, deadline + OVERDUE);
+            // All workers were busy: the serving thread has looked already.
+            if read.elapsed() > DECODED / 2 {
+                self.common.clock.raise();
+            }
         }
         let server = self.clone();
         self.workers.long(Box::new(move || server.handle(request, reply)));
