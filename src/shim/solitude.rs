@@ -30,7 +30,8 @@ impl Solitude {
                 if now < end {
                     return Look { again: Some(end), rest: None };
                 }
-                if !self.bundle.exists() {
+                // From then on no create succeeds: there may be one in the queue.
+                if !self.bundle.exists() && self.sandbox.shutdown() {
                     log::info!("nobody is here, and the bundle is gone");
                     (self.end)();
                     return Look::default();
