@@ -104,15 +104,20 @@ fn stdin(io: &Io, path: &str, terminal: bool) -> Result<Option<OwnedFd>> {
     Ok(Some(read))
 }
 
-/// Output by path: each stream for itself, but one description for a file that both name.
+/// Output by path: each stream for itself, but what the shim copies to one place, which both name, goes by one pipe: it
+/// arrives in the order in which it was written.
 fn paths(io: &Io, request: &Stdio, whose: Whose) -> Result<(OwnedFd, OwnedFd)> {
     let stdout = output(io, "stdout", &request.stdout, whose)?;
     let stderr = match &stdout {
-        Out::File(_) if request.stderr == request.stdout => None,
+        Out::File(_) | Out::Copied(_) if request.stderr == request.stdout => None,
         _ => Some(output(io, "stderr", &request.stderr, whose)?),
     };
     match (stdout, stderr) {
         (Out::File(file), None) => both_to(io, file),
+        (Out::Copied(end), None) => {
+            let other = end.try_clone().context(|| "dup()")?;
+            Ok((end, other))
+        }
         (stdout, stderr) => Ok((end(io, stdout)?, end(io, stderr.unwrap_or(Out::Null))?)),
     }
 }

@@ -256,3 +256,27 @@ fn what_an_exec_says_is_copied_however_slowly_it_is_read() {
     drop(io);
     assert_eq!(slow.join().unwrap(), 1_000_000);
 }
+
+#[test]
+fn both_outputs_of_an_exec_keep_their_order_in_one_fifo() {
+    let bench = Bench::new();
+    let both = bench.fifo("both");
+    let request = Stdio { stdout: both.clone(), stderr: both, ..Stdio::default() };
+    let opened = block_on(bench.board.open(&request, &LABELS, (0, 0), Whose::Exec, soon()));
+    let (ends, io) = opened.unwrap();
+    let (mut stdout, mut stderr) = {
+        let ends = ends.unwrap();
+        (File::from(ends.stdout), File::from(ends.stderr))
+    };
+    let reader = bench.reader("both");
+    let mut expected = String::new();
+    for i in 0..500 {
+        let (out, err) = (format!("o{i} "), format!("e{i} "));
+        stdout.write_all(out.as_bytes()).unwrap();
+        stderr.write_all(err.as_bytes()).unwrap();
+        expected.extend([out, err]);
+    }
+    drop((stdout, stderr));
+    io.ended();
+    assert_eq!(read_all(reader), expected);
+}
