@@ -466,6 +466,11 @@ impl Sandbox {
         containers.closed
     }
 
+    /// It has nothing to serve any more.
+    pub fn is_ending(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Before the shim ends: gives logging programs until `limit` to end.
     pub fn finish(&self, limit: Duration) {
         self.streams.finish(limit);

@@ -9,9 +9,11 @@ use super::call::call;
 use super::protos::shim::{AboutRequest, AboutResponse};
 use super::reply::Reply;
 use crate::error::words;
+use crate::sandbox::Sandbox;
 use protobuf::Message;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 use ttrpc::proto::{Code, Request};
 
@@ -23,11 +25,17 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct About {
     pub(super) id: String,
     pub(super) namespace: String,
+    pub(super) sandbox: Arc<Sandbox>,
 }
 
 impl About {
     pub(super) fn call(&self, method: &str, payload: &[u8], reply: Reply) -> Option<Rest> {
         match method {
+            // Whoever joined it now would find nobody.
+            METHOD if self.sandbox.is_ending() => {
+                reply.refuse(Code::UNAVAILABLE, "the shim is ending");
+                None
+            }
             METHOD => {
                 let about = AboutResponse {
                     version: env!("CARGO_PKG_VERSION").into(),
@@ -52,7 +60,7 @@ pub enum Peer {
     Same,
     /// It is not, in words.
     Other(String),
-    /// Nobody any more.
+    /// Nobody any more, or somebody who ends.
     Gone,
 }
 
@@ -72,6 +80,9 @@ pub fn ask(mut connection: UnixStream, namespace: &str, id: &str) -> Peer {
         Err(e) => return not_answered(&e),
     };
     if let Some(status) = response.status.as_ref().filter(|status| status.code() != Code::OK) {
+        if status.code() == Code::UNAVAILABLE {
+            return Peer::Gone;
+        }
         return Peer::Other(format!("it does not know {SHIM} ({:?})", status.code()));
     }
     match AboutResponse::parse_from_bytes(&response.payload) {
@@ -125,13 +136,16 @@ mod tests {
     fn only_a_shim_of_shoal_s_and_of_this_very_group_is_the_same() {
         assert_eq!(asked(Some(about("default", "g1"))), Peer::Same);
         assert_eq!(asked(None), Peer::Gone);
-        let unknown = Status { code: Code::UNIMPLEMENTED.into(), ..Default::default() };
-        let refusal = Response { status: Some(unknown).into(), ..Default::default() };
+        let refused = |code: Code| {
+            let status = Status { code: code.into(), ..Default::default() };
+            Response { status: Some(status).into(), ..Default::default() }
+        };
+        assert_eq!(asked(Some(refused(Code::UNAVAILABLE))), Peer::Gone);
         for (answer, words) in [
             (about("default", "g2"), "\"g2\" in the namespace \"default\""),
             (about("other", "g1"), "\"g1\" in the namespace \"other\""),
             (Response::default(), "none of shoal's"),
-            (refusal, "UNIMPLEMENTED"),
+            (refused(Code::UNIMPLEMENTED), "UNIMPLEMENTED"),
         ] {
             let Peer::Other(why) = asked(Some(answer)) else { panic!("{words}") };
             assert!(why.contains(words), "{why}");

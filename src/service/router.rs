@@ -45,7 +45,7 @@ pub struct Router {
 impl Router {
     pub fn new(config: Config) -> Self {
         let Config { sandbox, id, namespace, bundle, address, end } = config;
-        let about = About { id: id.clone(), namespace: namespace.clone() };
+        let about = About { id: id.clone(), namespace: namespace.clone(), sandbox: sandbox.clone() };
         let pod = Pod { sandbox, id, bundle, end };
         Router {
             task: Arc::new(Task::new(pod.clone())),

@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::Duration;
 
 /// In this order, as the Go shim has it.
 const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
@@ -29,7 +30,9 @@ const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kuberne
 pub(super) const ADDRESS: &str = "address";
 
 /// A shim may end just when it is asked, and its successor too.
-const TRIES: usize = 3;
+const TRIES: usize = 5;
+/// One that has said that it ends is about to unlink its socket.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How a launch tells the server what it could not do, and what has no effect: it has no log of its own.
 pub(super) const NOTES: &str = "SHOAL_START_NOTES";
@@ -74,8 +77,8 @@ fn find(path: &Path, namespace: &str, group: &str) -> Result<Option<UnixListener
         };
         match about::ask(server, namespace, group) {
             Peer::Same => return Ok(None),
-            // It has unlinked its socket before it hung up.
-            Peer::Gone => {}
+            // It has unlinked its socket before it hung up, or does so next.
+            Peer::Gone => std::thread::sleep(PAUSE),
             Peer::Other(why) => return Err(taken(path, namespace, group, &why)),
         }
     }

@@ -1,9 +1,10 @@
 //! The end of the shim, and of what is only about to be.
 
 use crate::states::call;
-use crate::wire::{decode, NF, OK, TASK_V3};
+use crate::wire::{code, decode, NF, OK, TASK_V3, UNAVAILABLE};
 use crate::world::World;
 use containerd_shim_protos::api::*;
+use shoal::service::about::SHIM;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,6 +22,17 @@ fn the_shim_ends_when_it_was_asked_and_its_last_container_is_gone() {
     world.delete("c1", "");
     assert!(world.wire.next().is_none(), "the server hangs up");
     assert!(ended(&world));
+}
+
+#[test]
+fn a_shim_that_ends_says_so_to_whoever_would_join_it() {
+    let mut world = World::new();
+    world.stage.stays.store(true, Ordering::SeqCst);
+    let about = |world: &mut World| code(world.wire.call::<Empty>(SHIM, "About", &Empty::new()));
+    assert_eq!(about(&mut world), OK);
+    world.wire.task::<Empty>("Shutdown", &ShutdownRequest::new()).unwrap();
+    world.until(|_| world.has_ended());
+    assert_eq!(about(&mut world), UNAVAILABLE);
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub struct Stage {
     pub late: Mutex<Duration>,
     /// The next launch, freeze or removal panics.
     pub panic: AtomicBool,
+    /// The server goes on after its end.
+    pub stays: AtomicBool,
     /// The one that is held fails.
     pub fail: AtomicBool,
 }
@@ -231,7 +233,7 @@ impl World {
         });
         let stopper = Stopper::new().unwrap();
         let ended = Arc::new(AtomicBool::new(false));
-        let (stop, end) = (stopper.clone(), ended.clone());
+        let (stop, end, last) = (stopper.clone(), ended.clone(), stage.clone());
         let router = Router::new(router::Config {
             sandbox: Arc::new(sandbox.unwrap()),
             id: POD.into(),
@@ -240,7 +242,9 @@ impl World {
             address: folder.path().join("c.sock").to_str().unwrap().into(),
             end: Arc::new(move || {
                 end.store(true, Ordering::SeqCst);
-                stop.stop();
+                if !last.stays.load(Ordering::SeqCst) {
+                    stop.stop();
+                }
             }),
         });
         let handler = Box::new(move |request, reply| router.route(request, reply));
