@@ -386,34 +386,6 @@ impl Sandbox {
         self.container(container)?.pids()
     }
 
-    /// `all` signals every process of the container; it means nothing for an exec.
-    pub fn kill(&self, key: &ProcessKey, signal: u32, all: bool) -> Result<()> {
-        if let Some(leash) = self.making(&key.container).filter(|_| key.exec.is_none()) {
-            let sent = leash.signal(signal::number(signal)?);
-            // It may have come through meanwhile: then the signal is for the container, unless it was.
-            match self.container(&key.container) {
-                Ok(_) if !sent => {}
-                Ok(container) if signal == libc::SIGKILL as u32 => {
-                    return match container.kill(None, signal, all) {
-                        Err(e) if e.kind() == Kind::NotFound => Ok(()),
-                        again => again,
-                    };
-                }
-                _ if sent => return Ok(()),
-                _ => {
-                    let what = format!("container {}: process not created", key.container);
-                    return Err(Error::new(Kind::State, what));
-                }
-            }
-        }
-        let container = self.container(&key.container)?;
-        container.kill(key.exec.as_deref(), signal, all)?;
-        if signal == libc::SIGKILL as u32 && key.exec.is_none() {
-            self.let_die(&container)?;
-        }
-        Ok(())
-    }
-
     pub fn pause(&self, container: &str) -> Result<()> {
         self.container(container)?.pause()
     }

@@ -2,11 +2,42 @@
 
 use super::container::{Container, Slot, DEATH};
 use super::lifecycle::{Life, Process};
-use super::Exit;
+use super::request::ProcessKey;
+use super::{Exit, Sandbox};
 use crate::cgroup::Dying;
 use crate::error::{Error, Kind, Result};
 use crate::sys::{wait, Errno};
 use std::os::fd::AsFd;
+
+impl Sandbox {
+    /// `all` signals every process of the container; it means nothing for an exec.
+    pub fn kill(&self, key: &ProcessKey, signal: u32, all: bool) -> Result<()> {
+        if let Some(leash) = self.making(&key.container).filter(|_| key.exec.is_none()) {
+            let sent = leash.signal(number(signal)?);
+            // It may have come through meanwhile: then the signal is for the container, unless it was.
+            match self.container(&key.container) {
+                Ok(_) if !sent => {}
+                Ok(container) if signal == libc::SIGKILL as u32 => {
+                    return match container.kill(None, signal, all) {
+                        Err(e) if e.kind() == Kind::NotFound => Ok(()),
+                        again => again,
+                    };
+                }
+                _ if sent => return Ok(()),
+                _ => {
+                    let what = format!("container {}: process not created", key.container);
+                    return Err(Error::new(Kind::State, what));
+                }
+            }
+        }
+        let container = self.container(&key.container)?;
+        container.kill(key.exec.as_deref(), signal, all)?;
+        if signal == libc::SIGKILL as u32 && key.exec.is_none() {
+            self.let_die(&container)?;
+        }
+        Ok(())
+    }
+}
 
 impl Container {
     pub fn kill(&self, exec: Option<&str>, signal: u32, all: bool) -> Result<()> {
