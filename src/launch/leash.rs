@@ -66,6 +66,11 @@ impl Leash {
         }
     }
 
+    /// Whether both are of the same launch.
+    pub fn is(&self, other: &Leash) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
+    }
+
     /// Nobody waits for it any more.
     pub fn is_over(&self) -> bool {
         Instant::now() >= self.deadline

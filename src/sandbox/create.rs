@@ -172,9 +172,6 @@ async fn launch(
     record.pid = waiting.pid;
     record.start_time = record::start_time(waiting.pid).unwrap_or(0);
     record::write(records.folder(), &record)?;
-    if let Some(watch) = oom {
-        sandbox.watch.oom(Arc::downgrade(container), watch);
-    }
     let mut slot = container.lock();
     slot.init.pid = waiting.pid;
     slot.init.connect(io);
@@ -186,6 +183,10 @@ async fn launch(
         stdio: request.stdio.clone(),
         pid: slot.init.pid,
     });
+    // Behind the event of the create.
+    if let Some(watch) = oom {
+        sandbox.watch.oom(Arc::downgrade(container), watch);
+    }
     if let Some(status) = slot.init.early.take() {
         container.ended(&mut slot, None, status);
     }

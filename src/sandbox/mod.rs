@@ -368,7 +368,8 @@ impl Sandbox {
     async fn end_create(&self, id: &str, leash: &Leash) -> Result<()> {
         let deadline = Instant::now() + UNBORN;
         leash.kill();
-        while self.making(id).is_some() {
+        // Not another one, which has taken the id since.
+        while self.making(id).is_some_and(|other| other.is(leash)) {
             if Instant::now() > deadline {
                 return Err(Error::new(Kind::Deadline, format!("delete {id}: it is still being created")));
             }

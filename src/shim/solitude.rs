@@ -56,6 +56,10 @@ impl Solitude {
     fn end_unstarted(&self, id: String, limit: Duration) -> Look {
         let (sandbox, end) = (Arc::clone(&self.sandbox), Arc::clone(&self.end));
         let rest = async move {
+            // Somebody may have started it by now.
+            if !matches!(sandbox.left(), Left::Unstarted(..)) {
+                return;
+            }
             log::warn!(sandbox = id.as_str(); "it has not been started within {limit:?}, and ends");
             match sandbox.shutdown_pod(&id, SHUTDOWN).await {
                 Ok(()) => end(),
