@@ -32,6 +32,8 @@ mod passwd;
 mod pod;
 #[path = "deaf/pods.rs"]
 mod pods;
+#[path = "deaf/refreeze.rs"]
+mod refreeze;
 #[path = "testbed/skip.rs"]
 mod skip;
 #[path = "deaf/stopped.rs"]

@@ -8,6 +8,7 @@ mod kernel;
 mod look;
 mod orphan;
 mod procfs;
+mod refreeze;
 mod report;
 mod stop;
 mod unlock;
@@ -52,6 +53,7 @@ extern "C" fn main() -> i32 {
             std::thread::sleep(std::time::Duration::from_millis(milliseconds.parse().unwrap_or(0)));
         }
         ["stop", workers] => return stop::everybody(workers),
+        ["refreeze", freezer] => return refreeze::forever(freezer),
         ["exit", code] => return code.parse().unwrap_or(125),
         other => {
             eprintln!("probe: {other:?}: not a command");

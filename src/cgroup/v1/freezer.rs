@@ -86,6 +86,9 @@ pub(super) fn let_die(dir: &Dir, root: &Path, who: Dying) -> Result<()> {
         Dying::One(pid) if !frozen => tree::unless_absent(tree::move_to(dir, &[pid])),
         Dying::One(pid) => tree::move_to(&Dir::open(root)?, &[pid]),
         Dying::All => {
+            // Who is not frozen could freeze the others again, and a frozen process that was thawed for less than a moment
+            // has not died.
+            tree::kill_all(&tree::processes(dir)?)?;
             thaw_all(dir)?;
             if !is_frozen(dir)? {
                 return Ok(());
