@@ -31,6 +31,7 @@ extern "C" fn main() -> i32 {
         ["call", numbers @ ..] => println!("{}", kernel::calls(numbers)),
         ["chmod", paths @ ..] => println!("{}", chmod(paths)),
         ["unlock", paths @ ..] => println!("{}", unlock::all(paths)),
+        ["loosen", paths @ ..] => println!("{}", unlock::otherwise(paths)),
         ["stat", paths @ ..] => println!("{}", report::stat(paths)),
         ["watch", stop] => println!("{}", watch::until(stop)),
         ["cat", paths @ ..] => println!("{}", cat(paths)),

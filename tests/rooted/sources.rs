@@ -105,6 +105,37 @@ fn flags_of_the_hosts_mounts_are_locked_in_a_user_namespace() {
     });
 }
 
+/// Nor by a call that is not mount(2), in a copy, by uncovering what is below, or in a user namespace below its own.
+#[test]
+fn flags_of_the_hosts_mounts_stay_locked_whatever_a_user_namespace_tries() {
+    if !rooted("flags_of_the_hosts_mounts_stay_locked_whatever_a_user_namespace_tries") {
+        return;
+    }
+    apart(|folder| {
+        for name in ["closed", "closed/below"] {
+            std::fs::create_dir(folder.join(name)).unwrap();
+            tmpfs(&folder.join(name), libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC);
+        }
+        for name in ["closed/below", "closed"] {
+            let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+            let flags = flags | libc::MS_REMOUNT | libc::MS_BIND;
+            mount::mount(None, &path(&folder.join(name)), None, flags, None).unwrap();
+        }
+        let mut bundle = crate::users::bundle(&["/probe", "loosen", "/closed"]);
+        for set in ["bounding", "effective", "permitted"] {
+            bundle.spec["process"]["capabilities"][set].as_array_mut().unwrap().push("CAP_SYS_ADMIN".into());
+        }
+        bind(&mut bundle, &folder.join("closed"), "/closed", &["rbind"]);
+        for (name, report) in bundle.reports() {
+            let ways = json!({
+                "in place": "EPERM", "a copy": "EPERM", "a copy of it alone": "EINVAL", "attached": "EPERM",
+                "uncovered": "EINVAL", "superblock": "EPERM", "nested": "EPERM",
+            });
+            assert_eq!(report["/closed"], ways, "{name}");
+        }
+    });
+}
+
 /// Nor does what is mounted in a volume of a user namespace come to the host, whatever the specification says.
 #[test]
 fn propagation_in_a_user_namespace_is_as_with_runc() {
