@@ -3,6 +3,8 @@
 //!
 //! `SHOAL_SHIM=FILE` names another shim than the one of this build. One test runs at a time, since times are measured.
 
+#[path = "deaf/abandoned.rs"]
+mod abandoned;
 #[path = "deaf/ask.rs"]
 mod ask;
 #[allow(dead_code)]
@@ -23,6 +25,8 @@ mod hooks;
 mod left;
 #[path = "deaf/limits.rs"]
 mod limits;
+#[path = "deaf/links.rs"]
+mod links;
 #[path = "deaf/loggers.rs"]
 mod loggers;
 #[path = "deaf/passwd.rs"]
@@ -38,6 +42,8 @@ mod refreeze;
 mod skip;
 #[path = "deaf/stopped.rs"]
 mod stopped;
+#[path = "deaf/streams.rs"]
+mod streams;
 mod wire;
 #[path = "deaf/world.rs"]
 mod world;

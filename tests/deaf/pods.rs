@@ -34,7 +34,7 @@ fn hang(world: &mut World) -> Vec<Asked> {
 }
 
 /// An end of the pod, by this method.
-fn call(world: &mut World, method: &str) {
+pub fn call(world: &mut World, method: &str) {
     let asked = world.line().ask(method, SANDBOX, method, &about(), Duration::ZERO);
     let answer = answers(vec![asked], slow(SOON)).remove(0);
     println!("  {answer}");
@@ -52,7 +52,7 @@ fn all_fail(world: &mut World, asked: Vec<Asked>) {
     }
 }
 
-fn after(mut world: World, what: &str) {
+pub fn after(mut world: World, what: &str) {
     if !eventually(|| ended(world.server)) || world.shim.path.exists() {
         world.complain("the shim or its socket is left");
     }

@@ -4,6 +4,7 @@
 #![no_main]
 
 mod catch;
+mod hold;
 mod kernel;
 mod look;
 mod orphan;
@@ -54,6 +55,9 @@ extern "C" fn main() -> i32 {
             std::thread::sleep(std::time::Duration::from_millis(milliseconds.parse().unwrap_or(0)));
         }
         ["stop", workers] => return stop::everybody(workers),
+        ["flood", children] => return hold::flood(children),
+        ["hold", path] => return hold::output(path),
+        ["hold", stream, path] => return hold::behind(stream, path),
         ["refreeze", freezer] => return refreeze::forever(freezer),
         ["exit", code] => return code.parse().unwrap_or(125),
         other => {
