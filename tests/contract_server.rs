@@ -30,7 +30,7 @@ struct Served {
 }
 
 /// Long enough for a thousand requests to wait at once.
-const SLEEP: Duration = Duration::from_secs(2);
+const SLEEP: Duration = Duration::from_secs(5);
 
 const HANG: Duration = Duration::from_secs(2);
 

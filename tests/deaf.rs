@@ -25,8 +25,6 @@ mod hooks;
 mod left;
 #[path = "deaf/limits.rs"]
 mod limits;
-#[path = "deaf/links.rs"]
-mod links;
 #[path = "deaf/loggers.rs"]
 mod loggers;
 #[path = "deaf/passwd.rs"]

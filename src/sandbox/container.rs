@@ -18,7 +18,7 @@ use crate::cgroup::{self, stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Leash};
 use crate::spec::{self, resources::Resources, Spec};
-use crate::stdio::Stdio;
+use crate::stdio::{Stdio, Switchboard};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +39,7 @@ pub(super) struct Container {
     pub cgroup: Box<dyn Cgroup>,
     pub records: Records,
     pub events: Arc<EventSink>,
+    pub streams: Switchboard,
     pub slot: Mutex<Slot>,
 }
 

@@ -71,6 +71,7 @@ pub(super) async fn create(sandbox: &Sandbox, request: Create, leash: &Leash) ->
         cgroup,
         records,
         events: Arc::clone(&sandbox.events),
+        streams: sandbox.streams.of_container(),
         slot: Mutex::new(slot),
     });
     let launched = launch(sandbox, &container, &request, leash).await;
@@ -137,7 +138,7 @@ async fn launch(
     log::debug!(id = id.as_str(); "compiled {} steps", plan.steps.len());
 
     let labels = Labels { container: id, namespace: &sandbox.config.namespace };
-    let (ends, io) = sandbox
+    let (ends, io) = container
         .streams
         .open(&request.stdio, &labels, io_owner(options), Whose::Container, leash.deadline)
         .await?;

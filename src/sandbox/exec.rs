@@ -9,7 +9,7 @@ use crate::launch::{Launcher, Leash, Order};
 use crate::plan::{self, Host};
 use crate::seccomp::Cache;
 use crate::spec;
-use crate::stdio::{Io, Labels, Stdio, Switchboard, Whose};
+use crate::stdio::{Io, Labels, Stdio, Whose};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
@@ -19,7 +19,6 @@ pub(super) struct Starter<'a> {
     pub host: &'a Host,
     pub launcher: &'a dyn Launcher,
     pub watch: &'a Watch,
-    pub streams: &'a Switchboard,
     pub filters: &'a Cache,
     pub container: Weak<Container>,
     pub leash: &'a Leash,
@@ -54,7 +53,7 @@ impl Starter<'_> {
         })?;
         super::create::warn(&container.id, &plan.warnings);
         let labels = Labels { container: id, namespace: self.namespace };
-        let (ends, io) = self
+        let (ends, io) = container
             .streams
             .open(&wanted.stdio, &labels, io_owner(&container.options), Whose::Exec, self.leash.deadline)
             .await?;

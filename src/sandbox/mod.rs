@@ -168,7 +168,7 @@ impl Sandbox {
             config,
             events,
             watch: watch::Watch::start()?,
-            streams: Switchboard::new()?,
+            streams: Switchboard::default(),
             filters: Cache::default(),
             containers: Mutex::default(),
         })
@@ -321,7 +321,6 @@ impl Sandbox {
                     host: &self.config.host,
                     launcher: &*self.config.launcher,
                     watch: &self.watch,
-                    streams: &self.streams,
                     filters: &self.filters,
                     container: Arc::downgrade(&container),
                     leash: &leash,

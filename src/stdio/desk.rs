@@ -56,6 +56,7 @@ fn token(number: u64, role: Role) -> u64 {
 /// What the thread has on its desk.
 pub struct Desk<'a> {
     exchange: &'a Arc<Exchange>,
+    edges: &'a Edges,
     lines: BTreeMap<u64, Line>,
     hot: BTreeSet<u64>,
     lingering: Vec<Lingering>,
@@ -63,9 +64,10 @@ pub struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
-    pub fn new(exchange: &'a Arc<Exchange>) -> Self {
+    pub fn new(exchange: &'a Arc<Exchange>, edges: &'a Edges) -> Self {
         Desk {
             exchange,
+            edges,
             lines: BTreeMap::new(),
             hot: BTreeSet::new(),
             lingering: Vec::new(),
@@ -98,7 +100,7 @@ impl<'a> Desk<'a> {
                 false => Some(Duration::ZERO),
             };
             let begun = Instant::now();
-            if self.exchange.edges.wait(&mut edges, limit).is_err() {
+            if self.edges.wait(&mut edges, limit).is_err() {
                 // epoll_wait(2) refuses only what is not an epoll descriptor.
                 self.exchange.thread_ends();
                 return;
@@ -130,7 +132,7 @@ impl<'a> Desk<'a> {
             }
             Command::End(number) => {
                 if let Some(line) = self.lines.get_mut(&number) {
-                    end(&self.exchange.edges, line);
+                    end(self.edges, line);
                     self.hot.insert(number);
                 }
             }
@@ -138,7 +140,7 @@ impl<'a> Desk<'a> {
             Command::Drop(number) => {
                 if let Some(mut line) = self.lines.remove(&number) {
                     for copy in [line.output.take(), line.input.take()].into_iter().flatten() {
-                        forget(&self.exchange.edges, &copy);
+                        forget(self.edges, &copy);
                     }
                     line.settled.set(());
                     line.progress.set(());
@@ -161,7 +163,7 @@ impl<'a> Desk<'a> {
     }
 
     fn watch(&self, fd: BorrowedFd<'_>, token: u64) {
-        match self.exchange.edges.watch(fd, token) {
+        match self.edges.watch(fd, token) {
             // EPERM: a regular file never makes anybody wait, so no edge is needed.
             Ok(()) | Err(Errno::EPERM) => {}
             // ENOMEM, ENOSPC: without edges this copy goes on only when something else moves its line.
@@ -196,7 +198,7 @@ impl<'a> Desk<'a> {
 
     fn turn(&mut self, number: u64, scratch: &mut [u8]) {
         let Some(line) = self.lines.get_mut(&number) else { return };
-        let edges = &self.exchange.edges;
+        let edges = self.edges;
         let mut hot = false;
         match line.input.as_mut().map(|copy| copy.turn(scratch)) {
             Some(Outcome::Hot) => hot = true,

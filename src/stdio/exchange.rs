@@ -8,7 +8,7 @@ use crate::error::{Context, Result};
 use crate::sys::edge::Edges;
 use crate::tasks::News;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How long the thread waits for others.
@@ -56,10 +56,14 @@ pub struct Line {
 /// All output has been copied.
 pub type Progress = News<()>;
 
-/// The exchange: shared by the thread and all that send to it.
+/// The exchange of a container: shared by its thread and all that send to it. Each has its own, since a process can hold a
+/// pipe locked (by a copy from memory whose page does not come), and then holds up whoever reads, writes or closes it.
 pub struct Exchange {
-    pub edges: Edges,
+    /// Made with the first thread.
+    edges: OnceLock<Edges>,
     pub limits: Limits,
+    /// Who looks after logging programs that were told to end: they outlive their container.
+    elder: Option<Arc<Exchange>>,
     queue: Mutex<Queue>,
     /// Signalled when a logger is gone.
     logger_gone: Condvar,
@@ -79,13 +83,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Exchange {
-    pub fn new(limits: Limits) -> Result<Arc<Self>> {
-        Ok(Arc::new(Exchange {
-            edges: Edges::new().context(|| "epoll_create1()")?,
-            limits,
-            queue: Mutex::default(),
-            logger_gone: Condvar::new(),
-        }))
+    pub fn new(limits: Limits, elder: Option<Arc<Exchange>>) -> Arc<Self> {
+        let (edges, queue, logger_gone) = (OnceLock::new(), Mutex::default(), Condvar::new());
+        Arc::new(Exchange { edges, limits, elder, queue, logger_gone })
     }
 
     /// A number for what belongs together.
@@ -97,17 +97,28 @@ impl Exchange {
 
     /// Tells the thread, and starts it where this is something to begin with.
     pub fn send(self: &Arc<Self>, command: Command) -> Result<()> {
+        if let (Command::Retire(..), Some(elder)) = (&command, &self.elder) {
+            return elder.send(command);
+        }
         let mut queue = lock(&self.queue);
         let begins = matches!(command, Command::Add(..) | Command::Close(..) | Command::Retire(..));
         if !queue.runs {
             if !begins {
                 return Ok(());
             }
+            if self.edges.get().is_none() {
+                // The queue is locked: nobody else does.
+                let _ = self.edges.set(Edges::new().context(|| "epoll_create1()")?);
+            }
             let exchange = Arc::clone(self);
             std::thread::Builder::new()
                 .name("stdio".into())
                 .stack_size(STACK)
-                .spawn(move || Desk::new(&exchange).run())
+                .spawn(move || {
+                    if let Some(edges) = exchange.edges.get() {
+                        Desk::new(&exchange, edges).run();
+                    }
+                })
                 .context(|| "start the stdio thread")?;
             queue.runs = true;
         }
@@ -116,7 +127,9 @@ impl Exchange {
         }
         queue.commands.push(command);
         drop(queue);
-        self.edges.wake();
+        if let Some(edges) = self.edges.get() {
+            edges.wake();
+        }
         Ok(())
     }
 

@@ -16,7 +16,7 @@ const LOGGER_GRACE: Duration = Duration::from_secs(1);
 /// The shim's side of a process's streams. Dropping it closes and ends everything, without waiting.
 pub struct Io {
     exchange: Arc<Exchange>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 /// What there is to hold, depending on the streams' kinds.
@@ -37,16 +37,17 @@ pub(super) struct State {
     /// What each copy of an output tells: settled, and done.
     pub copies: Vec<[Progress; 2]>,
     pub logger: Option<Logger>,
+    /// Nobody has it any more: nothing waits for a reader.
+    pub dropped: bool,
 }
 
 impl Io {
     pub(super) fn new(exchange: &Arc<Exchange>) -> Self {
-        Io { exchange: Arc::clone(exchange), state: Mutex::default() }
+        Io { exchange: Arc::clone(exchange), state: Arc::default() }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds this, and if it did the state would still be whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Hands a line to the thread that copies.
@@ -92,28 +93,44 @@ impl Io {
 
     /// CloseIO: the input ends when the client has closed it too. A terminal is then hung up.
     pub fn close_stdin(&self) {
-        self.state().stdin = None;
+        if let Some(stdin) = self.state().stdin.take() {
+            apart(move || drop(stdin));
+        }
     }
 
     /// The process has ended and, where it was the container's first, everything in the container. Readers see
     /// the end when they have read the rest.
     pub fn ended(&self) {
-        let mut state = self.state();
-        state.stdin = None;
-        for number in &state.numbers {
-            // A thread that does not run has nothing to end.
-            let _ = self.exchange.send(Command::End(*number));
-        }
-        for mut output in std::mem::take(&mut state.outputs) {
-            if output.has_reader() {
-                state.after.extend(output.end());
-            } else {
-                let number = self.exchange.number();
-                state.numbers.push(number);
-                // No thread: the output is closed now, and a reader that comes later finds nothing.
-                let _ = self.exchange.send(Command::Close(number, output));
+        let (stdin, outputs) = {
+            let mut state = self.state();
+            for number in &state.numbers {
+                // A thread that does not run has nothing to end.
+                let _ = self.exchange.send(Command::End(*number));
             }
+            (state.stdin.take(), std::mem::take(&mut state.outputs))
+        };
+        if stdin.is_none() && outputs.is_empty() {
+            return;
         }
+        let (exchange, state) = (Arc::clone(&self.exchange), Arc::clone(&self.state));
+        apart(move || {
+            drop(stdin);
+            for mut output in outputs {
+                if output.has_reader() {
+                    let after = output.end();
+                    lock(&state).after.extend(after);
+                } else {
+                    let mut state = lock(&state);
+                    if state.dropped {
+                        continue;
+                    }
+                    let number = exchange.number();
+                    state.numbers.push(number);
+                    // No thread: the output is closed now, and a reader that comes later finds nothing.
+                    let _ = exchange.send(Command::Close(number, output));
+                }
+            }
+        });
     }
 
     /// Gives what was said last a moment to reach its reader's fifo. Clients close their fifos when they hear of the
@@ -147,14 +164,36 @@ impl Io {
 
 impl Drop for Io {
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for number in std::mem::take(&mut state.numbers) {
+        let State { stdin, outputs, after, numbers, mut logger, .. } =
+            std::mem::replace(&mut *self.state(), State { dropped: true, ..State::default() });
+        for number in numbers {
             // A thread that does not run holds nothing.
             let _ = self.exchange.send(Command::Drop(number));
         }
-        if let Some(pidfd) = state.logger.take().and_then(Logger::into_pidfd) {
+        if let Some(pidfd) = logger.take().and_then(Logger::into_pidfd) {
             // Where the thread cannot be started the program has had its SIGTERM, and sees the end of its streams.
             let _ = self.exchange.send(Command::Retire(pidfd));
         }
+        if stdin.is_some() || !outputs.is_empty() || !after.is_empty() {
+            apart(move || drop((stdin, outputs, after)));
+        }
     }
 }
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // Nothing panics while it holds this, and if it did the state would still be whole.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For what opens or closes an end of a pipe that a container has too: a process that copies from or to memory whose page
+/// does not come holds the pipe's lock, and close(2) waits for that as read(2) does, for as long as the container likes.
+/// Neither who tells exits nor a request may; a thread is lost until that process is gone.
+fn apart(close: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name("streams".into()).stack_size(STACK).spawn(close);
+    if let Err(e) = thread {
+        // What it had is closed by now, on this thread.
+        log::warn!("start a thread to close streams: {e}");
+    }
+}
+
+const STACK: usize = 64 << 10;

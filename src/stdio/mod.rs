@@ -3,8 +3,8 @@
 //! A fifo is given to the container itself: nothing is copied, and the shim needs no thread. The shim copies where
 //! it must: for a terminal, whose master it has, for an exec, whose client must see the end of a stream that a process
 //! holds which the exec has left behind, and for files, because a descriptor of a host's file would let the
-//! container truncate it, change its mode, and execute what it wrote there. All copies of a sandbox are made by one
-//! thread (`desk`), which starts with the first of them.
+//! container truncate it, change its mode, and execute what it wrote there. All copies of a container are made by one
+//! thread (`desk`), which is there while there are any.
 //!
 //! Nothing here waits for the other side of a fifo. Time limits: 10 s for a logging program to be ready.
 
@@ -68,13 +68,21 @@ pub struct Switchboard {
     exchange: Arc<Exchange>,
 }
 
-impl Switchboard {
-    pub fn new() -> Result<Self> {
+impl Default for Switchboard {
+    fn default() -> Self {
         Self::with(Limits::default())
     }
+}
 
-    fn with(limits: Limits) -> Result<Self> {
-        Ok(Switchboard { exchange: Exchange::new(limits)? })
+impl Switchboard {
+    /// One for a container: what holds up its copies holds up no other's. Logging programs are still this one's.
+    pub fn of_container(&self) -> Self {
+        let elder = Some(Arc::clone(&self.exchange));
+        Switchboard { exchange: Exchange::new(self.exchange.limits, elder) }
+    }
+
+    fn with(limits: Limits) -> Self {
+        Switchboard { exchange: Exchange::new(limits, None) }
     }
 
     /// Opens what `request` names. The ends are for the child, and absent with a terminal: the child makes it, and

@@ -48,7 +48,7 @@ fn exec_sync_ends_in_time(case: &mut Case<'_>) {
     pod.remove();
 }
 
-/// It holds the exec's output. The node's `drain_exec_sync_io_timeout` is 2 s, and a shim may then take 10 s.
+/// It holds the exec's output. The node's `drain_exec_sync_io_timeout` is 5 s, and a shim may then take 10 s.
 fn what_an_exec_leaves_behind_does_not_keep_its_client(case: &mut Case<'_>) {
     let pod = case.plain_pod();
     let app = pod.start("app", json!({}));

@@ -100,19 +100,16 @@ fn held(args: &[&str], what: &str) {
 }
 
 #[test]
-#[ignore = "not mended: the one thread that copies waits for the pipe"]
 fn an_exec_that_holds_its_output_holds_nobody_elses() {
     held(&["/probe", "hold", "/f/slow1"], "an output that is held");
 }
 
 #[test]
-#[ignore = "not mended: the one thread that tells exits closes the pipe, with the slot locked"]
 fn an_exec_that_has_ended_and_whose_input_is_held_keeps_no_exit_back() {
     held(&["/probe", "hold", "in", "/f/slow2"], "an input that is held");
 }
 
 #[test]
-#[ignore = "not mended: the one thread that copies waits for the pipe"]
 fn an_exec_that_has_ended_and_whose_output_is_held_keeps_no_exit_back() {
     held(&["/probe", "hold", "out", "/f/slow3"], "an output that is held by who was left");
 }
@@ -160,7 +157,6 @@ fn an_exec_that_writes_small_pieces_without_end_is_nobody_elses_matter() {
 /// In a pod that shares its processes, a container's first process ends before what it leaves; that has the client's fifo
 /// itself, and cannot be killed as long as its filesystem does not answer.
 #[test]
-#[ignore = "not mended: the one thread that tells exits opens and closes the fifo, with the slot locked"]
 fn a_container_that_has_ended_and_whose_output_is_held_keeps_no_exit_back() {
     apart("launch_timeout = 100", || {
         let mut client = None;

@@ -33,7 +33,7 @@ impl Bench {
     }
 
     fn with(limits: Limits) -> Self {
-        Bench { board: Switchboard::with(limits).unwrap(), dir: TempDir::new().unwrap() }
+        Bench { board: Switchboard::with(limits), dir: TempDir::new().unwrap() }
     }
 
     fn path(&self, name: &str) -> PathBuf {

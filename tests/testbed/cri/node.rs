@@ -175,7 +175,7 @@ fn setting(dir: &Path, suite: Suite, mode: Mode) -> Setting {
     let (plugins, lists) = (suite.dir().join("usr/lib/cni"), dir.join("cni/net.d"));
     // On in containerd 2, and shoal's own default; off in 1.7.
     let common = "enable_unprivileged_ports = true\nenable_unprivileged_icmp = true\n\
-                  restrict_oom_score_adj = true\ndrain_exec_sync_io_timeout = \"2s\"\n";
+                  restrict_oom_score_adj = true\ndrain_exec_sync_io_timeout = \"5s\"\n";
     let (version, imports, tables) = match suite {
         Suite::Trixie => {
             let shoal =
