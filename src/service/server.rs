@@ -32,7 +32,8 @@ const SIGNAL: u64 = 2;
 const CLOCK: u64 = 3;
 const FIRST_CONNECTION: u64 = 16;
 
-/// What takes no time in the kernel, with systemd or containerd: these are answered whatever the others are at.
+/// What takes no time in the kernel, with systemd or containerd: these are answered whatever the others are at. (One can: a
+/// SIGKILL in a paused pod has to thaw it, and waits for a pause that is at work.)
 const QUICK: [&str; 15] = [
     "Task.State",
     "Task.Pids",

@@ -1,4 +1,4 @@
-//! The one thread that copies, for all consoles and log files of a sandbox.
+//! The one thread that copies, for all consoles, log files and execs of a container.
 //!
 //! It also does what has to wait for something: it closes a fifo whose reader comes late, and kills a logging
 //! program that does not end when told to.
