@@ -1,6 +1,7 @@
 //! Limits of containers, and what they use.
 
 use serde_json::{json, Value};
+use std::path::Path;
 
 use crate::kubelet::{number, Case, Container, Mode, Pod};
 use crate::testbed::{cgroup_file, run, until};
@@ -20,15 +21,23 @@ fn limits_are_set_and_updated(case: &mut Case<'_>) {
         "oom_score_adj": "500",
     });
     let app = pod.start("app", json!({ "linux": { "resources": limits } }));
-    assert_eq!(seen(&app), ["50000", "512", "67108864"]);
+    assert_eq!(seen(&app), ["50000", shares("512", "59"), "67108864"]);
     assert_eq!(app.sh("cat /proc/self/oom_score_adj"), "500");
     let status = app.status();
     assert_eq!(number(&status["resources"]["linux"]["memory_limit_in_bytes"]), 64 << 20);
     app.update(json!({ "cpu_period": "100000", "cpu_quota": "30000", "cpu_shares": "256", "memory_limit_in_bytes": "33554432" }));
-    assert_eq!(seen(&app), ["30000", "256", "33554432"]);
+    assert_eq!(seen(&app), ["30000", shares("256", "35"), "33554432"]);
     let status = app.status();
     assert_eq!(number(&status["resources"]["linux"]["cpu_quota"]), 30000);
     pod.remove();
+}
+
+/// On v2 the weight that runc, too, makes of shares.
+fn shares(v1: &'static str, v2: &'static str) -> &'static str {
+    match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        true => v2,
+        false => v1,
+    }
 }
 
 /// Quota, shares and limit of memory of its cgroup.
