@@ -24,6 +24,7 @@ use shoal::cgroup::oom::Happened;
 use shoal::cgroup::{self, Cgroup, CgroupsPath, Host, Layout, Stats};
 use shoal::error::Kind;
 use shoal::spec::resources::Resources;
+use shoal::tasks::block_on;
 use skip::{missing, other_machine};
 
 /// None, with the reason on stderr, where the machine cannot run these tests.
@@ -65,7 +66,7 @@ fn path(name: &str) -> String {
 fn make(layout: &Layout, name: &str, json: &str) -> Box<dyn Cgroup> {
     let resources = Resources::from_json(json.as_bytes(), "linux.resources").unwrap();
     let path = CgroupsPath::parse(&path(name), false, name).unwrap();
-    cgroup::create(&Host::default(), layout, &path, &resources).unwrap()
+    block_on(cgroup::create(&Host::default(), layout, &path, &resources)).unwrap()
 }
 
 /// A shell that has entered the cgroup as a container's child does, and then runs `script`.
@@ -99,8 +100,8 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// Ends a test: the cgroup goes, and so does the test's own directory above it once it is empty.
 fn finish(cgroup: &dyn Cgroup) {
-    cgroup.remove().unwrap();
-    cgroup.remove().expect("removing twice is fine");
+    block_on(cgroup.remove()).unwrap();
+    block_on(cgroup.remove()).expect("removing twice is fine");
     for (mount, below) in cgroup.directories() {
         let path = mount.join(&below);
         assert!(!path.exists(), "{path:?} is left");
@@ -144,14 +145,14 @@ fn a_process_lives_in_it_from_entry_to_kill() {
     let before = time();
     until("processor time", || time() > before);
 
-    cgroup.freeze().unwrap();
+    block_on(cgroup.freeze()).unwrap();
     let frozen = time();
     std::thread::sleep(Duration::from_millis(50));
     assert!(time() - frozen < 20_000, "it runs although it is frozen");
     cgroup.thaw().unwrap();
     until("processor time after the thaw", || time() > frozen + 1000);
 
-    cgroup.freeze().unwrap();
+    block_on(cgroup.freeze()).unwrap();
     cgroup.kill().unwrap();
     assert!(!child.wait().unwrap().success());
     cgroup.kill().expect("nothing is left to kill");
@@ -170,7 +171,8 @@ fn one_with_processes_is_not_taken_over() {
     let cgroup = make(&layout, "busy", "{}");
     let mut child = inside(&*cgroup, "read x");
     let path = CgroupsPath::parse(&path("busy"), false, "busy").unwrap();
-    let error = cgroup::create(&Host::default(), &layout, &path, &Resources::default()).err().unwrap();
+    let error =
+        block_on(cgroup::create(&Host::default(), &layout, &path, &Resources::default())).err().unwrap();
     assert_eq!(error.kind(), Kind::State);
     assert!(error.to_string().contains("is in use: 1 process"), "{error}");
     assert_eq!(cgroup.pids().unwrap(), [child.id()], "the one that is there is not touched");
@@ -186,7 +188,7 @@ fn a_limit_that_the_kernel_refuses_leaves_nothing_behind() {
     let json = r#"{"cpu":{"quota":1,"period":100000}}"#;
     let resources = Resources::from_json(json.as_bytes(), "linux.resources").unwrap();
     let cgroups_path = CgroupsPath::parse(&path("refused/deep"), false, "refused").unwrap();
-    let error = cgroup::create(&Host::default(), &layout, &cgroups_path, &resources).err().unwrap();
+    let error = block_on(cgroup::create(&Host::default(), &layout, &cgroups_path, &resources)).err().unwrap();
     assert_eq!(error.errno(), Some(libc::EINVAL), "{error}");
     let text = error.to_string();
     assert!(text.starts_with("linux.resources.cpu: write("), "{text}");
@@ -210,7 +212,7 @@ fn limits_change_while_it_runs() {
     );
     let mut child = inside(&*cgroup, "read x");
     let update = |json: &str| {
-        cgroup.update(&Resources::from_json(json.as_bytes(), "resources").unwrap()).unwrap();
+        block_on(cgroup.update(&Resources::from_json(json.as_bytes(), "resources").unwrap())).unwrap();
     };
     // Up past the old sum, and down again: each needs another order on v1.
     update(r#"{"memory":{"limit":134217728,"swap":268435456}}"#);
@@ -249,7 +251,7 @@ fn devices_are_refused_and_granted() {
     assert!(opens(&*cgroup, &null, "<>"));
     assert!(!opens(&*cgroup, &kmsg, "<"));
     let update = |json: &str| {
-        cgroup.update(&Resources::from_json(json.as_bytes(), "resources").unwrap()).unwrap();
+        block_on(cgroup.update(&Resources::from_json(json.as_bytes(), "resources").unwrap())).unwrap();
     };
     update(r#"{"devices":[{"allow":false},{"allow":true,"type":"c","major":1,"minor":11,"access":"r"}]}"#);
     assert!(opens(&*cgroup, &kmsg, "<"));
@@ -348,7 +350,7 @@ fn a_record_is_enough_to_end_it() {
     finish(&*found);
     if let Some(gone) = cgroup::open(&Host::default(), &serde_json::from_str(&json).unwrap()).unwrap() {
         gone.kill().unwrap();
-        gone.remove().unwrap();
+        block_on(gone.remove()).unwrap();
     }
 }
 
@@ -358,7 +360,7 @@ fn without_systemd_its_driver_says_so() {
     let run = tempfile::tempdir().unwrap();
     let path = CgroupsPath::parse("x.slice:p:n", false, "n").unwrap();
     let host = Host { run: run.path().to_owned(), ..Host::default() };
-    let error = cgroup::create(&host, &layout, &path, &Resources::default()).err().unwrap();
+    let error = block_on(cgroup::create(&host, &layout, &path, &Resources::default())).err().unwrap();
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.to_string().contains("systemd cannot be reached"), "{error}");
 }

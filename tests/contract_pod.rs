@@ -327,3 +327,41 @@ fn a_pod_that_is_not_made_forgets_its_cgroup_only_once_it_is_removed() {
         assert_eq!(world.pod_bundle().join("shoal.json").exists(), busy);
     }
 }
+
+#[test]
+fn a_container_of_a_pod_that_is_still_being_made_is_refused() {
+    let mut world = World::new();
+    let request = create_request(&world, POD);
+    let request = CreateSandboxRequest { options: sharing_pids(), ..request };
+    world.stage.hold.store(true, Ordering::SeqCst);
+    let mut other = world.connect();
+    other.ask(SANDBOX, "CreateSandbox", &request, Duration::ZERO);
+    world.until(|stage| stage.held.load(Ordering::SeqCst));
+    let member = world.member("c1");
+    let (refused, words) = world.wire.task::<CreateTaskResponse>("Create", &member).unwrap_err();
+    assert!(refused == FP && words.contains("still being created"), "{words}");
+    world.stage.hold.store(false, Ordering::SeqCst);
+    assert_eq!(code(decode::<CreateSandboxResponse>(other.next().unwrap().1)), OK);
+    assert_eq!(sandbox(&mut world, "StartSandbox", POD), OK);
+    assert_eq!(code(world.wire.task::<CreateTaskResponse>("Create", &member)), OK);
+}
+
+#[test]
+fn a_stop_that_waits_for_another_one_takes_over_where_that_fails() {
+    let mut world = World::new();
+    pod_in(&mut world, "ready");
+    let request = world.member("c1");
+    world.wire.task::<CreateTaskResponse>("Create", &request).unwrap();
+    world.start("c1", "");
+    *world.stage.late.lock().unwrap() = Duration::from_secs(2);
+    let (mut one, mut other) = (world.connect(), world.connect());
+    let stop =
+        |timeout_secs| StopSandboxRequest { sandbox_id: POD.into(), timeout_secs, ..Default::default() };
+    let begun = std::time::Instant::now();
+    one.ask(SANDBOX, "StopSandbox", &stop(1), Duration::ZERO);
+    std::thread::sleep(Duration::from_millis(100));
+    other.ask(SANDBOX, "StopSandbox", &stop(9), Duration::ZERO);
+    assert_eq!(code(decode::<StopSandboxResponse>(one.next().unwrap().1)), Code::DEADLINE_EXCEEDED);
+    assert_eq!(code(decode::<StopSandboxResponse>(other.next().unwrap().1)), OK);
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}

@@ -1,5 +1,7 @@
 //! The Task service over a real connection: every method in every state, codes and the order of events.
 
+#[path = "contract/changes.rs"]
+mod changes;
 #[path = "contract/ends.rs"]
 mod ends;
 #[path = "contract/errors.rs"]
@@ -310,38 +312,6 @@ fn a_cgroup_that_cannot_be_killed_is_removed_all_the_same() {
     container_in(&mut world, "stopped");
     world.delete("c1", "");
     assert_eq!(tried(&world), (2, 2));
-}
-
-#[test]
-fn a_pause_that_takes_long_keeps_nobody_from_the_container() {
-    let mut world = World::new();
-    container_in(&mut world, "running");
-    world.add("c1", "e1");
-    world.stage.stuck.store(true, Ordering::SeqCst);
-    let mut other = world.connect();
-    let request = PauseRequest { id: "c1".into(), ..Default::default() };
-    other.ask(TASK_V3, "Pause", &request, Duration::ZERO);
-    world.until(|stage| stage.freezing.load(Ordering::SeqCst));
-    let answers = [
-        ("State", "", OK),
-        ("Kill", "", OK),
-        ("Pause", "", FP),
-        ("Resume", "", FP),
-        ("Start", "e1", FP),
-        ("Delete", "", FP),
-    ];
-    for (method, exec, expected) in answers {
-        assert_eq!(call(&mut world, method, exec), expected, "{method} {exec}");
-    }
-    let kill = kill_request("c1", "", libc::SIGKILL, false);
-    world.wire.task::<Empty>("Kill", &kill).unwrap();
-    assert_eq!(world.wait("c1", "").exit_status, 137);
-    // The kill's thaw has come before the freeze, which has to be undone.
-    world.stage.stuck.store(false, Ordering::SeqCst);
-    assert_eq!(code(decode::<Empty>(other.next().unwrap().1)), FP);
-    assert!(!world.stage.frozen.load(Ordering::SeqCst));
-    assert!(!world.events(4).contains(&"paused c1".into()));
-    world.delete("c1", "");
 }
 
 #[test]

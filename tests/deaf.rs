@@ -15,6 +15,8 @@ mod containerd;
 mod fake;
 #[path = "deaf/files.rs"]
 mod files;
+#[path = "deaf/freezer.rs"]
+mod freezer;
 #[path = "deaf/fuse.rs"]
 mod fuse;
 #[path = "deaf/hear.rs"]
@@ -27,6 +29,8 @@ mod left;
 mod limits;
 #[path = "deaf/loggers.rs"]
 mod loggers;
+#[path = "deaf/networks.rs"]
+mod networks;
 #[path = "deaf/passwd.rs"]
 mod passwd;
 #[allow(dead_code)]
@@ -42,6 +46,8 @@ mod skip;
 mod stopped;
 #[path = "deaf/streams.rs"]
 mod streams;
+#[path = "deaf/systemd.rs"]
+mod systemd;
 mod wire;
 #[path = "deaf/world.rs"]
 mod world;

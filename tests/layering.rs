@@ -126,6 +126,53 @@ fn files_are_short_and_named_by_nouns() {
     assert_none("files", found);
 }
 
+/// What blocks a thread, in files whose threads do nothing else, or which the server has no part in.
+const MAY_WAIT: [&str; 9] = [
+    "src/launch/mapping.rs",     // a process that no container sees, and that was killed
+    "src/launch/reaper.rs",      // its own thread
+    "src/launch/waiting.rs",     // for callers without workers
+    "src/sandbox/hooks.rs",      // the verb `delete`
+    "src/service/about.rs",      // the verb `start`
+    "src/service/connection.rs", // the end of the server
+    "src/service/events.rs",     // its own thread
+    "src/service/publish.rs",    // the thread of the events
+    "src/service/server.rs",     // the thread that serves, without descriptors
+];
+
+#[test]
+fn requests_wait_without_a_thread() {
+    let words = [
+        "block_on",
+        "sleep_ms",
+        "park_timeout",
+        "wait_timeout",
+        "wait_timeout_while",
+        "set_read_timeout",
+        "recv_timeout",
+    ];
+    let mut found = Vec::new();
+    let mut blocked = std::collections::BTreeSet::new();
+    for source in Source::below("src") {
+        let in_reach = ["cgroup", "launch", "sandbox", "service"].contains(&source.module());
+        let of_tests = source.path.contains("/tests") || source.path.ends_with("/fake.rs");
+        let source = source.without_tests();
+        if !in_reach || of_tests {
+            continue;
+        }
+        let mut lines = source.lines_with_word(&words);
+        lines.extend(source.lines_with_path("std::thread::sleep"));
+        lines.extend(source.lines_with_path("thread::sleep"));
+        lines.extend(source.lines_with_path("poll::ready"));
+        if MAY_WAIT.contains(&source.path.as_str()) {
+            blocked.extend((!lines.is_empty()).then_some(source.path));
+        } else {
+            found.extend(lines.into_iter().filter(|line| !line.contains("Instant::now())")));
+        }
+    }
+    assert_none("threads that wait", found);
+    assert_eq!(blocked.len(), MAY_WAIT.len(), "more may wait than do: {blocked:?}");
+}
+
 /// The table of waits in ARCHITECTURE.md: a limit or a place that it names is in the module that it names.
 #[test]
 fn the_waits_are_where_the_architecture_says() {

@@ -8,6 +8,7 @@ use super::layout::{Hierarchy, Layout};
 use super::{create, Cgroup, CgroupsPath, Host};
 use crate::error::Result;
 use crate::spec::resources::Resources;
+use crate::tasks::block_on;
 
 pub(super) struct Tree {
     dir: TempDir,
@@ -68,7 +69,7 @@ impl Tree {
         let resources = Resources::from_json(json.as_bytes(), "linux.resources")?;
         let host = Host { proc: self.root("proc"), run: self.root("run") };
         let path = CgroupsPath::parse(&format!("/{BELOW}"), false, "c1")?;
-        create(&host, &self.layout, &path, &resources)
+        block_on(create(&host, &self.layout, &path, &resources))
     }
 
     pub(super) fn leaf(&self, hierarchy: &str, file: &str) -> String {
@@ -81,5 +82,5 @@ impl Tree {
 }
 
 pub(super) fn update(cgroup: &dyn Cgroup, json: &str) -> Result<()> {
-    cgroup.update(&Resources::from_json(json.as_bytes(), "resources")?)
+    block_on(cgroup.update(&Resources::from_json(json.as_bytes(), "resources")?))
 }

@@ -1,6 +1,7 @@
 //! A container's cgroup, on v1, v2 and hybrid hosts, by files or through systemd.
 //!
-//! Everything that touches a cgroup tree is behind [`Cgroup`]; nobody above asks which version it is. Mount
+//! Everything that touches a cgroup tree is behind [`Cgroup`]; nobody above asks which version it is. What waits for
+//! systemd, or for processes of the container, is a future; the rest asks the kernel, which answers at once. Mount
 //! points come in through [`Layout`], and the host's other files through [`Host`], so that tests run on a
 //! temporary tree.
 
@@ -34,6 +35,7 @@ pub use stats::Stats;
 use self::systemd::{PlaceHolder, Scope};
 use crate::error::{Error, Kind, Result};
 use crate::spec::resources::{Limit, Resources};
+use crate::tasks::Answer;
 
 /// How the child of a clone gets into the cgroup. Keep it until the child is in (and then drop it): with
 /// systemd it holds the scope open.
@@ -57,11 +59,12 @@ pub trait Cgroup: Send + Sync {
     fn directories(&self) -> Vec<(PathBuf, PathBuf)>;
     /// All processes in it and below, in the shim's pid namespace.
     fn pids(&self) -> Result<Vec<u32>>;
-    fn update(&self, resources: &Resources) -> Result<()>;
+    /// One at a time: what it reads, it writes.
+    fn update<'a>(&'a self, resources: &'a Resources) -> Answer<'a, Result<()>>;
     /// What is set now of what an update may name a half of.
     fn halves(&self) -> Result<Halves>;
-    /// Returns when the kernel says that all is frozen (or after a time limit, with an error, thawed).
-    fn freeze(&self) -> Result<()>;
+    /// Until the kernel says that all is frozen (or a time limit is over: an error, and it is thawed).
+    fn freeze(&self) -> Answer<'_, Result<()>>;
     /// Ok where it is gone.
     fn thaw(&self) -> Result<()>;
     /// Whether the kernel has frozen it, by whomever and through whichever cgroup above it. One small read; false where it
@@ -77,7 +80,7 @@ pub trait Cgroup: Send + Sync {
     fn watch_oom(&self) -> Result<Option<oom::Watch>>;
     /// Removes it with what is below it; retries for a moment while dying processes are still in it. Ok where
     /// it is gone.
-    fn remove(&self) -> Result<()>;
+    fn remove(&self) -> Answer<'_, Result<()>>;
     /// What [`open`] needs to find it again, and to remove it.
     fn record(&self) -> Record;
     /// The same also where it is not ours to remove: to thaw it.
@@ -152,14 +155,14 @@ impl Record {
 }
 
 /// Makes the cgroup, with its limits. What an error leaves half-made is removed again.
-pub fn create(
+pub async fn create(
     host: &Host,
     layout: &Layout,
     path: &CgroupsPath,
     resources: &Resources,
 ) -> Result<Box<dyn Cgroup>> {
     match path {
-        CgroupsPath::Systemd(unit) => Ok(Box::new(Scope::create(host, layout, unit, resources)?)),
+        CgroupsPath::Systemd(unit) => Ok(Box::new(Scope::create(host, layout, unit, resources).await?)),
         _ => by_files(host, layout, path, resources, false),
     }
 }

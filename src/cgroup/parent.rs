@@ -9,6 +9,7 @@ use super::tree::{self, Made};
 use super::{oom, open_files, Cgroup, Dying, Entry, Halves, Host, Layout, Member, Record, Stats};
 use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::spec::resources::Resources;
+use crate::tasks::Answer;
 use std::path::{Component, Path, PathBuf};
 
 #[derive(Debug)]
@@ -102,16 +103,16 @@ impl Cgroup for Parent {
         self.files()?.map_or(Ok(Vec::new()), |files| files.pids())
     }
 
-    fn update(&self, resources: &Resources) -> Result<()> {
-        self.there()?.update(resources)
+    fn update<'a>(&'a self, resources: &'a Resources) -> Answer<'a, Result<()>> {
+        Box::pin(async { self.there()?.update(resources).await })
     }
 
     fn halves(&self) -> Result<Halves> {
         self.there()?.halves()
     }
 
-    fn freeze(&self) -> Result<()> {
-        self.there()?.freeze()
+    fn freeze(&self) -> Answer<'_, Result<()>> {
+        Box::pin(async { self.there()?.freeze().await })
     }
 
     fn thaw(&self) -> Result<()> {
@@ -147,14 +148,17 @@ impl Cgroup for Parent {
         Ok(None)
     }
 
-    fn remove(&self) -> Result<()> {
-        match self.ours {
-            true => self.files()?.map_or(Ok(()), |files| files.remove()),
-            false => {
+    fn remove(&self) -> Answer<'_, Result<()>> {
+        Box::pin(async {
+            if !self.ours {
                 tree::remove_empty(&self.made);
-                Ok(())
+                return Ok(());
             }
-        }
+            match self.files()? {
+                Some(files) => files.remove().await,
+                None => Ok(()),
+            }
+        })
     }
 
     /// Of a client's only what we have made: `delete` must not touch more.
@@ -174,6 +178,7 @@ impl Cgroup for Parent {
 mod tests {
     use super::*;
     use crate::cgroup::layout::Hierarchy;
+    use crate::tasks::block_on;
 
     fn tree() -> (tempfile::TempDir, Layout) {
         let dir = tempfile::tempdir().unwrap();
@@ -190,22 +195,22 @@ mod tests {
         assert!(dir.path().join("there/new/pod1").is_dir());
         // Not by who finds it there, and not while another's is in it.
         let second = Parent::of_client(&host, &layout, "/there/new/pod2").unwrap();
-        Parent::of_client(&host, &layout, "/there/new/pod1").unwrap().remove().unwrap();
+        block_on(Parent::of_client(&host, &layout, "/there/new/pod1").unwrap().remove()).unwrap();
         assert!(dir.path().join("there/new/pod1").is_dir());
-        parent.remove().unwrap();
+        block_on(parent.remove()).unwrap();
         assert!(!dir.path().join("there/new/pod1").exists());
-        second.remove().unwrap();
+        block_on(second.remove()).unwrap();
         assert!(dir.path().join("there/new").is_dir(), "the first one's, which has left it");
         // By its record, as `delete` does it.
         let record = Parent::of_client(&host, &layout, "/own/pod3").unwrap().record();
         assert!(record.members.is_empty());
         let found = crate::cgroup::open(&host, &record).unwrap().unwrap();
         found.kill().unwrap();
-        found.remove().unwrap();
+        block_on(found.remove()).unwrap();
         assert!(!dir.path().join("own").exists());
         let slice = Parent::of_client(&host, &layout, "/a.slice/a-b.slice").unwrap();
         assert!(!dir.path().join("a.slice").exists(), "systemd makes it");
-        slice.remove().unwrap();
+        block_on(slice.remove()).unwrap();
     }
 
     #[test]
@@ -214,7 +219,7 @@ mod tests {
         let host = Host::default();
         std::fs::create_dir_all(dir.path().join("kubepods/pod1")).unwrap();
         let parent = Parent::of_client(&host, &layout, "/kubepods/pod1").unwrap();
-        parent.remove().unwrap();
+        block_on(parent.remove()).unwrap();
         assert!(dir.path().join("kubepods/pod1").is_dir());
         assert!(parent.record().members.is_empty());
         for wrong in ["/", "", "../x", "/a/../b", "a--b.slice"] {
@@ -234,6 +239,6 @@ mod tests {
             parent.directories(),
             [(dir.path().to_owned(), "kubepods.slice/kubepods-pod1.slice".into())]
         );
-        assert_eq!(parent.freeze().unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(block_on(parent.freeze()).unwrap_err().kind(), Kind::NotFound);
     }
 }

@@ -24,6 +24,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::{Limit, Resources};
 use crate::sys::clone::Child;
 use crate::sys::{idle, wait};
+use crate::tasks::Answer;
 
 /// The sleeping process; it ends when this is dropped.
 #[derive(Debug)]
@@ -61,10 +62,15 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    pub(super) fn create(host: &Host, layout: &Layout, unit: &Unit, resources: &Resources) -> Result<Scope> {
+    pub(super) async fn create(
+        host: &Host,
+        layout: &Layout,
+        unit: &Unit,
+        resources: &Resources,
+    ) -> Result<Scope> {
         let naming = || format!("scope {} in {}", unit.name, unit.slice);
+        let mut bus = Bus::connect(&host.run).await?;
         let mut place_holder = PlaceHolder::start()?;
-        let mut bus = Bus::connect(&host.run)?;
         let mut properties: Vec<Property> = vec![
             ("Description", Value::Text(format!("container {}", unit.name))),
             ("Slice", Value::Text(unit.slice.clone())),
@@ -78,12 +84,12 @@ impl Scope {
             (if layout.is_v2() { "IOAccounting" } else { "BlockIOAccounting" }, Value::Flag(true)),
             ("TasksAccounting", Value::Flag(true)),
         ];
-        properties.extend(limits(&mut bus, resources, &Halves::default(), layout.is_v2())?);
+        properties.extend(limits(&mut bus, resources, &Halves::default(), layout.is_v2()).await?);
         if !layout.is_v2() {
             let rules = resources.devices.as_deref().unwrap_or_default();
             properties.extend(properties::of_devices(rules, &host.proc));
         }
-        start(&mut bus, &unit.name, &properties).context(naming)?;
+        start(&mut bus, &unit.name, &properties).await.context(naming)?;
         let path = CgroupsPath::Systemd(unit.clone());
         let files = match resources.pids {
             Some(Limit::Value(1)) if layout.is_v2() => {
@@ -109,7 +115,7 @@ impl Scope {
             }),
             Err(error) => {
                 drop(place_holder);
-                Err(match stop(&mut bus, &unit.name) {
+                Err(match stop(&mut bus, &unit.name).await {
                     Ok(()) => error.context(naming()),
                     Err(also) => error.context(format!("{} (which is left: {also})", naming())),
                 })
@@ -125,44 +131,83 @@ impl Scope {
         let gone = || Error::new(Kind::NotFound, format!("the cgroup of {} is gone", self.unit));
         self.files.as_deref().ok_or_else(gone)
     }
+
+    async fn set(&self, resources: &Resources) -> Result<()> {
+        let mut bus = Bus::connect(&self.host.run).await?;
+        let now = self.halves()?;
+        let mut properties = limits(&mut bus, resources, &now, self.v2).await?;
+        if let (Some(rules), false) = (&resources.devices, self.v2) {
+            properties.extend(properties::of_devices(rules, &self.host.proc));
+        }
+        if !properties.is_empty() {
+            let mut body = Writer::default();
+            body.text(&self.unit);
+            body.boolean(true);
+            body.properties(&properties);
+            let answer = bus.manager("SetUnitProperties", "sba(sv)", &body).await?;
+            answer.map_err(|refusal| refused("SetUnitProperties", &refusal)).context(|| self.unit.clone())?;
+        }
+        self.files()?.update(&properties::restored(resources, &now)).await
+    }
+
+    /// The unit, and then what systemd left: directories of hierarchies that it does not look after.
+    async fn end(&self) -> Result<()> {
+        drop(self.place_holder.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let stopped = self.stop().await;
+        if let Some(files) = &self.files {
+            files.remove().await?;
+        }
+        match stopped {
+            // Without its cgroup the scope ends by itself, once systemd comes to it.
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Deadline) => Ok(()),
+            stopped => stopped.context(|| self.unit.clone()),
+        }
+    }
+
+    async fn stop(&self) -> Result<()> {
+        let mut bus = Bus::connect(&self.host.run).await?;
+        stop(&mut bus, &self.unit).await
+    }
 }
 
-fn limits(bus: &mut Bus, resources: &Resources, now: &Halves, v2: bool) -> Result<Vec<Property>> {
-    properties::of_limits(resources, now, v2, || bus.version())
+async fn limits(bus: &mut Bus, resources: &Resources, now: &Halves, v2: bool) -> Result<Vec<Property>> {
+    // Nothing else depends on it.
+    let version = if resources.cpu.idle == Some(true) { bus.version().await? } else { 0 };
+    properties::of_limits(resources, now, v2, version)
 }
 
 /// Starts the scope, and waits until its process is in it.
-fn start(bus: &mut Bus, unit: &str, properties: &[Property]) -> Result<()> {
+async fn start(bus: &mut Bus, unit: &str, properties: &[Property]) -> Result<()> {
     let mut body = Writer::default();
     body.text(unit);
     body.text("fail");
     body.properties(properties);
     body.no_units();
     let member = "StartTransientUnit";
-    let mut answer = bus.manager(member, "ssa(sv)a(sa(sv))", &body)?;
+    let mut answer = bus.manager(member, "ssa(sv)a(sa(sv))", &body).await?;
     if answer.as_ref().is_err_and(|refusal| refusal.is("UnitExists")) {
         // Perhaps one that failed and was kept; one that runs is not reset by it.
-        reset(bus, unit)?;
-        answer = bus.manager(member, "ssa(sv)a(sa(sv))", &body)?;
+        reset(bus, unit).await?;
+        answer = bus.manager(member, "ssa(sv)a(sa(sv))", &body).await?;
     }
     let answer = answer.map_err(|refusal| refused(member, &refusal))?;
-    let result = bus.wait(Reader::new(&answer).text()?)?;
+    let result = bus.wait(Reader::new(&answer).text()?).await?;
     if result != "done" {
-        reset(bus, unit)?;
+        reset(bus, unit).await?;
         return Err(Error::new(Kind::System, format!("systemd's start job ended as {result:?}")));
     }
     Ok(())
 }
 
 /// Stops the unit, and waits until it is gone; fine where it is already.
-fn stop(bus: &mut Bus, unit: &str) -> Result<()> {
+async fn stop(bus: &mut Bus, unit: &str) -> Result<()> {
     let mut body = Writer::default();
     body.text(unit);
     body.text("replace");
-    match bus.manager("StopUnit", "ss", &body)? {
+    match bus.manager("StopUnit", "ss", &body).await? {
         Ok(answer) => {
-            bus.wait(Reader::new(&answer).text()?)?;
-            reset(bus, unit)
+            bus.wait(Reader::new(&answer).text()?).await?;
+            reset(bus, unit).await
         }
         Err(refusal) if refusal.is("NoSuchUnit") => Ok(()),
         Err(refusal) => Err(refused("StopUnit", &refusal)),
@@ -170,10 +215,10 @@ fn stop(bus: &mut Bus, unit: &str) -> Result<()> {
 }
 
 /// Frees a failed unit; that it has not failed, or is not there, is not an error.
-fn reset(bus: &mut Bus, unit: &str) -> Result<()> {
+async fn reset(bus: &mut Bus, unit: &str) -> Result<()> {
     let mut body = Writer::default();
     body.text(unit);
-    bus.manager("ResetFailedUnit", "s", &body).map(drop)
+    bus.manager("ResetFailedUnit", "s", &body).await.map(drop)
 }
 
 impl Cgroup for Scope {
@@ -198,30 +243,16 @@ impl Cgroup for Scope {
         Ok(pids)
     }
 
-    fn update(&self, resources: &Resources) -> Result<()> {
-        let mut bus = Bus::connect(&self.host.run)?;
-        let now = self.halves()?;
-        let mut properties = limits(&mut bus, resources, &now, self.v2)?;
-        if let (Some(rules), false) = (&resources.devices, self.v2) {
-            properties.extend(properties::of_devices(rules, &self.host.proc));
-        }
-        if !properties.is_empty() {
-            let mut body = Writer::default();
-            body.text(&self.unit);
-            body.boolean(true);
-            body.properties(&properties);
-            let answer = bus.manager("SetUnitProperties", "sba(sv)", &body)?;
-            answer.map_err(|refusal| refused("SetUnitProperties", &refusal)).context(|| self.unit.clone())?;
-        }
-        self.files()?.update(&properties::restored(resources, &now))
+    fn update<'a>(&'a self, resources: &'a Resources) -> Answer<'a, Result<()>> {
+        Box::pin(self.set(resources))
     }
 
     fn halves(&self) -> Result<Halves> {
         self.files()?.halves()
     }
 
-    fn freeze(&self) -> Result<()> {
-        self.files()?.freeze()
+    fn freeze(&self) -> Answer<'_, Result<()>> {
+        Box::pin(async { self.files()?.freeze().await })
     }
 
     fn thaw(&self) -> Result<()> {
@@ -248,16 +279,8 @@ impl Cgroup for Scope {
         self.files()?.watch_oom()
     }
 
-    /// The unit, and then what systemd left: directories of hierarchies that it does not look after.
-    fn remove(&self) -> Result<()> {
-        drop(self.place_holder.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let stopped = Bus::connect(&self.host.run).and_then(|mut bus| stop(&mut bus, &self.unit));
-        self.files.as_ref().map_or(Ok(()), |files| files.remove())?;
-        match stopped {
-            // Without its cgroup the scope ends by itself, once systemd comes to it.
-            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Deadline) => Ok(()),
-            stopped => stopped.context(|| self.unit.clone()),
-        }
+    fn remove(&self) -> Answer<'_, Result<()>> {
+        Box::pin(self.end())
     }
 
     fn record(&self) -> Record {

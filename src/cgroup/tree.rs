@@ -1,5 +1,6 @@
 //! A cgroup and what is below it: making, listing, signalling, removing.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use nix::unistd::Pid;
 use super::dir::{is_absent, Dir};
 use super::walk;
 use crate::error::{Context, Error, Kind, Result};
+use crate::tasks::Looks;
 
 /// The file that lists processes, and takes them in.
 pub(super) const PROCS: &str = "cgroup.procs";
@@ -138,9 +140,27 @@ pub(super) fn kill_all(pids: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// Removes `path` and what is below it. Dying processes keep a cgroup busy for a moment: a second in all.
-pub(super) fn remove(path: &Path) -> Result<()> {
-    let mut wait = Duration::from_millis(1);
+/// Dying processes keep a cgroup busy for a moment.
+const DYING: Duration = Duration::from_secs(1);
+
+/// SIGKILL to all in `dir` and below. Who has one cannot fork any more, and where the cgroup is being frozen, nobody forks
+/// more than once: so until a look finds nobody new.
+pub(super) fn kill_within(dir: &Dir) -> Result<()> {
+    let mut killed = BTreeSet::new();
+    for _ in 0..100 {
+        let new: Vec<u32> = processes(dir)?.into_iter().filter(|pid| !killed.contains(pid)).collect();
+        if new.is_empty() {
+            break;
+        }
+        kill_all(&new)?;
+        killed.extend(new);
+    }
+    Ok(())
+}
+
+/// Removes `path` and what is below it.
+pub(super) async fn remove(path: &Path) -> Result<()> {
+    let mut looks = Looks::new(Duration::from_millis(1), DYING);
     loop {
         let error = match remove_once(path) {
             Ok(()) => return Ok(()),
@@ -149,12 +169,11 @@ pub(super) fn remove(path: &Path) -> Result<()> {
         if error.errno() != Some(libc::EBUSY) {
             return Err(error);
         }
-        if wait > Duration::from_millis(512) {
+        if looks.elapsed() > DYING {
             let left = Dir::open_if(path)?.map(|dir| processes(&dir)).transpose()?.unwrap_or_default();
             return Err(error.context(format!("{} processes are still in it", left.len())));
         }
-        std::thread::sleep(wait);
-        wait *= 2;
+        looks.again().await?;
     }
 }
 

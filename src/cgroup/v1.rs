@@ -9,7 +9,6 @@ mod tests;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
@@ -20,6 +19,7 @@ use super::tree::{self, Made};
 use super::{beside, oom, Cgroup, Dying, Entry, Halves, Host, Member, Record, Stats};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::{DeviceRule, Limit, Resources};
+use crate::tasks::Answer;
 
 /// The file that a single thread enters by.
 const TASKS: &str = "tasks";
@@ -90,6 +90,17 @@ impl V1 {
         cgroup.apply_devices(rules, "linux.resources.devices")?;
         made.keep();
         Ok(cgroup)
+    }
+
+    fn set(&self, resources: &Resources) -> Result<()> {
+        if !resources.unified.is_empty() {
+            return Err(Error::new(Kind::Invalid, "resources.unified: the host has cgroup v1"));
+        }
+        self.apply(resources, false, "resources")?;
+        match &resources.devices {
+            Some(rules) => self.apply_devices(rules, "resources.devices"),
+            None => Ok(()),
+        }
     }
 
     /// A cgroup that is there, as far as it still is.
@@ -193,15 +204,8 @@ impl Cgroup for V1 {
         self.census().map_or(Ok(Vec::new()), tree::processes)
     }
 
-    fn update(&self, resources: &Resources) -> Result<()> {
-        if !resources.unified.is_empty() {
-            return Err(Error::new(Kind::Invalid, "resources.unified: the host has cgroup v1"));
-        }
-        self.apply(resources, false, "resources")?;
-        match &resources.devices {
-            Some(rules) => self.apply_devices(rules, "resources.devices"),
-            None => Ok(()),
-        }
+    fn update<'a>(&'a self, resources: &'a Resources) -> Answer<'a, Result<()>> {
+        Box::pin(async { self.set(resources) })
     }
 
     fn halves(&self) -> Result<Halves> {
@@ -213,8 +217,8 @@ impl Cgroup for V1 {
         Ok(Halves { quota, period, ..Halves::default() })
     }
 
-    fn freeze(&self) -> Result<()> {
-        freezer::freeze(self.need("freezer")?)
+    fn freeze(&self) -> Answer<'_, Result<()>> {
+        Box::pin(async { freezer::freeze(self.need("freezer")?).await })
     }
 
     fn thaw(&self) -> Result<()> {
@@ -241,23 +245,13 @@ impl Cgroup for V1 {
             }
         }
         let Some(census) = self.census() else { return Ok(()) };
-        // Frozen, nothing forks between the listing and the signals.
-        let frozen = self.dir("freezer").is_some_and(|dir| freezer::freeze(dir).is_ok());
-        let mut result = tree::processes(census).and_then(|pids| tree::kill_all(&pids));
+        if let Some(dir) = self.dir("freezer") {
+            // It only makes the rounds fewer.
+            let _ = freezer::begin(dir);
+        }
+        let killed = tree::kill_within(census);
         self.let_die(Dying::All)?;
-        if frozen {
-            return result;
-        }
-        // Else until a look finds nobody: each round kills what the one before has missed.
-        for _ in 0..100 {
-            let pids = tree::processes(census)?;
-            if pids.is_empty() {
-                return result;
-            }
-            result = tree::kill_all(&pids);
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        result
+        killed
     }
 
     fn stats(&self) -> Result<Stats> {
@@ -271,15 +265,17 @@ impl Cgroup for V1 {
         self.dir("memory").map(oom::Watch::v1).transpose()
     }
 
-    fn remove(&self) -> Result<()> {
-        let mut first_error = Ok(());
-        for place in &self.places {
-            let result = tree::remove(place.dir.path());
-            if first_error.is_ok() {
-                first_error = result;
+    fn remove(&self) -> Answer<'_, Result<()>> {
+        Box::pin(async {
+            let mut first_error = Ok(());
+            for place in &self.places {
+                let result = tree::remove(place.dir.path()).await;
+                if first_error.is_ok() {
+                    first_error = result;
+                }
             }
-        }
-        first_error
+            first_error
+        })
     }
 
     fn record(&self) -> Record {

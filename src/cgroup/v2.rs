@@ -21,6 +21,7 @@ use super::{beside, oom, Cgroup, Dying, Entry, Halves, Host, Member, Record, Sta
 use crate::error::{Context, Result};
 use crate::spec::resources::{DeviceRule, Limit, Resources};
 use crate::sys::bpf;
+use crate::tasks::Answer;
 
 #[derive(Debug)]
 pub(super) struct V2 {
@@ -84,6 +85,14 @@ impl V2 {
             limits: Mutex::new(Limits::default()),
             hugepages: OnceLock::new(),
         }
+    }
+
+    fn set(&self, resources: &Resources) -> Result<()> {
+        self.apply(resources, false, "resources")?;
+        if let Some(rules) = &resources.devices {
+            self.apply_devices(rules, "resources.devices")?;
+        }
+        self.apply_unified(resources, "resources")
     }
 
     /// Puts a new program in the place of the old one, so that there is no moment without.
@@ -205,12 +214,8 @@ impl Cgroup for V2 {
         tree::processes(&self.dir)
     }
 
-    fn update(&self, resources: &Resources) -> Result<()> {
-        self.apply(resources, false, "resources")?;
-        if let Some(rules) = &resources.devices {
-            self.apply_devices(rules, "resources.devices")?;
-        }
-        self.apply_unified(resources, "resources")
+    fn update<'a>(&'a self, resources: &'a Resources) -> Answer<'a, Result<()>> {
+        Box::pin(async { self.set(resources) })
     }
 
     fn halves(&self) -> Result<Halves> {
@@ -223,8 +228,8 @@ impl Cgroup for V2 {
         Ok(Halves { quota, period, memory, swap: known.swap })
     }
 
-    fn freeze(&self) -> Result<()> {
-        freezer::freeze(&self.dir)
+    fn freeze(&self) -> Answer<'_, Result<()>> {
+        Box::pin(freezer::freeze(&self.dir))
     }
 
     fn thaw(&self) -> Result<()> {
@@ -245,8 +250,9 @@ impl Cgroup for V2 {
         if self.dir.write_if("cgroup.kill", "1")? || !self.dir.has(tree::PROCS) {
             return Ok(());
         }
-        let _ = freezer::freeze(&self.dir);
-        let killed = tree::processes(&self.dir).and_then(|pids| tree::kill_all(&pids));
+        // It only makes the rounds fewer.
+        let _ = freezer::begin(&self.dir);
+        let killed = tree::kill_within(&self.dir);
         self.thaw()?;
         killed
     }
@@ -265,8 +271,8 @@ impl Cgroup for V2 {
         }
     }
 
-    fn remove(&self) -> Result<()> {
-        tree::remove(self.dir.path())
+    fn remove(&self) -> Answer<'_, Result<()>> {
+        Box::pin(tree::remove(self.dir.path()))
     }
 
     fn record(&self) -> Record {

@@ -126,6 +126,7 @@ const LOCKED: &str =
 fn opening(step: &Step) -> Option<(&CStr, Vec<(Errno, String)>)> {
     Some(match step {
         Step::OpenNamespace { path, kind, apart, .. } => (path, namespace(*kind, *apart)),
+        Step::OpenOwner { path, .. } => (path, namespace(libc::CLONE_NEWUSER as u64, None)),
         Step::OpenDevice { path, .. } => {
             (path, vec![(opens::OTHER_DEVICE, "the host has another device there".to_owned())])
         }

@@ -1,29 +1,36 @@
 //! Who may end a launch, and when it ends by itself.
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
-use crate::sys::wait;
+use crate::sys::clone::Child;
+use crate::sys::epoll::Interest;
+use crate::sys::fd::{AsFd, OwnedFd};
+use crate::sys::{poll, wait};
+use crate::tasks::News;
+use std::future::{poll_fn, Future};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// A launch with a time limit, and with an owner who can send it a signal from its clone on. A clone of it is the same.
 #[derive(Clone, Debug)]
 pub struct Leash {
     pub deadline: Instant,
-    state: Arc<Mutex<State>>,
+    /// Whoever is made now is killed, too.
+    killed: News<()>,
+    /// The process that is at work.
+    process: Arc<Mutex<Option<Held>>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// The process that is at work.
-    pidfd: Option<OwnedFd>,
-    /// It was killed: whoever is made now is, too.
-    killed: bool,
+#[derive(Debug)]
+struct Held {
+    pid: u32,
+    pidfd: OwnedFd,
 }
 
 impl Leash {
     pub fn until(deadline: Instant) -> Self {
-        Leash { deadline, state: Arc::default() }
+        Leash { deadline, killed: News::default(), process: Arc::default() }
     }
 
     /// For what has no request with a time limit of its own.
@@ -31,17 +38,23 @@ impl Leash {
         Self::until(after(limit))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Held>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn killed(&self) -> bool {
+        self.killed.get().is_some()
     }
 
     /// A SIGKILL is for the whole launch, also where it has made no process yet. Other signals go to the process that is
     /// at work; false where there is none.
     pub fn signal(&self, signal: i32) -> bool {
-        let mut state = self.lock();
-        state.killed |= signal == libc::SIGKILL;
-        let sent = state.pidfd.as_ref().is_some_and(|pidfd| wait::signal(pidfd.as_fd(), signal).is_ok());
-        sent || state.killed
+        // First this: whoever is held after the look below finds it.
+        if signal == libc::SIGKILL {
+            self.killed.set(());
+        }
+        let sent = self.lock().as_ref().is_some_and(|held| wait::signal(held.pidfd.as_fd(), signal).is_ok());
+        sent || self.killed()
     }
 
     pub fn kill(&self) {
@@ -49,26 +62,35 @@ impl Leash {
     }
 
     /// From now on this is the process. An error where it could not be killed through this.
-    pub(super) fn hold(&self, pidfd: BorrowedFd<'_>) -> Result<()> {
-        let mut state = self.lock();
-        if state.killed {
-            let _ = wait::signal(pidfd, libc::SIGKILL);
+    pub(super) fn hold(&self, Child { pid, pidfd }: &Child) -> Result<()> {
+        let mut process = self.lock();
+        if self.killed() {
+            let _ = wait::signal(pidfd.as_fd(), libc::SIGKILL);
         }
-        state.pidfd = Some(pidfd.try_clone_to_owned().context(|| "dup(pidfd)")?);
+        let pidfd = pidfd.try_clone().context(|| "dup(pidfd)")?;
+        *process = Some(Held { pid: *pid, pidfd });
         Ok(())
+    }
+
+    /// The process that is at work, as long as it has not ended.
+    pub fn pid(&self) -> Option<u32> {
+        let process = self.lock();
+        let Held { pid, pidfd } = process.as_ref()?;
+        let ended = poll::ready(pidfd.as_fd(), Interest::READ, Instant::now());
+        matches!(ended, Ok(false)).then_some(*pid)
     }
 
     /// An error where it was killed.
     pub fn check(&self) -> Result<()> {
-        match self.lock().killed {
-            true => Err(Error::new(Kind::State, "it was killed while it was made")),
+        match self.killed() {
+            true => Err(was_killed()),
             false => Ok(()),
         }
     }
 
     /// Whether both are of the same launch.
     pub fn is(&self, other: &Leash) -> bool {
-        Arc::ptr_eq(&self.state, &other.state)
+        Arc::ptr_eq(&self.process, &other.process)
     }
 
     /// Nobody waits for it any more.
@@ -78,8 +100,30 @@ impl Leash {
 
     /// The process is its owner's from now on.
     pub fn release(&self) {
-        self.lock().pidfd = None;
+        *self.lock() = None;
     }
+
+    /// What `future` gives, unless the launch is killed or its time is over first: then it is dropped. For what has no
+    /// process, and waits for others than the kernel.
+    pub async fn bounds<T>(&self, what: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
+        let limit = self.deadline.saturating_duration_since(Instant::now());
+        let (mut future, mut killed) = (pin!(future), pin!(self.killed.within(limit)));
+        poll_fn(|context| {
+            if let Poll::Ready(done) = future.as_mut().poll(context) {
+                return Poll::Ready(done);
+            }
+            let why = |killed| match killed {
+                Some(()) => was_killed(),
+                None => Error::new(Kind::Deadline, format!("{what}: not done within the time limit")),
+            };
+            killed.as_mut().poll(context).map(|killed| Err(why(killed)))
+        })
+        .await
+    }
+}
+
+fn was_killed() -> Error {
+    Error::new(Kind::State, "it was killed while it was made")
 }
 
 /// A limit that is too long for a clock is a long one.

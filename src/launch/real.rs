@@ -167,7 +167,7 @@ impl Launched<'_> {
     /// To the gate, or, where the plan has none, to the process that becomes the program. The master of its terminal
     /// comes on the way.
     async fn follow(&mut self, mut hooks: Option<AtHooks<'_>>) -> Result<Option<OwnedFd>> {
-        self.leash.hold(self.process.child.pidfd.as_fd())?;
+        self.leash.hold(&self.process.child)?;
         let born_last = self.plan.steps.iter().any(|(step, _)| matches!(step, Step::Birth));
         let mut expected = births(self.plan);
         let mut console = None;
@@ -225,7 +225,7 @@ impl Launched<'_> {
                     None => self.process.child.pidfd.try_clone().context(|| "dup(pidfd)")?,
                 };
                 self.process = self.reaper.kept(Child { pid, pidfd }, ended);
-                self.leash.hold(self.process.child.pidfd.as_fd())?;
+                self.leash.hold(&self.process.child)?;
                 if born_last {
                     return Ok(console);
                 }
@@ -238,7 +238,7 @@ impl Launched<'_> {
         if let Some(hooks) = hooks {
             hooks(self.process.child.pid, pidfd.try_clone_to_owned().context(|| "dup(pidfd)")?).await?;
         }
-        self.leash.hold(pidfd)?;
+        self.leash.hold(&self.process.child)?;
         self.leash.check()?;
         socket::send(self.gate.as_fd(), &[1], None).context(|| "send(gate)")
     }

@@ -18,6 +18,8 @@ pub(super) struct Isolation<'a> {
     pub label: Option<&'a Label>,
     pub namespaces: &'a Namespaces,
     pub mappings: &'a Mappings,
+    /// What the request calls the network namespace.
+    pub network: &'a str,
     /// What it changes in a namespace of this kind, and must not change in the host's.
     pub apart: &'a dyn Fn(&str) -> Option<&'static str>,
 }
@@ -41,6 +43,7 @@ fn field(name: &str) -> String {
 }
 
 const USER: &str = "linux.namespaces[user]";
+pub(super) const NETWORK: &str = "linux.namespaces[network]";
 /// See [`Step::BecomeRoot`].
 const OF_ROOT: u64 = libc::CLONE_NEWIPC as u64;
 const MOUNT: &str = "linux.namespaces[mount]";
@@ -105,7 +108,7 @@ fn before_user(b: &mut Builder, process: Option<&Process>, mappings: &Mappings) 
 /// The namespaces of a first process; with a user namespace, those that are the host's or somebody else's, and a mount
 /// namespace to work in. What is to be done as the host's root comes after it, and then [`settle`].
 pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
-    let Isolation { process, label, namespaces: ns, mappings, .. } = isolation;
+    let Isolation { process, label, namespaces: ns, mappings, network, .. } = isolation;
     if ns.user == Ns::Host {
         enter_cgroup(b, *process);
         host_side(b, *process, *label);
@@ -118,7 +121,14 @@ pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
         return Ok(());
     }
     b.user = Some(match &ns.user {
-        Ns::Join(path) => namespace(b, USER, path, libc::CLONE_NEWUSER, Some("the container"))?,
+        Ns::Join(path) if process.is_some() => {
+            namespace(b, USER, path, libc::CLONE_NEWUSER, Some("the container"))?
+        }
+        Ns::Join(path) => {
+            let slot = b.slot(network)?;
+            b.step((*network).to_owned(), Step::OpenOwner { slot, path: host_path(network, path)? });
+            slot
+        }
         Ns::New | Ns::Host => b.user_namespace("linux.uidMappings", mappings)?,
     });
     oom_score_adj(b, *process);
@@ -228,7 +238,8 @@ fn join_all(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let mut joined = Vec::new();
     for (name, flag, origin) in kinds(isolation.namespaces) {
         if let Ns::Join(path) = origin {
-            joined.push((name, namespace(b, &field(name), path, flag, (isolation.apart)(name))?));
+            let field = if name == "network" { isolation.network.to_owned() } else { field(name) };
+            joined.push((name, namespace(b, &field, path, flag, (isolation.apart)(name))?));
         }
     }
     for (name, flag, origin) in kinds(isolation.namespaces) {

@@ -113,6 +113,7 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
         label: label.as_ref(),
         namespaces: &spec.namespaces,
         mappings: &spec.mappings,
+        network: isolate::NETWORK,
         apart: &|name| isolate::apart(spec, name),
     };
     cgroupfs::give(&mut b, input);
@@ -158,6 +159,7 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
         label: label.as_ref(),
         namespaces: &input.spec.namespaces,
         mappings: &input.spec.mappings,
+        network: isolate::NETWORK,
         apart: &|_| None,
     };
     isolate::join_container(&mut b, &isolation)?;

@@ -6,6 +6,7 @@ impl Step {
     pub fn phase(&self) -> Phase {
         match self {
             Step::OpenNamespace { .. }
+            | Step::OpenOwner { .. }
             | Step::EnterCgroup
             | Step::Affinity { .. }
             | Step::OomScoreAdj(_)
@@ -84,6 +85,7 @@ impl Step {
     pub fn fills(&self) -> Option<Slot> {
         match self {
             Step::OpenNamespace { slot, .. }
+            | Step::OpenOwner { slot, .. }
             | Step::OpenTree { slot, .. }
             | Step::OpenDevice { slot, .. }
             | Step::OpenLoop { slot, .. } => Some(*slot),

@@ -15,8 +15,11 @@ use std::path::Path;
 const NOBODY: u32 = 65535;
 
 pub struct PodInput<'a> {
-    /// `mount` and `cgroup` are the first process's own business.
+    /// `mount` and `cgroup` are the first process's own business. A user namespace is joined by the path of one that it
+    /// owns.
     pub namespaces: &'a Namespaces,
+    /// What the request calls the network namespace; None: as a spec does.
+    pub network: Option<&'a str>,
     /// Of a new user namespace.
     pub mappings: &'a Mappings,
     /// Set where the uts namespace is new.
@@ -41,6 +44,7 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
         label: None,
         namespaces: &namespaces,
         mappings: input.mappings,
+        network: input.network.unwrap_or(isolate::NETWORK),
         apart: &apart,
     };
     isolate::leave_for_pod(&mut b, &isolation)?;

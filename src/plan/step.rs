@@ -100,6 +100,11 @@ pub enum Step {
         kind: u64,
         apart: Option<&'static str>,
     },
+    /// Opens the user namespace that owns the namespace at `path` into `slot`: ioctl_ns(2). It must not be the host's.
+    OpenOwner {
+        slot: Slot,
+        path: CString,
+    },
     /// Writes `0` to every `cgroup.procs` that the launcher prepared (none where CLONE_INTO_CGROUP did it).
     EnterCgroup,
     /// sched_setaffinity(2): these, or all that the cgroup's cpuset has. What the shim has is its unit's, and since Linux

@@ -1,9 +1,8 @@
 //! One container: its first process, its execs, its cgroup, and what each request does to them.
 //!
-//! One mutex per container (the slot), which nothing holds for longer than a few system calls but a create, whose
-//! container nobody knows yet, and the kill of a whole v1 cgroup, which freezes it. A start works without it, and an
-//! exit that comes meanwhile is kept until the start's event is queued: so no exit overtakes a start. A pause works
-//! without it too. Nothing else in the crate is locked while a slot is held, but the reaper's table for the moment of
+//! One mutex per container (the slot), which nothing holds for longer than a few system calls. A create and a start work
+//! without it, and an exit that comes meanwhile is kept until their event is queued: so no exit overtakes a start. A
+//! pause and an update work without it too. Nothing else in the crate is locked while a slot is held, but the reaper's table for the moment of
 //! a clone.
 
 use super::freezer::Freezer;
@@ -14,11 +13,12 @@ use super::request::{Event, Options, ProcessKey, ProcessState, Status};
 use super::undo::Undo;
 use super::Exit;
 use super::{exec, hooks, EventSink, Sandbox};
-use crate::cgroup::{self, stats::Stats, Cgroup};
+use crate::cgroup::{self, stats::Stats, Cgroup, Dying};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Leash};
 use crate::spec::{self, resources::Resources, Spec};
 use crate::stdio::{Stdio, Switchboard};
+use crate::tasks::Looks;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +30,9 @@ pub(super) const DEATH: Duration = Duration::from_secs(10);
 
 /// The same after a time limit.
 const KEPT: Duration = Duration::from_secs(1);
+
+/// How long an update waits for the one before it: systemd has half of this for one.
+const UPDATE: Duration = Duration::from_secs(60);
 
 pub(super) struct Container {
     pub id: String,
@@ -95,6 +98,8 @@ pub(super) struct Slot {
     pub oom_suspected: bool,
     /// A Delete is at work.
     pub deleting: bool,
+    /// An update is at work.
+    pub updating: bool,
 }
 
 impl Slot {
@@ -240,6 +245,8 @@ impl Container {
         let undo = Undo::new(|| self.exec_failed(&mut self.lock(), id));
         let started = start.exec(self, id, &wanted).await;
         undo.done();
+        // Killed, and still there.
+        let left = if started.is_err() { start.leash.pid() } else { None };
         start.leash.release();
         let mut slot = self.lock();
         let process = slot.process(&self.id, Some(id))?;
@@ -265,6 +272,10 @@ impl Container {
             }
             Err(e) => {
                 self.exec_failed(&mut slot, id);
+                // The cgroup may have been frozen meanwhile.
+                if let Some(Err(e)) = left.map(|pid| self.cgroup.let_die(Dying::One(pid))) {
+                    log::warn!(id = self.id.as_str(); "exec {id}: {e}");
+                }
                 Err(e.context(format!("exec {id} in {}", self.id)))
             }
         }
@@ -360,12 +371,27 @@ impl Container {
         })
     }
 
-    pub fn update(&self, resources: &Resources) -> Result<()> {
-        let slot = self.lock();
-        if slot.init.exited().is_some() {
-            return Err(slot.init.cannot("update"));
+    /// One after the other, and without the slot: systemd may take its time.
+    pub async fn update(&self, resources: &Resources) -> Result<()> {
+        let mut looks = Looks::new(Duration::from_millis(1), Duration::from_millis(20));
+        loop {
+            {
+                let mut slot = self.lock();
+                if slot.init.exited().is_some() {
+                    return Err(slot.init.cannot("update"));
+                }
+                if !std::mem::replace(&mut slot.updating, true) {
+                    break;
+                }
+            }
+            if looks.elapsed() > UPDATE {
+                let what = format!("update {}: another update is still at work", self.id);
+                return Err(Error::new(Kind::Deadline, what));
+            }
+            looks.again().await?;
         }
-        self.cgroup.update(resources).context(|| format!("update {}", self.id))
+        let _done = Undo::new(|| self.lock().updating = false);
+        self.cgroup.update(resources).await.context(|| format!("update {}", self.id))
     }
 
     pub fn stats(&self) -> Result<Stats> {

@@ -10,8 +10,7 @@ use super::pod::member;
 use super::record::{self, Record};
 use super::request::{Create, Event, Options};
 use super::watch::ExitOf;
-use super::Exit;
-use super::Sandbox;
+use super::{CgroupOrder, Exit, Sandbox};
 use crate::cgroup::oom::{Happened, Watch};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Leash, Order};
@@ -19,11 +18,11 @@ use crate::plan::{self, Host};
 use crate::seccomp::{Cache, Compiled};
 use crate::spec::Spec;
 use crate::stdio::{Labels, Whose};
-use crate::tasks;
+use crate::tasks::Looks;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long what is left of a failed create may take to die.
 const DYING: Duration = Duration::from_secs(1);
@@ -42,7 +41,8 @@ pub(super) async fn create(sandbox: &Sandbox, request: Create, leash: &Leash) ->
         None => Records::Bundle(request.bundle.clone()),
     };
     let (path, limits) = (spec.cgroups_path.as_deref(), &spec.resources);
-    let cgroup = (sandbox.config.cgroups)(path, limits, &request.options, &request.id)?;
+    let order = CgroupOrder { path, limits, options: &request.options, id: &request.id };
+    let cgroup = leash.bounds("its cgroup", (sandbox.config.cgroups)(order)).await?;
     let init = Process {
         name: format!("container {}", request.id),
         pid: 0,
@@ -62,6 +62,7 @@ pub(super) async fn create(sandbox: &Sandbox, request: Create, leash: &Leash) ->
         ending: None,
         oom_suspected: false,
         deleting: false,
+        updating: false,
     };
     let container = Arc::new(Container {
         id: request.id.clone(),
@@ -93,16 +94,17 @@ pub(super) async fn create(sandbox: &Sandbox, request: Create, leash: &Leash) ->
 
 /// Its cgroup, once the processes that were killed are gone. One that hangs in the kernel is not waited for.
 async fn remove(container: &Container, leash: &Leash) -> Result<()> {
-    let end = Instant::now() + if leash.is_over() { LATE } else { DYING };
+    let limit = if leash.is_over() { LATE } else { DYING };
+    let mut looks = Looks::each(Duration::from_millis(2));
     loop {
         let left = container.cgroup.pids().map_or(0, |pids| pids.len());
         if left == 0 {
-            return container.cgroup.remove();
+            return container.cgroup.remove().await;
         }
-        if Instant::now() > end {
+        if looks.elapsed() > limit {
             return Err(Error::new(Kind::Deadline, format!("{left} processes are still in it")));
         }
-        tasks::sleep(Duration::from_millis(2)).await?;
+        looks.again().await?;
     }
 }
 

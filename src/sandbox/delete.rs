@@ -82,7 +82,7 @@ impl Container {
         if let Some(io) = io {
             self.drain(&io).await;
         }
-        self.cgroup.remove()?;
+        self.cgroup.remove().await?;
         super::hooks::poststop(launcher, self, hooks).await;
         self.forget();
         Ok(exit)

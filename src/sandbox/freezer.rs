@@ -47,7 +47,7 @@ impl Container {
             && self.cgroup.frozen().unwrap_or(slot.freezer == Freezer::Frozen || slot.frozen_with_pod)
     }
 
-    pub fn pause(&self) -> Result<()> {
+    pub async fn pause(&self) -> Result<()> {
         {
             let mut slot = self.lock();
             self.thawed(&slot, "pause")?;
@@ -55,7 +55,7 @@ impl Container {
             slot.freezer = Freezer::Freezing;
         }
         let undo = Undo::new(|| self.lock().freezer = Freezer::Thawed);
-        let frozen = self.cgroup.freeze().context(|| format!("pause {}", self.id));
+        let frozen = self.cgroup.freeze().await.context(|| format!("pause {}", self.id));
         undo.done();
         let mut slot = self.lock();
         let wanted = std::mem::replace(&mut slot.freezer, Freezer::Thawed) == Freezer::Freezing;

@@ -37,7 +37,7 @@ use crate::plan::Host;
 use crate::seccomp::Cache;
 use crate::spec::{self, resources::Resources};
 use crate::stdio::{Stdio, Switchboard};
-use crate::tasks::{self, News, Then};
+use crate::tasks::{self, Answer, News, Then};
 use container::Container;
 use pod::Pod;
 use std::collections::BTreeMap;
@@ -55,9 +55,20 @@ pub type Waits = Option<Then<ExitStatus>>;
 /// Where events go. Called in order, must not block.
 pub type EventSink = Box<dyn Fn(Event) + Send + Sync>;
 
-/// Makes a container's cgroup: `linux.cgroupsPath`, the limits, the options, the container's id.
+/// Makes a container's cgroup.
 pub type CgroupMaker =
-    Box<dyn Fn(Option<&str>, &Resources, &Options, &str) -> Result<Box<dyn Cgroup>> + Send + Sync>;
+    Box<dyn for<'a> Fn(CgroupOrder<'a>) -> Answer<'a, Result<Box<dyn Cgroup>>> + Send + Sync>;
+
+/// What a cgroup is made from.
+#[derive(Clone, Copy)]
+pub struct CgroupOrder<'a> {
+    /// `linux.cgroupsPath`
+    pub path: Option<&'a str>,
+    pub limits: &'a Resources,
+    pub options: &'a Options,
+    /// The container's.
+    pub id: &'a str,
+}
 
 /// Finds a pod's cgroup.
 pub type PodCgroup = Box<dyn Fn(PodPlace<'_>) -> Result<Box<dyn Cgroup>> + Send + Sync>;
@@ -292,6 +303,10 @@ impl Sandbox {
                 return Err(Error::new(Kind::Unavailable, format!("create {id}: the shim is ending")));
             }
             let pods = matches!(&containers.pod, PodSlot::Here(pod) if pod.id == id);
+            if let PodSlot::Taken(pod, _) = &containers.pod {
+                let what = format!("create {id}: sandbox {pod} is still being created");
+                return Err(Error::new(Kind::State, what));
+            }
             if pods || containers.known.contains_key(&id) {
                 return Err(Error::new(Kind::Exists, format!("container {id} exists")));
             }
@@ -356,7 +371,7 @@ impl Sandbox {
         }
         // At its gate it is killed now, and in a paused pod would not die.
         if container.is_created() {
-            self.let_die(&container)?;
+            self.let_die(&container).await?;
         }
         let deleted = container.delete(&*self.config.launcher, self.launch_limit()).await?;
         self.forget(&key.container);
@@ -386,8 +401,8 @@ impl Sandbox {
         self.container(container)?.pids()
     }
 
-    pub fn pause(&self, container: &str) -> Result<()> {
-        self.container(container)?.pause()
+    pub async fn pause(&self, container: &str) -> Result<()> {
+        self.container(container)?.pause().await
     }
 
     pub fn resume(&self, container: &str) -> Result<()> {
@@ -395,11 +410,10 @@ impl Sandbox {
     }
 
     /// `resources` is the JSON of the OCI `LinuxResources`.
-    pub fn update(&self, container: &str, resources: &[u8]) -> Result<()> {
+    pub async fn update(&self, container: &str, resources: &[u8]) -> Result<()> {
         let container = self.container(container)?;
-        container.update(
-            &Resources::from_json(resources, "resources").context(|| format!("update {}", container.id))?,
-        )
+        let resources = Resources::from_json(resources, "resources");
+        container.update(&resources.context(|| format!("update {}", container.id))?).await
     }
 
     /// Calls `waiter` once the process has ended: at once, on this thread, if it has; else on the watch thread,

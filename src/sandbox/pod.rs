@@ -27,6 +27,7 @@ use super::{record, Sandbox, Waits};
 use crate::cgroup::{stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::ExitStatus;
+use crate::tasks::News;
 use files::Files;
 use namespaces::Held;
 use std::path::PathBuf;
@@ -58,6 +59,17 @@ pub(in crate::sandbox) struct Life {
     /// None once they are released.
     held: Option<Arc<Held>>,
     frozen: Option<Frozen>,
+    /// Known once the last change of what is frozen is over.
+    changed: News<()>,
+    /// The same of the last request to stop it, whatever came of it.
+    stopped: News<()>,
+}
+
+impl Life {
+    fn begin_change(&mut self) {
+        self.frozen = Some(Frozen::Changing);
+        self.changed = News::default();
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

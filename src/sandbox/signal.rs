@@ -11,20 +11,21 @@ use std::os::fd::AsFd;
 
 impl Sandbox {
     /// `all` signals every process of the container; it means nothing for an exec.
-    pub fn kill(&self, key: &ProcessKey, signal: u32, all: bool) -> Result<()> {
+    pub async fn kill(&self, key: &ProcessKey, signal: u32, all: bool) -> Result<()> {
         if let Some(leash) = self.making(&key.container).filter(|_| key.exec.is_none()) {
-            let sent = leash.signal(number(signal)?);
+            // No other one: it may be a hook that would get it.
+            let sent = number(signal)? == libc::SIGKILL && leash.signal(libc::SIGKILL);
             // It may have come through meanwhile: then the signal is for the container, unless it was.
-            match self.container(&key.container) {
-                Ok(_) if !sent => {}
-                Ok(container) if signal == libc::SIGKILL as u32 => {
+            match (self.container(&key.container), sent) {
+                (Ok(_), false) => {}
+                (Ok(container), true) => {
                     return match container.kill(None, signal, all) {
                         Err(e) if e.kind() == Kind::NotFound => Ok(()),
                         again => again,
                     };
                 }
-                _ if sent => return Ok(()),
-                _ => {
+                (Err(_), true) => return Ok(()),
+                (Err(_), false) => {
                     let what = format!("container {}: process not created", key.container);
                     return Err(Error::new(Kind::State, what));
                 }
@@ -33,7 +34,7 @@ impl Sandbox {
         let container = self.container(&key.container)?;
         container.kill(key.exec.as_deref(), signal, all)?;
         if signal == libc::SIGKILL as u32 && key.exec.is_none() {
-            self.let_die(&container)?;
+            self.let_die(&container).await?;
         }
         Ok(())
     }
@@ -43,7 +44,10 @@ impl Container {
     pub fn kill(&self, exec: Option<&str>, signal: u32, all: bool) -> Result<()> {
         let mut slot = self.lock();
         let process = slot.process(&self.id, exec)?;
-        let pid = process.pid;
+        let pid = match &process.life {
+            Life::Starting(_, leash) => leash.pid(),
+            _ => Some(process.pid).filter(|pid| *pid != 0),
+        };
         let sent = match exec {
             None if all => self.signal_all(&slot, signal),
             _ => process.signal(signal),
@@ -51,11 +55,11 @@ impl Container {
         if signal != libc::SIGKILL as u32 {
             return sent;
         }
-        match exec {
-            None => self.thaw_to_die(&mut slot)?,
+        match (exec, pid) {
+            (None, _) => self.thaw_to_die(&mut slot)?,
             // The container stays as it is.
-            Some(_) if sent.is_ok() && pid != 0 => self.cgroup.let_die(Dying::One(pid))?,
-            Some(_) => {}
+            (Some(_), Some(pid)) if sent.is_ok() => self.cgroup.let_die(Dying::One(pid))?,
+            (Some(_), _) => {}
         }
         sent
     }

@@ -43,7 +43,14 @@ impl Controller {
             ),
             "Wait" => self.wait(payload, reply),
             "Pause" => {
-                answer!(reply, payload, ControllerPauseRequest, |r| (&r.sandbox_id, ""), self.pause(r))
+                answer_later!(
+                    this,
+                    reply,
+                    payload,
+                    ControllerPauseRequest,
+                    |r| (&r.sandbox_id, ""),
+                    this.pause(r)
+                )
             }
             "Resume" => {
                 answer!(reply, payload, ControllerResumeRequest, |r| (&r.sandbox_id, ""), self.resume(r))
@@ -95,8 +102,8 @@ impl Controller {
         None
     }
 
-    fn pause(&self, r: ControllerPauseRequest) -> Result<ControllerPauseResponse> {
-        self.pod.sandbox.pause_pod(&r.sandbox_id)?;
+    async fn pause(&self, r: ControllerPauseRequest) -> Result<ControllerPauseResponse> {
+        self.pod.sandbox.pause_pod(&r.sandbox_id).await?;
         Ok(ControllerPauseResponse::new())
     }
 

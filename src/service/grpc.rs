@@ -1,18 +1,16 @@
 //! One gRPC call to containerd: bytes in, bytes or a status out.
 //!
-//! There is one user (the Store), which is rarely called, so nothing outlives a call: it has a connection of its own
-//! and is driven by the thread that makes it. No runtime, no thread, nothing to find broken after a restart of
-//! containerd. Source: github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md.
+//! There is one user (the Store), which is rarely called, so nothing outlives a call: it has a connection of its own,
+//! and waits as every other request does. No runtime, no thread, nothing to find broken after a restart of containerd. Source: github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md.
 
 use crate::error;
 use crate::sys::epoll::Interest;
-use crate::sys::{poll, stream, Errno};
+use crate::tasks;
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use h2::Reason;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use protobuf::Enum;
-use std::cell::Cell;
 use std::future::{poll_fn, Future};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -61,7 +59,7 @@ impl Peer {
         Peer { socket: address.strip_prefix("unix://").unwrap_or(address).into() }
     }
 
-    pub(super) fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, Status> {
+    pub(super) async fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, Status> {
         if self.socket == Path::new("") {
             return Err(status(
                 Code::UNAVAILABLE,
@@ -73,16 +71,16 @@ impl Peer {
             let limit = call.deadline.saturating_duration_since(begun).as_secs_f32();
             status(Code::DEADLINE_EXCEEDED, format!("containerd has not answered within {limit:.1} s"))
         };
-        let stream = stream::connect(&self.socket, call.deadline).map_err(|errno| match errno {
-            Errno::EAGAIN => late(),
-            errno => status(
+        let stream = tasks::connect(&self.socket, call.deadline).await.map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => late(),
+            _ => status(
                 Code::UNAVAILABLE,
-                format!("containerd is away: connect({:?}): {}", self.socket, error::Errno(errno as i32)),
+                format!("containerd is away: connect({:?}): {}", self.socket, error::words(&e)),
             ),
         })?;
-        let full = Cell::new(false);
+        let full = AtomicBool::new(false);
         let exchange = exchange(Socket { stream: &stream, full: &full }, call);
-        drive(exchange, &stream, &full, call.deadline).unwrap_or_else(|| Err(late()))
+        drive(exchange, &stream, &full, call.deadline).await.unwrap_or_else(|| Err(late()))
     }
 }
 
@@ -90,7 +88,7 @@ impl Peer {
 struct Socket<'a> {
     stream: &'a UnixStream,
     /// The last write found no room.
-    full: &'a Cell<bool>,
+    full: &'a AtomicBool,
 }
 
 fn ready<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
@@ -110,7 +108,7 @@ impl AsyncWrite for Socket<'_> {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready(this.stream.write(bytes));
-        this.full.set(written.is_pending());
+        this.full.store(written.is_pending(), Ordering::SeqCst);
         written
     }
 
@@ -134,10 +132,10 @@ impl Wake for Woken {
 }
 
 /// Runs `future`, which waits for nothing but `stream`; None: the time is over.
-fn drive<T>(
+async fn drive<T>(
     future: impl Future<Output = T>,
     stream: &UnixStream,
-    full: &Cell<bool>,
+    full: &AtomicBool,
     deadline: Instant,
 ) -> Option<T> {
     let woken = Arc::new(Woken::default());
@@ -149,8 +147,8 @@ fn drive<T>(
             return Some(done);
         }
         let again = woken.0.load(Ordering::SeqCst) && Instant::now() < deadline;
-        let interest = Interest { read: true, write: full.get() };
-        if !again && !matches!(poll::ready(stream.as_fd(), interest, deadline), Ok(true)) {
+        let interest = Interest { read: true, write: full.load(Ordering::SeqCst) };
+        if !again && !matches!(tasks::ready(stream.as_fd(), interest, deadline).await, Ok(true)) {
             return None;
         }
     }

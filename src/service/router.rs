@@ -38,7 +38,7 @@ pub struct Router {
     task: Arc<Task>,
     sandbox: Arc<Sandbox>,
     controller: Arc<Controller>,
-    store: Store,
+    store: Arc<Store>,
     about: About,
 }
 
@@ -51,7 +51,7 @@ impl Router {
             task: Arc::new(Task::new(pod.clone())),
             sandbox: Arc::new(Sandbox { pod: pod.clone() }),
             controller: Arc::new(Controller { pod }),
-            store: Store::new(&address, namespace),
+            store: Arc::new(Store::new(&address, namespace)),
             about,
         }
     }
@@ -61,10 +61,7 @@ impl Router {
             TASK_V2 | TASK_V3 => self.task.call(&request.method, &request.payload, reply),
             SANDBOX => self.sandbox.call(&request.method, &request.payload, reply),
             CONTROLLER => self.controller.call(&request.method, &request.payload, reply),
-            STORE => {
-                self.store.call(&request, reply);
-                None
-            }
+            STORE => self.store.call(request, reply),
             SHIM => self.about.call(&request.method, &request.payload, reply),
             service => {
                 let text = format!("service {service} is not implemented");

@@ -32,8 +32,7 @@ const SIGNAL: u64 = 2;
 const CLOCK: u64 = 3;
 const FIRST_CONNECTION: u64 = 16;
 
-/// What takes no time in the kernel, with systemd or containerd: these are answered whatever the others are at. (One can: a
-/// SIGKILL in a paused pod has to thaw it, and waits for a pause that is at work.)
+/// What takes no time in the kernel: these are answered whatever the others are at.
 const QUICK: [&str; 15] = [
     "Task.State",
     "Task.Pids",

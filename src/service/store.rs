@@ -3,11 +3,13 @@
 //! containerd serves its Store by gRPC only, and a caller of the shim's socket speaks ttrpc. Requests and responses go
 //! through as the bytes that they are, so that a field of a newer containerd does not get lost.
 
+use super::answer::Rest;
 use super::grpc::{Call, Peer, Status};
 use super::protos::record;
 use super::protos::sandbox::{StoreCreateRequest, StoreUpdateRequest};
 use super::reply::Reply;
 use protobuf::{Message, MessageField};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ttrpc::proto::{Code, Request};
 
@@ -29,16 +31,19 @@ impl Store {
         Store { containerd: Peer::new(address), namespace }
     }
 
-    pub(super) fn call(&self, request: &Request, reply: Reply) {
-        match self.forward(request) {
-            Ok(payload) => reply.send(Ok(payload)),
-            Err(Status { code, message }) => {
-                reply.refuse(code, format!("Store.{}: {message}", request.method));
+    pub(super) fn call(self: &Arc<Self>, request: Request, reply: Reply) -> Option<Rest> {
+        let store = Arc::clone(self);
+        Some(Box::pin(async move {
+            match store.forward(&request).await {
+                Ok(payload) => reply.send(Ok(payload)),
+                Err(Status { code, message }) => {
+                    reply.refuse(code, format!("Store.{}: {message}", request.method));
+                }
             }
-        }
+        }))
     }
 
-    fn forward(&self, request: &Request) -> Result<Vec<u8>, Status> {
+    async fn forward(&self, request: &Request) -> Result<Vec<u8>, Status> {
         let decoded = match request.method.as_str() {
             "Create" => StoreCreateRequest::parse_from_bytes(&request.payload).map(|r| complete(&r.sandbox)),
             "Update" => StoreUpdateRequest::parse_from_bytes(&request.payload).map(|r| complete(&r.sandbox)),
@@ -53,12 +58,13 @@ impl Store {
         decoded.unwrap_or_else(|e| Err(invalid(format!("decode the request: {e}"))))?;
         let named = request.metadata.iter().find(|pair| pair.key == NAMESPACE && !pair.value.is_empty());
         let limit = u64::try_from(request.timeout_nano).ok().filter(|&nanos| nanos > 0);
-        self.containerd.call(&Call {
+        let call = Call {
             path: format!("/{STORE}/{}", request.method),
             namespace: named.map_or(&self.namespace, |pair| &pair.value),
             payload: &request.payload,
             deadline: Instant::now() + limit.map_or(TIMEOUT, Duration::from_nanos),
-        })
+        };
+        self.containerd.call(&call).await
     }
 }
 

@@ -51,10 +51,14 @@ impl Task {
             "Exec" => answer!(reply, payload, ExecProcessRequest, |r| (&r.id, &r.exec_id), self.exec(r)),
             "ResizePty" => answer!(reply, payload, ResizePtyRequest, |r| (&r.id, &r.exec_id), self.resize(r)),
             "CloseIO" => answer!(reply, payload, CloseIORequest, |r| (&r.id, &r.exec_id), self.close_io(r)),
-            "Kill" => answer!(reply, payload, KillRequest, |r| (&r.id, &r.exec_id), self.kill(r)),
-            "Pause" => answer!(reply, payload, PauseRequest, |r| (&r.id, ""), self.pause(r)),
+            "Kill" => {
+                answer_later!(task, reply, payload, KillRequest, |r| (&r.id, &r.exec_id), task.kill(r))
+            }
+            "Pause" => answer_later!(task, reply, payload, PauseRequest, |r| (&r.id, ""), task.pause(r)),
             "Resume" => answer!(reply, payload, ResumeRequest, |r| (&r.id, ""), self.resume(r)),
-            "Update" => answer!(reply, payload, UpdateTaskRequest, |r| (&r.id, ""), self.update(r)),
+            "Update" => {
+                answer_later!(task, reply, payload, UpdateTaskRequest, |r| (&r.id, ""), task.update(r))
+            }
             "Stats" => answer!(reply, payload, StatsRequest, |r| (&r.id, ""), self.stats(r)),
             "Connect" => answer!(reply, payload, ConnectRequest, |r| (&r.id, ""), self.connect(r)),
             "Checkpoint" => {
@@ -177,13 +181,13 @@ impl Task {
         Ok(Empty::new())
     }
 
-    fn kill(&self, r: KillRequest) -> Result<Empty> {
-        self.sandbox.kill(&convert::key(r.id, r.exec_id)?, r.signal, r.all)?;
+    async fn kill(&self, r: KillRequest) -> Result<Empty> {
+        self.sandbox.kill(&convert::key(r.id, r.exec_id)?, r.signal, r.all).await?;
         Ok(Empty::new())
     }
 
-    fn pause(&self, r: PauseRequest) -> Result<Empty> {
-        self.sandbox.pause(&r.id)?;
+    async fn pause(&self, r: PauseRequest) -> Result<Empty> {
+        self.sandbox.pause(&r.id).await?;
         Ok(Empty::new())
     }
 
@@ -192,9 +196,9 @@ impl Task {
         Ok(Empty::new())
     }
 
-    fn update(&self, r: UpdateTaskRequest) -> Result<Empty> {
+    async fn update(&self, r: UpdateTaskRequest) -> Result<Empty> {
         let resources = convert::json(r.resources, "LinuxResources", "resources")?;
-        self.sandbox.update(&r.id, &resources)?;
+        self.sandbox.update(&r.id, &resources).await?;
         Ok(Empty::new())
     }
 

@@ -13,6 +13,7 @@ use crate::sandbox::record::{self, Record};
 use crate::sandbox::{member_records, poststop_of};
 use crate::service::convert;
 use crate::sys::{mount, wait};
+use crate::tasks::block_on;
 use protobuf::Message;
 use std::ffi::CString;
 use std::io::Write;
@@ -114,7 +115,7 @@ fn end(record: &Record) {
     kill_process(record.pid, record.start_time).unwrap_or_else(|error| complain(&error));
     for cgroup in cgroup.iter().chain(&open_cgroup(record.parent.as_ref())) {
         // The one may work where the other does not.
-        for done in [cgroup.kill(), cgroup.remove()] {
+        for done in [cgroup.kill(), block_on(cgroup.remove())] {
             done.unwrap_or_else(|error| complain(&error));
         }
     }

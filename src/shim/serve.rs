@@ -7,11 +7,10 @@ use crate::cgroup::{self, Cgroup, CgroupsPath, Layout, Parent};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Real, Reaper, Strangers};
 use crate::plan::Host;
-use crate::sandbox::{Config, Options, PodPlace, Sandbox};
+use crate::sandbox::{CgroupOrder, Config, PodPlace, Sandbox};
 use crate::service::events::Events;
 use crate::service::router::{self, Router};
 use crate::service::server::{Admission, Server, Stopper};
-use crate::spec::resources::Resources;
 use crate::sys::event::Event;
 use crate::sys::handler::{self, SIGINT, SIGTERM, SIGUSR1};
 use crate::sys::{identity, process};
@@ -166,14 +165,7 @@ fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
     let mounts = std::fs::read("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
     let layout = Layout::probe_with(&host.proc, &mounts)?;
     let (pods_host, pods_layout) = (host.clone(), layout.clone());
-    let cgroups = move |path: Option<&str>, limits: &Resources, options: &Options, id: &str| {
-        let path = match path {
-            None if !options.systemd_cgroup => format!("/{namespace}/{id}"),
-            path => path.unwrap_or_default().to_owned(),
-        };
-        let path = CgroupsPath::parse(&path, options.systemd_cgroup, id)?;
-        cgroup::create(&host, &layout, &path, limits)
-    };
+    let where_to = Arc::new((namespace, host, layout));
     let pod_cgroup = move |place: PodPlace<'_>| {
         let parent = match place {
             PodPlace::Client(text) => Parent::of_client(&pods_host, &pods_layout, text)?,
@@ -185,11 +177,25 @@ fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
         namespace: arguments.namespace.clone(),
         host: Host::probe_with(Path::new("/"), &mounts)?,
         launcher: Box::new(Real::new(Reaper::start(Strangers::Reap)?)?),
-        cgroups: Box::new(cgroups),
+        cgroups: Box::new(move |order| Box::pin(cgroup_of(where_to.clone(), order))),
         pod_cgroup: Box::new(pod_cgroup),
         pod_settings: Box::new(|| super::settings::read(Path::new(super::settings::FILE))),
         events: Box::new(move |event| events.push(event)),
     })
+}
+
+/// `world`: containerd's namespace, and where cgroups are.
+async fn cgroup_of(
+    world: Arc<(String, cgroup::Host, Layout)>,
+    CgroupOrder { path, limits, options, id }: CgroupOrder<'_>,
+) -> Result<Box<dyn Cgroup>> {
+    let (namespace, host, layout) = &*world;
+    let path = match path {
+        None if !options.systemd_cgroup => format!("/{namespace}/{id}"),
+        path => path.unwrap_or_default().to_owned(),
+    };
+    let path = CgroupsPath::parse(&path, options.systemd_cgroup, id)?;
+    cgroup::create(host, layout, &path, limits).await
 }
 
 /// SIGUSR1: the state, into the log.

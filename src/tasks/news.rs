@@ -1,7 +1,7 @@
 //! Something that comes to be known once, and that many may wait for.
 
 use super::parking::Alarm;
-use super::{lock, MOMENT};
+use super::{lock, moment};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -137,8 +137,8 @@ impl<T: Clone> News<T> {
         let (mut waits, mut alarm) = (Waits { shared: &self.0, number: None }, Alarm::default());
         poll_fn(|context| {
             let mut state = match waits.number {
-                // At first a moment on this thread.
-                None => self.known(MOMENT.min(limit)),
+                // At first on this thread.
+                None => moment::spend(|left| self.known(left.min(limit))),
                 Some(_) => lock(&self.0.state),
             };
             if state.known.is_some() || Instant::now() >= deadline {
@@ -166,7 +166,7 @@ impl<T: Clone> News<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block_on;
+    use super::super::{block_on, MOMENT};
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,6 +1,6 @@
 //! Where waits are parked: one epoll set, and the time that each has.
 
-use super::{lock, MOMENT};
+use super::{lock, moment};
 use crate::error::{Context as _, Result};
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::event::Event;
@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// It wakes others, and calls nothing of theirs.
-const STACK: usize = 64 << 10;
+/// It wakes others, and calls nothing of theirs, unless there is no thread for them. Only touched pages count.
+const STACK: usize = 512 << 10;
 /// The thread ends after so long with nothing parked.
 const IDLE: Duration = Duration::from_secs(1);
 const BELL: u64 = 0;
@@ -193,10 +193,13 @@ impl<const N: usize> Future for Ready<'_, N> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let now = Instant::now();
-        // At first a moment on this thread; then it was woken, and only looks.
-        let limit = if this.ticket.is_none() { this.deadline.min(now + MOMENT) } else { now };
-        let found = poll::any(this.fds, this.interest, Some(limit)).context(|| "poll()");
+        let look = |limit| poll::any(this.fds, this.interest, Some(limit)).context(|| "poll()");
+        let found = match this.ticket {
+            // At first on this thread.
+            None => moment::spend(|left| look(this.deadline.min(Instant::now() + left))),
+            // It was woken.
+            Some(_) => look(Instant::now()),
+        };
         let waits = found.as_ref().is_ok_and(|found| !found.contains(&true));
         if !waits || Instant::now() >= this.deadline {
             return Poll::Ready(found);
@@ -247,7 +250,7 @@ pub async fn sleep(limit: Duration) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block_on;
+    use super::super::{block_on, MOMENT};
     use super::*;
     use std::io::Write;
 

@@ -1,6 +1,7 @@
 //! A future on its way over the workers.
 
 use super::lock;
+use super::moment::Moment;
 use super::workers::Workers;
 use std::future::Future;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -15,16 +16,16 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 struct Task {
     workers: Workers,
     /// None: it is over.
-    future: Mutex<Option<Answer<'static, ()>>>,
+    future: Mutex<Option<(Answer<'static, ()>, Moment)>>,
 }
 
 impl Task {
     fn poll(self: &Arc<Self>) {
         let waker = Waker::from(Arc::clone(self));
         let mut place = lock(&self.future);
-        let Some(future) = place.as_mut() else { return };
+        let Some((future, moment)) = place.as_mut() else { return };
         let mut context = Context::from_waker(&waker);
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+        let polled = moment.of(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context))));
         // Over, or a defect, of which the panic hook has told. What the future held is dropped, and so answered.
         if !matches!(polled, Ok(Poll::Pending)) {
             let _ = catch_unwind(AssertUnwindSafe(|| *place = None));
@@ -35,13 +36,14 @@ impl Task {
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
         let workers = self.workers.clone();
-        workers.give_long(Box::new(move || self.poll()));
+        workers.give_woken(Box::new(move || self.poll()));
     }
 }
 
 /// Polls the future on this thread, which is a worker's, and from then on on whichever worker there is when it is woken.
 pub fn run(workers: &Workers, future: Answer<'static, ()>) {
-    let task = Arc::new(Task { workers: workers.clone(), future: Mutex::new(Some(future)) });
+    let task =
+        Arc::new(Task { workers: workers.clone(), future: Mutex::new(Some((future, Moment::default()))) });
     task.poll();
 }
 
@@ -57,9 +59,9 @@ impl Wake for Sleeper {
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Sleeper(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
+    let (mut context, mut moment) = (Context::from_waker(&waker), Moment::default());
     loop {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+        if let Poll::Ready(value) = moment.of(|| future.as_mut().poll(&mut context)) {
             return value;
         }
         std::thread::park();

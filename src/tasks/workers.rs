@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 /// So many requests are at work at once that wait for nothing; the others wait in the queue.
 const WORKERS_MAX: usize = 64;
-/// So many more that may take long in the kernel, with systemd or containerd: a Create on slow storage, a pause, a
-/// removal. None of them has the place of one that does not. (What waits for a process is parked, and has no worker.)
+/// So many more that may take long in the kernel, as a Create on slow storage. None of them has the place of one that does
+/// not. (What waits for a process, for systemd or for containerd is parked, and has no worker.)
 const LONG_MAX: usize = 512;
 /// An idle worker ends after this. Within a container's start the requests are milliseconds apart, and to start
 /// a thread takes tens of microseconds.
@@ -37,6 +37,10 @@ struct State {
     long: usize,
     /// Only while all that there may be are at work.
     long_queue: VecDeque<Job>,
+    /// What is no longer parked.
+    woken: VecDeque<Job>,
+    /// A worker is on its way to the first of those.
+    fetching: bool,
 }
 
 /// Where an idle worker gets its next job.
@@ -84,6 +88,39 @@ impl Workers {
     pub fn give_long(&self, job: Job) {
         let workers = self.clone();
         self.give(Box::new(move || workers.long(job)));
+    }
+
+    /// Never blocks: the job may wait, and has done so. Many come at once, and most have only a look and wait again: so a
+    /// worker takes one, and calls another worker for the next.
+    pub(super) fn give_woken(&self, job: Job) {
+        let first = {
+            let mut state = lock(&self.0);
+            state.woken.push_back(job);
+            !std::mem::replace(&mut state.fetching, true)
+        };
+        if first {
+            self.call_for_woken();
+        }
+    }
+
+    fn call_for_woken(&self) {
+        let workers = self.clone();
+        self.give(Box::new(move || workers.fetch()));
+    }
+
+    fn fetch(&self) {
+        let (job, more) = {
+            let mut state = lock(&self.0);
+            let job = state.woken.pop_front();
+            state.fetching = !state.woken.is_empty();
+            (job, state.fetching)
+        };
+        if more {
+            self.call_for_woken();
+        }
+        if let Some(job) = job {
+            self.long(job);
+        }
     }
 
     /// By a worker, within its job: this part of it may wait. It is done now, or once another one is done.

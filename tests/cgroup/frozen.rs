@@ -64,7 +64,7 @@ fn what_is_killed_dies_whoever_has_frozen_it() {
             freeze(&place(&own));
             cgroup.kill().unwrap();
             until(what, || child.try_wait().unwrap().is_some());
-            cgroup.remove().unwrap();
+            block_on(cgroup.remove()).unwrap();
             if what == "one above" {
                 assert!(is_frozen(&census(&*other)), "the others are not to run");
             }
@@ -87,7 +87,7 @@ fn none_is_made_where_it_would_be_frozen() {
         let above = census(&*first).parent().unwrap().to_owned();
         freeze(&above);
         let second = CgroupsPath::parse(&path("cold/second"), false, "second").unwrap();
-        let error = cgroup::create(&Host::default(), &layout, &second, &Resources::default()).err();
+        let error = block_on(cgroup::create(&Host::default(), &layout, &second, &Resources::default())).err();
         thaw(&above);
         let error = error.expect("its first process would never come to its gate");
         assert_eq!(error.kind(), Kind::State);

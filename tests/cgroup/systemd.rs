@@ -24,7 +24,7 @@ fn systemd() -> Option<(Layout, MutexGuard<'static, ()>)> {
 fn scope(layout: &Layout, name: &str, json: &str) -> shoal::error::Result<Box<dyn Cgroup>> {
     let resources = Resources::from_json(json.as_bytes(), "linux.resources").unwrap();
     let path = CgroupsPath::parse(&format!("shoal-test.slice:t:{name}"), false, name).unwrap();
-    cgroup::create(&Host::default(), layout, &path, &resources)
+    block_on(cgroup::create(&Host::default(), layout, &path, &resources))
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_scope_lives_as_long_as_its_container() {
     assert_eq!(show("TasksMax"), "32");
 
     let json = with_memory("33554432", r#""pids":{"limit":64}}"#);
-    cgroup.update(&Resources::from_json(json.as_bytes(), "resources").unwrap()).unwrap();
+    block_on(cgroup.update(&Resources::from_json(json.as_bytes(), "resources").unwrap())).unwrap();
     systemctl(&["daemon-reload"]);
     assert_eq!(read(&*cgroup, "pids", "pids.max"), "64");
     let limit = if layout.is_v2() { "memory.max" } else { "memory.limit_in_bytes" };
@@ -65,12 +65,12 @@ fn a_scope_lives_as_long_as_its_container() {
     assert!(second.to_string().contains("t-life.scope in shoal-test.slice"), "{second}");
     assert_eq!(cgroup.pids().unwrap(), [child.id()]);
 
-    cgroup.freeze().unwrap();
+    block_on(cgroup.freeze()).unwrap();
     cgroup.thaw().unwrap();
     cgroup.kill().unwrap();
     child.wait().unwrap();
-    cgroup.remove().unwrap();
-    cgroup.remove().expect("removing twice is fine");
+    block_on(cgroup.remove()).unwrap();
+    block_on(cgroup.remove()).expect("removing twice is fine");
     assert!(!mount.join(&below).exists());
     assert_eq!(systemctl(&["show", "--value", "-p", "LoadState", "t-life.scope"]), "not-found");
 }
@@ -87,7 +87,7 @@ fn a_scope_that_fails_half_way_is_gone() {
     drop(cgroup);
     let found = cgroup::open(&Host::default(), &record).unwrap().unwrap();
     found.kill().unwrap();
-    found.remove().unwrap();
+    block_on(found.remove()).unwrap();
     assert_eq!(systemctl(&["show", "--value", "-p", "LoadState", "t-half.scope"]), "not-found");
 }
 
@@ -107,11 +107,11 @@ fn a_scope_for_a_single_process_has_room_for_it() {
         cgroup.kill().unwrap();
         shoal::sys::wait::reap(child.pid).unwrap();
     }
-    cgroup.remove().unwrap();
+    block_on(cgroup.remove()).unwrap();
 }
 
 fn update(cgroup: &dyn Cgroup, json: &str) {
-    cgroup.update(&Resources::from_json(json.as_bytes(), "resources").unwrap()).unwrap();
+    block_on(cgroup.update(&Resources::from_json(json.as_bytes(), "resources").unwrap())).unwrap();
 }
 
 /// Quota and period.
@@ -148,7 +148,7 @@ fn a_half_of_a_quota_keeps_the_other_half_when_systemd_writes_it_again() {
     assert_eq!(quota(&layout, &*cgroup), "12345 100000");
     cgroup.kill().unwrap();
     child.wait().unwrap();
-    cgroup.remove().unwrap();
+    block_on(cgroup.remove()).unwrap();
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_limit_of_swap_stays_when_systemd_writes_it_again() {
     both("no limit", "max");
     cgroup.kill().unwrap();
     child.wait().unwrap();
-    cgroup.remove().unwrap();
+    block_on(cgroup.remove()).unwrap();
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_scope_that_has_ended_has_statistics() {
     until("the end of the scope", || !mount.join(&below).exists());
     cgroup.stats().expect("as with the Go shim");
     assert!(cgroup.pids().unwrap().is_empty());
-    cgroup.remove().unwrap();
+    block_on(cgroup.remove()).unwrap();
 }
 
 #[test]
@@ -217,5 +217,5 @@ fn a_weight_of_blocks_stays_when_systemd_writes_it_again() {
     assert_eq!(weight(), Some(before), "after daemon-reload");
     cgroup.kill().unwrap();
     child.wait().unwrap();
-    cgroup.remove().unwrap();
+    block_on(cgroup.remove()).unwrap();
 }

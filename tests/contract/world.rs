@@ -16,7 +16,7 @@ use shoal::service::server::{Admission, Server, Stopper};
 use shoal::spec::resources::Resources;
 use shoal::sys::board::Board;
 use shoal::sys::{socket, wait};
-use shoal::tasks::Answer;
+use shoal::tasks::{self, Answer};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
@@ -38,8 +38,10 @@ pub struct Stage {
     pub hold: AtomicBool,
     /// One does.
     pub held: AtomicBool,
-    /// A freeze takes as long as this is set.
+    /// A freeze, and an update, takes as long as this is set.
     pub stuck: AtomicBool,
+    /// How many updates have begun.
+    pub updates: AtomicU32,
     /// One does.
     pub freezing: AtomicBool,
     pub frozen: AtomicBool,
@@ -128,6 +130,15 @@ impl FakeLauncher {
 
 struct FakeCgroup(Arc<Stage>);
 
+impl FakeCgroup {
+    async fn unless_stuck(&self) -> Result<()> {
+        while self.0.stuck.load(Ordering::SeqCst) {
+            tasks::sleep(Duration::from_millis(1)).await?;
+        }
+        Ok(())
+    }
+}
+
 impl Cgroup for FakeCgroup {
     fn entry(&self, _beside: Option<u32>) -> Result<Entry> {
         Ok(Entry::default())
@@ -138,20 +149,23 @@ impl Cgroup for FakeCgroup {
     fn pids(&self) -> Result<Vec<u32>> {
         Ok(self.0.pids.lock().unwrap().clone())
     }
-    fn update(&self, _resources: &Resources) -> Result<()> {
-        Ok(())
+    fn update<'a>(&'a self, _resources: &'a Resources) -> Answer<'a, Result<()>> {
+        Box::pin(async {
+            self.0.updates.fetch_add(1, Ordering::SeqCst);
+            self.unless_stuck().await
+        })
     }
     fn halves(&self) -> Result<cgroup::Halves> {
         Ok(cgroup::Halves::default())
     }
-    fn freeze(&self) -> Result<()> {
-        self.0.perhaps_panic();
-        self.0.freezing.store(true, Ordering::SeqCst);
-        while self.0.stuck.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.0.frozen.store(true, Ordering::SeqCst);
-        Ok(())
+    fn freeze(&self) -> Answer<'_, Result<()>> {
+        Box::pin(async {
+            self.0.perhaps_panic();
+            self.0.freezing.store(true, Ordering::SeqCst);
+            self.unless_stuck().await?;
+            self.0.frozen.store(true, Ordering::SeqCst);
+            Ok(())
+        })
     }
     fn thaw(&self) -> Result<()> {
         self.0.frozen.store(false, Ordering::SeqCst);
@@ -181,13 +195,15 @@ impl Cgroup for FakeCgroup {
     fn watch_oom(&self) -> Result<Option<oom::Watch>> {
         Ok(self.0.oom.lock().unwrap().take())
     }
-    fn remove(&self) -> Result<()> {
-        self.0.perhaps_panic();
-        self.0.removals.fetch_add(1, Ordering::SeqCst);
-        match self.0.busy.load(Ordering::SeqCst) {
-            true => Err(Error::new(Kind::System, "the cgroup cannot be removed")),
-            false => Ok(()),
-        }
+    fn remove(&self) -> Answer<'_, Result<()>> {
+        Box::pin(async {
+            self.0.perhaps_panic();
+            self.0.removals.fetch_add(1, Ordering::SeqCst);
+            match self.0.busy.load(Ordering::SeqCst) {
+                true => Err(Error::new(Kind::System, "the cgroup cannot be removed")),
+                false => Ok(()),
+            }
+        })
     }
     fn record(&self) -> cgroup::Record {
         cgroup::Record { v2: true, members: vec![], unit: None, made: Vec::new() }
@@ -223,7 +239,10 @@ impl World {
             namespace: "ns1".into(),
             host: Host::probe(Path::new("/")).unwrap(),
             launcher: Box::new(FakeLauncher(stage.clone())),
-            cgroups: Box::new(move |_, _, _, _| Ok(Box::new(FakeCgroup(makes.clone())) as Box<dyn Cgroup>)),
+            cgroups: Box::new(move |_| {
+                let made = Box::new(FakeCgroup(makes.clone())) as Box<dyn Cgroup>;
+                Box::pin(async { Ok(made) })
+            }),
             pod_cgroup: Box::new(move |_| Ok(Box::new(FakeCgroup(pods.clone())) as Box<dyn Cgroup>)),
             pod_settings: Box::new(move || {
                 let ignore_binary_name = says.ignore_binary_name.load(Ordering::SeqCst);

@@ -3,6 +3,7 @@
 use crate::ask::Line;
 use crate::slow;
 use crate::wire::{Wire, TASK_V3};
+use crate::world::World;
 use containerd_shim_protos::api::*;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_millis(100);
 /// One that has no answer by then has none.
 const NEVER: Duration = Duration::from_secs(2);
+/// Idle workers have ended by then.
+const CALM: Duration = Duration::from_secs(3);
 /// Of a Wait for somebody who does not end.
 const WAIT: Duration = Duration::from_millis(20);
 /// The machine is others' too: the middle one counts.
@@ -99,6 +102,21 @@ fn time(wire: &mut Wire, method: &str, id: &str) -> Option<Duration> {
 /// The threads of a process.
 pub fn threads(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
+}
+
+/// Whatever waits in a shim now has no thread: there are as many as before, with the one that looks at all that waits, and
+/// workers that have just answered others.
+pub fn calm(world: &mut World, before: usize) {
+    const MORE: usize = 4;
+    let begun = Instant::now();
+    while threads(world.server) > before + MORE && begun.elapsed() < slow(CALM) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let now = threads(world.server);
+    println!("  {now} threads after {:.1?}, {before} before", begun.elapsed());
+    if now > before + MORE {
+        world.complain(format!("{now} threads, {before} before"));
+    }
 }
 
 /// The part of one processor that a process takes, over a second.

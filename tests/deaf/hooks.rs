@@ -3,6 +3,7 @@
 use crate::ask::{self, answers, Answered, Asked};
 use crate::fuse::Waits;
 use crate::left;
+use crate::wire::FP;
 use crate::world::{World, NEIGHBOUR};
 use crate::{apart, slow};
 use containerd_shim_protos::api::*;
@@ -107,5 +108,36 @@ fn hooks_that_hang_hold_up_their_own_container_only_and_not_for_long() {
             world.complain(format!("left: {}", left::name(pid)));
         }
         world.end("hooks");
+    });
+}
+
+/// It is for a process that is not there yet, and not for a program of the host's.
+#[test]
+fn a_signal_for_a_container_that_is_being_made_is_not_for_its_hook() {
+    apart("launch_timeout = 100", || {
+        let mut world = World::new(Waits::UntilKilled);
+        let got = world.containerd.dir.path().join("got");
+        let script = format!("trap 'echo TERM > {}' TERM; while :; do sleep 0.05; done", got.display());
+        world.prepare("c1", &["/probe", "sleep"], |config| {
+            config["hooks"] =
+                json!({ "createRuntime": [{ "path": "/bin/sh", "args": ["sh", "-c", script] }] });
+        });
+        let create = world.line().task("Create", "Create", &world.create_request("c1"), Duration::ZERO);
+        std::thread::sleep(slow(Duration::from_millis(300)));
+        let request = KillRequest { signal: libc::SIGTERM as u32, ..ask::kill_request("c1", "") };
+        let refused = world.line().call::<Empty>("Kill", &request).unwrap_err();
+        if refused.0 != FP || !refused.1.contains("process not created") {
+            world.complain(format!("Kill: {refused:?}"));
+        }
+        std::thread::sleep(slow(Duration::from_millis(300)));
+        if got.exists() || create.wire.ready(Duration::ZERO) {
+            world.complain("the hook has got the signal");
+        }
+        world.line().call::<Empty>("Kill", &ask::kill_request("c1", "")).unwrap();
+        let create = answers(vec![create], slow(GRACE)).remove(0);
+        if create.answer.is_none() || create.good() {
+            world.complain(format!("{create}, although it was killed"));
+        }
+        world.end("a signal during a hook");
     });
 }

@@ -5,7 +5,7 @@ use crate::wire::{Wire, SANDBOX};
 use containerd_shim_protos::sandbox_api::*;
 use protobuf::well_known_types::any::Any;
 use protobuf::Message;
-use shoal::service::protos::pod::{NamespaceMode, PodSandboxConfig};
+use shoal::service::protos::pod::{NamespaceMode, NamespaceOption, PodSandboxConfig};
 
 pub fn about() -> PingRequest {
     PingRequest { sandbox_id: "s1".into(), ..Default::default() }
@@ -23,6 +23,12 @@ pub fn run(containerd: &Containerd, wire: &mut Wire) -> u32 {
 }
 
 pub fn create(containerd: &Containerd, wire: &mut Wire) {
+    let request = request(containerd, |_| ());
+    wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &request).unwrap();
+}
+
+/// A CreateSandbox; its cgroups are there.
+pub fn request(containerd: &Containerd, change: impl FnOnce(&mut NamespaceOption)) -> CreateSandboxRequest {
     for folder in containerd.pod_cgroups() {
         std::fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{folder:?}: {e}"));
     }
@@ -31,14 +37,14 @@ pub fn create(containerd: &Containerd, wire: &mut Wire) {
     let security_context = &mut config.linux.mut_or_insert_default().security_context;
     let namespaces = &mut security_context.mut_or_insert_default().namespace_options;
     namespaces.mut_or_insert_default().pid = NamespaceMode::POD.into();
+    change(namespaces.mut_or_insert_default());
     let options = Any { value: config.write_to_bytes().unwrap(), ..options };
-    let request = CreateSandboxRequest {
+    CreateSandboxRequest {
         sandbox_id: "s1".into(),
         bundle_path: containerd.pod_bundle("s1").to_str().unwrap().into(),
         options: Some(options).into(),
         ..Default::default()
-    };
-    wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &request).unwrap();
+    }
 }
 
 pub fn shut_down(wire: &mut Wire) {

@@ -2,7 +2,7 @@
 
 use crate::containerd::{eventually, Containerd, Version};
 use crate::fake_store::{Answer, FakeStore};
-use crate::wire::{Wire, STORE, TASK_V3};
+use crate::wire::{decode, Wire, DE, STORE, TASK_V3};
 use crate::{connect, shut_down};
 use serde_json::json;
 use shoal::service::protos::sandbox::{StoreGetRequest, StoreGetResponse};
@@ -63,7 +63,29 @@ fn the_store_costs_a_shim_nothing_before_and_after_its_use() {
         println!("{when} a call: RssAnon {anonymous} KiB, VmRSS {resident} KiB, {threads} threads");
     }
     assert_eq!(store.take().len(), 51);
-    assert!(during.threads <= before.threads + 1, "one worker, as for any request");
+    assert!(during.threads <= before.threads + 2, "a worker that is idle by then, and the thread that waits");
     assert!(after.anonymous < before.anonymous + 200, "{before:?}, {after:?}");
+    shut_down(wire, "c1");
+}
+
+#[test]
+fn calls_that_wait_for_containerd_have_no_thread() {
+    let containerd = Containerd::new(Version::V2_3);
+    containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+    let shim = containerd.start("c1");
+    let store = FakeStore::listen(containerd.address().as_ref(), |_| Answer::Never);
+    let mut wire = containerd.connect(&shim);
+    let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
+    let mut waiting: Vec<Wire> = (0..80).map(|_| containerd.connect(&shim)).collect();
+    for wire in &mut waiting {
+        let request = StoreGetRequest { sandbox_id: "s1".into(), ..Default::default() };
+        wire.ask(STORE, "Get", &request, Duration::from_secs(6));
+    }
+    // The three of a shim at rest, the one that looks at all that waits, and a worker that has just answered.
+    assert!(eventually(|| store.seen.lock().unwrap().len() == 80));
+    assert!(eventually(|| cost(pid).threads <= 5), "{:?}", cost(pid));
+    for wire in &mut waiting {
+        assert_eq!(decode::<StoreGetResponse>(wire.next().unwrap().1).unwrap_err().0, DE);
+    }
     shut_down(wire, "c1");
 }

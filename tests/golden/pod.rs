@@ -14,13 +14,12 @@ pub fn all() -> BTreeMap<String, String> {
         uts: Ns::New,
         ..Namespaces::default()
     };
-    let owner = Ns::Join("/proc/self/fd/9".into());
     let kinds = [
         ("plain", cni()),
         ("shared-pid", Namespaces { pid: Ns::New, ..cni() }),
         ("own-network", Namespaces { net: Ns::New, ..cni() }),
         ("host-ipc", Namespaces { ipc: Ns::Host, ..cni() }),
-        ("users", Namespaces { pid: Ns::New, user: owner, ..cni() }),
+        ("users", Namespaces { pid: Ns::New, user: cni().net, ..cni() }),
         ("new-users", Namespaces { net: Ns::New, pid: Ns::New, user: Ns::New, ..cni() }),
     ];
     kinds.into_iter().map(|(name, namespaces)| (format!("{name}.txt"), text(&namespaces))).collect()
@@ -32,6 +31,7 @@ fn text(namespaces: &Namespaces) -> String {
     let sysctls = spec::sysctls(sysctls.into(), namespaces).expect("allowed");
     let input = PodInput {
         namespaces,
+        network: None,
         mappings: &Mappings { uids: vec![range], gids: vec![range] },
         hostname: Some(&c"pod-1".into()),
         sysctls: &sysctls,

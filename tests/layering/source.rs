@@ -31,6 +31,14 @@ impl Source {
         all
     }
 
+    /// Up to the tests in it, which stand at its end.
+    pub fn without_tests(mut self) -> Source {
+        if let Some(at) = self.code.find("#[cfg(test)]\nmod tests") {
+            self.code.truncate(at);
+        }
+        self
+    }
+
     /// lib.rs and main.rs see everything.
     pub fn is_root(&self) -> bool {
         ["src/lib.rs", "src/main.rs"].contains(&self.path.as_str())

@@ -27,8 +27,9 @@ fn refused(config: PodConfig, kind: Kind, words: &[&str]) {
 fn a_netns_that_is_gone() {
     let world = World::new();
     let error = world.create_in(Path::new("/run/netns/no-such"), config()).unwrap_err();
-    assert_eq!(error.kind(), Kind::State, "{error}");
-    assert!(error.to_string().contains("netns_path"), "{error}");
+    assert_eq!(error.kind(), Kind::System, "{error}");
+    let text = "netns_path \"/run/netns/no-such\": no such file or directory";
+    assert!(error.to_string().contains(text), "{error}");
     world.nothing_is_left();
     let error = world.create_in(Path::new("/etc/passwd"), config()).unwrap_err();
     assert!(error.kind() == Kind::Invalid && error.to_string().contains("not a namespace"), "{error}");
@@ -53,7 +54,7 @@ fn a_cgroup_parent_that_does_not_exist_is_made_and_goes_with_the_pod() {
     world.run("c1");
     let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", world.pid("c1"))).unwrap();
     assert!(cgroups.contains(&format!("{parent}/c1\n")), "{cgroups}");
-    world.sandbox.pause_pod("p1").unwrap();
+    block_on(world.sandbox.pause_pod("p1")).unwrap();
     world.sandbox.resume_pod("p1").unwrap();
     world.shut_down();
 }
@@ -125,13 +126,13 @@ fn every_call_in_the_wrong_state() {
     assert_eq!(kind(pods.start_pod("p1").map(drop)), Kind::NotFound);
     assert_eq!(kind(block_on(pods.stop_pod("p1", second))), Kind::NotFound);
     assert_eq!(kind(pods.pod_status("p1").map(drop)), Kind::NotFound);
-    assert_eq!(kind(pods.pause_pod("p1")), Kind::NotFound);
+    assert_eq!(kind(block_on(pods.pause_pod("p1"))), Kind::NotFound);
     assert_eq!(kind(pods.ping_pod("p1")), Kind::NotFound);
     // Created.
     world.create(config()).unwrap();
     assert_eq!(kind(world.create(config())), Kind::Exists);
     assert_eq!(kind(pods.start_pod("p2").map(drop)), Kind::NotFound);
-    assert_eq!(kind(pods.pause_pod("p1")), Kind::State);
+    assert_eq!(kind(block_on(pods.pause_pod("p1"))), Kind::State);
     pods.ping_pod("p1").unwrap();
     // Started.
     pods.start_pod("p1").unwrap();
@@ -139,10 +140,10 @@ fn every_call_in_the_wrong_state() {
     assert_eq!(kind(pods.resume_pod("p1")), Kind::State);
     assert!(!pods.shutdown(), "a pod without containers is no reason to end");
     // Paused, without a container in it.
-    pods.pause_pod("p1").unwrap();
-    assert_eq!(kind(pods.pause_pod("p1")), Kind::State);
+    block_on(pods.pause_pod("p1")).unwrap();
+    assert_eq!(kind(block_on(pods.pause_pod("p1"))), Kind::State);
     pods.resume_pod("p1").unwrap();
-    pods.pause_pod("p1").unwrap();
+    block_on(pods.pause_pod("p1")).unwrap();
     // Stopped.
     world.stop();
     world.stop();

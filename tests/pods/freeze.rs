@@ -54,7 +54,7 @@ fn three_containers_stop_at_the_same_moment_and_go_on() {
     let mut skews = Vec::new();
     for _ in 0..20 {
         std::thread::sleep(Duration::from_millis(20));
-        world.sandbox.pause_pod("p1").unwrap();
+        block_on(world.sandbox.pause_pod("p1")).unwrap();
         let (last, used) = (ticks(&world), cpu(&world));
         std::thread::sleep(Duration::from_millis(30));
         assert_eq!((ticks(&world), cpu(&world)), (last.clone(), used), "frozen is frozen");
@@ -84,7 +84,7 @@ fn what_is_asked_of_a_paused_pod_is_refused_with_a_sentence() {
     world.sandbox.exec(&exec, PROCESS, Stdio::default()).unwrap();
     world.member("c4", &["/probe", "sleep"], &["net"]);
     world.create_member("c4").unwrap();
-    world.sandbox.pause_pod("p1").unwrap();
+    block_on(world.sandbox.pause_pod("p1")).unwrap();
     assert_eq!(world.sandbox.pod_status("p1").unwrap().state, PodState::Paused);
     for id in MEMBERS {
         assert_eq!(world.sandbox.state(&ProcessKey::init(id)).unwrap().status, Status::Paused);
@@ -96,7 +96,7 @@ fn what_is_asked_of_a_paused_pod_is_refused_with_a_sentence() {
         ("start of an exec", block_on(world.sandbox.start(&exec, None)).unwrap_err()),
         ("start", block_on(world.sandbox.start(&ProcessKey::init("c4"), None)).unwrap_err()),
         ("create", world.create_member("c5").unwrap_err()),
-        ("pause", world.sandbox.pause("c1").unwrap_err()),
+        ("pause", block_on(world.sandbox.pause("c1")).unwrap_err()),
         ("resume", world.sandbox.resume("c1").unwrap_err()),
     ] {
         assert_eq!(error.kind(), Kind::State, "{what}: {error}");
@@ -111,8 +111,8 @@ fn what_is_asked_of_a_paused_pod_is_refused_with_a_sentence() {
 #[test]
 fn a_container_that_was_paused_by_itself_stays_so() {
     let world = three();
-    world.sandbox.pause("c2").unwrap();
-    world.sandbox.pause_pod("p1").unwrap();
+    block_on(world.sandbox.pause("c2")).unwrap();
+    block_on(world.sandbox.pause_pod("p1")).unwrap();
     world.sandbox.resume_pod("p1").unwrap();
     let status = |id| world.sandbox.state(&ProcessKey::init(id)).unwrap().status;
     assert_eq!([status("c1"), status("c2")], [Status::Running, Status::Paused]);
@@ -125,9 +125,9 @@ fn a_container_that_was_paused_by_itself_stays_so() {
 fn a_container_of_a_paused_pod_can_be_killed_and_the_others_stay_frozen() {
     let world = three();
     assert!(crate::world::eventually(|| ticks(&world).len() == 3));
-    world.sandbox.pause_pod("p1").unwrap();
+    block_on(world.sandbox.pause_pod("p1")).unwrap();
     let last = ticks(&world);
-    world.sandbox.kill(&ProcessKey::init("c2"), libc::SIGKILL as u32, false).unwrap();
+    block_on(world.sandbox.kill(&ProcessKey::init("c2"), libc::SIGKILL as u32, false)).unwrap();
     assert_eq!(world.wait("c2").code, 137);
     block_on(world.sandbox.delete(&ProcessKey::init("c2"))).unwrap();
     std::thread::sleep(Duration::from_millis(50));
@@ -142,7 +142,7 @@ fn a_container_at_its_gate_can_be_deleted_from_a_paused_pod() {
     let world = three();
     world.member("c4", &["/probe", "sleep"], &["net"]);
     world.create_member("c4").unwrap();
-    world.sandbox.pause_pod("p1").unwrap();
+    block_on(world.sandbox.pause_pod("p1")).unwrap();
     assert_eq!(block_on(world.sandbox.delete(&ProcessKey::init("c4"))).unwrap().exit.code, 137);
     let last = ticks(&world);
     std::thread::sleep(Duration::from_millis(50));
@@ -153,14 +153,14 @@ fn a_container_at_its_gate_can_be_deleted_from_a_paused_pod() {
 #[test]
 fn a_paused_pod_is_stopped_and_shut_down() {
     let world = three();
-    world.sandbox.pause_pod("p1").unwrap();
+    block_on(world.sandbox.pause_pod("p1")).unwrap();
     world.stop();
     for id in MEMBERS {
         assert_eq!(world.wait(id).code, 137);
     }
     world.shut_down();
     let world = three();
-    world.sandbox.pause_pod("p1").unwrap();
+    block_on(world.sandbox.pause_pod("p1")).unwrap();
     world.shut_down();
 }
 
@@ -181,7 +181,7 @@ fn where_others_are_in_the_pod_s_cgroup_they_are_left_alone() {
     world.member("c1", &["/probe", "tick", "/dev/shm/c1"], &["ipc"]);
     world.configure("c1", |config| config["linux"]["cgroupsPath"] = Value::from(format!("/{parent}/c1")));
     world.run("c1");
-    world.sandbox.pause_pod("p1").unwrap();
+    block_on(world.sandbox.pause_pod("p1")).unwrap();
     let frozen = ["freezer.state", "cgroup.freeze"]
         .iter()
         .find_map(|file| std::fs::read_to_string(other.join(file)).ok());

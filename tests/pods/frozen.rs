@@ -70,7 +70,7 @@ fn refuses_an_exec(world: &World) {
 
 /// A Kill is followed by an end.
 fn dies(world: &World) {
-    world.sandbox.kill(&ProcessKey::init("c1"), KILL, false).unwrap();
+    block_on(world.sandbox.kill(&ProcessKey::init("c1"), KILL, false)).unwrap();
     assert_eq!(world.wait("c1").code, 137);
     block_on(world.sandbox.delete(&ProcessKey::init("c1"))).unwrap();
 }
@@ -83,7 +83,7 @@ fn a_container_that_others_have_frozen_is_paused_and_dies_of_a_kill() {
         set(&own, true);
         assert_eq!(status(&world), Status::Paused);
         refuses_an_exec(&world);
-        let error = world.sandbox.pause("c1").unwrap_err();
+        let error = block_on(world.sandbox.pause("c1")).unwrap_err();
         assert!(error.to_string().contains("it is paused"), "{error}");
         dies(&world);
         world.shut_down();
@@ -98,12 +98,12 @@ fn what_others_have_frozen_is_resumed() {
     world.sandbox.resume("c1").unwrap();
     assert_eq!((status(&world), is_frozen(&own)), (Status::Running, false));
     // And what others have thawed is not paused any more.
-    world.sandbox.pause("c1").unwrap();
+    block_on(world.sandbox.pause("c1")).unwrap();
     set(&own, false);
     assert_eq!(status(&world), Status::Running);
     world.sandbox.exec(&exec("e1"), PROCESS, Stdio::default()).unwrap();
     block_on(world.sandbox.start(&exec("e1"), None)).unwrap();
-    world.sandbox.pause("c1").unwrap();
+    block_on(world.sandbox.pause("c1")).unwrap();
     assert_eq!(status(&world), Status::Paused);
     world.sandbox.resume("c1").unwrap();
     world.shut_down();
@@ -126,8 +126,8 @@ fn an_exec_of_a_paused_container_dies_of_a_kill_and_the_container_stays_paused()
     world.sandbox.exec(&exec("e1"), PROCESS, Stdio::default()).unwrap();
     block_on(world.sandbox.start(&exec("e1"), None)).unwrap();
     let own = freezer_of(world.pid("c1"));
-    world.sandbox.pause("c1").unwrap();
-    world.sandbox.kill(&exec("e1"), KILL, false).unwrap();
+    block_on(world.sandbox.pause("c1")).unwrap();
+    block_on(world.sandbox.kill(&exec("e1"), KILL, false)).unwrap();
     let (tell, told) = std::sync::mpsc::channel();
     let waiter = Box::new(move |status| tell.send(status).unwrap_or_default());
     let _waits = world.sandbox.on_exit(&exec("e1"), waiter).unwrap();

@@ -6,7 +6,7 @@ use shoal::error::Result;
 use shoal::launch::{ExitStatus, Real, Reaper, Strangers};
 use shoal::plan::Host;
 use shoal::sandbox::{
-    Config, Create, Event, PodConfig, PodCreate, PodPlace, PodSettings, ProcessKey, Sandbox,
+    CgroupOrder, Config, Create, Event, PodConfig, PodCreate, PodPlace, PodSettings, ProcessKey, Sandbox,
 };
 use shoal::spec::Ns;
 use shoal::tasks::block_on;
@@ -221,9 +221,13 @@ fn sandbox(namespace: &str, events: Arc<Mutex<Vec<Event>>>) -> Sandbox {
         namespace: namespace.into(),
         host: Host::probe(Path::new("/")).unwrap(),
         launcher: Box::new(Real::new(Reaper::start(Strangers::Leave).unwrap()).unwrap()),
-        cgroups: Box::new(move |path, limits, options, id| {
+        cgroups: Box::new(move |CgroupOrder { path, limits, options, id }| {
             let path = path.map_or_else(|| format!("/{ours}/{id}"), str::to_owned);
-            cgroup::create(&host, &layout, &CgroupsPath::parse(&path, options.systemd_cgroup, id)?, limits)
+            let (host, layout) = (host.clone(), layout.clone());
+            Box::pin(async move {
+                let path = CgroupsPath::parse(&path, options.systemd_cgroup, id)?;
+                cgroup::create(&host, &layout, &path, limits).await
+            })
         }),
         pod_cgroup: Box::new(move |place| {
             Ok(Box::new(match place {

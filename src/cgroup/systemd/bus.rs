@@ -1,13 +1,16 @@
 //! A connection to systemd: its private socket, which root may use and which works without a D-Bus daemon, or
-//! the system bus. Blocking, with one time limit for everything that is done with it.
+//! the system bus. One time limit for everything that is done with it; who waits for it has no thread.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::wire::{self, Message, Reader, Target, Writer};
 use crate::error::{words, Error, Kind, Result};
+use crate::sys::epoll::Interest;
+use crate::tasks;
 
 /// As long as other runtimes wait. A loaded systemd takes seconds.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -49,16 +52,18 @@ impl Refusal {
 
 impl Bus {
     /// `run` is `/run`.
-    pub(super) fn connect(run: &Path) -> Result<Bus> {
-        Bus::connect_within(run, LIMIT)
+    pub(super) async fn connect(run: &Path) -> Result<Bus> {
+        Bus::connect_within(run, LIMIT).await
     }
 
-    fn connect_within(run: &Path, limit: Duration) -> Result<Bus> {
+    async fn connect_within(run: &Path, limit: Duration) -> Result<Bus> {
+        let deadline = Instant::now() + limit;
         let private = run.join("systemd/private");
         let system = run.join("dbus/system_bus_socket");
-        let (stream, daemon) = match UnixStream::connect(&private) {
+        let (stream, daemon) = match tasks::connect(&private, deadline).await {
             Ok(stream) => (stream, false),
-            Err(first) => match UnixStream::connect(&system) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(too_slow(limit)),
+            Err(first) => match tasks::connect(&system, deadline).await {
                 Ok(stream) => (stream, true),
                 Err(second) => {
                     return Err(Error::caused_by(
@@ -72,15 +77,14 @@ impl Bus {
                 }
             },
         };
-        let deadline = Instant::now() + limit;
         let mut bus = Bus { stream, limit, deadline, serial: 0, ended: Vec::new() };
-        bus.authenticate()?;
+        bus.authenticate().await?;
         if daemon {
-            bus.demand(DAEMON, "Hello", "", &Writer::default())?;
+            bus.demand(DAEMON, "Hello", "", &Writer::default()).await?;
             let mut rule = Writer::default();
             rule.text("type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'");
-            bus.demand(DAEMON, "AddMatch", "s", &rule)?;
-            bus.demand(MANAGER, "Subscribe", "", &Writer::default())?;
+            bus.demand(DAEMON, "AddMatch", "s", &rule).await?;
+            bus.demand(MANAGER, "Subscribe", "", &Writer::default()).await?;
         }
         Ok(bus)
     }
@@ -89,17 +93,17 @@ impl Bus {
     ///
     /// BEGIN goes with the first line, as systemctl(1) does it. A busy systemd would otherwise find it together
     /// with the first message, and leave that message in its buffer until something else arrives (seen with 257).
-    fn authenticate(&mut self) -> Result<()> {
+    async fn authenticate(&mut self) -> Result<()> {
         let uid = nix::unistd::geteuid().to_string();
         let name: String = uid.bytes().map(|b| format!("{b:02x}")).collect();
-        self.send(format!("\0AUTH EXTERNAL {name}\r\nBEGIN\r\n").as_bytes())?;
+        self.send(format!("\0AUTH EXTERNAL {name}\r\nBEGIN\r\n").as_bytes()).await?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             if line.len() > 1024 {
                 return Err(Error::new(Kind::Unavailable, "systemd's D-Bus greeting is not one"));
             }
             let mut byte = [0];
-            self.receive(&mut byte)?;
+            self.receive(&mut byte).await?;
             line.extend(byte);
         }
         if !line.starts_with(b"OK") {
@@ -109,55 +113,52 @@ impl Bus {
         Ok(())
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        let left = self.left()?;
-        let sent = self.stream.set_write_timeout(Some(left)).and_then(|()| self.stream.write_all(bytes));
-        sent.map_err(|e| self.failed(e))
-    }
-
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        let mut filled = 0;
-        while filled < bytes.len() {
-            self.stream.set_read_timeout(Some(self.left()?)).map_err(|e| self.failed(e))?;
-            match self.stream.read(&mut bytes[filled..]) {
-                Ok(0) => return Err(Error::new(Kind::Unavailable, "systemd closed the D-Bus connection")),
-                Ok(n) => filled += n,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.failed(e)),
+    async fn send(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(n) => bytes = &bytes[n..],
+                Err(e) => self.after(e, Interest { read: false, write: true }).await?,
             }
         }
         Ok(())
     }
 
-    fn left(&self) -> Result<Duration> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        match left.is_zero() {
-            true => Err(self.too_slow()),
-            false => Ok(left),
+    async fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self.stream.read(&mut bytes[filled..]) {
+                Ok(0) => return Err(Error::new(Kind::Unavailable, "systemd closed the D-Bus connection")),
+                Ok(n) => filled += n,
+                Err(e) => self.after(e, Interest::READ).await?,
+            }
         }
+        Ok(())
     }
 
-    fn too_slow(&self) -> Error {
-        Error::new(Kind::Deadline, format!("systemd did not answer within {:?}", self.limit))
-    }
-
-    fn failed(&self, error: std::io::Error) -> Error {
+    /// Until what could not be done now can be.
+    async fn after(&self, error: std::io::Error, interest: Interest) -> Result<()> {
         match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.too_slow(),
-            _ => Error::caused_by(Kind::Unavailable, "systemd's D-Bus socket", error),
+            ErrorKind::Interrupted => Ok(()),
+            ErrorKind::WouldBlock => {
+                match tasks::ready(self.stream.as_fd(), interest, self.deadline).await? {
+                    true => Ok(()),
+                    false => Err(too_slow(self.limit)),
+                }
+            }
+            _ => Err(Error::caused_by(Kind::Unavailable, "systemd's D-Bus socket", error)),
         }
     }
 
-    fn next(&mut self) -> Result<Message> {
+    async fn next(&mut self) -> Result<Message> {
         let mut start = [0; wire::START];
-        self.receive(&mut start)?;
+        self.receive(&mut start).await?;
         let mut bytes = start.to_vec();
         bytes.resize(wire::START + wire::rest_length(&start)?, 0);
-        self.receive(&mut bytes[wire::START..])?;
+        self.receive(&mut bytes[wire::START..]).await?;
         wire::parse(&bytes)
     }
 
-    fn call(
+    async fn call(
         &mut self,
         target: Target,
         member: &str,
@@ -166,9 +167,9 @@ impl Bus {
     ) -> Result<Result<Vec<u8>, Refusal>> {
         self.serial += 1;
         let serial = self.serial;
-        self.send(&wire::call(target, member, signature, body, serial))?;
+        self.send(&wire::call(target, member, signature, body, serial)).await?;
         loop {
-            let message = self.next()?;
+            let message = self.next().await?;
             match message.kind {
                 wire::METHOD_RETURN if message.reply_to == serial => return Ok(Ok(message.body)),
                 wire::ERROR if message.reply_to == serial => {
@@ -181,25 +182,31 @@ impl Bus {
     }
 
     /// A call whose refusal is an error.
-    fn demand(&mut self, target: Target, member: &str, signature: &str, body: &Writer) -> Result<Vec<u8>> {
-        self.call(target, member, signature, body)?.map_err(|refusal| refused(member, &refusal))
+    async fn demand(
+        &mut self,
+        target: Target,
+        member: &str,
+        signature: &str,
+        body: &Writer,
+    ) -> Result<Vec<u8>> {
+        self.call(target, member, signature, body).await?.map_err(|refusal| refused(member, &refusal))
     }
 
-    pub(super) fn manager(
+    pub(super) async fn manager(
         &mut self,
         member: &str,
         signature: &str,
         body: &Writer,
     ) -> Result<Result<Vec<u8>, Refusal>> {
-        self.call(MANAGER, member, signature, body)
+        self.call(MANAGER, member, signature, body).await
     }
 
     /// The number in `252.39-1~deb12u1`, or `v257`.
-    pub(super) fn version(&mut self) -> Result<u32> {
+    pub(super) async fn version(&mut self) -> Result<u32> {
         let mut body = Writer::default();
         body.text(MANAGER.interface);
         body.text("Version");
-        let answer = self.demand(PROPERTIES, "Get", "ss", &body)?;
+        let answer = self.demand(PROPERTIES, "Get", "ss", &body).await?;
         let mut reader = Reader::new(&answer);
         reader.signature()?;
         let text = reader.text()?;
@@ -221,15 +228,19 @@ impl Bus {
     }
 
     /// Waits for a job (its object path) to end, and says how: `done`, `failed`, `timeout`, …
-    pub(super) fn wait(&mut self, job: &str) -> Result<String> {
+    pub(super) async fn wait(&mut self, job: &str) -> Result<String> {
         loop {
             if let Some((_, result)) = self.ended.iter().find(|(path, _)| path == job) {
                 return Ok(result.clone());
             }
-            let message = self.next()?;
+            let message = self.next().await?;
             self.note(&message);
         }
     }
+}
+
+fn too_slow(limit: Duration) -> Error {
+    Error::new(Kind::Deadline, format!("systemd did not answer within {limit:?}"))
 }
 
 pub(super) fn refused(member: &str, refusal: &Refusal) -> Error {

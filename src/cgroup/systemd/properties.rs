@@ -20,7 +20,7 @@ pub(super) fn of_limits(
     resources: &Resources,
     now: &Halves,
     v2: bool,
-    version: impl FnOnce() -> Result<u32>,
+    version: u32,
 ) -> Result<Vec<Property>> {
     let mut all = Vec::new();
     let mut number = |name, value: Option<u64>| all.extend(value.map(|value| (name, Value::Number(value))));
@@ -31,7 +31,7 @@ pub(super) fn of_limits(
         number("MemorySwapMax", swap(memory, now));
         match cpu.idle {
             // Since 252 a weight of 0 is systemd's word for cpu.idle.
-            Some(true) if version()? >= 252 => number("CPUWeight", Some(0)),
+            Some(true) if version >= 252 => number("CPUWeight", Some(0)),
             Some(true) => {}
             _ => number("CPUWeight", cpu.shares.map(weight_of_shares)),
         }
@@ -204,7 +204,7 @@ mod tests {
 
     fn update(json: &str, now: &Halves, v2: bool) -> Vec<Property> {
         let resources = Resources::from_json(json.as_bytes(), "resources").unwrap();
-        of_limits(&resources, now, v2, || Ok(257)).unwrap()
+        of_limits(&resources, now, v2, 257).unwrap()
     }
 
     #[test]

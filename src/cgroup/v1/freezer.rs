@@ -1,32 +1,36 @@
 //! The v1 freezer (Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst).
 
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::cgroup::dir::Dir;
 use crate::cgroup::{tree, walk, Dying};
 use crate::error::{Error, Kind, Result};
+use crate::tasks::Looks;
 
 const STATE: &str = "freezer.state";
 const LIMIT: Duration = Duration::from_secs(10);
 
-pub(super) fn freeze(dir: &Dir) -> Result<()> {
-    tree::frozen_or(until_frozen(dir), || thaw(dir))
+pub(super) async fn freeze(dir: &Dir) -> Result<()> {
+    tree::frozen_or(until_frozen(dir).await, || thaw(dir))
+}
+
+/// It freezes from now on: whoever is in it does not get far.
+pub(super) fn begin(dir: &Dir) -> Result<()> {
+    dir.write(STATE, "FROZEN")
 }
 
 /// FREEZING lasts while a task is in uninterruptible sleep, and for good where tasks hold each other up (a
 /// vfork whose child is frozen first); reading the state makes the kernel look again, and letting all run for
 /// a moment helps the second kind.
-fn until_frozen(dir: &Dir) -> Result<()> {
-    let start = Instant::now();
+async fn until_frozen(dir: &Dir) -> Result<()> {
+    let mut looks = Looks::new(Duration::from_micros(20), Duration::from_millis(20));
     let mut round: u32 = 0;
-    let mut pause = Duration::from_micros(20);
-    dir.write(STATE, "FROZEN")?;
+    begin(dir)?;
     loop {
         match dir.read(STATE)?.trim() {
             "FROZEN" => return Ok(()),
-            "FREEZING" if start.elapsed() < LIMIT => {}
+            "FREEZING" if looks.elapsed() < LIMIT => {}
             // By somebody else, for a SIGKILL.
             "THAWED" => {
                 return Err(Error::new(Kind::State, format!("{:?} was thawed while it froze", dir.path())))
@@ -34,18 +38,17 @@ fn until_frozen(dir: &Dir) -> Result<()> {
             state => {
                 return Err(Error::new(
                     Kind::Deadline,
-                    format!("{:?} is {state} after {:?}", dir.path().join(STATE), start.elapsed()),
+                    format!("{:?} is {state} after {:?}", dir.path().join(STATE), looks.elapsed()),
                 ))
             }
         }
         round += 1;
         if round.is_multiple_of(25) {
             thaw(dir)?;
-            sleep(Duration::from_millis(1));
-            dir.write(STATE, "FROZEN")?;
+            looks.again().await?;
+            begin(dir)?;
         }
-        sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(5));
+        looks.again().await?;
     }
 }
 

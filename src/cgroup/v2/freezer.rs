@@ -1,52 +1,40 @@
 //! The v2 freezer: `cgroup.freeze`, and `frozen` in `cgroup.events` (kernel 5.2).
 
-use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use std::time::Duration;
 
 use crate::cgroup::dir::Dir;
 use crate::cgroup::tree;
 use crate::error::{Error, Kind, Result};
+use crate::tasks::Looks;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-pub(super) fn freeze(dir: &Dir) -> Result<()> {
-    tree::frozen_or(until_frozen(dir), || thaw(dir))
+pub(super) async fn freeze(dir: &Dir) -> Result<()> {
+    tree::frozen_or(until_frozen(dir).await, || thaw(dir))
 }
 
-/// The kernel tells by POLLPRI when `cgroup.events` has changed.
-fn until_frozen(dir: &Dir) -> Result<()> {
-    let events = dir.open_file("cgroup.events", OFlag::O_RDONLY)?;
-    let start = Instant::now();
-    dir.write("cgroup.freeze", "1")?;
+/// It freezes from now on: whoever is in it does not get far.
+pub(super) fn begin(dir: &Dir) -> Result<()> {
+    dir.write("cgroup.freeze", "1")
+}
+
+async fn until_frozen(dir: &Dir) -> Result<()> {
+    let mut looks = Looks::new(Duration::from_micros(20), Duration::from_millis(20));
+    begin(dir)?;
     loop {
-        let mut text = [0; 256];
-        let length = nix::sys::uio::pread(&events, &mut text, 0).map_err(|errno| {
-            Error::system(format!("read({:?})", dir.path().join("cgroup.events")), errno as i32)
-        })?;
-        if String::from_utf8_lossy(&text[..length]).lines().any(|line| line == "frozen 1") {
+        if dir.read("cgroup.events")?.lines().any(|line| line == "frozen 1") {
             return Ok(());
         }
         if dir.read("cgroup.freeze")?.trim() != "1" {
             return Err(Error::new(Kind::State, format!("{:?} was thawed while it froze", dir.path())));
         }
-        let left = LIMIT.saturating_sub(start.elapsed());
-        if left.is_zero() {
+        if looks.elapsed() > LIMIT {
             return Err(Error::new(
                 Kind::Deadline,
                 format!("{:?} is not frozen after {LIMIT:?}", dir.path()),
             ));
         }
-        // A second look now and then, should the kernel's word get lost.
-        let wait = left.min(Duration::from_millis(100));
-        let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
-        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(Error::system("poll(cgroup.events)", errno as i32)),
-        }
+        looks.again().await?;
     }
 }
 

@@ -1,6 +1,7 @@
 use crate::cgroup::fake::{update, Tree};
 use crate::cgroup::Stats;
 use crate::error::Kind;
+use crate::tasks::block_on;
 
 /// No program for devices: the files are not the kernel's.
 const OPEN: &str = r#""devices":[{"allow":true}]"#;
@@ -198,7 +199,7 @@ fn a_freeze_that_fails_leaves_nothing_frozen() {
     let cgroup = tree.make(&format!("{{{OPEN}}}")).unwrap();
     // A directory can be opened, and not be read.
     let tree = tree.with_leaf("unified", &[("cgroup.events/x", "")]);
-    assert_eq!(cgroup.freeze().unwrap_err().errno(), Some(libc::EISDIR));
+    assert_eq!(block_on(cgroup.freeze()).unwrap_err().errno(), Some(libc::EISDIR));
     assert_eq!(tree.leaf("unified", "cgroup.freeze"), "0");
 }
 
@@ -207,7 +208,7 @@ fn a_freeze_ends_when_another_thaws() {
     let tree = tree().with_leaf("unified", &[("cgroup.events", "frozen 0\n"), ("cgroup.freeze", "0")]);
     let cgroup = tree.make(&format!("{{{OPEN}}}")).unwrap();
     std::thread::scope(|scope| {
-        let freezing = scope.spawn(|| cgroup.freeze());
+        let freezing = scope.spawn(|| block_on(cgroup.freeze()));
         while tree.leaf("unified", "cgroup.freeze") != "1" {
             std::thread::yield_now();
         }

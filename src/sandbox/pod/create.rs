@@ -6,16 +6,15 @@ use super::namespaces::{self, Held, Wanted};
 use super::request::{PodConfig, PodCreate, PodPid, PodSettings};
 use super::{path_of, Life, Phase, Pod};
 use crate::cgroup::{Cgroup, Entry};
-use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::error::{invalid, Context, Result};
 use crate::launch::{ExitStatus, Leash, OnExit};
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::Exit;
-use crate::sandbox::{Options, PodPlace, Sandbox};
+use crate::sandbox::{CgroupOrder, Options, PodPlace, Sandbox};
 use crate::spec::{self, Namespaces, Ns};
-use crate::sys::namespace;
+use crate::tasks;
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -51,7 +50,8 @@ async fn create(sandbox: &Sandbox, request: PodCreate, leash: &Leash) -> Result<
         }
     };
     config.annotations.extend(request.annotations);
-    let (namespaces, _owner) = place(&mut config, request.netns)?;
+    let by_netns_path = request.netns.is_some();
+    let namespaces = place(&mut config, request.netns)?;
     let hostname = hostname(&config)?;
     let sysctls = sysctls(&config, &settings);
     let checked = spec::sysctls(sysctls.clone(), &namespaces)?;
@@ -70,7 +70,7 @@ async fn create(sandbox: &Sandbox, request: PodCreate, leash: &Leash) -> Result<
     };
     let shm_size = extra.shm_size.unwrap_or(SHM_SIZE);
     let mappings = config.user.clone().unwrap_or_default();
-    let wanted = Wanted { namespaces, mappings, hostname, sysctls: checked, root: None };
+    let wanted = Wanted { namespaces, by_netns_path, mappings, hostname, sysctls: checked, root: None };
     let pod = make.all(wanted, shm_size, cgroup, members_below).await;
     if pod.is_err() {
         made.unmake();
@@ -115,7 +115,7 @@ impl Make<'_> {
             let root = self.bundle.join("rootfs");
             std::fs::create_dir_all(&root).context(|| format!("mkdir({root:?})"))?;
             wanted.root = Some(root);
-            init_cgroup = Some(self.init_cgroup(&members_below)?);
+            init_cgroup = Some(self.init_cgroup(&members_below).await?);
         }
         let news = Arc::new(InitExit::default());
         // Before there is anything in it: a shim may be killed at any moment.
@@ -134,7 +134,11 @@ impl Make<'_> {
         let made = made.await;
         let held = match (made, &init_cgroup) {
             (Err(error), Some(init_cgroup)) => {
-                if let Err(e) = init_cgroup.remove().and_then(|()| cgroup.remove()) {
+                let removed = match init_cgroup.remove().await {
+                    Ok(()) => cgroup.remove().await,
+                    removed => removed,
+                };
+                if let Err(e) = removed {
                     self.left.store(true, Ordering::SeqCst);
                     log::warn!(sandbox = self.id; "a failed create left its cgroup: {e}");
                 }
@@ -156,7 +160,13 @@ impl Make<'_> {
             exit: Exit::default(),
             init_exit: Exit::default(),
             ending: AtomicBool::new(false),
-            life: Mutex::new(Life { phase: Phase::Created, held: Some(Arc::new(held)), frozen: None }),
+            life: Mutex::new(Life {
+                phase: Phase::Created,
+                held: Some(Arc::new(held)),
+                frozen: None,
+                changed: tasks::News::default(),
+                stopped: tasks::News::default(),
+            }),
         });
         // Else the process was one that made the namespaces and ended, at whatever moment the reaper tells of it.
         if pod.init_cgroup.is_some() {
@@ -184,7 +194,7 @@ impl Make<'_> {
     }
 
     /// Beside the containers' own, as that of a pause container would be.
-    fn init_cgroup(&self, members_below: &Option<PathBuf>) -> Result<Box<dyn Cgroup>> {
+    async fn init_cgroup(&self, members_below: &Option<PathBuf>) -> Result<Box<dyn Cgroup>> {
         let parent = &self.config.cgroup_parent;
         let path = match members_below {
             Some(below) => format!("/{}/{}", below.display(), self.id),
@@ -192,7 +202,9 @@ impl Make<'_> {
         };
         let resources = br#"{"cpu":{"shares":2}}"#;
         let resources = spec::resources::Resources::from_json(resources, "linux.resources")?;
-        (self.sandbox.config.cgroups)(Some(&path), &resources, &Options::default(), self.id)
+        let options = Options::default();
+        let order = CgroupOrder { path: Some(&path), limits: &resources, options: &options, id: self.id };
+        self.leash.bounds("its cgroup", (self.sandbox.config.cgroups)(order)).await
     }
 }
 
@@ -252,31 +264,23 @@ fn protect(pid: u32) {
     }
 }
 
-/// Which namespaces the pod has. `netns` is CNI's; where the pod has a user namespace, it is the one that owns that, and
-/// the descriptor is what leads to it.
-fn place(config: &mut PodConfig, netns: Option<PathBuf>) -> Result<(Namespaces, Option<OwnedFd>)> {
+/// Which namespaces the pod has. `netns` is CNI's; where the pod has a user namespace, it is the one that owns that, for
+/// CRI makes the one in the other.
+fn place(config: &mut PodConfig, netns: Option<PathBuf>) -> Result<Namespaces> {
     if let Some(path) = netns {
         if config.net == Ns::Host {
             return Err(invalid(format!(
                 "netns_path: {path:?} is given, and the sandbox has the host's network"
             )));
         }
-        if !path.exists() {
-            let what = format!("netns_path: there is no {path:?}");
-            return Err(Error::new(Kind::State, what));
-        }
         config.net = Ns::Join(path);
     }
-    let owner = match (&config.user, &config.net) {
-        (Some(_), Ns::Join(path)) => Some(owner(path)?),
-        _ => None,
+    let user = match (&config.user, &config.net) {
+        (Some(_), Ns::Join(path)) => Ns::Join(path.clone()),
+        (Some(_), _) => Ns::New,
+        (None, _) => Ns::Host,
     };
-    let user = match (&owner, &config.user) {
-        (Some(owner), _) => Ns::Join(format!("/proc/self/fd/{}", owner.as_raw_fd()).into()),
-        (None, Some(_)) => Ns::New,
-        (None, None) => Ns::Host,
-    };
-    let namespaces = Namespaces {
+    Ok(Namespaces {
         net: config.net.clone(),
         ipc: config.ipc.clone(),
         uts: config.uts.clone(),
@@ -284,15 +288,7 @@ fn place(config: &mut PodConfig, netns: Option<PathBuf>) -> Result<(Namespaces, 
         pid: if config.pid == PodPid::Pod || user != Ns::Host { Ns::New } else { Ns::Host },
         user,
         ..Namespaces::default()
-    };
-    Ok((namespaces, owner))
-}
-
-/// The user namespace that owns a network namespace: CRI makes the one in the other.
-fn owner(netns: &Path) -> Result<OwnedFd> {
-    let what = || format!("netns_path: ioctl({netns:?}, NS_GET_USERNS)");
-    let file = std::fs::File::open(netns).context(|| format!("netns_path: open({netns:?})"))?;
-    namespace::owner(file.as_fd()).context(what)
+    })
 }
 
 /// Set where the pod has a uts namespace of its own.

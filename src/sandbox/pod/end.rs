@@ -6,7 +6,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::sandbox::container::Container;
 use crate::sandbox::undo::Undo;
 use crate::sandbox::{record, Sandbox};
-use crate::tasks;
+use crate::tasks::{self, News};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,22 +19,24 @@ impl Sandbox {
     pub async fn stop_pod(&self, id: &str, limit: Duration) -> Result<()> {
         let pod = self.pod_of(id)?;
         let deadline = Instant::now() + limit;
-        let before = {
-            let mut life = pod.lock();
-            match life.phase {
-                // By another request: as long as that takes.
-                Phase::Stopping => None,
-                phase => {
-                    life.phase = if phase == Phase::Stopped { phase } else { Phase::Stopping };
-                    Some(phase)
+        let (before, stopped) = loop {
+            let at_work = {
+                let mut life = pod.lock();
+                match life.phase {
+                    Phase::Stopping => life.stopped.clone(),
+                    phase => {
+                        life.phase = if phase == Phase::Stopped { phase } else { Phase::Stopping };
+                        life.stopped = News::default();
+                        break (phase, life.stopped.clone());
+                    }
                 }
-            }
-        };
-        let Some(before) = before else {
-            let ended = pod.exit.within(limit).await;
-            return ended.map(drop).ok_or_else(|| late(id, "another request to stop it is still at work"));
+            };
+            // By another request. Where that fails, this one tries.
+            let over = at_work.within(deadline.saturating_duration_since(Instant::now())).await;
+            over.ok_or_else(|| late(id, "another request to stop it is still at work"))?;
         };
         // Without its namespaces it is no pod any more; the next stop ends what is left.
+        let _over = Undo::new(|| stopped.set(()));
         let undo = Undo::new(|| {
             let mut life = pod.lock();
             if life.phase == Phase::Stopping {
@@ -97,7 +99,7 @@ impl Sandbox {
             let ended = pod.init_exit.within(left()).await;
             ended.ok_or_else(|| late(&pod.id, "its first process has not ended"))?;
             // What is left has another chance in the shutdown, and then in `delete`.
-            if let Err(e) = cgroup.remove() {
+            if let Err(e) = cgroup.remove().await {
                 log::warn!(sandbox = pod.id.as_str(); "the cgroup of its first process is left: {e}");
             }
         }
@@ -142,9 +144,11 @@ impl Sandbox {
         for member in self.all() {
             failed("a container", self.delete_member(&member, deadline).await);
         }
-        failed("the cgroup of its first process", pod.init_cgroup.as_ref().map_or(Ok(()), |c| c.remove()));
+        if let Some(cgroup) = &pod.init_cgroup {
+            failed("the cgroup of its first process", cgroup.remove().await);
+        }
         failed("files", files::remove(&pod.bundle));
-        failed("the pod's cgroup", pod.cgroup.remove());
+        failed("the pod's cgroup", pod.cgroup.remove().await);
         // What is left is for the `delete` verb, which goes by the record.
         if !left {
             record::remove(&pod.bundle);

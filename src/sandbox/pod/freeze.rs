@@ -17,12 +17,12 @@ const CHANGE: Duration = Duration::from_secs(12);
 
 impl Sandbox {
     /// All containers stop at the same moment: one write to the pod's cgroup.
-    pub fn pause_pod(&self, id: &str) -> Result<()> {
+    pub async fn pause_pod(&self, id: &str) -> Result<()> {
         let pod = self.pod_of(id)?;
         {
             let mut life = pod.lock();
             match (life.phase, life.frozen) {
-                (Phase::Ready, None) => life.frozen = Some(Frozen::Changing),
+                (Phase::Ready, None) => life.begin_change(),
                 (Phase::Ready, Some(Frozen::Changing)) => {
                     return Err(pod.cannot("pause", "being paused or resumed"))
                 }
@@ -38,7 +38,7 @@ impl Sandbox {
         let members = self.all();
         // First the word: what is asked of a container from now on is refused instead of hanging.
         members.iter().for_each(|member| member.freeze_with_pod());
-        let frozen = freeze(&pod, &members).and_then(|frozen| match pod.settle(Some(frozen)) {
+        let frozen = freeze(&pod, &members).await.and_then(|frozen| match pod.settle(Some(frozen)) {
             true => Ok(()),
             false => {
                 // Who has ended it may have thawed it too early.
@@ -67,14 +67,14 @@ impl Sandbox {
             let mut life = pod.lock();
             match (life.phase, life.frozen) {
                 (Phase::Ready, None) if by_others => {
-                    life.frozen = Some(Frozen::Changing);
+                    life.begin_change();
                     Frozen::AsOne
                 }
                 (Phase::Ready, Some(Frozen::Changing)) => {
                     return Err(pod.cannot("resume", "being paused or resumed"))
                 }
                 (Phase::Ready, Some(frozen)) => {
-                    life.frozen = Some(Frozen::Changing);
+                    life.begin_change();
                     frozen
                 }
                 (Phase::Ready, None) => return Err(pod.cannot("resume", "not paused")),
@@ -97,18 +97,21 @@ impl Sandbox {
 
     /// A process that was killed in a frozen pod can only die once its cgroup is thawed (v1); the others stay as they
     /// are, each frozen by its own.
-    pub(in crate::sandbox) fn let_die(&self, container: &Container) -> Result<()> {
+    pub(in crate::sandbox) async fn let_die(&self, container: &Container) -> Result<()> {
         let Some(pod) = self.pod() else { return Ok(()) };
-        let Some(frozen) = pod.begin_thaw() else { return Ok(()) };
-        let thawed = || -> Result<()> {
+        let Some(frozen) = pod.begin_thaw().await else { return Ok(()) };
+        let undo = Undo::new(|| _ = pod.settle(Some(frozen)));
+        let thawed = async {
             if frozen == Frozen::AsOne {
                 for other in self.all().iter().filter(|other| other.id != container.id && other.lives()) {
-                    other.cgroup.freeze()?;
+                    other.cgroup.freeze().await?;
                 }
                 pod.cgroup.thaw()?;
             }
             container.cgroup.thaw()
-        }();
+        };
+        let thawed = thawed.await;
+        undo.done();
         match thawed {
             Ok(()) => {
                 container.dies_with_pod_frozen();
@@ -130,32 +133,36 @@ impl Sandbox {
 impl Pod {
     /// The end of a change; false where the pod is being stopped meanwhile or has ended: nothing may stay frozen then.
     fn settle(&self, frozen: Option<Frozen>) -> bool {
-        let mut life = self.lock();
-        let mine = life.frozen == Some(Frozen::Changing);
-        let settled = mine && life.phase == Phase::Ready;
-        if mine {
-            life.frozen = frozen.filter(|_| settled);
-        }
+        let (settled, changed) = {
+            let mut life = self.lock();
+            let mine = life.frozen == Some(Frozen::Changing);
+            let settled = mine && life.phase == Phase::Ready;
+            if mine {
+                life.frozen = frozen.filter(|_| settled);
+            }
+            (settled, life.changed.clone())
+        };
+        changed.set(());
         settled
     }
 
     /// Begins a change of what is frozen; None: nothing is. Waits for another change, which has a limit of its own: what
     /// is killed while it is being frozen would not die.
-    fn begin_thaw(&self) -> Option<Frozen> {
-        let end = Instant::now() + CHANGE;
+    async fn begin_thaw(&self) -> Option<Frozen> {
+        let deadline = Instant::now() + CHANGE;
         loop {
-            {
+            let changed = {
                 let mut life = self.lock();
                 match life.frozen {
-                    Some(Frozen::Changing) if Instant::now() < end => {}
-                    Some(Frozen::Changing) | None => return None,
+                    Some(Frozen::Changing) => life.changed.clone(),
+                    None => return None,
                     frozen => {
-                        life.frozen = Some(Frozen::Changing);
+                        life.begin_change();
                         return frozen;
                     }
                 }
-            }
-            std::thread::sleep(Duration::from_millis(1));
+            };
+            changed.within(deadline.saturating_duration_since(Instant::now())).await?;
         }
     }
 }
@@ -169,9 +176,9 @@ fn thaw_to_die(pod: &Pod, members: &[Arc<Container>]) {
     }
 }
 
-fn freeze(pod: &Pod, members: &[Arc<Container>]) -> Result<Frozen> {
+async fn freeze(pod: &Pod, members: &[Arc<Container>]) -> Result<Frozen> {
     if alone(pod, members)? {
-        match pod.cgroup.freeze() {
+        match pod.cgroup.freeze().await {
             Ok(()) => return Ok(Frozen::AsOne),
             // Nothing is in it yet, or it is the root.
             Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Unsupported) => {}
@@ -180,7 +187,7 @@ fn freeze(pod: &Pod, members: &[Arc<Container>]) -> Result<Frozen> {
     }
     let mut done: Vec<&Arc<Container>> = Vec::new();
     for member in members.iter().filter(|member| member.lives()) {
-        if let Err(error) = member.cgroup.freeze() {
+        if let Err(error) = member.cgroup.freeze().await {
             for member in done {
                 if let Err(e) = member.thaw_unless_paused() {
                     log::warn!(id = member.id.as_str(); "could not be thawed again: {e}");

@@ -22,6 +22,8 @@ const KINDS: [(&str, libc::c_int); 5] = [
 /// What is to be made.
 pub(super) struct Wanted {
     pub namespaces: Namespaces,
+    /// The request names the network namespace by `netns_path`.
+    pub by_netns_path: bool,
     /// Of a new user namespace.
     pub mappings: Mappings,
     pub hostname: Option<CString>,
@@ -74,6 +76,7 @@ pub(super) async fn make(
     if all.iter().any(|ns| **ns != Ns::Host) {
         let plan = plan::pod(&plan::PodInput {
             namespaces: ns,
+            network: wanted.by_netns_path.then_some("netns_path"),
             mappings: &wanted.mappings,
             hostname: wanted.hostname.as_ref(),
             sysctls: &wanted.sysctls,

@@ -1,6 +1,7 @@
 //! Against a bus of the tests' own: it answers as a D-Bus daemon with systemd behind it does, or not at all.
 
 use super::*;
+use crate::tasks::block_on;
 use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
 
@@ -131,12 +132,12 @@ const PRIVATE: &str = "systemd/private";
 #[test]
 fn on_the_system_bus_it_says_hello_and_asks_for_the_ends_of_jobs() {
     let (run, thread) = bus(SYSTEM, Manner::Polite);
-    let mut bus = Bus::connect(run.path()).unwrap();
+    let mut bus = block_on(Bus::connect(run.path())).unwrap();
     let mut body = Writer::default();
     body.text("t-c1.scope");
-    let answer = bus.manager("StopUnit", "s", &body).unwrap().unwrap();
+    let answer = block_on(bus.manager("StopUnit", "s", &body)).unwrap().unwrap();
     let job = Reader::new(&answer).text().unwrap().to_owned();
-    assert_eq!(bus.wait(&job).unwrap(), "done");
+    assert_eq!(block_on(bus.wait(&job)).unwrap(), "done");
     drop(bus);
     let rule = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
     let expected = ["Hello", &format!("AddMatch {rule}"), "Subscribe", "StopUnit t-c1.scope"];
@@ -146,20 +147,20 @@ fn on_the_system_bus_it_says_hello_and_asks_for_the_ends_of_jobs() {
 #[test]
 fn on_the_private_socket_there_is_no_daemon_to_greet() {
     let (run, thread) = bus(PRIVATE, Manner::Polite);
-    drop(Bus::connect(run.path()).unwrap());
+    drop(block_on(Bus::connect(run.path())).unwrap());
     assert_eq!(thread.join().unwrap(), Vec::<String>::new());
 }
 
 #[test]
 fn a_refusal_names_the_call_and_the_reason() {
     let (run, thread) = bus(SYSTEM, Manner::Refusing);
-    let error = Bus::connect(run.path()).unwrap_err();
+    let error = block_on(Bus::connect(run.path())).unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
     let text = error.to_string();
     assert_eq!(text, "systemd refused Hello: not for you (org.freedesktop.DBus.Error.AccessDenied)");
     assert_eq!(thread.join().unwrap(), ["Hello"]);
     let (run, thread) = bus(PRIVATE, Manner::Locked);
-    let error = Bus::connect(run.path()).unwrap_err();
+    let error = block_on(Bus::connect(run.path())).unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
     assert!(error.to_string().ends_with("refused us: REJECTED EXTERNAL"), "{error}");
     thread.join().unwrap();
@@ -169,7 +170,7 @@ fn a_refusal_names_the_call_and_the_reason() {
 fn a_bus_that_never_answers_is_given_up_in_time() {
     let (run, thread) = bus(SYSTEM, Manner::Silent);
     let begun = Instant::now();
-    let error = Bus::connect_within(run.path(), Duration::from_millis(200)).unwrap_err();
+    let error = block_on(Bus::connect_within(run.path(), Duration::from_millis(200))).unwrap_err();
     assert_eq!(error.kind(), Kind::Deadline);
     assert_eq!(error.to_string(), "systemd did not answer within 200ms");
     let took = begun.elapsed();
@@ -177,8 +178,8 @@ fn a_bus_that_never_answers_is_given_up_in_time() {
     thread.join().unwrap();
     // The limit is one for all that is done: a job that never ends is given up, too.
     let (run, thread) = bus(PRIVATE, Manner::Polite);
-    let mut bus = Bus::connect_within(run.path(), Duration::from_millis(200)).unwrap();
-    assert_eq!(bus.wait("/job/of/nobody").unwrap_err().kind(), Kind::Deadline);
+    let mut bus = block_on(Bus::connect_within(run.path(), Duration::from_millis(200))).unwrap();
+    assert_eq!(block_on(bus.wait("/job/of/nobody")).unwrap_err().kind(), Kind::Deadline);
     drop(bus);
     thread.join().unwrap();
 }
@@ -186,12 +187,12 @@ fn a_bus_that_never_answers_is_given_up_in_time() {
 #[test]
 fn a_bus_that_is_not_there_or_hangs_up_is_named() {
     let nothing = tempfile::tempdir().unwrap();
-    let error = Bus::connect(nothing.path()).unwrap_err();
+    let error = block_on(Bus::connect(nothing.path())).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
     let text = error.to_string();
     assert!(text.contains(PRIVATE) && text.contains(SYSTEM), "{text}");
     let (run, thread) = bus(SYSTEM, Manner::Gone);
-    let error = Bus::connect(run.path()).unwrap_err();
+    let error = block_on(Bus::connect(run.path())).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{error}");
     thread.join().unwrap();
 }

@@ -1,0 +1,45 @@
+//! To look again and again at what tells nobody that it has changed.
+
+use super::{moment, sleep};
+use crate::error::Result;
+use std::time::{Duration, Instant};
+
+/// The waits between the looks, each twice as long as the one before.
+pub struct Looks {
+    begun: Instant,
+    next: Duration,
+    longest: Duration,
+}
+
+impl Looks {
+    pub fn new(first: Duration, longest: Duration) -> Self {
+        Looks { begun: Instant::now(), next: first, longest }
+    }
+
+    /// Always the same.
+    pub fn each(wait: Duration) -> Self {
+        Looks::new(wait, wait)
+    }
+
+    /// Since the first look.
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Until the next look. An error where there is no thread to wait in.
+    pub async fn again(&mut self) -> Result<()> {
+        let wait = self.next;
+        self.next = (wait * 2).min(self.longest);
+        let on_thread = moment::spend(|left| {
+            let short = wait <= left;
+            if short {
+                std::thread::sleep(wait);
+            }
+            short
+        });
+        match on_thread {
+            true => Ok(()),
+            false => sleep(wait).await,
+        }
+    }
+}
