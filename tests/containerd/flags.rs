@@ -161,7 +161,7 @@ fn rootfs(case: &mut Case<'_>) {
     std::fs::create_dir_all(root.join("bin")).expect("make a rootfs");
     let busybox =
         std::fs::read_dir("/bin").expect("read /bin").flatten().find(|entry| entry.file_name() == "busybox");
-    std::fs::copy(busybox.expect("busybox is installed").path(), root.join("bin/sh")).expect("copy busybox");
+    crate::testbed::program::copy(busybox.expect("busybox is installed").path(), root.join("bin/sh"));
     let path = root.to_string_lossy().into_owned();
     let mut command = case.containerd.ctr_command([
         "run",

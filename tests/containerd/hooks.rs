@@ -16,7 +16,7 @@ fn rootfs(case: &Case<'_>) -> PathBuf {
     for name in ["bin", "dev", "proc", "tmp"] {
         std::fs::create_dir_all(root.join(name)).unwrap();
     }
-    std::fs::copy("/usr/bin/busybox", root.join("bin/sh")).unwrap();
+    crate::testbed::program::copy("/usr/bin/busybox", root.join("bin/sh"));
     root
 }
 

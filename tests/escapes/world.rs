@@ -275,7 +275,7 @@ fn give(path: &Path) {
     let about = path.symlink_metadata().unwrap();
     if path.ends_with("probe") {
         std::fs::remove_file(path).unwrap();
-        std::fs::copy(env!("CARGO_BIN_EXE_probe"), path).unwrap();
+        crate::testbed::program::copy(env!("CARGO_BIN_EXE_probe"), path);
     }
     std::os::unix::fs::lchown(path, Some(FIRST), Some(FIRST)).unwrap();
     if about.is_dir() {

@@ -11,6 +11,7 @@ mod events;
 mod image;
 mod leak;
 mod machine;
+pub mod program;
 mod pty;
 mod run;
 pub mod skip;
