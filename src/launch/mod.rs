@@ -34,7 +34,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::SystemTime;
 
 /// How a process ended: its exit code, or 128 + the signal that killed it, and when it was reaped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExitStatus {
     pub code: u32,
     pub at: SystemTime,

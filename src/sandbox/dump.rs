@@ -1,7 +1,5 @@
 //! The state in words, for a person who looks for what a shim is doing.
 
-use super::freezer::Freezer;
-use super::lifecycle::Process;
 use super::Sandbox;
 use std::sync::TryLockError;
 
@@ -19,32 +17,11 @@ impl Sandbox {
                 lines.push(format!("container {id}: being created"));
                 continue;
             };
-            let slot = match container.slot.try_lock() {
-                Ok(slot) => slot,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => {
-                    lines.push(format!("container {id}: busy"));
-                    continue;
-                }
-            };
-            let mut line = process(&slot.init);
-            for (on, word) in [
-                (slot.freezer == Freezer::Frozen, "paused"),
-                (slot.freezer == Freezer::Freezing, "being paused"),
-                (slot.ending.is_some(), "ending"),
-                (slot.deleting, "being deleted"),
-            ] {
-                if on {
-                    line = format!("{line}, {word}");
-                }
+            match container.lines() {
+                Some(all) => lines.extend(all),
+                None => lines.push(format!("container {id}: busy")),
             }
-            lines.push(line);
-            lines.extend(slot.execs.values().map(process));
         }
         lines
     }
-}
-
-fn process(process: &Process) -> String {
-    format!("{}: {}, pid {}", process.name, process.life.word(), process.pid)
 }

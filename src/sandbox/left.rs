@@ -33,6 +33,6 @@ impl Sandbox {
 
     /// How long a pod may be there without being started.
     pub fn unstarted_limit(&self) -> Duration {
-        self.settings_or_default().unstarted_timeout
+        self.world.settings_or_default().unstarted_timeout
     }
 }

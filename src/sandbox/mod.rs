@@ -1,27 +1,20 @@
 //! The domain: a sandbox, its containers, their processes, and the life of each.
 //!
 //! `service` translates requests to these calls and [`Event`]s to containerd's; nothing here knows protobuf.
-//! Lock order: `Sandbox::containers` (look-up only) → one container's slot → the reaper's table (clone and
-//! insert only). The watch thread takes one slot at a time.
+//! Lock order: `Sandbox::containers` (look-up only) → one container's state → the reaper's table (clone and
+//! insert only). The watch thread takes one state at a time.
 
 mod container;
-mod create;
-mod delete;
 mod dump;
-mod exec;
-mod freezer;
-mod hooks;
 mod left;
-mod lifecycle;
-mod oom;
 mod pod;
 pub mod record;
 mod request;
-mod signal;
 mod undo;
 mod watch;
+mod world;
 
-pub use hooks::poststop_of;
+pub use container::poststop_of;
 pub use left::Left;
 pub use pod::{
     member_records, Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
@@ -29,15 +22,15 @@ pub use pod::{
 pub use request::{
     Connected, Create, Deleted, Event, Options, ProcessKey, ProcessState, RootfsMount, Status,
 };
+use world::World;
+pub use world::{CgroupMaker, CgroupOrder, Config, EventSink, PodCgroup, Settings};
 
-use crate::cgroup::{stats::Stats, Cgroup};
+use crate::cgroup::stats::Stats;
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::{ExitStatus, Launcher, Leash};
-use crate::plan::Host;
-use crate::seccomp::Cache;
+use crate::launch::{ExitStatus, Leash};
 use crate::spec::{self, resources::Resources};
-use crate::stdio::{Stdio, Switchboard};
-use crate::tasks::{self, Answer, News, Then};
+use crate::stdio::Stdio;
+use crate::tasks::{self, News, Then};
 use container::Container;
 use pod::Pod;
 use std::collections::BTreeMap;
@@ -52,49 +45,9 @@ type Exit = News<ExitStatus>;
 /// Somebody waits for it as long as this is there.
 pub type Waits = Option<Then<ExitStatus>>;
 
-/// Where events go. Called in order, must not block.
-pub type EventSink = Box<dyn Fn(Event) + Send + Sync>;
-
-/// Makes a container's cgroup.
-pub type CgroupMaker =
-    Box<dyn for<'a> Fn(CgroupOrder<'a>) -> Answer<'a, Result<Box<dyn Cgroup>>> + Send + Sync>;
-
-/// What a cgroup is made from.
-#[derive(Clone, Copy)]
-pub struct CgroupOrder<'a> {
-    /// `linux.cgroupsPath`
-    pub path: Option<&'a str>,
-    pub limits: &'a Resources,
-    pub options: &'a Options,
-    /// The container's.
-    pub id: &'a str,
-}
-
-/// Finds a pod's cgroup.
-pub type PodCgroup = Box<dyn Fn(PodPlace<'_>) -> Result<Box<dyn Cgroup>> + Send + Sync>;
-
-/// What the operator has decided; read anew for each pod, and for each launch without a limit of its own.
-pub type Settings = Box<dyn Fn() -> Result<PodSettings> + Send + Sync>;
-
-/// The world around a sandbox, as parameters.
-pub struct Config {
-    /// containerd's namespace.
-    pub namespace: String,
-    pub host: Host,
-    pub launcher: Box<dyn Launcher>,
-    pub cgroups: CgroupMaker,
-    pub pod_cgroup: PodCgroup,
-    pub pod_settings: Settings,
-    pub events: EventSink,
-}
-
 /// One shim's sandbox with its containers. All calls may come from any thread.
 pub struct Sandbox {
-    config: Config,
-    events: Arc<EventSink>,
-    watch: watch::Watch,
-    streams: Switchboard,
-    filters: Cache,
+    world: Arc<World>,
     containers: Mutex<Containers>,
 }
 
@@ -173,16 +126,8 @@ impl Drop for Taken<'_> {
 }
 
 impl Sandbox {
-    pub fn new(mut config: Config) -> Result<Self> {
-        let events = Arc::new(std::mem::replace(&mut config.events, Box::new(|_| {})));
-        Ok(Sandbox {
-            config,
-            events,
-            watch: watch::Watch::start()?,
-            streams: Switchboard::default(),
-            filters: Cache::default(),
-            containers: Mutex::default(),
-        })
+    pub fn new(config: Config) -> Result<Self> {
+        Ok(Sandbox { world: Arc::new(World::new(config)?), containers: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Containers> {
@@ -218,37 +163,18 @@ impl Sandbox {
     }
 
     pub fn namespace(&self) -> &str {
-        &self.config.namespace
+        &self.world.namespace
     }
 
     /// What the operator says at this moment.
     pub fn settings(&self) -> Result<PodSettings> {
-        (self.config.pod_settings)()
-    }
-
-    /// How long a launch may take: as long as its request, else what the operator says.
-    fn leash(&self, deadline: Option<Instant>) -> Leash {
-        match deadline {
-            Some(deadline) => Leash::until(deadline),
-            None => Leash::lasting(self.launch_limit()),
-        }
-    }
-
-    fn settings_or_default(&self) -> PodSettings {
-        self.settings().unwrap_or_else(|e| {
-            log::warn!("the default time limits count: {e}");
-            PodSettings::default()
-        })
-    }
-
-    fn launch_limit(&self) -> Duration {
-        self.settings_or_default().launch_timeout
+        self.world.settings()
     }
 
     fn forget(&self, id: &str) {
         let known = self.lock().known.remove(id);
         if let Some(Known::Here(container)) = known {
-            self.watch.forget(Arc::downgrade(&container));
+            self.world.watch.forget(Arc::downgrade(&container));
         }
     }
 
@@ -296,7 +222,7 @@ impl Sandbox {
     /// Makes a container whose process waits at its gate; returns its pid.
     pub async fn create(&self, request: Create) -> Result<u32> {
         let id = request.id.clone();
-        let leash = self.leash(request.deadline);
+        let leash = self.world.leash(request.deadline);
         {
             let mut containers = self.lock();
             if containers.closed {
@@ -313,8 +239,9 @@ impl Sandbox {
             containers.known.insert(id.clone(), Known::Making(leash.clone()));
         }
         let _taken = Taken { sandbox: self, id: &id };
-        let container = create::create(self, request, &leash).await.context(|| format!("create {id}"))?;
-        let pid = container.lock().init.pid;
+        let made = container::create(&self.world, self.pod(), request, &leash).await;
+        let container = made.context(|| format!("create {id}"))?;
+        let pid = container.pid();
         self.lock().known.insert(id.clone(), Known::Here(Arc::clone(&container)));
         leash.release();
         // By a kill that found it still being made, and nothing left of that to end.
@@ -327,21 +254,10 @@ impl Sandbox {
     /// The program runs by `deadline`, else within the operator's limit, or its process is gone.
     pub async fn start(&self, key: &ProcessKey, deadline: Option<Instant>) -> Result<u32> {
         let container = self.container(&key.container)?;
-        let leash = self.leash(deadline);
+        let leash = self.world.leash(deadline);
         match &key.exec {
-            None => container.start(self, &leash).await,
-            Some(exec) => {
-                let starter = exec::Starter {
-                    namespace: &self.config.namespace,
-                    host: &self.config.host,
-                    launcher: &*self.config.launcher,
-                    watch: &self.watch,
-                    filters: &self.filters,
-                    container: Arc::downgrade(&container),
-                    leash: &leash,
-                };
-                container.start_exec(exec, &starter).await
-            }
+            None => container.start(&leash).await,
+            Some(exec) => container.start_exec(exec, &leash).await,
         }
     }
 
@@ -355,13 +271,43 @@ impl Sandbox {
         container.add_exec(key.id(), process, stdio)
     }
 
+    /// `all` signals every process of the container; it means nothing for an exec.
+    pub async fn kill(&self, key: &ProcessKey, signal: u32, all: bool) -> Result<()> {
+        let kills = signal == libc::SIGKILL as u32;
+        if let Some(leash) = self.making(&key.container).filter(|_| key.exec.is_none()) {
+            // No other one: it may be a hook that would get it.
+            let sent = kills && leash.signal(libc::SIGKILL);
+            // It may have come through meanwhile: then the signal is for the container, unless it was.
+            match (self.container(&key.container), sent) {
+                (Ok(_), false) => {}
+                (Ok(container), true) => {
+                    return match container.kill(None, signal, all) {
+                        Err(e) if e.kind() == Kind::NotFound => Ok(()),
+                        again => again,
+                    };
+                }
+                (Err(_), true) => return Ok(()),
+                (Err(_), false) => {
+                    let what = format!("container {}: process not created", key.container);
+                    return Err(Error::new(Kind::State, what));
+                }
+            }
+        }
+        let container = self.container(&key.container)?;
+        container.kill(key.exec.as_deref(), signal, all)?;
+        if kills && key.exec.is_none() {
+            self.let_die(&container).await?;
+        }
+        Ok(())
+    }
+
     pub async fn delete(&self, key: &ProcessKey) -> Result<Deleted> {
         if key.exec.is_none() {
             if let Some(leash) = self.making(&key.container) {
                 self.end_create(&key.container, &leash).await?;
                 // It may have come through a moment before.
                 if self.container(&key.container).is_err() {
-                    return Ok(Deleted { pid: 0, exit: lifecycle::never_ran() });
+                    return Ok(Deleted { pid: 0, exit: container::never_ran() });
                 }
             }
         }
@@ -373,7 +319,7 @@ impl Sandbox {
         if container.is_created() {
             self.let_die(&container).await?;
         }
-        let deleted = container.delete(&*self.config.launcher, self.launch_limit()).await?;
+        let deleted = container.delete(self.world.launch_limit()).await?;
         self.forget(&key.container);
         Ok(deleted)
     }
@@ -439,7 +385,7 @@ impl Sandbox {
     pub fn connect(&self, container: &str) -> Connected {
         let task_pid = match self.pod() {
             Some(pod) if pod.id == container => pod.pid(),
-            _ => self.container(container).map_or(0, |c| c.lock().init.pid),
+            _ => self.container(container).map_or(0, |c| c.pid()),
         };
         Connected { shim_pid: std::process::id(), task_pid }
     }
@@ -459,6 +405,6 @@ impl Sandbox {
 
     /// Before the shim ends: gives logging programs until `limit` to end.
     pub fn finish(&self, limit: Duration) {
-        self.streams.finish(limit);
+        self.world.streams.finish(limit);
     }
 }

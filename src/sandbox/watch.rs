@@ -1,6 +1,6 @@
 //! The one thread that hears of exits and of OOM kills, and takes them to their containers.
 //!
-//! The reaper only queues an exit and goes on; here the container's slot may be waited for. An OOM watch lasts
+//! The reaper only queues an exit and goes on; here the container's state may be waited for. An OOM watch lasts
 //! from Create until its container is dropped.
 
 use super::container::Container;
@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Small: the thread only locks slots and writes events.
+/// Small: the thread only locks states and writes events.
 const STACK: usize = 128 * 1024;
 
 /// Whose exit it is.

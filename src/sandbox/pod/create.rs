@@ -10,7 +10,7 @@ use crate::error::{invalid, Context, Result};
 use crate::launch::{ExitStatus, Leash, OnExit};
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::Exit;
-use crate::sandbox::{CgroupOrder, Options, PodPlace, Sandbox};
+use crate::sandbox::{CgroupOrder, Options, PodPlace, Sandbox, World};
 use crate::spec::{self, Namespaces, Ns};
 use crate::tasks;
 use std::collections::BTreeMap;
@@ -28,18 +28,18 @@ impl Sandbox {
     /// what a failure half-made is gone.
     pub async fn create_pod(&self, request: PodCreate) -> Result<()> {
         let id = request.id.clone();
-        let leash = self.leash(request.deadline);
+        let leash = self.world.leash(request.deadline);
         let taken = self.take_pod(&id, &leash)?;
-        let pod = create(self, request, &leash).await.context(|| format!("create sandbox {id}"))?;
+        let pod = create(&self.world, request, &leash).await.context(|| format!("create sandbox {id}"))?;
         log::info!(sandbox = id.as_str(), pid = pod.pid(); "created a sandbox");
         taken.fill(pod);
         Ok(())
     }
 }
 
-async fn create(sandbox: &Sandbox, request: PodCreate, leash: &Leash) -> Result<Arc<Pod>> {
+async fn create(world: &World, request: PodCreate, leash: &Leash) -> Result<Arc<Pod>> {
     let (mut config, extra, settings) = match request.config {
-        Some(config) => (config, Extra::default(), (sandbox.config.pod_settings)()?),
+        Some(config) => (config, Extra::default(), world.settings()?),
         None => {
             let (config, extra) = document::read(&request.bundle)?;
             (
@@ -55,12 +55,12 @@ async fn create(sandbox: &Sandbox, request: PodCreate, leash: &Leash) -> Result<
     let hostname = hostname(&config)?;
     let sysctls = sysctls(&config, &settings);
     let checked = spec::sysctls(sysctls.clone(), &namespaces)?;
-    let (cgroup, members_below) = cgroup(sandbox, &request.id, &config, &extra)?;
+    let (cgroup, members_below) = cgroup(world, &request.id, &config, &extra)?;
 
     let made = cgroup.record();
     let bundle = request.bundle;
     let make = Make {
-        sandbox,
+        world,
         id: &request.id,
         bundle: &bundle,
         config: &config,
@@ -88,7 +88,7 @@ async fn create(sandbox: &Sandbox, request: PodCreate, leash: &Leash) -> Result<
 
 /// What the parts of a create need to know.
 struct Make<'a> {
-    sandbox: &'a Sandbox,
+    world: &'a World,
     id: &'a str,
     bundle: &'a Path,
     config: &'a PodConfig,
@@ -184,9 +184,9 @@ impl Make<'_> {
         let told = Arc::clone(news);
         let on_exit: OnExit = Box::new(move |status| told.ended(status));
         let entry = own.map_or_else(|| Ok(Entry::default()), |own| own.entry(None))?;
-        let config = &self.sandbox.config;
         let held =
-            namespaces::make(&*config.launcher, &config.host, wanted, entry, self.leash, on_exit).await?;
+            namespaces::make(&*self.world.launcher, &self.world.host, wanted, entry, self.leash, on_exit)
+                .await?;
         if wanted.root.is_some() {
             protect(held.pid);
         }
@@ -204,7 +204,7 @@ impl Make<'_> {
         let resources = spec::resources::Resources::from_json(resources, "linux.resources")?;
         let options = Options::default();
         let order = CgroupOrder { path: Some(&path), limits: &resources, options: &options, id: self.id };
-        self.leash.bounds("its cgroup", (self.sandbox.config.cgroups)(order)).await
+        self.leash.bounds("its cgroup", (self.world.cgroups)(order)).await
     }
 }
 
@@ -328,12 +328,12 @@ fn sysctls(config: &PodConfig, settings: &PodSettings) -> BTreeMap<String, Strin
 
 /// The pod's cgroup, and where its members' go that have no place.
 fn cgroup(
-    sandbox: &Sandbox,
+    world: &World,
     id: &str,
     config: &PodConfig,
     extra: &Extra,
 ) -> Result<(Box<dyn Cgroup>, Option<PathBuf>)> {
-    let make = &sandbox.config.pod_cgroup;
+    let make = &world.pod_cgroup;
     if !config.cgroup_parent.is_empty() {
         return Ok((make(PodPlace::Client(&config.cgroup_parent))?, None));
     }
@@ -344,7 +344,7 @@ fn cgroup(
         return Ok((make(PodPlace::Client(slice))?, None));
     }
     let below = match extra.cgroups_path.trim_matches('/') {
-        "" => format!("{}/{id}", sandbox.config.namespace),
+        "" => format!("{}/{id}", world.namespace),
         path => path.to_owned(),
     };
     if Path::new(&below).components().any(|part| !matches!(part, std::path::Component::Normal(_))) {

@@ -62,7 +62,7 @@ impl Sandbox {
             let creating = self.end_creates();
             let members = self.all();
             for member in &members {
-                member.kill_all(&member.lock()).context(|| format!("kill container {}", member.id))?;
+                member.kill_all().context(|| format!("kill container {}", member.id))?;
             }
             // What was frozen as one dies once this is thawed. A pause that is at work finds that it is over, and thaws
             // what it has frozen since.
@@ -77,7 +77,7 @@ impl Sandbox {
                 }
             }
             for member in &members {
-                member.dies_with_pod_frozen();
+                member.pod_let_die();
                 let exit = member.exit(None)?;
                 exit.within(left())
                     .await
@@ -169,7 +169,7 @@ impl Sandbox {
         if self.container(&member.id).is_err() {
             return Ok(());
         }
-        member.delete(&*self.config.launcher, self.launch_limit()).await?;
+        member.delete(self.world.launch_limit()).await?;
         self.forget(&member.id);
         Ok(())
     }

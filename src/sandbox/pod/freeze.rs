@@ -37,7 +37,7 @@ impl Sandbox {
         }
         let members = self.all();
         // First the word: what is asked of a container from now on is refused instead of hanging.
-        members.iter().for_each(|member| member.freeze_with_pod());
+        members.iter().for_each(|member| member.pod_pauses());
         let frozen = freeze(&pod, &members).await.and_then(|frozen| match pod.settle(Some(frozen)) {
             true => Ok(()),
             false => {
@@ -49,12 +49,12 @@ impl Sandbox {
         match frozen {
             Ok(()) => {
                 undo.done();
-                members.iter().for_each(|member| member.tell_frozen_with_pod());
+                members.iter().for_each(|member| member.pod_paused());
                 log::info!(sandbox = id; "paused a sandbox");
                 Ok(())
             }
             Err(error) => {
-                members.iter().for_each(|member| member.thaw_with_pod());
+                members.iter().for_each(|member| member.pod_resumed());
                 Err(error.context(format!("pause sandbox {id}")))
             }
         }
@@ -87,7 +87,7 @@ impl Sandbox {
             Ok(()) => {
                 undo.done();
                 pod.settle(None);
-                members.iter().for_each(|member| member.thaw_with_pod());
+                members.iter().for_each(|member| member.pod_resumed());
                 log::info!(sandbox = id; "resumed a sandbox");
                 Ok(())
             }
@@ -114,7 +114,7 @@ impl Sandbox {
         undo.done();
         match thawed {
             Ok(()) => {
-                container.dies_with_pod_frozen();
+                container.pod_let_die();
                 if !pod.settle(Some(Frozen::EachByItself)) {
                     thaw_to_die(&pod, &self.all());
                 }

@@ -10,7 +10,7 @@ use super::request::PodPid;
 use super::Pod;
 use crate::cgroup;
 use crate::error::{invalid, Context, Error, Kind, Result};
-use crate::sandbox::{record, Create, Sandbox};
+use crate::sandbox::{record, Create, World};
 use crate::spec::mount::{Attributes, Mount, Source};
 use crate::spec::{Ns, Spec};
 use std::path::{Path, PathBuf};
@@ -31,20 +31,20 @@ pub(in crate::sandbox) struct Membership {
 
 /// Makes a container of this shim's pod one of its members; None where it is none.
 pub(in crate::sandbox) fn join(
-    sandbox: &Sandbox,
+    pod: &Pod,
+    world: &World,
     request: &Create,
     spec: &mut Spec,
 ) -> Result<Option<Membership>> {
-    let Some(pod) = sandbox.pod() else { return Ok(None) };
     let Some(of) = sandbox_of(&request.bundle, spec)? else { return Ok(None) };
     if of != pod.id {
         let what = format!("container {} is of sandbox {of}, and this is the shim of {}", request.id, pod.id);
         return Err(invalid(what));
     }
     let held = pod.for_member()?;
-    namespaces(&pod, &held, spec)?;
-    files(&pod, spec);
-    cgroup(sandbox, &pod, request, spec);
+    namespaces(pod, &held, spec)?;
+    files(pod, spec);
+    cgroup(world, pod, request, spec);
     let records = records(&pod.bundle).join(&request.id);
     std::fs::create_dir_all(&records).context(|| format!("mkdir({records:?})"))?;
     // For a `delete` of the container alone.
@@ -160,9 +160,9 @@ fn bind(destination: &str, source: &Path, readonly: bool) -> Mount {
 
 /// Without a `cgroup_parent` clients put each container beside the others, below nothing that is the pod's: there it
 /// could not be frozen or measured as one. A place that somebody has chosen stays.
-fn cgroup(sandbox: &Sandbox, pod: &Pod, request: &Create, spec: &mut Spec) {
+fn cgroup(world: &World, pod: &Pod, request: &Create, spec: &mut Spec) {
     let Some(below) = pod.members_below.as_ref().filter(|_| !request.options.systemd_cgroup) else { return };
-    let (namespace, id) = (&sandbox.config.namespace, &request.id);
+    let (namespace, id) = (&world.namespace, &request.id);
     let chosen = spec.cgroups_path.as_deref().unwrap_or_default();
     if ["".into(), format!("/{namespace}/{id}"), format!("/{id}"), id.clone()]
         .iter()

@@ -1,25 +1,23 @@
 //! Task.Create: from a bundle to a process that waits at its gate.
 //!
-//! The container is made first, and its slot is held until the process is at its gate and the event is queued:
-//! an exit, however early, waits for the slot. A create that fails leaves nothing.
+//! The container is made first, so that an exit, however early, is known to its life. A create that fails leaves nothing.
 
-use super::container::{Container, Records, Slot};
-use super::freezer::Freezer;
-use super::lifecycle::{Asked, Life, Process};
-use super::pod::member;
-use super::record::{self, Record};
-use super::request::{Create, Event, Options};
-use super::watch::ExitOf;
-use super::{CgroupOrder, Exit, Sandbox};
+use super::life::{Input, Life};
+use super::process::{Facts, Handle};
+use super::{hooks, Container, Records, State, Verb};
 use crate::cgroup::oom::{Happened, Watch};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Leash, Order};
 use crate::plan::{self, Host};
+use crate::sandbox::pod::{member, Pod};
+use crate::sandbox::record::{self, Record};
+use crate::sandbox::request::{Create, Options};
+use crate::sandbox::watch::ExitOf;
+use crate::sandbox::{CgroupOrder, World};
 use crate::seccomp::{Cache, Compiled};
 use crate::spec::Spec;
 use crate::stdio::{Labels, Whose};
 use crate::tasks::Looks;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,9 +27,18 @@ const DYING: Duration = Duration::from_secs(1);
 /// The same where nobody waits for it any more.
 const LATE: Duration = Duration::from_millis(100);
 
-pub(super) async fn create(sandbox: &Sandbox, request: Create, leash: &Leash) -> Result<Arc<Container>> {
+/// `pod` is that of the shim, if it has one.
+pub async fn create(
+    world: &Arc<World>,
+    pod: Option<Arc<Pod>>,
+    request: Create,
+    leash: &Leash,
+) -> Result<Arc<Container>> {
     let mut spec = read_spec(&request.bundle)?;
-    let member = member::join(sandbox, &request, &mut spec)?;
+    let member = match pod {
+        Some(pod) => member::join(&pod, world, &request, &mut spec)?,
+        None => None,
+    };
     let records = match &member {
         Some(member) => Records::Own {
             folder: member.records.clone(),
@@ -42,40 +49,21 @@ pub(super) async fn create(sandbox: &Sandbox, request: Create, leash: &Leash) ->
     };
     let (path, limits) = (spec.cgroups_path.as_deref(), &spec.resources);
     let order = CgroupOrder { path, limits, options: &request.options, id: &request.id };
-    let cgroup = leash.bounds("its cgroup", (sandbox.config.cgroups)(order)).await?;
-    let init = Process {
-        name: format!("container {}", request.id),
-        pid: 0,
-        stdio: request.stdio.clone(),
-        io: None,
-        exit: Exit::default(),
-        life: Life::Starting(None, leash.clone()),
-        early: None,
-        asked: Asked::default(),
-    };
-    let slot = Slot {
-        init,
-        execs: BTreeMap::new(),
-        freezer: Freezer::Thawed,
-        frozen_with_pod: false,
-        told_frozen: false,
-        ending: None,
-        oom_suspected: false,
-        deleting: false,
-        updating: false,
-    };
+    let cgroup = leash.bounds("its cgroup", (world.cgroups)(order)).await?;
+    let life = Life::making(Handle::Launch(leash.clone()), Facts::of(request.stdio.clone()));
     let container = Arc::new(Container {
         id: request.id.clone(),
         bundle: request.bundle.clone(),
         spec,
         options: request.options.clone(),
+        rootfs: request.rootfs.clone(),
         cgroup,
         records,
-        events: Arc::clone(&sandbox.events),
-        streams: sandbox.streams.of_container(),
-        slot: Mutex::new(slot),
+        world: Arc::clone(world),
+        streams: world.streams.of_container(),
+        state: Mutex::new(State { life, updating: false }),
     });
-    let launched = launch(sandbox, &container, &request, leash).await;
+    let launched = launch(&container, &request, leash).await;
     if launched.is_err() {
         // The one may work where the other does not: an empty cgroup needs no kill.
         let (killed, removed) = (container.cgroup.kill(), remove(&container, leash).await);
@@ -108,26 +96,21 @@ async fn remove(container: &Container, leash: &Leash) -> Result<()> {
     }
 }
 
-async fn launch(
-    sandbox: &Sandbox,
-    container: &Arc<Container>,
-    request: &Create,
-    leash: &Leash,
-) -> Result<()> {
-    let Container { id, bundle, records, spec, options, cgroup, .. } = &**container;
+async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> Result<()> {
+    let Container { id, bundle, records, spec, options, cgroup, world, .. } = &**container;
     let (place, root) = (records.place(), options.root.clone());
     let mut record = Record { place, root, ..Record::new(id, Some(cgroup.record())) };
     record::write(records.folder(), &record)?;
 
-    let rootfs: Vec<_> = request.rootfs.iter().map(super::request::RootfsMount::to_plan).collect();
-    let compiled = filter(&sandbox.filters, spec)?;
+    let rootfs: Vec<_> = request.rootfs.iter().map(crate::sandbox::request::RootfsMount::to_plan).collect();
+    let compiled = filter(&world.filters, spec)?;
     if let Some(compiled) = &compiled {
         warn(id, &compiled.warnings);
     }
     let revealing = options.no_pivot_root.then(|| Host::revealing(Path::new("/"))).transpose()?;
     let plan = plan::create(&plan::Input {
         spec,
-        host: &sandbox.config.host,
+        host: &world.host,
         id,
         bundle,
         rootfs: &rootfs,
@@ -139,27 +122,25 @@ async fn launch(
     warn(id, &plan.warnings);
     log::debug!(id = id.as_str(); "compiled {} steps", plan.steps.len());
 
-    let labels = Labels { container: id, namespace: &sandbox.config.namespace };
+    let labels = Labels { container: id, namespace: &world.namespace };
     let (ends, io) = container
         .streams
         .open(&request.stdio, &labels, io_owner(options), Whose::Container, leash.deadline)
         .await?;
-    let exit_of =
-        ExitOf { container: Arc::downgrade(container), exec: None, exit: container.lock().init.exit.clone() };
-    let queue = Arc::clone(sandbox.watch.queue());
+    let exit = container.exit(None)?;
+    let exit_of = ExitOf { container: Arc::downgrade(container), exec: None, exit };
+    let queue = Arc::clone(world.watch.queue());
     // Watched from before the process is born: a limit that is too low for it kills it on its way.
     let mut oom = cgroup.watch_oom().unwrap_or_else(|e| {
         log::warn!(id = id.as_str(); "no OOM events: {e}");
         None
     });
-    let launched = sandbox.config.launcher.launch(Order {
+    let launched = world.launcher.launch(Order {
         plan: &plan,
         ends,
         entry: cgroup.entry(None)?,
         init: None,
-        hooks: Some(Box::new(move |pid, pidfd| {
-            Box::pin(super::hooks::create(sandbox, container, leash, pid, pidfd))
-        })),
+        hooks: Some(Box::new(move |pid, pidfd| Box::pin(hooks::create(container, leash, pid, pidfd)))),
         leash,
         on_exit: Box::new(move |status| queue.push(exit_of, status)),
     });
@@ -175,24 +156,17 @@ async fn launch(
     record.pid = waiting.pid;
     record.start_time = record::start_time(waiting.pid).unwrap_or(0);
     record::write(records.folder(), &record)?;
-    let mut slot = container.lock();
-    slot.init.pid = waiting.pid;
-    slot.init.connect(io);
-    slot.init.life = Life::Created(waiting);
-    (sandbox.events)(Event::Create {
-        container: id.clone(),
-        bundle: bundle.clone(),
-        rootfs: request.rootfs.clone(),
-        stdio: request.stdio.clone(),
-        pid: slot.init.pid,
-    });
-    // Behind the event of the create.
+    let mut late = Vec::new();
+    {
+        let mut state = container.lock();
+        state.life.facts.connect(waiting.pid, io, &container.name(None));
+        container.act(&mut state, &mut late, Verb::of("create"), None, Input::Made(waiting))?;
+    }
+    // Behind the event of the create, and before an exit that has come already.
     if let Some(watch) = oom {
-        sandbox.watch.oom(Arc::downgrade(container), watch);
+        world.watch.oom(Arc::downgrade(container), watch);
     }
-    if let Some(status) = slot.init.early.take() {
-        container.ended(&mut slot, None, status);
-    }
+    container.finish(late);
     Ok(())
 }
 

@@ -3,8 +3,8 @@
 //! A hook that fails before the program runs fails the create or the start, and so does one of poststart, although the
 //! program runs by then: it is killed. One of poststop is warned about: the container is gone, whatever the hook thinks.
 
-use super::container::Container;
-use super::Sandbox;
+use super::create::{filter, read_spec};
+use super::Container;
 use crate::cgroup::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::launch::hooks::{self, Place};
@@ -71,15 +71,8 @@ async fn run(
 }
 
 /// The child has its namespaces and its mounts, and its root is not yet `/`.
-pub(super) async fn create(
-    sandbox: &Sandbox,
-    container: &Container,
-    leash: &Leash,
-    pid: u32,
-    pidfd: OwnedFd,
-) -> Result<()> {
-    let hooks = &container.spec.hooks;
-    let launcher = &*sandbox.config.launcher;
+pub(super) async fn create(container: &Container, leash: &Leash, pid: u32, pidfd: OwnedFd) -> Result<()> {
+    let (hooks, launcher) = (&container.spec.hooks, &*container.world.launcher);
     let at = |kind, place| Moment { kind, status: "creating", pid, place };
     run(launcher, leash, container.into(), &hooks.prestart, &at("prestart", Place::Host)).await?;
     run(launcher, leash, container.into(), &hooks.create_runtime, &at("createRuntime", Place::Host)).await?;
@@ -89,18 +82,13 @@ pub(super) async fn create(
 }
 
 /// The hook's program is a file of the image: it runs as the container's own program would.
-pub(super) async fn start_container(
-    sandbox: &Sandbox,
-    container: &Container,
-    leash: &Leash,
-    waiting: &Waiting,
-) -> Result<()> {
+pub(super) async fn start_container(container: &Container, leash: &Leash, waiting: &Waiting) -> Result<()> {
     let compile = |hook: &Hook| -> Result<(Plan, Entry)> {
-        let compiled = super::create::filter(&sandbox.filters, &container.spec)?;
+        let compiled = filter(&container.world.filters, &container.spec)?;
         let plan = plan::hook(&plan::HookInput {
             spec: &container.spec,
             hook,
-            host: &sandbox.config.host,
+            host: &container.world.host,
             id: &container.id,
             filter: compiled.map(|compiled| compiled.filter),
         })?;
@@ -108,30 +96,25 @@ pub(super) async fn start_container(
     };
     let place = Place::Container(waiting.pidfd.as_fd(), &compile);
     let moment = Moment { kind: "startContainer", status: "created", pid: waiting.pid, place };
-    run(&*sandbox.config.launcher, leash, container.into(), &container.spec.hooks.start_container, &moment)
-        .await
+    let hooks = &container.spec.hooks.start_container;
+    run(&*container.world.launcher, leash, container.into(), hooks, &moment).await
 }
 
-pub(super) async fn poststart(
-    launcher: &dyn Launcher,
-    container: &Container,
-    leash: &Leash,
-    pid: u32,
-) -> Result<()> {
+pub(super) async fn poststart(container: &Container, leash: &Leash, pid: u32) -> Result<()> {
     let moment = Moment { kind: "poststart", status: "running", pid, place: Place::Host };
-    run(launcher, leash, container.into(), &container.spec.hooks.poststart, &moment).await
+    run(&*container.world.launcher, leash, container.into(), &container.spec.hooks.poststart, &moment).await
 }
 
-pub(super) async fn poststop(launcher: &dyn Launcher, container: &Container, limit: Duration) {
+pub(super) async fn poststop(container: &Container, limit: Duration) {
     let (leash, list) = (Leash::lasting(limit), &container.spec.hooks.poststop);
-    warn(container, run(launcher, &leash, container.into(), list, &POSTSTOP).await);
+    warn(container, run(&*container.world.launcher, &leash, container.into(), list, &POSTSTOP).await);
 }
 
 const POSTSTOP: Moment<'_> = Moment { kind: "poststop", status: "stopped", pid: 0, place: Place::Host };
 
 /// The poststop hooks of a container whose shim is gone. They are killed after `limit`, whatever the spec allows.
 pub fn poststop_of(id: &str, bundle: &Path, limit: Duration) -> Result<()> {
-    let spec = super::create::read_spec(bundle)?;
+    let spec = read_spec(bundle)?;
     let mut hooks = spec.hooks.poststop.clone();
     if hooks.is_empty() {
         return Ok(());

@@ -1,0 +1,70 @@
+//! Task.Delete, of an exec and of a container.
+
+use super::life::Input;
+use super::process::not_started;
+use super::{hooks, Container, Verb, DEATH};
+use crate::error::{Context, Error, Kind, Result};
+use crate::launch::ExitStatus;
+use crate::sandbox::request::Deleted;
+use crate::sandbox::undo::Undo;
+use crate::sandbox::Exit;
+use crate::stdio::Io;
+use std::time::Duration;
+
+/// How long Delete waits for the last output of a stream that the shim copies, as the Go shim does.
+const DRAIN: Duration = Duration::from_secs(10);
+
+const DELETE: Verb = Verb::of("delete");
+
+impl Container {
+    pub async fn delete_exec(&self, id: &str) -> Result<Deleted> {
+        let given = self.on(DELETE, Some(id), Input::DeleteExec { id: id.into() })?;
+        let gone = || Error::new(Kind::Bug, "an exec that was deleted is not given");
+        let (facts, exit) = given.removed.ok_or_else(gone)?;
+        let exit = exit.unwrap_or_else(not_started);
+        // Whoever waits for an exec that was never started waits no longer.
+        facts.exit.set(exit);
+        if let Some(io) = &facts.io {
+            self.drain(io).await;
+        }
+        Ok(Deleted { pid: facts.pid, exit })
+    }
+
+    /// Ends what is left of a stopped (or not yet started) container: processes, cgroup, streams, records.
+    pub async fn delete(&self, hooks: Duration) -> Result<Deleted> {
+        self.on(DELETE, None, Input::Delete)?;
+        let undo = Undo::new(|| self.hear(Input::DeleteFailed));
+        let (pid, exit) = {
+            let state = self.lock();
+            (state.life.facts.pid, state.life.facts.exit.clone())
+        };
+        let exit = self.end(hooks, &exit).await.context(|| format!("delete {}", self.id))?;
+        undo.done();
+        self.hear(Input::Deleted);
+        Ok(Deleted { pid, exit })
+    }
+
+    async fn drain(&self, io: &Io) {
+        if !io.drain(DRAIN).await {
+            log::warn!(id = self.id.as_str(); "output was lost: its reader did not take it within 10 s");
+        }
+    }
+
+    async fn end(&self, hooks: Duration, exit: &Exit) -> Result<ExitStatus> {
+        // Where it is empty all the same, it can be removed.
+        if let Err(e) = self.cgroup.kill() {
+            log::warn!(id = self.id.as_str(); "could not kill what is left: {e}");
+        }
+        let exit = exit.within(DEATH).await.ok_or_else(|| {
+            Error::new(Kind::Deadline, "its first process did not die of SIGKILL within 10 s")
+        })?;
+        let io = self.lock().life.facts.io.take();
+        if let Some(io) = io {
+            self.drain(&io).await;
+        }
+        self.cgroup.remove().await?;
+        hooks::poststop(self, hooks).await;
+        self.forget();
+        Ok(exit)
+    }
+}

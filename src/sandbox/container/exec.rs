@@ -1,0 +1,146 @@
+//! Task.Exec, and Task.Start of an exec: a further process in a running container.
+
+use super::create::{filter, io_owner, warn};
+use super::life::{Init, Input};
+use super::process::{never_ran, Facts, Handle};
+use super::{Container, Verb};
+use crate::cgroup::Dying;
+use crate::error::{Context, Error, Kind, Result};
+use crate::launch::{Leash, Order};
+use crate::plan;
+use crate::sandbox::undo::Undo;
+use crate::sandbox::watch::ExitOf;
+use crate::sandbox::Exit;
+use crate::spec;
+use crate::stdio::{Io, Labels, Stdio, Whose};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+const ADD: Verb = Verb { own: "add", init: "exec in" };
+const START: Verb = Verb { own: "start", init: "exec in" };
+
+/// What was asked for, and what it joins: a start is made without the lock.
+struct Wanted {
+    process: Box<spec::Process>,
+    stdio: Stdio,
+    exit: Exit,
+    /// The container's first process.
+    init: OwnedFd,
+    init_pid: u32,
+}
+
+struct Started {
+    pid: u32,
+    pidfd: OwnedFd,
+    io: Io,
+}
+
+impl Container {
+    pub fn add_exec(&self, id: &str, process: spec::Process, stdio: Stdio) -> Result<()> {
+        let frozen = self.cgroup.frozen()?;
+        let (wanted, facts) = (Box::new(process), Facts::of(stdio));
+        let input = Input::Add { id: id.into(), wanted, facts, frozen };
+        self.on(ADD, Some(id), input).map(drop)
+    }
+
+    pub async fn start_exec(self: &Arc<Self>, id: &str, leash: &Leash) -> Result<u32> {
+        let wanted = self.want(id, leash)?;
+        let failed = || Input::ExecFailed { id: id.into(), exit: never_ran() };
+        let undo = Undo::new(|| self.hear(failed()));
+        let started = match wanted {
+            Some(wanted) => self.make(id, leash, &wanted).await,
+            None => Err(Error::new(Kind::Bug, "an added exec lost its process")),
+        };
+        undo.done();
+        // Killed, and still there.
+        let left = if started.is_err() { leash.pid() } else { None };
+        leash.release();
+        let Started { pid, pidfd, io } = match started {
+            Ok(started) => started,
+            Err(e) => {
+                self.hear(failed());
+                // The cgroup may have been frozen meanwhile.
+                if let Some(Err(e)) = left.map(|pid| self.cgroup.let_die(Dying::One(pid))) {
+                    log::warn!(id = self.id.as_str(); "exec {id}: {e}");
+                }
+                return Err(e.context(format!("exec {id} in {}", self.id)));
+            }
+        };
+        let mut late = Vec::new();
+        {
+            let mut state = self.lock();
+            let name = self.name(Some(id));
+            if let Some(facts) = state.facts(Some(id)) {
+                facts.connect(pid, io, &name);
+            }
+            let handle = Handle::Process(pidfd);
+            let input = Input::ExecStarted { id: id.into(), handle };
+            self.act(&mut state, &mut late, START, Some(id), input)?;
+            // By a kill that came when the launch was over, and this not yet known.
+            if leash.check().is_err() {
+                let _ = self.signal(&state, Some(id), libc::SIGKILL);
+            }
+        }
+        self.finish(late);
+        Ok(pid)
+    }
+
+    fn want(&self, id: &str, leash: &Leash) -> Result<Option<Wanted>> {
+        let mut state = self.lock();
+        let frozen = self.cgroup.frozen()?;
+        let init = match &state.life.init {
+            Init::Running(Handle::Process(pidfd) | Handle::Starting(pidfd, _)) => {
+                Some(pidfd.try_clone().context(|| "dup(pidfd)")?)
+            }
+            _ => None,
+        };
+        let init_pid = state.life.facts.pid;
+        let input = Input::StartExec { id: id.into(), handle: Handle::Launch(leash.clone()), frozen };
+        let given = self.act(&mut state, &mut Vec::new(), START, Some(id), input)?;
+        let facts = state.facts(Some(id));
+        Ok(given.wanted.zip(init).zip(facts).map(|((process, init), facts)| Wanted {
+            process,
+            stdio: facts.stdio.clone(),
+            exit: facts.exit.clone(),
+            init,
+            init_pid,
+        }))
+    }
+
+    async fn make(self: &Arc<Self>, id: &str, leash: &Leash, wanted: &Wanted) -> Result<Started> {
+        let world = &*self.world;
+        let compiled = filter(&world.filters, &self.spec)?;
+        let plan = plan::exec(&plan::ExecInput {
+            spec: &self.spec,
+            process: &wanted.process,
+            host: &world.host,
+            id: &self.id,
+            filter: compiled.map(|compiled| compiled.filter),
+            no_new_keyring: self.options.no_new_keyring,
+        })?;
+        warn(&self.id, &plan.warnings);
+        let labels = Labels { container: id, namespace: &world.namespace };
+        let (ends, io) = self
+            .streams
+            .open(&wanted.stdio, &labels, io_owner(&self.options), Whose::Exec, leash.deadline)
+            .await?;
+        let exit_of =
+            ExitOf { container: Arc::downgrade(self), exec: Some(id.into()), exit: wanted.exit.clone() };
+        let queue = Arc::clone(world.watch.queue());
+        let order = Order {
+            plan: &plan,
+            ends,
+            entry: self.cgroup.entry(Some(wanted.init_pid))?,
+            init: Some(wanted.init.as_fd()),
+            hooks: None,
+            leash,
+            on_exit: Box::new(move |status| queue.push(exit_of, status)),
+        };
+        let mut waiting = world.launcher.launch(order).await?;
+        if let Some(master) = waiting.console.take() {
+            io.attach_console(master)?;
+        }
+        let pid = waiting.pid;
+        Ok(Started { pid, pidfd: waiting.start_by(leash).await?, io })
+    }
+}

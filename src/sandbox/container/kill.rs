@@ -1,0 +1,156 @@
+//! Task.Kill: to one process, or to all of a container.
+
+use super::life::{Exec, Init, Input};
+use super::process::{gone, send, unborn, Handle};
+use super::{Container, State, Verb, DEATH};
+use crate::cgroup::Dying;
+use crate::error::{Error, Kind, Result};
+use crate::sandbox::Exit;
+use crate::spec::Ns;
+use crate::sys::{wait, Errno};
+use std::os::fd::AsFd;
+
+impl Container {
+    /// `all` signals every process of the container; it means nothing for an exec.
+    pub fn kill(&self, exec: Option<&str>, signal: u32, all: bool) -> Result<()> {
+        let (verb, known) = (Verb::of("signal"), number(signal));
+        let input = |signal| Input::Signal { who: exec.map(Into::into), signal, all };
+        match known {
+            Ok(signal) => self.on(verb, exec, input(signal)).map(drop),
+            Err(unknown) => {
+                // That there is nobody to signal comes first.
+                let refused = self.lock().life.on(input(0)).err();
+                Err(refused.map_or(unknown, |refused| self.refusal(refused, verb, exec)))
+            }
+        }
+    }
+
+    /// SIGKILL to all of it, also to who has left the cgroup.
+    pub fn kill_all(&self) -> Result<()> {
+        self.kill_within(&self.lock())
+    }
+
+    fn kill_within(&self, state: &State) -> Result<()> {
+        let killed = self.cgroup.kill();
+        let execs = state.life.execs.keys().map(|id| Some(id.as_str()));
+        for who in execs.chain([None]) {
+            // It may have ended by the other one.
+            let _ = self.signal(state, who, libc::SIGKILL);
+        }
+        killed
+    }
+
+    /// It runs, and its start has failed all the same: containerd deletes it next.
+    pub(super) async fn give_up(&self, exit: &Exit) {
+        match self.kill(None, libc::SIGKILL as u32, false) {
+            Err(e) if exit.get().is_none() => log::warn!(id = self.id.as_str(); "{e}"),
+            _ if exit.within(DEATH).await.is_none() => {
+                log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn signal(&self, state: &State, who: Option<&str>, signal: i32) -> Result<()> {
+        let name = self.name(who);
+        let handle = match who {
+            None => match &state.life.init {
+                Init::Making { handle, .. } | Init::Starting { handle, .. } | Init::Running(handle) => handle,
+                Init::Created(gate) | Init::Killed(gate) => return send(gate.pidfd.as_fd(), &name, signal),
+                Init::Ending { .. } | Init::Stopped(_) | Init::Deleting(_) | Init::Deleted(_) => {
+                    return Err(gone(&name))
+                }
+            },
+            Some(id) => match state.life.execs.get(id) {
+                Some((Exec::Starting { handle, .. } | Exec::Running(handle), _)) => handle,
+                Some((Exec::Added(_), _)) => return Err(unborn(&name)),
+                _ => return Err(gone(&name)),
+            },
+        };
+        handle.signal(&name, signal)
+    }
+
+    pub(super) fn signal_all(&self, state: &State, signal: i32) -> Result<()> {
+        if signal == libc::SIGKILL {
+            return self.kill_within(state);
+        }
+        let mut pids = self.cgroup.pids()?;
+        if pids.is_empty() {
+            return self.signal(state, None, signal);
+        }
+        state.complete(&mut pids);
+        for pid in pids {
+            // Between the listing and the signal a pid may be gone, and that is what was wanted.
+            match wait::open_pidfd(pid).and_then(|pidfd| wait::signal(pidfd.as_fd(), signal)) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(Error::system(format!("kill({pid}, {signal})"), errno as i32)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the first process has left. Without a pid namespace of its own nothing else ends it.
+    pub(super) fn kill_others(&self, state: &State) {
+        // These are not in the pid namespace yet.
+        for (exec, _) in state.life.execs.values() {
+            if let Exec::Starting { handle: Handle::Launch(leash), .. } = exec {
+                leash.kill();
+            }
+        }
+        if self.spec.namespaces.pid != Ns::New {
+            if let Err(e) = self.kill_within(state) {
+                log::warn!(id = self.id.as_str(); "could not kill what the first process left: {e}");
+            }
+        }
+    }
+
+    /// See [`super::life::Effect::LetDie`].
+    pub(super) fn let_die(&self, state: &State, who: Option<&str>, thaw: bool, beyond: bool) -> Result<()> {
+        if thaw {
+            self.cgroup.thaw()?;
+        }
+        let dying = match (who, self.spec.namespaces.pid == Ns::New) {
+            // With the first process of a pid namespace all of it ends.
+            (None, true) => Dying::All,
+            (None, false) => Dying::One(state.pid(None)),
+            (Some(id), _) => match state.life.execs.get(id) {
+                Some((Exec::Starting { handle: Handle::Launch(leash), .. }, _)) => match leash.pid() {
+                    Some(pid) => Dying::One(pid),
+                    None => return Ok(()),
+                },
+                _ => Dying::One(state.pid(who)),
+            },
+        };
+        match beyond {
+            true => self.cgroup.let_die(dying),
+            false => Ok(()),
+        }
+    }
+}
+
+impl State {
+    /// It may have ended.
+    pub(super) fn kill_at_gate(&self) {
+        if let Init::Created(gate) | Init::Killed(gate) = &self.life.init {
+            let _ = wait::signal(gate.pidfd.as_fd(), libc::SIGKILL);
+        }
+    }
+
+    /// Adds those that run and have left the container's cgroup.
+    pub(super) fn complete(&self, pids: &mut Vec<u32>) {
+        let execs = self.life.execs.iter().filter(|(_, (exec, _))| matches!(exec, Exec::Running(_)));
+        let execs = execs.map(|(_, (_, facts))| facts.pid);
+        let init = matches!(self.life.init, Init::Running(_)).then_some(self.life.facts.pid);
+        for pid in execs.chain(init) {
+            if !pids.contains(&pid) {
+                pids.push(pid);
+            }
+        }
+    }
+}
+
+/// 0, which only asks whether the process is there, to SIGRTMAX.
+pub(in crate::sandbox) fn number(signal: u32) -> Result<i32> {
+    let number = i32::try_from(signal).ok().filter(|number| (0..=64).contains(number));
+    number.ok_or_else(|| Error::new(Kind::Invalid, format!("signal {signal} does not exist")))
+}

@@ -1,0 +1,441 @@
+//! Every order of everything that can happen to a container with an exec: all states that can be reached are visited.
+
+use super::*;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+/// The states own nothing here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Nothing;
+
+impl Parts for Nothing {
+    type Facts = ();
+    type Wanted = ();
+    type Gate = ();
+    type Handle = ();
+}
+
+type Key<'a> = (&'a Init<Nothing>, &'a BTreeMap<String, (Exec<Nothing>, ())>, Freezer, bool);
+
+impl Life<Nothing> {
+    fn key(&self) -> Key<'_> {
+        (&self.init, &self.execs, self.freezer, self.oom_suspected)
+    }
+}
+
+impl Clone for Life<Nothing> {
+    fn clone(&self) -> Self {
+        let (init, execs, freezer, oom_suspected) = self.key();
+        Life { init: init.clone(), facts: (), execs: execs.clone(), freezer, oom_suspected }
+    }
+}
+
+impl PartialEq for Life<Nothing> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Life<Nothing> {}
+
+impl Hash for Life<Nothing> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl std::fmt::Debug for Life<Nothing> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.key())
+    }
+}
+
+const EXEC: &str = "e";
+const NEVER_RAN: ExitStatus = ExitStatus { code: 255, at: UNIX_EPOCH };
+
+fn exec() -> Who {
+    Some(EXEC.to_owned())
+}
+
+/// A process, as the kernel and the reaper have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Real {
+    None,
+    Alive,
+    /// Its exit was handed over.
+    Reaped,
+}
+
+/// What is at work, and what has been told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Around {
+    init: Real,
+    exec: Real,
+    making: bool,
+    starting: bool,
+    starting_exec: bool,
+    pausing: bool,
+    deleting: bool,
+    again: Vec<Who>,
+    settling: Vec<Who>,
+    oom_watched: bool,
+    told: Vec<&'static str>,
+    exec_told: Vec<&'static str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Scene {
+    life: Life<Nothing>,
+    around: Around,
+}
+
+/// What comes next; a name for whoever reads a failure.
+type Step = (&'static str, fn() -> Input<Nothing>);
+
+fn exit_of(killed: bool) -> ExitStatus {
+    ExitStatus { code: if killed { KILLED } else { 0 }, at: UNIX_EPOCH + Duration::from_secs(1) }
+}
+
+/// What clients may ask for at any time.
+const REQUESTS: [Step; 24] = [
+    ("Start", || Input::Start { handle: (), frozen: false }),
+    ("Start, frozen", || Input::Start { handle: (), frozen: true }),
+    ("Add", || Input::Add { id: EXEC.into(), wanted: (), facts: (), frozen: false }),
+    ("Add, frozen", || Input::Add { id: EXEC.into(), wanted: (), facts: (), frozen: true }),
+    ("StartExec", || Input::StartExec { id: EXEC.into(), handle: (), frozen: false }),
+    ("StartExec, frozen", || Input::StartExec { id: EXEC.into(), handle: (), frozen: true }),
+    ("Signal", || Input::Signal { who: None, signal: libc::SIGTERM, all: false }),
+    ("Signal all", || Input::Signal { who: None, signal: libc::SIGTERM, all: true }),
+    ("Kill", || Input::Signal { who: None, signal: libc::SIGKILL, all: false }),
+    ("Kill all", || Input::Signal { who: None, signal: libc::SIGKILL, all: true }),
+    ("Signal exec", || Input::Signal { who: exec(), signal: libc::SIGTERM, all: false }),
+    ("Kill exec", || Input::Signal { who: exec(), signal: libc::SIGKILL, all: false }),
+    ("Pause", || Input::Pause { frozen: false }),
+    ("Pause, frozen", || Input::Pause { frozen: true }),
+    ("Resume", || Input::Resume { frozen: false }),
+    ("Resume, frozen", || Input::Resume { frozen: true }),
+    ("PodPauses", || Input::PodPauses),
+    ("PodPaused", || Input::PodPaused),
+    ("PodResumed", || Input::PodResumed),
+    ("PodLetDie", || Input::PodLetDie),
+    ("OomKill", || Input::OomKill),
+    ("OomGone", || Input::OomGone),
+    ("Delete", || Input::Delete),
+    ("DeleteExec", || Input::DeleteExec { id: EXEC.into() }),
+];
+
+impl Scene {
+    fn first() -> Scene {
+        let around = Around {
+            init: Real::None,
+            exec: Real::None,
+            making: true,
+            starting: false,
+            starting_exec: false,
+            pausing: false,
+            deleting: false,
+            again: Vec::new(),
+            settling: Vec::new(),
+            oom_watched: true,
+            told: Vec::new(),
+            exec_told: Vec::new(),
+        };
+        Scene { life: Life::making((), ()), around }
+    }
+
+    /// What the shim's own work, and the kernel, can bring now.
+    fn news(&self) -> Vec<Step> {
+        let a = &self.around;
+        let mut steps: Vec<Step> = Vec::new();
+        if a.making && a.init == Real::None {
+            steps.push(("born", || Input::OomKill));
+        }
+        if a.making && a.init != Real::None {
+            steps.push(("Made", || Input::Made(())));
+        }
+        if a.starting {
+            steps.push(("StartOver, ran", || Input::StartOver { ran: true }));
+            steps.push(("StartOver", || Input::StartOver { ran: false }));
+        }
+        if a.starting_exec {
+            if a.exec != Real::None {
+                steps.push(("ExecStarted", || Input::ExecStarted { id: EXEC.into(), handle: () }));
+            }
+            if a.exec == Real::None {
+                steps.push(("exec born", || Input::OomKill));
+            }
+            steps.push(("ExecFailed", || Input::ExecFailed { id: EXEC.into(), exit: NEVER_RAN }));
+        }
+        if a.init == Real::Alive {
+            steps.push(("Exited", || Input::Exited { who: None, exit: exit_of(false) }));
+            steps.push(("Exited, killed", || Input::Exited { who: None, exit: exit_of(true) }));
+        }
+        if a.exec == Real::Alive {
+            steps.push(("exec Exited", || Input::Exited { who: exec(), exit: exit_of(false) }));
+        }
+        if a.again.contains(&None) {
+            steps.push(("Again", || Input::Exited { who: None, exit: exit_of(false) }));
+        }
+        if a.again.contains(&exec()) {
+            steps.push(("exec Again", || Input::Exited { who: exec(), exit: exit_of(false) }));
+        }
+        if a.settling.contains(&None) {
+            steps.push(("Settled", || Input::Settled { who: None }));
+        }
+        if a.settling.contains(&exec()) {
+            steps.push(("exec Settled", || Input::Settled { who: exec() }));
+        }
+        if a.pausing {
+            steps.push(("PauseOver, frozen", || Input::PauseOver { frozen: true }));
+            steps.push(("PauseOver", || Input::PauseOver { frozen: false }));
+        }
+        if a.deleting {
+            steps.push(("DeleteFailed", || Input::DeleteFailed));
+            // It waits for the exit.
+            if self.life.init.exited().is_some() {
+                steps.push(("Deleted", || Input::Deleted));
+            }
+        }
+        if a.told.contains(&"delete") {
+            steps.retain(|(name, _)| name.contains("exec"));
+        }
+        steps
+    }
+
+    /// What comes of a step; None: it was refused.
+    fn after(&self, (name, input): Step) -> Option<Scene> {
+        let mut next = self.clone();
+        match name {
+            "born" => {
+                next.around.init = Real::Alive;
+                return Some(next);
+            }
+            "exec born" => {
+                next.around.exec = Real::Alive;
+                return Some(next);
+            }
+            // It is watched from behind its Create on.
+            "OomGone" | "OomKill" if !self.around.oom_watched || self.around.making => return None,
+            "OomGone" => next.around.oom_watched = false,
+            // A pod resumes what it has paused.
+            "PodPauses" if self.life.freezer.with_pod() => return None,
+            "PodPaused" | "PodResumed" | "PodLetDie" if !self.life.freezer.with_pod() => return None,
+            _ => {}
+        }
+        let answer = next.life.on(input());
+        let Ok(effects) = answer else {
+            assert_eq!(next.life, self.life, "{name} was refused, and changed it");
+            return None;
+        };
+        let a = &mut next.around;
+        match name {
+            "Made" => a.making = false,
+            "Start" => a.starting = true,
+            "StartOver" | "StartOver, ran" => a.starting = false,
+            "StartExec" => a.starting_exec = true,
+            "ExecStarted" | "ExecFailed" => a.starting_exec = false,
+            "Pause" => a.pausing = true,
+            "PauseOver" | "PauseOver, frozen" => a.pausing = false,
+            "Delete" => a.deleting = true,
+            "DeleteFailed" | "Deleted" => a.deleting = false,
+            "Exited" | "Exited, killed" => a.init = Real::Reaped,
+            "exec Exited" => a.exec = Real::Reaped,
+            "Again" => a.again.retain(|who| who.is_some()),
+            "exec Again" => a.again.retain(|who| who.is_none()),
+            "Settled" => a.settling.retain(|who| who.is_some()),
+            "exec Settled" => a.settling.retain(|who| who.is_none()),
+            _ => {}
+        }
+        let was = self.life.freezer.own();
+        for effect in effects {
+            next.see(name, was, effect);
+        }
+        next.check(name);
+        Some(next)
+    }
+
+    fn see(&mut self, step: &str, was: Own, effect: Effect<Nothing>) {
+        let Around { told, exec_told, .. } = &mut self.around;
+        let over = told.contains(&"exit");
+        match effect {
+            Effect::Emit(news) => {
+                assert!(!told.contains(&"delete"), "{step}: {news:?} after Delete");
+                match news {
+                    News::Create => {
+                        assert!(told.is_empty(), "{step}: a second Create, or a late one");
+                        told.push("create");
+                    }
+                    News::Start => {
+                        assert!(told[..] == ["create"], "{step}: Start after {told:?}");
+                        told.push("start");
+                    }
+                    News::ExecAdded(_) => {
+                        assert!(
+                            !over && exec_told.is_empty(),
+                            "{step}: ExecAdded after {told:?}, {exec_told:?}"
+                        );
+                        exec_told.push("added");
+                    }
+                    News::ExecStarted(_) => {
+                        assert!(
+                            !over && exec_told[..] == ["added"],
+                            "{step}: ExecStarted after {told:?}, {exec_told:?}"
+                        );
+                        exec_told.push("started");
+                    }
+                    News::Exit(Some(_), _) => {
+                        assert!(
+                            !over && exec_told[..] == ["added", "started"],
+                            "{step}: an exec's Exit after {told:?}, {exec_told:?}"
+                        );
+                        exec_told.push("exit");
+                    }
+                    News::Exit(None, _) => {
+                        assert!(!over && told.contains(&"create"), "{step}: Exit after {told:?}");
+                        told.push("exit");
+                    }
+                    News::Delete(_) => {
+                        assert!(told.contains(&"told"), "{step}: Delete after {told:?}");
+                        told.push("delete");
+                    }
+                    // Others may thaw and freeze it meanwhile, so that the two do not alternate.
+                    News::Paused | News::Resumed => {
+                        assert!(!over && told.contains(&"create"), "{step}: {news:?} after {told:?}");
+                    }
+                    News::Oom => assert!(told.contains(&"create") || !over, "{step}: Oom"),
+                }
+            }
+            Effect::Tell(None, _) => {
+                assert_eq!(told.last(), Some(&"exit"), "{step}: told before the event, or twice");
+                told.push("told");
+            }
+            Effect::Tell(Some(_), _) => {
+                assert!(!exec_told.contains(&"told"), "{step}: told twice");
+                exec_told.push("told");
+            }
+            Effect::Again(who, _) => self.around.again.push(who),
+            Effect::Settle(who, _) => {
+                if !self.around.settling.contains(&who) {
+                    self.around.settling.push(who);
+                }
+            }
+            Effect::Removed((), _) => {
+                self.around.exec_told.clear();
+                self.around.exec = Real::None;
+            }
+            Effect::LetDie { who, thaw, beyond } => {
+                let own = who.is_none() && was != Own::Thawed;
+                assert!(
+                    thaw == own && (thaw || beyond || self.life.freezer.with_pod()),
+                    "{step}: it cannot die"
+                );
+            }
+            // A kill was there before the freezer.
+            Effect::Fail(_) if step.starts_with("PauseOver") => {}
+            Effect::Thaw if step == "PauseOver, frozen" => {}
+            Effect::Thaw => assert!(step.starts_with("Resume")),
+            Effect::Open(()) | Effect::Make(()) | Effect::KillOthers | Effect::KillAtGate => {}
+            Effect::Signal(..) | Effect::SignalAll(_) => {}
+            Effect::Fail(refused) => panic!("{step}: {refused:?}"),
+        }
+    }
+
+    /// No exit is lost: once both have ended and nothing is at work, that is told.
+    fn check(&self, step: &str) {
+        let Around { init, exec, making, starting, starting_exec, again, settling, told, .. } = &self.around;
+        let quiet = !making && !starting && !starting_exec && again.is_empty() && settling.is_empty();
+        if *init == Real::Reaped && *exec != Real::Alive && quiet {
+            assert!(self.life.init.exited().is_some(), "{step}: the exit was lost");
+            assert!(told.contains(&"told"), "{step}: nobody was told");
+        }
+        if told.contains(&"start") && *init != Real::Reaped {
+            assert!(self.life.init.exited().is_none(), "{step}: told before its end");
+        }
+    }
+}
+
+/// The steps that led to a scene.
+fn path(from: &HashMap<Scene, Option<(Scene, &'static str)>>, scene: &Scene) -> Vec<&'static str> {
+    let mut steps = Vec::new();
+    let mut at = scene.clone();
+    while let Some(Some((before, step))) = from.get(&at) {
+        steps.push(*step);
+        at = before.clone();
+    }
+    steps.reverse();
+    steps
+}
+
+#[test]
+fn whatever_happens_in_whatever_order_is_told_once_and_in_its_order() {
+    let first = Scene::first();
+    let mut from = HashMap::from([(first.clone(), None)]);
+    let mut queue = VecDeque::from([first]);
+    let mut steps = 0;
+    while let Some(scene) = queue.pop_front() {
+        for step in REQUESTS.into_iter().chain(scene.news()) {
+            steps += 1;
+            let next = std::panic::catch_unwind(|| scene.after(step));
+            let Ok(next) = next else { panic!("after {:?}, {}: {scene:?}", path(&from, &scene), step.0) };
+            let Some(next) = next else { continue };
+            // Resume thaws under the lock.
+            let next = match step.0.starts_with("Resume") {
+                true => {
+                    next.after(("Thawed", || Input::Thawed { frozen: false })).expect("it is never refused")
+                }
+                false => next,
+            };
+            if !from.contains_key(&next) {
+                from.insert(next.clone(), Some((scene.clone(), step.0)));
+                queue.push_back(next);
+            }
+        }
+    }
+    let told: std::collections::BTreeSet<_> = from.keys().map(|scene| scene.around.told.clone()).collect();
+    assert!(told.contains(&vec!["create", "start", "exit", "told", "delete"]), "{told:?}");
+    assert!(from.len() > 1000, "only {} states were reached", from.len());
+    println!("{} states, {steps} steps", from.len());
+}
+
+#[test]
+fn what_is_in_the_wrong_state_is_refused_by_its_word() {
+    let mut life: Life<Nothing> = Life::making((), ());
+    let start = || Input::Start { handle: (), frozen: false };
+    assert_eq!(life.on(start()).unwrap_err(), Refused::Is("being created"));
+    life.on(Input::Made(())).unwrap();
+    assert_eq!(life.on(Input::Pause { frozen: false }).unwrap_err(), Refused::InitIs("created"));
+    life.on(start()).unwrap();
+    life.on(Input::StartOver { ran: true }).unwrap();
+    assert_eq!(life.on(start()).unwrap_err(), Refused::Is("running"));
+    assert_eq!(life.on(Input::Resume { frozen: false }).unwrap_err(), Refused::NotPaused);
+    assert_eq!(life.on(Input::Delete).unwrap_err(), Refused::InitIs("running"));
+    life.on(Input::Pause { frozen: false }).unwrap();
+    assert_eq!(life.on(Input::Pause { frozen: false }).unwrap_err(), Refused::InitIs("being paused"));
+    assert_eq!(life.on(Input::PauseOver { frozen: true }).unwrap(), [Effect::Emit(News::Paused)]);
+    assert_eq!(life.on(Input::Delete).unwrap_err(), Refused::InitIs("paused"));
+    life.on(Input::Exited { who: None, exit: exit_of(true) }).unwrap();
+    life.on(Input::Settled { who: None }).unwrap();
+    assert_eq!(
+        life.on(Input::Signal { who: None, signal: libc::SIGKILL, all: true }).unwrap_err(),
+        Refused::Gone
+    );
+    life.on(Input::Delete).unwrap();
+    assert_eq!(life.on(Input::Delete).unwrap_err(), Refused::BeingDeleted);
+}
+
+#[test]
+fn an_oom_kill_that_was_heard_of_late_is_told_where_the_first_process_was_killed() {
+    for (gone_first, killed) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut life: Life<Nothing> = Life::making((), ());
+        life.on(Input::Made(())).unwrap();
+        let exited = || Input::Exited { who: None, exit: exit_of(killed) };
+        let settled = || Input::Settled { who: None };
+        let inputs = match gone_first {
+            true => [Input::OomGone, exited(), settled()],
+            false => [exited(), settled(), Input::OomGone],
+        };
+        let effects: Vec<_> = inputs.into_iter().flat_map(|input| life.on(input).unwrap()).collect();
+        assert_eq!(effects.contains(&Effect::Emit(News::Oom)), killed, "{gone_first}");
+    }
+}

@@ -1,0 +1,70 @@
+//! Task.Pause and Task.Resume, and what a pod's mean for its containers.
+
+use super::life::{Freezer, Input, Own};
+use super::{Container, Verb};
+use crate::error::{Context, Result};
+use crate::sandbox::undo::Undo;
+
+const PAUSE: Verb = Verb::of("pause");
+const RESUME: Verb = Verb::of("resume");
+
+impl Container {
+    pub async fn pause(&self) -> Result<()> {
+        let frozen = self.cgroup.frozen()?;
+        self.on(PAUSE, None, Input::Pause { frozen })?;
+        let undo = Undo::new(|| self.hear(Input::PauseOver { frozen: false }));
+        let frozen = self.cgroup.freeze().await.context(|| format!("pause {}", self.id));
+        undo.done();
+        let over = self.on(PAUSE, None, Input::PauseOver { frozen: frozen.is_ok() });
+        over.and(frozen)
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        let mut late = Vec::new();
+        let resumed = {
+            let mut state = self.lock();
+            let frozen = self.cgroup.frozen()?;
+            let thawed = self.act(&mut state, &mut late, RESUME, None, Input::Resume { frozen });
+            thawed.and_then(|_| {
+                let frozen = self.cgroup.frozen()?;
+                self.act(&mut state, &mut late, RESUME, None, Input::Thawed { frozen })
+            })
+        };
+        self.finish(late);
+        resumed.map(drop)
+    }
+
+    /// Its pod's pause begins.
+    pub fn pod_pauses(&self) {
+        self.hear(Input::PodPauses);
+    }
+
+    /// Its pod is paused, and it with it.
+    pub fn pod_paused(&self) {
+        self.hear(Input::PodPaused);
+    }
+
+    /// Its pod's pause is over.
+    pub fn pod_resumed(&self) {
+        self.hear(Input::PodResumed);
+    }
+
+    /// It was thawed to die, which is no resume.
+    pub fn pod_let_die(&self) {
+        self.hear(Input::PodLetDie);
+    }
+
+    /// It has, or will have, processes that a freezer can hold.
+    pub fn lives(&self) -> bool {
+        self.lock().life.init.exited().is_none()
+    }
+
+    /// After a pause of its pod, container by container.
+    pub fn thaw_unless_paused(&self) -> Result<()> {
+        let freezer: Freezer = self.lock().life.freezer;
+        match freezer.own() {
+            Own::Thawed => self.cgroup.thaw(),
+            Own::Freezing | Own::Frozen => Ok(()),
+        }
+    }
+}

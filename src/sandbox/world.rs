@@ -1,0 +1,107 @@
+//! The world around a sandbox: what its containers and its pod are made with.
+
+use super::pod::{PodPlace, PodSettings};
+use super::request::{Event, Options};
+use super::watch::Watch;
+use crate::cgroup::Cgroup;
+use crate::error::Result;
+use crate::launch::{Launcher, Leash};
+use crate::plan::Host;
+use crate::seccomp::Cache;
+use crate::spec::resources::Resources;
+use crate::stdio::Switchboard;
+use crate::tasks::Answer;
+use std::time::{Duration, Instant};
+
+/// Where events go. Called in order, must not block.
+pub type EventSink = Box<dyn Fn(Event) + Send + Sync>;
+
+/// Makes a container's cgroup.
+pub type CgroupMaker =
+    Box<dyn for<'a> Fn(CgroupOrder<'a>) -> Answer<'a, Result<Box<dyn Cgroup>>> + Send + Sync>;
+
+/// What a cgroup is made from.
+#[derive(Clone, Copy)]
+pub struct CgroupOrder<'a> {
+    /// `linux.cgroupsPath`
+    pub path: Option<&'a str>,
+    pub limits: &'a Resources,
+    pub options: &'a Options,
+    /// The container's.
+    pub id: &'a str,
+}
+
+/// Finds a pod's cgroup.
+pub type PodCgroup = Box<dyn Fn(PodPlace<'_>) -> Result<Box<dyn Cgroup>> + Send + Sync>;
+
+/// What the operator has decided; read anew for each pod, and for each launch without a limit of its own.
+pub type Settings = Box<dyn Fn() -> Result<PodSettings> + Send + Sync>;
+
+/// What comes from outside, as parameters.
+pub struct Config {
+    /// containerd's namespace.
+    pub namespace: String,
+    pub host: Host,
+    pub launcher: Box<dyn Launcher>,
+    pub cgroups: CgroupMaker,
+    pub pod_cgroup: PodCgroup,
+    pub pod_settings: Settings,
+    pub events: EventSink,
+}
+
+/// Shared by all containers of a shim.
+pub(super) struct World {
+    pub namespace: String,
+    pub host: Host,
+    pub launcher: Box<dyn Launcher>,
+    pub cgroups: CgroupMaker,
+    pub pod_cgroup: PodCgroup,
+    settings: Settings,
+    pub events: EventSink,
+    pub watch: Watch,
+    pub streams: Switchboard,
+    pub filters: Cache,
+}
+
+impl World {
+    pub fn new(config: Config) -> Result<Self> {
+        let Config { namespace, host, launcher, cgroups, pod_cgroup, pod_settings: settings, events } =
+            config;
+        Ok(World {
+            namespace,
+            host,
+            launcher,
+            cgroups,
+            pod_cgroup,
+            settings,
+            events,
+            watch: Watch::start()?,
+            streams: Switchboard::default(),
+            filters: Cache::default(),
+        })
+    }
+
+    /// What the operator says at this moment.
+    pub fn settings(&self) -> Result<PodSettings> {
+        (self.settings)()
+    }
+
+    pub fn settings_or_default(&self) -> PodSettings {
+        self.settings().unwrap_or_else(|e| {
+            log::warn!("the default time limits count: {e}");
+            PodSettings::default()
+        })
+    }
+
+    pub fn launch_limit(&self) -> Duration {
+        self.settings_or_default().launch_timeout
+    }
+
+    /// How long a launch may take: as long as its request, else what the operator says.
+    pub fn leash(&self, deadline: Option<Instant>) -> Leash {
+        match deadline {
+            Some(deadline) => Leash::until(deadline),
+            None => Leash::lasting(self.launch_limit()),
+        }
+    }
+}
