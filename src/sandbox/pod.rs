@@ -18,6 +18,7 @@ mod namespaces;
 mod request;
 
 pub use member::records as member_records;
+pub(super) use create::InitExit;
 pub use request::{
     Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
 };

@@ -4,6 +4,7 @@
 //! from Create until its container is dropped.
 
 use super::container::Container;
+use super::pod::InitExit;
 use super::Exit;
 use crate::cgroup::oom::{self, Happened};
 use crate::error::{Context, Result};
@@ -30,6 +31,8 @@ enum News {
     Exit(ExitOf, ExitStatus),
     Oom(Weak<Container>, oom::Watch),
     Deleted(Weak<Container>),
+    /// The end of a pod's first process.
+    Pod(Arc<InitExit>, ExitStatus),
 }
 
 pub(super) struct Queue {
@@ -44,6 +47,10 @@ impl Queue {
 
     pub fn push(&self, of: ExitOf, status: ExitStatus) {
         self.tell(News::Exit(of, status));
+    }
+
+    pub fn push_pod(&self, of: Arc<InitExit>, status: ExitStatus) {
+        self.tell(News::Pod(of, status));
     }
 
     fn tell(&self, news: News) {
@@ -127,6 +134,11 @@ fn run(queue: &Queue) {
                         if catch_unwind(told).is_err() {
                             log::error!(id = container.id.as_str(); "a defect: an exit was not told");
                         }
+                    }
+                }
+                News::Pod(of, status) => {
+                    if catch_unwind(AssertUnwindSafe(|| of.ended(status))).is_err() {
+                        log::error!("a defect: the exit of a pod's first process was not told");
                     }
                 }
                 News::Oom(container, watch) => ooms.push((container, watch)),

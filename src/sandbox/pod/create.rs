@@ -181,8 +181,8 @@ impl Make<'_> {
         own: Option<&dyn Cgroup>,
         news: &Arc<InitExit>,
     ) -> Result<Held> {
-        let told = Arc::clone(news);
-        let on_exit: OnExit = Box::new(move |status| told.ended(status));
+        let (told, queue) = (Arc::clone(news), Arc::clone(self.world.watch.queue()));
+        let on_exit: OnExit = Box::new(move |status| queue.push_pod(told, status));
         let entry = own.map_or_else(|| Ok(Entry::default()), |own| own.entry(None))?;
         let held =
             namespaces::make(&*self.world.launcher, &self.world.host, wanted, entry, self.leash, on_exit)
@@ -210,7 +210,7 @@ impl Make<'_> {
 
 /// The end of the pod's first process, which may come before there is a pod to tell.
 #[derive(Default)]
-struct InitExit(Mutex<News>);
+pub(in crate::sandbox) struct InitExit(Mutex<News>);
 
 #[derive(Default)]
 struct News {
@@ -223,7 +223,7 @@ impl InitExit {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ended(&self, status: ExitStatus) {
+    pub fn ended(&self, status: ExitStatus) {
         let pod = {
             let mut news = self.lock();
             news.status = Some(status);
