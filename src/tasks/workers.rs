@@ -59,23 +59,9 @@ impl Workers {
             return;
         }
         state.queue.push_back(job);
-        self.hire(state);
-    }
-
-    /// One more worker for the queue, unless there are as many as there may be.
-    fn hire(&self, mut state: MutexGuard<'_, State>) {
-        if state.count >= WORKERS_MAX {
-            return;
-        }
-        state.count += 1;
-        drop(state);
-        let workers = self.clone();
-        let thread = std::thread::Builder::new().name("rpc".into()).stack_size(STACK);
-        if let Err(e) = thread.spawn(move || workers.work()) {
-            log::warn!("start a thread for requests: {e}");
-            let mut state = lock(&self.0);
-            state.count -= 1;
+        if !self.hire(state) {
             // With no worker at all nobody would ever look into the queue.
+            let mut state = lock(&self.0);
             let alone = if state.count == 0 { state.queue.pop_front() } else { None };
             drop(state);
             if let Some(job) = alone {
@@ -84,14 +70,32 @@ impl Workers {
         }
     }
 
+    /// One more worker; false: there are as many as there may be, or no thread is to be had.
+    fn hire(&self, mut state: MutexGuard<'_, State>) -> bool {
+        if state.count >= WORKERS_MAX {
+            return false;
+        }
+        state.count += 1;
+        drop(state);
+        let workers = self.clone();
+        let thread = std::thread::Builder::new().name("rpc".into()).stack_size(STACK);
+        if let Err(e) = thread.spawn(move || workers.work()) {
+            log::warn!("start a thread for requests: {e}");
+            lock(&self.0).count -= 1;
+            return false;
+        }
+        true
+    }
+
     /// Never blocks: the job may wait.
     pub fn give_long(&self, job: Job) {
         let workers = self.clone();
         self.give(Box::new(move || workers.long(job)));
     }
 
-    /// Never blocks: the job may wait, and has done so. Many come at once, and most have only a look and wait again: so a
-    /// worker takes one, and calls another worker for the next.
+    /// Never blocks, and never does the job itself, since whoever wakes may hold a lock that it needs: the job may wait, and
+    /// has done so. Many come at once, and most have only a look and wait again: so a worker takes one, and calls another
+    /// worker for the next.
     pub(super) fn give_woken(&self, job: Job) {
         let first = {
             let mut state = lock(&self.0);
@@ -104,8 +108,16 @@ impl Workers {
     }
 
     fn call_for_woken(&self) {
-        let workers = self.clone();
-        self.give(Box::new(move || workers.fetch()));
+        let mut state = lock(&self.0);
+        if let Some(seat) = state.idle.pop() {
+            let workers = self.clone();
+            *lock(&seat.job) = Some(Box::new(move || workers.fetch()));
+            return seat.thread.unpark();
+        }
+        // A new one looks for work by itself, and so does each that is done with its own.
+        if !self.hire(state) {
+            lock(&self.0).fetching = false;
+        }
     }
 
     fn fetch(&self) {
@@ -130,11 +142,14 @@ impl Workers {
             return state.long_queue.push_back(job);
         }
         state.long += 1;
-        state.count = state.count.saturating_sub(1);
-        match state.queue.is_empty() {
-            true => drop(state),
-            // Its place is free for somebody else.
-            false => self.hire(state),
+        // Whoever does a job for lack of workers is none.
+        let counted = state.count > 0;
+        state.count -= usize::from(counted);
+        // Its place is free for somebody else.
+        if !state.queue.is_empty() || !state.woken.is_empty() {
+            self.hire(state);
+        } else {
+            drop(state);
         }
         let mut job = job;
         loop {
@@ -144,7 +159,7 @@ impl Workers {
                 Some(next) => job = next,
                 None => {
                     state.long -= 1;
-                    state.count += 1;
+                    state.count += usize::from(counted);
                     return;
                 }
             }
@@ -163,6 +178,10 @@ impl Workers {
         let mut state = lock(&self.0);
         if let Some(job) = state.queue.pop_front() {
             return Some(job);
+        }
+        if !state.woken.is_empty() {
+            let workers = self.clone();
+            return Some(Box::new(move || workers.fetch()));
         }
         state.idle.push(seat.clone());
         drop(state);
