@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use shoal::cgroup::oom::Happened;
@@ -66,7 +67,7 @@ fn path(name: &str) -> String {
 fn make(layout: &Layout, name: &str, json: &str) -> Box<dyn Cgroup> {
     let resources = Resources::from_json(json.as_bytes(), "linux.resources").unwrap();
     let path = CgroupsPath::parse(&path(name), false, name).unwrap();
-    block_on(cgroup::create(&Host::default(), layout, &path, &resources)).unwrap()
+    block_on(cgroup::create(&Host::default(), layout, &path, &resources, &AtomicBool::new(false))).unwrap()
 }
 
 /// A shell that has entered the cgroup as a container's child does, and then runs `script`.
@@ -171,8 +172,15 @@ fn one_with_processes_is_not_taken_over() {
     let cgroup = make(&layout, "busy", "{}");
     let mut child = inside(&*cgroup, "read x");
     let path = CgroupsPath::parse(&path("busy"), false, "busy").unwrap();
-    let error =
-        block_on(cgroup::create(&Host::default(), &layout, &path, &Resources::default())).err().unwrap();
+    let error = block_on(cgroup::create(
+        &Host::default(),
+        &layout,
+        &path,
+        &Resources::default(),
+        &AtomicBool::new(false),
+    ))
+    .err()
+    .unwrap();
     assert_eq!(error.kind(), Kind::State);
     assert!(error.to_string().contains("is in use: 1 process"), "{error}");
     assert_eq!(cgroup.pids().unwrap(), [child.id()], "the one that is there is not touched");
@@ -188,7 +196,15 @@ fn a_limit_that_the_kernel_refuses_leaves_nothing_behind() {
     let json = r#"{"cpu":{"quota":1,"period":100000}}"#;
     let resources = Resources::from_json(json.as_bytes(), "linux.resources").unwrap();
     let cgroups_path = CgroupsPath::parse(&path("refused/deep"), false, "refused").unwrap();
-    let error = block_on(cgroup::create(&Host::default(), &layout, &cgroups_path, &resources)).err().unwrap();
+    let error = block_on(cgroup::create(
+        &Host::default(),
+        &layout,
+        &cgroups_path,
+        &resources,
+        &AtomicBool::new(false),
+    ))
+    .err()
+    .unwrap();
     assert_eq!(error.errno(), Some(libc::EINVAL), "{error}");
     let text = error.to_string();
     assert!(text.starts_with("linux.resources.cpu: write("), "{text}");
@@ -360,7 +376,10 @@ fn without_systemd_its_driver_says_so() {
     let run = tempfile::tempdir().unwrap();
     let path = CgroupsPath::parse("x.slice:p:n", false, "n").unwrap();
     let host = Host { run: run.path().to_owned(), ..Host::default() };
-    let error = block_on(cgroup::create(&host, &layout, &path, &Resources::default())).err().unwrap();
+    let error =
+        block_on(cgroup::create(&host, &layout, &path, &Resources::default(), &AtomicBool::new(false)))
+            .err()
+            .unwrap();
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.to_string().contains("systemd cannot be reached"), "{error}");
 }

@@ -365,3 +365,21 @@ fn a_stop_that_waits_for_another_one_takes_over_where_that_fails() {
     assert_eq!(code(decode::<StopSandboxResponse>(other.next().unwrap().1)), OK);
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn a_pause_that_a_failed_stop_has_overtaken_leaves_the_next_one_alone() {
+    let (mut world, _, mut first) = being_paused();
+    *world.stage.late.lock().unwrap() = Duration::from_secs(2);
+    let stop = StopSandboxRequest { sandbox_id: POD.into(), timeout_secs: 1, ..Default::default() };
+    let stopped = world.wire.call::<StopSandboxResponse>(SANDBOX, "StopSandbox", &stop);
+    assert_eq!(code(stopped), Code::DEADLINE_EXCEEDED);
+    let mut second = world.connect();
+    world.stage.freezing.store(false, Ordering::SeqCst);
+    second.ask(CONTROLLER, "Pause", &about(POD), Duration::ZERO);
+    world.until(|stage| stage.freezing.load(Ordering::SeqCst));
+    world.stage.stuck.store(false, Ordering::SeqCst);
+    assert_eq!(code(decode::<Empty>(first.next().unwrap().1)), FP);
+    assert_eq!(code(decode::<Empty>(second.next().unwrap().1)), OK);
+    assert!(world.stage.frozen.load(Ordering::SeqCst), "the second one's freeze is undone");
+    assert_eq!(controller(&mut world, "Resume", POD), OK);
+}

@@ -1,6 +1,7 @@
 //! A cgroup tree of plain files, for tests: what is written stays to be read.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use tempfile::TempDir;
 
@@ -69,7 +70,7 @@ impl Tree {
         let resources = Resources::from_json(json.as_bytes(), "linux.resources")?;
         let host = Host { proc: self.root("proc"), run: self.root("run") };
         let path = CgroupsPath::parse(&format!("/{BELOW}"), false, "c1")?;
-        block_on(create(&host, &self.layout, &path, &resources))
+        block_on(create(&host, &self.layout, &path, &resources, &AtomicBool::new(false)))
     }
 
     pub(super) fn leaf(&self, hierarchy: &str, file: &str) -> String {

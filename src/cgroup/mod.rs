@@ -24,6 +24,7 @@ mod walk;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 
@@ -154,15 +155,19 @@ impl Record {
     }
 }
 
-/// Makes the cgroup, with its limits. What an error leaves half-made is removed again.
+/// Makes the cgroup, with its limits. What an error leaves half-made is removed again, and so it is where this is dropped
+/// while `asked` is not set.
 pub async fn create(
     host: &Host,
     layout: &Layout,
     path: &CgroupsPath,
     resources: &Resources,
+    asked: &AtomicBool,
 ) -> Result<Box<dyn Cgroup>> {
     match path {
-        CgroupsPath::Systemd(unit) => Ok(Box::new(Scope::create(host, layout, unit, resources).await?)),
+        CgroupsPath::Systemd(unit) => {
+            Ok(Box::new(Scope::create(host, layout, unit, resources, asked).await?))
+        }
         _ => by_files(host, layout, path, resources, false),
     }
 }

@@ -11,6 +11,7 @@ mod wire;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::OFlag;
@@ -67,6 +68,7 @@ impl Scope {
         layout: &Layout,
         unit: &Unit,
         resources: &Resources,
+        asked: &AtomicBool,
     ) -> Result<Scope> {
         let naming = || format!("scope {} in {}", unit.name, unit.slice);
         let mut bus = Bus::connect(&host.run).await?;
@@ -89,6 +91,8 @@ impl Scope {
             let rules = resources.devices.as_deref().unwrap_or_default();
             properties.extend(properties::of_devices(rules, &host.proc));
         }
+        // systemd takes the place-holder by its number, which another process would have by the time that it looks.
+        asked.store(true, Ordering::SeqCst);
         start(&mut bus, &unit.name, &properties).await.context(naming)?;
         let path = CgroupsPath::Systemd(unit.clone());
         let files = match resources.pids {

@@ -143,8 +143,8 @@ pub(super) fn kill_all(pids: &[u32]) -> Result<()> {
 /// Dying processes keep a cgroup busy for a moment.
 const DYING: Duration = Duration::from_secs(1);
 
-/// SIGKILL to all in `dir` and below. Who has one cannot fork any more, and where the cgroup is being frozen, nobody forks
-/// more than once: so until a look finds nobody new.
+/// SIGKILL to all in `dir` and below. Who has one cannot fork any more: so until a look finds nobody new. But a child whose
+/// parent was forking at that moment may come to be listed later: who must be sure looks again.
 pub(super) fn kill_within(dir: &Dir) -> Result<()> {
     let mut killed = BTreeSet::new();
     for _ in 0..100 {

@@ -21,25 +21,17 @@ pub const OF_THE_HOST: Errno = Errno::ENOTUNIQ;
 /// Another device.
 pub const OTHER_DEVICE: Errno = Errno::ENODEV;
 
-/// A fifo would wait for a writer.
-fn file(path: &CStr) -> Result<OwnedFd> {
-    fd::open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0)
-}
-
-/// The user namespace that the namespace at `path` belongs to.
-pub(super) fn owner(lent: &Lent<'_>, slot: Slot, path: &CStr) -> Result<()> {
-    let file = file(path)?;
-    if fd::filesystem(file.as_fd())? != namespace::NSFS_MAGIC {
-        return Err(NO_NAMESPACE);
-    }
-    lent.fill(slot, namespace::owner(file.as_fd())?)?;
+/// The user namespace that a namespace belongs to.
+pub(super) fn owner(lent: &Lent<'_>, slot: Slot, of: BorrowedFd<'_>) -> Result<()> {
+    lent.fill(slot, namespace::owner(of)?)?;
     refuse_own(lent.slot(slot)?, libc::CLONE_NEWUSER as u64)
 }
 
 /// The file of a namespace; a lent one is only looked at.
 pub(super) fn namespace(lent: &Lent<'_>, slot: Slot, path: &CStr, kind: u64, apart: bool) -> Result<()> {
     if let Slot::Opened(_) = slot {
-        lent.fill(slot, file(path)?)?;
+        // A fifo would wait for a writer.
+        lent.fill(slot, fd::open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0)?)?;
     }
     let file = lent.slot(slot)?;
     if fd::filesystem(file)? != namespace::NSFS_MAGIC {

@@ -23,7 +23,7 @@ pub(super) fn perform<'a>(
         Step::OpenNamespace { slot, path, kind, apart } => {
             opens::namespace(lent, *slot, path, *kind, apart.is_some())
         }
-        Step::OpenOwner { slot, path } => opens::owner(lent, *slot, path),
+        Step::OpenOwner { slot, of, .. } => opens::owner(lent, *slot, lent.slot(*of)?),
         Step::EnterCgroup => {
             for procs in lent.cgroups {
                 sys::fd::write(*procs, b"0")?;

@@ -8,6 +8,7 @@ use crate::sys::{poll, wait};
 use crate::tasks::News;
 use std::future::{poll_fn, Future};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -103,20 +104,35 @@ impl Leash {
         *self.lock() = None;
     }
 
-    /// What `future` gives, unless the launch is killed or its time is over first: then it is dropped. For what has no
-    /// process, and waits for others than the kernel.
-    pub async fn bounds<T>(&self, what: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
+    /// What `future` gives, unless the launch is killed or its time is over first: then it is dropped, but not while
+    /// `kept` is set. For what has no process, and waits for others than the kernel.
+    pub async fn bounds<T>(
+        &self,
+        what: &str,
+        kept: &AtomicBool,
+        future: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let limit = self.deadline.saturating_duration_since(Instant::now());
         let (mut future, mut killed) = (pin!(future), pin!(self.killed.within(limit)));
+        let mut over = None;
         poll_fn(|context| {
             if let Poll::Ready(done) = future.as_mut().poll(context) {
                 return Poll::Ready(done);
             }
-            let why = |killed| match killed {
-                Some(()) => was_killed(),
-                None => Error::new(Kind::Deadline, format!("{what}: not done within the time limit")),
-            };
-            killed.as_mut().poll(context).map(|killed| Err(why(killed)))
+            if over.is_none() {
+                if let Poll::Ready(killed) = killed.as_mut().poll(context) {
+                    over = Some(killed);
+                }
+            }
+            match over {
+                None => Poll::Pending,
+                Some(_) if kept.load(Ordering::SeqCst) => Poll::Pending,
+                Some(Some(())) => Poll::Ready(Err(was_killed())),
+                Some(None) => {
+                    let late = format!("{what}: not done within the time limit");
+                    Poll::Ready(Err(Error::new(Kind::Deadline, late)))
+                }
+            }
         })
         .await
     }
@@ -131,4 +147,41 @@ pub fn after(limit: Duration) -> Instant {
     const LONG: Duration = Duration::from_secs(1 << 30);
     let now = Instant::now();
     now.checked_add(limit).unwrap_or_else(|| now + LONG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::{block_on, sleep};
+
+    async fn slow() -> Result<u32> {
+        sleep(Duration::from_millis(200)).await?;
+        Ok(7)
+    }
+
+    #[test]
+    fn what_a_leash_bounds_ends_with_it_unless_it_is_kept() {
+        for (killed, limit, kept) in
+            [(true, 9000, false), (false, 50, false), (true, 9000, true), (false, 50, true)]
+        {
+            let leash = Leash::lasting(Duration::from_millis(limit));
+            let other = leash.clone();
+            let killer = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(60));
+                if killed {
+                    other.kill();
+                }
+            });
+            let begun = Instant::now();
+            let answer = block_on(leash.bounds("it", &AtomicBool::new(kept), slow()));
+            killer.join().unwrap();
+            match answer {
+                Ok(value) => assert!(kept && value == 7),
+                Err(e) => {
+                    assert!(!kept && begun.elapsed() < Duration::from_millis(190), "{e}");
+                    assert_eq!(e.kind(), if killed { Kind::State } else { Kind::Deadline }, "{e}");
+                }
+            }
+        }
+    }
 }

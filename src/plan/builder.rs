@@ -20,6 +20,8 @@ pub(super) struct Builder {
     pub plan: Plan,
     /// The container's user namespace, new or joined.
     pub user: Option<Slot>,
+    /// The network namespace that is joined, where it is open before the others.
+    pub network: Option<Slot>,
     /// A pid namespace that others are in already: what is born there is seen by them.
     pub pids: Option<Pids>,
     /// The container's root, as a path of the host.

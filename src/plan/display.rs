@@ -86,8 +86,8 @@ impl Display for Step {
                 write!(f, ", a {} namespace", namespace_words(*kind))?;
                 f.write_str(if apart.is_some() { ", not the host's" } else { "" })
             }
-            Step::OpenOwner { slot, path } => {
-                write!(f, "{slot} = ioctl({}, NS_GET_USERNS), not the host's", Q(path))
+            Step::OpenOwner { slot, of, .. } => {
+                write!(f, "{slot} = ioctl({of}, NS_GET_USERNS), not the host's")
             }
             Step::EnterCgroup => f.write_str("write(cgroup.procs, \"0\")"),
             Step::Affinity { cpus: None, .. } => f.write_str("sched_setaffinity(all of the cpuset)"),

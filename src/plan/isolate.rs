@@ -125,8 +125,10 @@ pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
             namespace(b, USER, path, libc::CLONE_NEWUSER, Some("the container"))?
         }
         Ns::Join(path) => {
+            let of = join_network(b, isolation, path)?;
             let slot = b.slot(network)?;
-            b.step((*network).to_owned(), Step::OpenOwner { slot, path: host_path(network, path)? });
+            b.step((*network).to_owned(), Step::OpenOwner { slot, of, path: host_path(network, path)? });
+            b.network = Some(of);
             slot
         }
         Ns::New | Ns::Host => b.user_namespace("linux.uidMappings", mappings)?,
@@ -238,8 +240,12 @@ fn join_all(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let mut joined = Vec::new();
     for (name, flag, origin) in kinds(isolation.namespaces) {
         if let Ns::Join(path) = origin {
-            let field = if name == "network" { isolation.network.to_owned() } else { field(name) };
-            joined.push((name, namespace(b, &field, path, flag, (isolation.apart)(name))?));
+            let slot = match (name, b.network) {
+                ("network", Some(slot)) => slot,
+                ("network", None) => join_network(b, isolation, path)?,
+                _ => namespace(b, &field(name), path, flag, (isolation.apart)(name))?,
+            };
+            joined.push((name, slot));
         }
     }
     for (name, flag, origin) in kinds(isolation.namespaces) {
@@ -255,6 +261,10 @@ fn join_all(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn join_network(b: &mut Builder, isolation: &Isolation<'_>, path: &Path) -> Result<Slot> {
+    namespace(b, isolation.network, path, libc::CLONE_NEWNET, (isolation.apart)("network"))
 }
 
 /// The file of a namespace that is joined. A descriptor of the shim's is no other process's.

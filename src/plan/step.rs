@@ -100,9 +100,11 @@ pub enum Step {
         kind: u64,
         apart: Option<&'static str>,
     },
-    /// Opens the user namespace that owns the namespace at `path` into `slot`: ioctl_ns(2). It must not be the host's.
+    /// Opens the user namespace that owns the one in `of`, opened from `path`, into `slot`: ioctl_ns(2). It must not be the
+    /// host's.
     OpenOwner {
         slot: Slot,
+        of: Slot,
         path: CString,
     },
     /// Writes `0` to every `cgroup.procs` that the launcher prepared (none where CLONE_INTO_CGROUP did it).

@@ -185,15 +185,14 @@ impl Sandbox {
         }
     }
 
-    fn pod_is_being_made(&self) -> bool {
-        match &self.lock().pod {
-            // Nobody waits for it any more.
-            PodSlot::Taken(_, leash) => {
-                leash.kill();
-                true
-            }
-            _ => false,
-        }
+    /// Whether one is being made; that ends, since nobody waits for it any more.
+    fn end_pod_create(&self) -> bool {
+        let leash = match &self.lock().pod {
+            PodSlot::Taken(_, leash) => leash.clone(),
+            _ => return false,
+        };
+        leash.kill();
+        true
     }
 
     fn take_pod(&self, id: &str, leash: &Leash) -> Result<PodTaken<'_>> {
@@ -356,10 +355,10 @@ impl Sandbox {
     }
 
     /// `resources` is the JSON of the OCI `LinuxResources`.
-    pub async fn update(&self, container: &str, resources: &[u8]) -> Result<()> {
+    pub async fn update(&self, container: &str, resources: &[u8], deadline: Option<Instant>) -> Result<()> {
         let container = self.container(container)?;
         let resources = Resources::from_json(resources, "resources");
-        container.update(&resources.context(|| format!("update {}", container.id))?).await
+        container.update(&resources.context(|| format!("update {}", container.id))?, deadline).await
     }
 
     /// Calls `waiter` once the process has ended: at once, on this thread, if it has; else on the watch thread,

@@ -17,8 +17,8 @@ pub(super) mod member;
 mod namespaces;
 mod request;
 
-pub use member::records as member_records;
 pub(super) use create::InitExit;
+pub use member::records as member_records;
 pub use request::{
     Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
 };
@@ -60,16 +60,18 @@ pub(in crate::sandbox) struct Life {
     /// None once they are released.
     held: Option<Arc<Held>>,
     frozen: Option<Frozen>,
-    /// Known once the last change of what is frozen is over.
+    /// Known once the change of what is frozen is over that began last.
     changed: News<()>,
     /// The same of the last request to stop it, whatever came of it.
     stopped: News<()>,
 }
 
 impl Life {
-    fn begin_change(&mut self) {
+    /// What this returns is for `settle`.
+    fn begin_change(&mut self) -> News<()> {
         self.frozen = Some(Frozen::Changing);
         self.changed = News::default();
+        self.changed.clone()
     }
 }
 

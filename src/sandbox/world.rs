@@ -11,6 +11,7 @@ use crate::seccomp::Cache;
 use crate::spec::resources::Resources;
 use crate::stdio::Switchboard;
 use crate::tasks::Answer;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Where events go. Called in order, must not block.
@@ -29,6 +30,8 @@ pub struct CgroupOrder<'a> {
     pub options: &'a Options,
     /// The container's.
     pub id: &'a str,
+    /// Set while the making must not be given up: others have been asked for something.
+    pub asked: &'a AtomicBool,
 }
 
 /// Finds a pod's cgroup.

@@ -57,7 +57,7 @@ impl Task {
             "Pause" => answer_later!(task, reply, payload, PauseRequest, |r| (&r.id, ""), task.pause(r)),
             "Resume" => answer!(reply, payload, ResumeRequest, |r| (&r.id, ""), self.resume(r)),
             "Update" => {
-                answer_later!(task, reply, payload, UpdateTaskRequest, |r| (&r.id, ""), task.update(r))
+                answer_later!(task, reply, payload, UpdateTaskRequest, |r| (&r.id, ""), task.update(r, by))
             }
             "Stats" => answer!(reply, payload, StatsRequest, |r| (&r.id, ""), self.stats(r)),
             "Connect" => answer!(reply, payload, ConnectRequest, |r| (&r.id, ""), self.connect(r)),
@@ -196,9 +196,9 @@ impl Task {
         Ok(Empty::new())
     }
 
-    async fn update(&self, r: UpdateTaskRequest) -> Result<Empty> {
+    async fn update(&self, r: UpdateTaskRequest, by: Option<Instant>) -> Result<Empty> {
         let resources = convert::json(r.resources, "LinuxResources", "resources")?;
-        self.sandbox.update(&r.id, &resources).await?;
+        self.sandbox.update(&r.id, &resources, by).await?;
         Ok(Empty::new())
     }
 

@@ -187,7 +187,7 @@ fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
 /// `world`: containerd's namespace, and where cgroups are.
 async fn cgroup_of(
     world: Arc<(String, cgroup::Host, Layout)>,
-    CgroupOrder { path, limits, options, id }: CgroupOrder<'_>,
+    CgroupOrder { path, limits, options, id, asked }: CgroupOrder<'_>,
 ) -> Result<Box<dyn Cgroup>> {
     let (namespace, host, layout) = &*world;
     let path = match path {
@@ -195,7 +195,7 @@ async fn cgroup_of(
         path => path.unwrap_or_default().to_owned(),
     };
     let path = CgroupsPath::parse(&path, options.systemd_cgroup, id)?;
-    cgroup::create(host, layout, &path, limits).await
+    cgroup::create(host, layout, &path, limits, asked).await
 }
 
 /// SIGUSR1: the state, into the log.

@@ -87,7 +87,14 @@ fn none_is_made_where_it_would_be_frozen() {
         let above = census(&*first).parent().unwrap().to_owned();
         freeze(&above);
         let second = CgroupsPath::parse(&path("cold/second"), false, "second").unwrap();
-        let error = block_on(cgroup::create(&Host::default(), &layout, &second, &Resources::default())).err();
+        let error = block_on(cgroup::create(
+            &Host::default(),
+            &layout,
+            &second,
+            &Resources::default(),
+            &AtomicBool::new(false),
+        ))
+        .err();
         thaw(&above);
         let error = error.expect("its first process would never come to its gate");
         assert_eq!(error.kind(), Kind::State);

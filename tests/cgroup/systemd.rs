@@ -24,7 +24,7 @@ fn systemd() -> Option<(Layout, MutexGuard<'static, ()>)> {
 fn scope(layout: &Layout, name: &str, json: &str) -> shoal::error::Result<Box<dyn Cgroup>> {
     let resources = Resources::from_json(json.as_bytes(), "linux.resources").unwrap();
     let path = CgroupsPath::parse(&format!("shoal-test.slice:t:{name}"), false, name).unwrap();
-    block_on(cgroup::create(&Host::default(), layout, &path, &resources))
+    block_on(cgroup::create(&Host::default(), layout, &path, &resources, &AtomicBool::new(false)))
 }
 
 #[test]

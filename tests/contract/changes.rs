@@ -1,7 +1,7 @@
 //! Pauses and updates that take long: a process cannot be frozen, or systemd takes its time.
 
 use crate::states::{call, container_in};
-use crate::wire::{code, decode, Wire, FP, OK, TASK_V3};
+use crate::wire::{code, decode, Wire, DE, FP, OK, TASK_V3};
 use crate::world::{kill_request, update_request, World};
 use containerd_shim_protos::api::*;
 use std::sync::atomic::Ordering;
@@ -51,6 +51,29 @@ fn updates_come_one_after_the_other() {
     assert_eq!(world.stage.updates.load(Ordering::SeqCst), 2);
     world.end("c1", "");
     world.delete("c1", "");
+}
+
+#[test]
+fn an_update_that_was_given_up_is_not_begun() {
+    let mut world = World::new();
+    let mut first = updating(&mut world);
+    let (mut second, mut third) = (world.connect(), world.connect());
+    second.ask(TASK_V3, "Update", &update_request("c1"), Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(50));
+    third.ask(TASK_V3, "Update", &update_request("c1"), Duration::ZERO);
+    assert_eq!(decode::<Empty>(second.next().unwrap().1).unwrap_err().0, DE);
+    // A Delete waits for those that are at work, and is followed by none.
+    world.wire.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGKILL, false)).unwrap();
+    assert_eq!(world.wait("c1", "").exit_status, 137);
+    assert_eq!(decode::<Empty>(third.next().unwrap().1).unwrap_err().0, FP);
+    let mut delete = world.connect();
+    let request = DeleteRequest { id: "c1".into(), ..Default::default() };
+    delete.ask(TASK_V3, "Delete", &request, Duration::ZERO);
+    assert!(delete.silent(Duration::from_millis(200)));
+    world.stage.stuck.store(false, Ordering::SeqCst);
+    decode::<Empty>(first.next().unwrap().1).unwrap();
+    decode::<DeleteResponse>(delete.next().unwrap().1).unwrap();
+    assert_eq!(world.stage.updates.load(Ordering::SeqCst), 1);
 }
 
 #[test]

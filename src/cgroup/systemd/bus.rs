@@ -150,6 +150,10 @@ impl Bus {
     }
 
     async fn next(&mut self) -> Result<Message> {
+        // Others' signals may come without end.
+        if Instant::now() >= self.deadline {
+            return Err(too_slow(self.limit));
+        }
         let mut start = [0; wire::START];
         self.receive(&mut start).await?;
         let mut bytes = start.to_vec();

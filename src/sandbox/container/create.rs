@@ -19,6 +19,7 @@ use crate::spec::Spec;
 use crate::stdio::{Labels, Whose};
 use crate::tasks::Looks;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -48,8 +49,9 @@ pub async fn create(
         None => Records::Bundle(request.bundle.clone()),
     };
     let (path, limits) = (spec.cgroups_path.as_deref(), &spec.resources);
-    let order = CgroupOrder { path, limits, options: &request.options, id: &request.id };
-    let cgroup = leash.bounds("its cgroup", (world.cgroups)(order)).await?;
+    let asked = AtomicBool::new(false);
+    let order = CgroupOrder { path, limits, options: &request.options, id: &request.id, asked: &asked };
+    let cgroup = leash.bounds("its cgroup", &asked, (world.cgroups)(order)).await?;
     let life = Life::making(Handle::Launch(leash.clone()), Facts::of(request.stdio.clone()));
     let container = Arc::new(Container {
         id: request.id.clone(),
@@ -61,7 +63,7 @@ pub async fn create(
         records,
         world: Arc::clone(world),
         streams: world.streams.of_container(),
-        state: Mutex::new(State { life, updating: false }),
+        state: Mutex::new(State { life, updates: Default::default() }),
     });
     let launched = launch(&container, &request, leash).await;
     if launched.is_err() {
@@ -87,7 +89,8 @@ async fn remove(container: &Container, leash: &Leash) -> Result<()> {
     loop {
         let left = container.cgroup.pids().map_or(0, |pids| pids.len());
         if left == 0 {
-            return container.cgroup.remove().await;
+            let end = Leash::lasting(UNMAKING);
+            return end.bounds("its removal", &AtomicBool::new(false), container.cgroup.remove()).await;
         }
         if looks.elapsed() > limit {
             return Err(Error::new(Kind::Deadline, format!("{left} processes are still in it")));
@@ -95,6 +98,9 @@ async fn remove(container: &Container, leash: &Leash) -> Result<()> {
         looks.again().await?;
     }
 }
+
+/// How long systemd, and the kernel, may take to remove its cgroup: Delete waits twice as long for the create to end.
+const UNMAKING: Duration = Duration::from_secs(5);
 
 async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> Result<()> {
     let Container { id, bundle, records, spec, options, cgroup, world, .. } = &**container;

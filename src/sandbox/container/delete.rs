@@ -14,6 +14,9 @@ use std::time::Duration;
 /// How long Delete waits for the last output of a stream that the shim copies, as the Go shim does.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long what is left of the container may take to die.
+const REST: Duration = Duration::from_secs(1);
+
 const DELETE: Verb = Verb::of("delete");
 
 impl Container {
@@ -61,6 +64,10 @@ impl Container {
         let io = self.lock().life.facts.io.take();
         if let Some(io) = io {
             self.drain(&io).await;
+        }
+        self.updates_are_over().await?;
+        if !self.kill_rest(REST).await? {
+            log::warn!(id = self.id.as_str(); "processes are left that do not die");
         }
         self.cgroup.remove().await?;
         hooks::poststop(self, hooks).await;

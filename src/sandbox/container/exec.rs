@@ -79,6 +79,7 @@ impl Container {
             // By a kill that came when the launch was over, and this not yet known.
             if leash.check().is_err() {
                 let _ = self.signal(&state, Some(id), libc::SIGKILL);
+                let _ = self.cgroup.let_die(Dying::One(pid));
             }
         }
         self.finish(late);

@@ -8,7 +8,9 @@ use crate::error::{Error, Kind, Result};
 use crate::sandbox::Exit;
 use crate::spec::Ns;
 use crate::sys::{wait, Errno};
+use crate::tasks::Looks;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 impl Container {
     /// `all` signals every process of the container; it means nothing for an exec.
@@ -38,6 +40,20 @@ impl Container {
             let _ = self.signal(state, who, libc::SIGKILL);
         }
         killed
+    }
+
+    /// SIGKILL until nobody is in its cgroup any more: without `cgroup.kill` (Linux 5.14) a child that was just being forked
+    /// may have got none. False: some are left after `limit`.
+    pub async fn kill_rest(&self, limit: Duration) -> Result<bool> {
+        let mut looks = Looks::new(Duration::from_millis(1), Duration::from_millis(50));
+        while !self.cgroup.pids()?.is_empty() {
+            if looks.elapsed() > limit {
+                return Ok(false);
+            }
+            self.cgroup.kill()?;
+            looks.again().await?;
+        }
+        Ok(true)
     }
 
     /// It runs, and its start has failed all the same: containerd deletes it next.

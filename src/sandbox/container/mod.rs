@@ -54,8 +54,7 @@ pub(super) struct Container {
 
 pub(super) struct State {
     life: Life<Real>,
-    /// An update is at work.
-    updating: bool,
+    updates: update::Updates,
 }
 
 /// What the states of a life own here.

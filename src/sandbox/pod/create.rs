@@ -203,8 +203,10 @@ impl Make<'_> {
         let resources = br#"{"cpu":{"shares":2}}"#;
         let resources = spec::resources::Resources::from_json(resources, "linux.resources")?;
         let options = Options::default();
-        let order = CgroupOrder { path: Some(&path), limits: &resources, options: &options, id: self.id };
-        self.leash.bounds("its cgroup", (self.world.cgroups)(order)).await
+        let (id, asked) = (self.id, AtomicBool::new(false));
+        let order =
+            CgroupOrder { path: Some(&path), limits: &resources, options: &options, id, asked: &asked };
+        self.leash.bounds("its cgroup", &asked, (self.world.cgroups)(order)).await
     }
 }
 

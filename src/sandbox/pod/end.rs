@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(2);
+/// How long what is left of a container may take to die.
+const REST: Duration = Duration::from_secs(1);
 
 impl Sandbox {
     /// Kills what runs and releases every namespace; fine where that is done. `Deadline` where a process is left
@@ -70,7 +72,10 @@ impl Sandbox {
             if matches!(frozen, Some(Frozen::AsOne | Frozen::Changing)) {
                 match pod.cgroup.thaw() {
                     Err(e) if !matches!(e.kind(), Kind::NotFound | Kind::Unsupported) => {
-                        pod.lock().frozen = frozen;
+                        // What was changing is the other request's to settle.
+                        if frozen == Some(Frozen::AsOne) {
+                            pod.lock().frozen.get_or_insert(Frozen::AsOne);
+                        }
                         return Err(e);
                     }
                     _ => {}
@@ -82,6 +87,9 @@ impl Sandbox {
                 exit.within(left())
                     .await
                     .ok_or_else(|| late(&pod.id, &format!("container {} has not ended", member.id)))?;
+                if !member.kill_rest(left().min(REST)).await? {
+                    log::warn!(sandbox = pod.id.as_str(), container = member.id.as_str(); "processes are left that do not die");
+                }
             }
             if !creating {
                 break;
@@ -112,7 +120,7 @@ impl Sandbox {
     pub async fn shutdown_pod(&self, id: &str, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         // Its caller has given it up: what it makes would be nobody's.
-        while self.pod_is_being_made() {
+        while self.end_pod_create() {
             if Instant::now() > deadline {
                 return Err(late(id, "it is still being created"));
             }

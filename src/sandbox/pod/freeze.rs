@@ -3,23 +3,24 @@
 //! That cgroup is the client's, and where something else is in it too, each container is frozen by its own.
 
 use super::{Frozen, Phase, Pod};
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::sandbox::container::Container;
 use crate::sandbox::undo::Undo;
 use crate::sandbox::Sandbox;
+use crate::tasks::News;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A freeze gives up after ten seconds.
+/// A freeze of one cgroup gives up after ten seconds.
 const CHANGE: Duration = Duration::from_secs(12);
 
 impl Sandbox {
     /// All containers stop at the same moment: one write to the pod's cgroup.
     pub async fn pause_pod(&self, id: &str) -> Result<()> {
         let pod = self.pod_of(id)?;
-        {
+        let change = {
             let mut life = pod.lock();
             match (life.phase, life.frozen) {
                 (Phase::Ready, None) => life.begin_change(),
@@ -29,8 +30,8 @@ impl Sandbox {
                 (Phase::Ready, Some(_)) => return Err(pod.cannot("pause", "paused")),
                 (phase, _) => return Err(pod.cannot("pause", phase.word())),
             }
-        }
-        let undo = Undo::new(|| _ = pod.settle(None));
+        };
+        let undo = Undo::new(|| _ = pod.settle(&change, None));
         // No other begins any more. In a frozen cgroup a process does not get to its gate.
         if self.creates_are_at_work() {
             return Err(pod.cannot("pause", "getting a container"));
@@ -38,14 +39,15 @@ impl Sandbox {
         let members = self.all();
         // First the word: what is asked of a container from now on is refused instead of hanging.
         members.iter().for_each(|member| member.pod_pauses());
-        let frozen = freeze(&pod, &members).await.and_then(|frozen| match pod.settle(Some(frozen)) {
-            true => Ok(()),
-            false => {
-                // Who has ended it may have thawed it too early.
-                thaw_to_die(&pod, &members);
-                Err(pod.cannot("pause", pod.lock().phase.word()))
-            }
-        });
+        let frozen =
+            freeze(&pod, &members).await.and_then(|frozen| match pod.settle(&change, Some(frozen)) {
+                true => Ok(()),
+                false => {
+                    // Who has ended it may have thawed it too early.
+                    thaw_to_die(&pod, &members);
+                    Err(pod.cannot("pause", pod.lock().phase.word()))
+                }
+            });
         match frozen {
             Ok(()) => {
                 undo.done();
@@ -63,30 +65,24 @@ impl Sandbox {
     pub fn resume_pod(&self, id: &str) -> Result<()> {
         let pod = self.pod_of(id)?;
         let by_others = pod.cgroup.frozen().unwrap_or(false);
-        let frozen = {
+        let (change, frozen) = {
             let mut life = pod.lock();
             match (life.phase, life.frozen) {
-                (Phase::Ready, None) if by_others => {
-                    life.begin_change();
-                    Frozen::AsOne
-                }
+                (Phase::Ready, None) if by_others => (life.begin_change(), Frozen::AsOne),
                 (Phase::Ready, Some(Frozen::Changing)) => {
                     return Err(pod.cannot("resume", "being paused or resumed"))
                 }
-                (Phase::Ready, Some(frozen)) => {
-                    life.begin_change();
-                    frozen
-                }
+                (Phase::Ready, Some(frozen)) => (life.begin_change(), frozen),
                 (Phase::Ready, None) => return Err(pod.cannot("resume", "not paused")),
                 (phase, _) => return Err(pod.cannot("resume", phase.word())),
             }
         };
-        let undo = Undo::new(|| _ = pod.settle(Some(frozen)));
+        let undo = Undo::new(|| _ = pod.settle(&change, Some(frozen)));
         let members = self.all();
         match thaw(&pod, &members, frozen) {
             Ok(()) => {
                 undo.done();
-                pod.settle(None);
+                pod.settle(&change, None);
                 members.iter().for_each(|member| member.pod_resumed());
                 log::info!(sandbox = id; "resumed a sandbox");
                 Ok(())
@@ -99,8 +95,8 @@ impl Sandbox {
     /// are, each frozen by its own.
     pub(in crate::sandbox) async fn let_die(&self, container: &Container) -> Result<()> {
         let Some(pod) = self.pod() else { return Ok(()) };
-        let Some(frozen) = pod.begin_thaw().await else { return Ok(()) };
-        let undo = Undo::new(|| _ = pod.settle(Some(frozen)));
+        let Some((change, frozen)) = pod.begin_thaw().await? else { return Ok(()) };
+        let undo = Undo::new(|| _ = pod.settle(&change, Some(frozen)));
         let thawed = async {
             if frozen == Frozen::AsOne {
                 for other in self.all().iter().filter(|other| other.id != container.id && other.lives()) {
@@ -115,13 +111,13 @@ impl Sandbox {
         match thawed {
             Ok(()) => {
                 container.pod_let_die();
-                if !pod.settle(Some(Frozen::EachByItself)) {
+                if !pod.settle(&change, Some(Frozen::EachByItself)) {
                     thaw_to_die(&pod, &self.all());
                 }
                 Ok(())
             }
             Err(error) => {
-                if !pod.settle(Some(frozen)) {
+                if !pod.settle(&change, Some(frozen)) {
                     thaw_to_die(&pod, &self.all());
                 }
                 Err(error.context(format!("let container {} of a paused sandbox end", container.id)))
@@ -132,43 +128,47 @@ impl Sandbox {
 
 impl Pod {
     /// The end of a change; false where the pod is being stopped meanwhile or has ended: nothing may stay frozen then.
-    fn settle(&self, frozen: Option<Frozen>) -> bool {
-        let (settled, changed) = {
+    fn settle(&self, change: &News<()>, frozen: Option<Frozen>) -> bool {
+        let settled = {
             let mut life = self.lock();
-            let mine = life.frozen == Some(Frozen::Changing);
+            let mine = life.frozen == Some(Frozen::Changing) && life.changed.is(change);
             let settled = mine && life.phase == Phase::Ready;
             if mine {
                 life.frozen = frozen.filter(|_| settled);
             }
-            (settled, life.changed.clone())
+            settled
         };
-        changed.set(());
+        change.set(());
         settled
     }
 
     /// Begins a change of what is frozen; None: nothing is. Waits for another change, which has a limit of its own: what
     /// is killed while it is being frozen would not die.
-    async fn begin_thaw(&self) -> Option<Frozen> {
+    async fn begin_thaw(&self) -> Result<Option<(News<()>, Frozen)>> {
         let deadline = Instant::now() + CHANGE;
         loop {
             let changed = {
                 let mut life = self.lock();
                 match life.frozen {
                     Some(Frozen::Changing) => life.changed.clone(),
-                    None => return None,
-                    frozen => {
-                        life.begin_change();
-                        return frozen;
-                    }
+                    None => return Ok(None),
+                    Some(frozen) => return Ok(Some((life.begin_change(), frozen))),
                 }
             };
-            changed.within(deadline.saturating_duration_since(Instant::now())).await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || changed.within(left).await.is_none() {
+                let what = format!("sandbox {} is still being paused or resumed", self.id);
+                return Err(Error::new(Kind::Deadline, what));
+            }
         }
     }
 }
 
-/// Of a pod that ends; what cannot be thawed may be gone.
+/// Of a pod that ends; what cannot be thawed may be gone. What another pause has frozen since, or freezes, is that one's.
 fn thaw_to_die(pod: &Pod, members: &[Arc<Container>]) {
+    if pod.lock().frozen.is_some() {
+        return;
+    }
     for thawed in [pod.cgroup.thaw()].into_iter().chain(members.iter().map(|member| member.cgroup.thaw())) {
         if let Err(e) = thawed {
             log::debug!(sandbox = pod.id.as_str(); "the freezer of a pod that ends: {e}");
