@@ -1,6 +1,5 @@
 //! Whether there is anything that somebody could still ask for.
 
-use super::pod::Phase;
 use super::{PodSlot, Sandbox};
 use std::time::Duration;
 
@@ -21,13 +20,11 @@ impl Sandbox {
             _ if !containers.known.is_empty() => Left::Something,
             PodSlot::None => Left::Nothing,
             PodSlot::Taken(..) => Left::Something,
-            PodSlot::Here(pod) => match pod.lock().phase {
-                // A clock that was set back says nothing.
-                Phase::Created => {
-                    Left::Unstarted(pod.id.clone(), pod.created_at.elapsed().unwrap_or_default())
-                }
-                _ => Left::Something,
-            },
+            // A clock that was set back says nothing.
+            PodSlot::Here(pod) if pod.is_unstarted() => {
+                Left::Unstarted(pod.id.clone(), pod.created_at.elapsed().unwrap_or_default())
+            }
+            PodSlot::Here(_) => Left::Something,
         }
     }
 

@@ -275,6 +275,7 @@ impl Sandbox {
         let kills = signal == libc::SIGKILL as u32;
         if let Some(leash) = self.making(&key.container).filter(|_| key.exec.is_none()) {
             // No other one: it may be a hook that would get it.
+            container::number(signal)?;
             let sent = kills && leash.signal(libc::SIGKILL);
             // It may have come through meanwhile: then the signal is for the container, unless it was.
             match (self.container(&key.container), sent) {

@@ -1,18 +1,21 @@
 //! The pod: what a sandbox's containers share, made by the Sandbox service.
 //!
+//! Its life is a pure function, see [`life`]:
+//!
 //! ```text
 //!          create_pod            start_pod           stop_pod, or its first process ends       shutdown_pod
 //!   (none) ──────────► Created ───────────► Ready ──────────────────────────────────► Stopped ─────────────► (none)
 //!                         └───────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A frozen pod is a ready one with `frozen` set. Nobody waits for anything under the lock of a pod's life.
+//! Nobody waits for anything under the lock of a pod's state.
 
 mod create;
 mod document;
 mod end;
 mod files;
 mod freeze;
+mod life;
 pub(super) mod member;
 mod namespaces;
 mod request;
@@ -30,6 +33,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::launch::ExitStatus;
 use crate::tasks::News;
 use files::Files;
+use life::{Effect, Input, Life, Refused};
 use namespaces::Held;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -50,72 +54,46 @@ pub(super) struct Pod {
     spec: Vec<u8>,
     exit: Exit,
     init_exit: Exit,
-    life: Mutex<Life>,
+    state: Mutex<State>,
     /// A shutdown is at work.
     ending: AtomicBool,
 }
 
-pub(in crate::sandbox) struct Life {
-    pub phase: Phase,
-    /// None once they are released.
-    held: Option<Arc<Held>>,
-    frozen: Option<Frozen>,
+struct State {
+    life: Life<Arc<Held>>,
     /// Known once the change of what is frozen is over that began last.
     changed: News<()>,
     /// The same of the last request to stop it, whatever came of it.
     stopped: News<()>,
 }
 
-impl Life {
-    /// What this returns is for `settle`.
-    fn begin_change(&mut self) -> News<()> {
-        self.frozen = Some(Frozen::Changing);
-        self.changed = News::default();
-        self.changed.clone()
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sandbox) enum Phase {
-    Created,
-    Ready,
-    Stopping,
-    Stopped,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Frozen {
-    /// A pause or a resume is at work.
-    Changing,
-    /// By one write to the pod's cgroup.
-    AsOne,
-    /// Each container by its own cgroup.
-    EachByItself,
-}
-
 impl Pod {
-    pub(in crate::sandbox) fn lock(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cannot(&self, verb: &str, is: &str) -> Error {
         Error::new(Kind::State, format!("cannot {verb} sandbox {}: it is {is}", self.id))
     }
 
+    fn on(&self, verb: &str, input: Input) -> Result<Effect<Arc<Held>>> {
+        self.lock().life.on(input).map_err(|Refused(word)| self.cannot(verb, word))
+    }
+
     /// What a member joins; an error unless the pod runs.
     pub fn for_member(&self) -> Result<Arc<Held>> {
-        let life = self.lock();
-        if life.frozen.is_some() {
-            return Err(self.cannot("create a container in", "paused"));
-        }
-        match (life.phase, &life.held) {
-            (Phase::Ready, Some(held)) => Ok(Arc::clone(held)),
-            (phase, _) => Err(self.cannot("create a container in", phase.word())),
-        }
+        self.on("create a container in", Input::Join)?;
+        let held = self.lock().life.held().map(Arc::clone);
+        held.ok_or_else(|| self.cannot("create a container in", "being stopped"))
     }
 
     pub fn pid(&self) -> u32 {
-        self.lock().held.as_ref().map_or(0, |held| held.pid)
+        self.lock().life.held().map_or(0, |held| held.pid)
+    }
+
+    /// It is there, and nobody has started it.
+    pub fn is_unstarted(&self) -> bool {
+        self.lock().life.is_created()
     }
 
     /// Its first process has ended: by a stop, or else the pod has ended with it. Without one, it was the process that
@@ -125,7 +103,7 @@ impl Pod {
             return;
         }
         self.init_exit.set(status);
-        if self.lock().phase != Phase::Stopping {
+        if !self.lock().life.is_stopping() {
             log::warn!(sandbox = self.id.as_str(), code = status.code; "the first process of a sandbox ended");
             self.ended(status);
         }
@@ -133,12 +111,8 @@ impl Pod {
 
     /// The first call counts. What is frozen stays so, for a kill or the stop that follows to thaw.
     fn ended(&self, status: ExitStatus) {
-        let held = {
-            let mut life = self.lock();
-            life.phase = Phase::Stopped;
-            life.held.take()
-        };
-        drop(held);
+        // What it holds is dropped here, without the lock.
+        let _held = self.lock().life.on(Input::Ended);
         if self.exit.get().is_none() {
             record::exited(&self.bundle, status);
             self.exit.set(status);
@@ -150,17 +124,6 @@ impl Pod {
 fn path_of(cgroup: &dyn Cgroup) -> String {
     let below = cgroup.directories().into_iter().next().map(|(_, below)| below);
     format!("/{}", below.unwrap_or_default().display())
-}
-
-impl Phase {
-    fn word(self) -> &'static str {
-        match self {
-            Phase::Created => "not started",
-            Phase::Ready => "running",
-            Phase::Stopping => "being stopped",
-            Phase::Stopped => "stopped",
-        }
-    }
 }
 
 impl Sandbox {
@@ -175,25 +138,19 @@ impl Sandbox {
     /// `State` unless it is created and not yet started.
     pub fn start_pod(&self, id: &str) -> Result<PodStarted> {
         let pod = self.pod_of(id)?;
-        let mut life = pod.lock();
-        match (life.phase, &life.held) {
-            (Phase::Created, Some(held)) => {
-                let pid = held.pid;
-                life.phase = Phase::Ready;
-                log::info!(sandbox = id, pid; "started a sandbox");
-                Ok(PodStarted { pid, created_at: pod.created_at, spec: pod.spec.clone() })
-            }
-            (phase, _) => Err(pod.cannot("start", phase.word())),
-        }
+        pod.on("start", Input::Start)?;
+        let pid = pod.pid();
+        log::info!(sandbox = id, pid; "started a sandbox");
+        Ok(PodStarted { pid, created_at: pod.created_at, spec: pod.spec.clone() })
     }
 
     /// Fine while the pod is there and has not been stopped. Cheap.
     pub fn ping_pod(&self, id: &str) -> Result<()> {
         let pod = self.pod_of(id)?;
-        let phase = pod.lock().phase;
-        match phase {
-            Phase::Created | Phase::Ready => Ok(()),
-            phase => Err(pod.cannot("ping", phase.word())),
+        let state = pod.lock();
+        match state.life.is_over() {
+            false => Ok(()),
+            true => Err(pod.cannot("ping", state.life.word())),
         }
     }
 
@@ -203,15 +160,15 @@ impl Sandbox {
         // By somebody else, perhaps.
         let frozen = pod.cgroup.frozen().unwrap_or(false);
         let (state, pid) = {
-            let life = pod.lock();
-            let state = match (life.phase, life.frozen) {
-                (Phase::Created, _) => PodState::Created,
-                (Phase::Ready, Some(Frozen::AsOne | Frozen::EachByItself)) => PodState::Paused,
-                (Phase::Ready, None) if frozen => PodState::Paused,
-                (Phase::Ready, _) => PodState::Ready,
-                (Phase::Stopping | Phase::Stopped, _) => PodState::Stopped,
+            let life = &pod.lock().life;
+            let state = match life.frozen() {
+                _ if life.is_over() => PodState::Stopped,
+                _ if life.is_created() => PodState::Created,
+                Some(_) => PodState::Paused,
+                None if frozen && !life.is_changing() => PodState::Paused,
+                None => PodState::Ready,
             };
-            (state, life.held.as_ref().map_or(0, |held| held.pid))
+            (state, life.held().map_or(0, |held| held.pid))
         };
         Ok(PodStatus {
             id: pod.id.clone(),

@@ -37,10 +37,11 @@ struct Started {
 
 impl Container {
     pub fn add_exec(&self, id: &str, process: spec::Process, stdio: Stdio) -> Result<()> {
-        let frozen = self.cgroup.frozen()?;
         let (wanted, facts) = (Box::new(process), Facts::of(stdio));
+        let mut state = self.lock();
+        let frozen = self.cgroup.frozen()?;
         let input = Input::Add { id: id.into(), wanted, facts, frozen };
-        self.on(ADD, Some(id), input).map(drop)
+        self.act(&mut state, &mut Vec::new(), ADD, Some(id), input).map(drop)
     }
 
     pub async fn start_exec(self: &Arc<Self>, id: &str, leash: &Leash) -> Result<u32> {

@@ -59,11 +59,11 @@ impl Container {
     /// It runs, and its start has failed all the same: containerd deletes it next.
     pub(super) async fn give_up(&self, exit: &Exit) {
         match self.kill(None, libc::SIGKILL as u32, false) {
-            Err(e) if exit.get().is_none() => log::warn!(id = self.id.as_str(); "{e}"),
-            _ if exit.within(DEATH).await.is_none() => {
-                log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
-            }
+            Err(e) if e.kind() != Kind::NotFound => log::warn!(id = self.id.as_str(); "{e}"),
             _ => {}
+        }
+        if exit.within(DEATH).await.is_none() {
+            log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
         }
     }
 

@@ -129,6 +129,7 @@ pub enum Input<P: Parts> {
     },
     /// The first process runs its program (`ran`), or has ended on its way.
     StartOver {
+        handle: P::Handle,
         ran: bool,
     },
     Add {
@@ -373,7 +374,7 @@ impl<P: Parts> Life<P> {
         match input {
             Input::Made(gate) => self.made(gate),
             Input::Start { handle, frozen } => self.start(handle, frozen),
-            Input::StartOver { ran } => self.start_over(ran),
+            Input::StartOver { handle, ran } => self.start_over(handle, ran),
             Input::Add { id, wanted, facts, frozen } => self.add(id, wanted, facts, frozen),
             Input::StartExec { id, handle, frozen } => self.start_exec(&id, handle, frozen),
             Input::ExecStarted { id, handle } => self.exec_started(id, handle),

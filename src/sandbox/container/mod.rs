@@ -18,6 +18,7 @@ mod update;
 
 pub(super) use create::create;
 pub use hooks::poststop_of;
+pub(super) use kill::number;
 pub(super) use process::never_ran;
 
 use self::life::{Effect, Freezer, Init, Input, Life, News, Own, Parts, Refused, Who};
@@ -31,7 +32,7 @@ use crate::launch::{ExitStatus, Waiting};
 use crate::spec::{self, Spec};
 use crate::stdio::{Io, Switchboard};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 /// How long Delete waits for a process at its gate to die of SIGKILL, and a failed Start for the exit: containerd
@@ -452,7 +453,11 @@ impl Container {
 
     /// One line per process, for a person. None: a request is at work.
     pub fn lines(&self) -> Option<Vec<String>> {
-        let state = self.state.try_lock().ok()?;
+        let state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         let life = &state.life;
         let line =
             |who: Option<&str>| format!("{}: {}, pid {}", self.name(who), state.word(who), state.pid(who));

@@ -10,8 +10,11 @@ const RESUME: Verb = Verb::of("resume");
 
 impl Container {
     pub async fn pause(&self) -> Result<()> {
-        let frozen = self.cgroup.frozen()?;
-        self.on(PAUSE, None, Input::Pause { frozen })?;
+        {
+            let mut state = self.lock();
+            let frozen = self.cgroup.frozen()?;
+            self.act(&mut state, &mut Vec::new(), PAUSE, None, Input::Pause { frozen })?;
+        }
         let undo = Undo::new(|| self.hear(Input::PauseOver { frozen: false }));
         let frozen = self.cgroup.freeze().await.context(|| format!("pause {}", self.id));
         undo.done();

@@ -133,5 +133,6 @@ mod tests {
             clock += patience(clock);
         }
         assert!(clock < Duration::from_secs(2), "{clock:?}");
+        assert_eq!(patience(Duration::ZERO), LAST_WORDS);
     }
 }

@@ -6,6 +6,8 @@ use super::{hooks, Container, Verb, DEATH};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::Leash;
 use crate::sandbox::undo::Undo;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a failed start waits for the exit where its time is over.
@@ -14,20 +16,28 @@ const KEPT: Duration = Duration::from_secs(1);
 impl Container {
     /// Lets the first process run. On failure it ends, and the step that failed is in the error.
     pub async fn start(&self, leash: &Leash) -> Result<u32> {
-        let (waiting, exit) = {
+        let (waiting, pidfd, exit) = {
             let mut state = self.lock();
             let frozen = self.cgroup.frozen()?;
-            let handle = match &state.life.init {
+            let copy = |pidfd: &OwnedFd| pidfd.try_clone().context(|| "dup(pidfd)");
+            let (handle, pidfd) = match &state.life.init {
                 Init::Created(gate) => {
-                    Handle::Starting(gate.pidfd.try_clone().context(|| "dup(pidfd)")?, leash.clone())
+                    (Handle::Starting(copy(&gate.pidfd)?, leash.clone()), Some(copy(&gate.pidfd)?))
                 }
-                _ => Handle::Launch(leash.clone()),
+                _ => (Handle::Launch(leash.clone()), None),
             };
             let input = Input::Start { handle, frozen };
             let given = self.act(&mut state, &mut Vec::new(), Verb::of("start"), None, input)?;
-            (given.gate, state.life.facts.exit.clone())
+            (given.gate, Mutex::new(pidfd), state.life.facts.exit.clone())
         };
-        let undo = Undo::new(|| self.hear(Input::StartOver { ran: false }));
+        // From then on a kill is for the process alone, and for no hook beside it.
+        let over = |ran| {
+            let pidfd = pidfd.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(pidfd) = pidfd {
+                self.hear(Input::StartOver { handle: Handle::Process(pidfd), ran });
+            }
+        };
+        let undo = Undo::new(|| over(false));
         let waiting = waiting.ok_or_else(|| Error::new(Kind::Bug, "a created process lost its gate"))?;
         let pid = waiting.pid;
         let hooked = hooks::start_container(self, leash, &waiting).await;
@@ -42,7 +52,7 @@ impl Container {
         leash.release();
         undo.done();
         // Where it failed, the process is gone too, or its gate is: its exit is here, or on its way.
-        self.hear(Input::StartOver { ran: started.is_ok() });
+        over(started.is_ok());
         // What a time limit ended may be kept from the reaper by whoever traces it.
         let late = started.as_ref().is_err_and(|e| e.kind() == Kind::Deadline);
         let patience = if late { KEPT } else { DEATH };

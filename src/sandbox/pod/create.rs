@@ -2,9 +2,10 @@
 
 use super::document::{self, Extra};
 use super::files::{self, SHM_SIZE};
+use super::life::Life;
 use super::namespaces::{self, Held, Wanted};
 use super::request::{PodConfig, PodCreate, PodPid, PodSettings};
-use super::{path_of, Life, Phase, Pod};
+use super::{path_of, Pod, State};
 use crate::cgroup::{Cgroup, Entry};
 use crate::error::{invalid, Context, Result};
 use crate::launch::{ExitStatus, Leash, OnExit};
@@ -160,10 +161,8 @@ impl Make<'_> {
             exit: Exit::default(),
             init_exit: Exit::default(),
             ending: AtomicBool::new(false),
-            life: Mutex::new(Life {
-                phase: Phase::Created,
-                held: Some(Arc::new(held)),
-                frozen: None,
+            state: Mutex::new(State {
+                life: Life::created(Arc::new(held)),
                 changed: tasks::News::default(),
                 stopped: tasks::News::default(),
             }),

@@ -1,7 +1,8 @@
 //! StopSandbox and ShutdownSandbox.
 
+use super::life::{Effect, Frozen, Input};
 use super::namespaces::ended_well;
-use super::{files, Frozen, Phase, Pod};
+use super::{files, Pod};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sandbox::container::Container;
 use crate::sandbox::undo::Undo;
@@ -21,15 +22,14 @@ impl Sandbox {
     pub async fn stop_pod(&self, id: &str, limit: Duration) -> Result<()> {
         let pod = self.pod_of(id)?;
         let deadline = Instant::now() + limit;
-        let (before, stopped) = loop {
+        let stopped = loop {
             let at_work = {
-                let mut life = pod.lock();
-                match life.phase {
-                    Phase::Stopping => life.stopped.clone(),
-                    phase => {
-                        life.phase = if phase == Phase::Stopped { phase } else { Phase::Stopping };
-                        life.stopped = News::default();
-                        break (phase, life.stopped.clone());
+                let mut state = pod.lock();
+                match state.life.on(Input::Stop) {
+                    Ok(Effect::Wait) => state.stopped.clone(),
+                    _ => {
+                        state.stopped = News::default();
+                        break state.stopped.clone();
                     }
                 }
             };
@@ -37,14 +37,8 @@ impl Sandbox {
             let over = at_work.within(deadline.saturating_duration_since(Instant::now())).await;
             over.ok_or_else(|| late(id, "another request to stop it is still at work"))?;
         };
-        // Without its namespaces it is no pod any more; the next stop ends what is left.
         let _over = Undo::new(|| stopped.set(()));
-        let undo = Undo::new(|| {
-            let mut life = pod.lock();
-            if life.phase == Phase::Stopping {
-                life.phase = if life.held.is_some() { before } else { Phase::Stopped };
-            }
-        });
+        let undo = Undo::new(|| _ = pod.lock().life.on(Input::StopFailed));
         match self.end_members(&pod, deadline).await.context(|| format!("stop sandbox {id}")) {
             Ok(()) => {
                 undo.done();
@@ -68,13 +62,13 @@ impl Sandbox {
             }
             // What was frozen as one dies once this is thawed. A pause that is at work finds that it is over, and thaws
             // what it has frozen since.
-            let frozen = pod.lock().frozen.take();
-            if matches!(frozen, Some(Frozen::AsOne | Frozen::Changing)) {
+            let thawed = pod.lock().life.on(Input::Thaw);
+            if let Ok(Effect::Thaw(frozen @ (Some(Frozen::AsOne) | None))) = thawed {
                 match pod.cgroup.thaw() {
                     Err(e) if !matches!(e.kind(), Kind::NotFound | Kind::Unsupported) => {
                         // What was changing is the other request's to settle.
-                        if frozen == Some(Frozen::AsOne) {
-                            pod.lock().frozen.get_or_insert(Frozen::AsOne);
+                        if frozen.is_some() {
+                            let _ = pod.lock().life.on(Input::NotThawed); // it is never refused
                         }
                         return Err(e);
                     }
@@ -100,7 +94,7 @@ impl Sandbox {
             tasks::sleep(POLL).await?;
         }
         // The descriptors too: what is in the network namespace no longer keeps it.
-        let held = pod.lock().held.take();
+        let held = pod.lock().life.on(Input::Release);
         drop(held);
         if let Some(cgroup) = &pod.init_cgroup {
             cgroup.kill()?;

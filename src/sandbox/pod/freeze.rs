@@ -2,7 +2,9 @@
 //!
 //! That cgroup is the client's, and where something else is in it too, each container is frozen by its own.
 
-use super::{Frozen, Phase, Pod};
+use super::life::{Change, Effect, Frozen, Input, Refused};
+use super::namespaces::Held;
+use super::{Pod, State};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sandbox::container::Container;
 use crate::sandbox::undo::Undo;
@@ -20,17 +22,7 @@ impl Sandbox {
     /// All containers stop at the same moment: one write to the pod's cgroup.
     pub async fn pause_pod(&self, id: &str) -> Result<()> {
         let pod = self.pod_of(id)?;
-        let change = {
-            let mut life = pod.lock();
-            match (life.phase, life.frozen) {
-                (Phase::Ready, None) => life.begin_change(),
-                (Phase::Ready, Some(Frozen::Changing)) => {
-                    return Err(pod.cannot("pause", "being paused or resumed"))
-                }
-                (Phase::Ready, Some(_)) => return Err(pod.cannot("pause", "paused")),
-                (phase, _) => return Err(pod.cannot("pause", phase.word())),
-            }
-        };
+        let (change, _) = pod.begin("pause", Input::Pause)?;
         let undo = Undo::new(|| _ = pod.settle(&change, None));
         // No other begins any more. In a frozen cgroup a process does not get to its gate.
         if self.creates_are_at_work() {
@@ -39,15 +31,13 @@ impl Sandbox {
         let members = self.all();
         // First the word: what is asked of a container from now on is refused instead of hanging.
         members.iter().for_each(|member| member.pod_pauses());
-        let frozen =
-            freeze(&pod, &members).await.and_then(|frozen| match pod.settle(&change, Some(frozen)) {
+        let frozen = freeze(&pod, &members).await.and_then(|frozen| {
+            // Who has ended it may have thawed it too early.
+            match pod.settle_or_thaw(&change, Some(frozen), &members) {
                 true => Ok(()),
-                false => {
-                    // Who has ended it may have thawed it too early.
-                    thaw_to_die(&pod, &members);
-                    Err(pod.cannot("pause", pod.lock().phase.word()))
-                }
-            });
+                false => Err(pod.cannot("pause", pod.lock().life.word())),
+            }
+        });
         match frozen {
             Ok(()) => {
                 undo.done();
@@ -65,18 +55,7 @@ impl Sandbox {
     pub fn resume_pod(&self, id: &str) -> Result<()> {
         let pod = self.pod_of(id)?;
         let by_others = pod.cgroup.frozen().unwrap_or(false);
-        let (change, frozen) = {
-            let mut life = pod.lock();
-            match (life.phase, life.frozen) {
-                (Phase::Ready, None) if by_others => (life.begin_change(), Frozen::AsOne),
-                (Phase::Ready, Some(Frozen::Changing)) => {
-                    return Err(pod.cannot("resume", "being paused or resumed"))
-                }
-                (Phase::Ready, Some(frozen)) => (life.begin_change(), frozen),
-                (Phase::Ready, None) => return Err(pod.cannot("resume", "not paused")),
-                (phase, _) => return Err(pod.cannot("resume", phase.word())),
-            }
-        };
+        let (change, frozen) = pod.begin("resume", Input::Resume { by_others })?;
         let undo = Undo::new(|| _ = pod.settle(&change, Some(frozen)));
         let members = self.all();
         match thaw(&pod, &members, frozen) {
@@ -111,15 +90,11 @@ impl Sandbox {
         match thawed {
             Ok(()) => {
                 container.pod_let_die();
-                if !pod.settle(&change, Some(Frozen::EachByItself)) {
-                    thaw_to_die(&pod, &self.all());
-                }
+                pod.settle_or_thaw(&change, Some(Frozen::EachByItself), &self.all());
                 Ok(())
             }
             Err(error) => {
-                if !pod.settle(&change, Some(frozen)) {
-                    thaw_to_die(&pod, &self.all());
-                }
+                pod.settle_or_thaw(&change, Some(frozen), &self.all());
                 Err(error.context(format!("let container {} of a paused sandbox end", container.id)))
             }
         }
@@ -127,32 +102,44 @@ impl Sandbox {
 }
 
 impl Pod {
-    /// The end of a change; false where the pod is being stopped meanwhile or has ended: nothing may stay frozen then.
-    fn settle(&self, change: &News<()>, frozen: Option<Frozen>) -> bool {
-        let settled = {
-            let mut life = self.lock();
-            let mine = life.frozen == Some(Frozen::Changing) && life.changed.is(change);
-            let settled = mine && life.phase == Phase::Ready;
-            if mine {
-                life.frozen = frozen.filter(|_| settled);
-            }
-            settled
-        };
-        change.set(());
-        settled
+    /// Begins a change of what is frozen; with what is frozen so far.
+    fn begin(&self, verb: &str, input: Input) -> Result<(Changing, Frozen)> {
+        let mut state = self.lock();
+        let begun = state.life.on(input).map_err(|Refused(word)| self.cannot(verb, word))?;
+        state.begun(begun).ok_or_else(|| Error::new(Kind::Bug, "a change of a pod's freezer was lost"))
     }
 
-    /// Begins a change of what is frozen; None: nothing is. Waits for another change, which has a limit of its own: what
+    /// The end of a change.
+    fn settle(&self, changing: &Changing, frozen: Option<Frozen>) -> Effect<Arc<Held>> {
+        let settled = self.lock().life.on(Input::Settle { change: changing.change, frozen });
+        changing.over.set(());
+        settled.unwrap_or(Effect::Nothing)
+    }
+
+    /// The same; false where the pod is being stopped meanwhile or has ended: nothing stays frozen then.
+    fn settle_or_thaw(
+        &self,
+        changing: &Changing,
+        frozen: Option<Frozen>,
+        members: &[Arc<Container>],
+    ) -> bool {
+        let settled = self.settle(changing, frozen);
+        if let Effect::Settled { thaw: true, .. } = settled {
+            thaw_to_die(self, members);
+        }
+        matches!(settled, Effect::Settled { done: true, .. })
+    }
+
+    /// As [`Pod::begin`] for a kill; None: nothing is frozen. Waits for another change, which has a limit of its own: what
     /// is killed while it is being frozen would not die.
-    async fn begin_thaw(&self) -> Result<Option<(News<()>, Frozen)>> {
+    async fn begin_thaw(&self) -> Result<Option<(Changing, Frozen)>> {
         let deadline = Instant::now() + CHANGE;
         loop {
             let changed = {
-                let mut life = self.lock();
-                match life.frozen {
-                    Some(Frozen::Changing) => life.changed.clone(),
-                    None => return Ok(None),
-                    Some(frozen) => return Ok(Some((life.begin_change(), frozen))),
+                let mut state = self.lock();
+                match state.life.on(Input::LetDie) {
+                    Ok(Effect::Wait) => state.changed.clone(),
+                    begun => return Ok(begun.ok().and_then(|begun| state.begun(begun))),
                 }
             };
             let left = deadline.saturating_duration_since(Instant::now());
@@ -164,11 +151,23 @@ impl Pod {
     }
 }
 
-/// Of a pod that ends; what cannot be thawed may be gone. What another pause has frozen since, or freezes, is that one's.
-fn thaw_to_die(pod: &Pod, members: &[Arc<Container>]) {
-    if pod.lock().frozen.is_some() {
-        return;
+impl State {
+    fn begun(&mut self, begun: Effect<Arc<Held>>) -> Option<(Changing, Frozen)> {
+        let Effect::Begin(change, frozen) = begun else { return None };
+        self.changed = News::default();
+        let changing = Changing { change, over: self.changed.clone() };
+        Some((changing, frozen.unwrap_or(Frozen::AsOne)))
     }
+}
+
+/// A change that is at work.
+struct Changing {
+    change: Change,
+    over: News<()>,
+}
+
+/// What cannot be thawed may be gone.
+fn thaw_to_die(pod: &Pod, members: &[Arc<Container>]) {
     for thawed in [pod.cgroup.thaw()].into_iter().chain(members.iter().map(|member| member.cgroup.thaw())) {
         if let Err(e) = thawed {
             log::debug!(sandbox = pod.id.as_str(); "the freezer of a pod that ends: {e}");

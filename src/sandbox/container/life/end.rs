@@ -59,10 +59,6 @@ impl<P: Parts> Life<P> {
 
     pub(super) fn settled(&mut self) -> Vec<Effect<P>> {
         let Init::Ending { exit, deleting } = self.init else { return Vec::new() };
-        // One that had just been started: its exit settles this once more.
-        if self.execs_are_alive() {
-            return Vec::new();
-        }
         self.init = if deleting { Init::Deleting(exit) } else { Init::Stopped(exit) };
         let mut effects = Vec::new();
         if std::mem::take(&mut self.oom_suspected) && exit.code == KILLED {
@@ -105,6 +101,11 @@ impl<P: Parts> Life<P> {
                 Ok(vec![Effect::KillAtGate])
             }
             init if init.is_being_deleted() => Err(Refused::BeingDeleted),
+            // It has ended, and is about to be told.
+            Init::Ending { exit, .. } if !self.execs_are_alive() => {
+                self.init = Init::Ending { exit: *exit, deleting: true };
+                Ok(Vec::new())
+            }
             _ if self.freezer.own() == Own::Frozen => Err(Refused::InitIs("paused")),
             init => Err(Refused::InitIs(init.word())),
         }

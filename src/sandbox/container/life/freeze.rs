@@ -20,6 +20,8 @@ impl<P: Parts> Life<P> {
         if let Some(id) = &who {
             return match self.execs.get(id).ok_or(Refused::NoExec)? {
                 (Exec::Added(_), _) => Err(Refused::Unborn),
+                // Its exit is about to be told, and that is what was wanted.
+                (Exec::Ending(_), _) if kill => Ok(Vec::new()),
                 (Exec::Ending(_) | Exec::Stopped(_), _) => Err(Refused::Gone),
                 // The container stays as it is.
                 _ if kill => {
@@ -31,6 +33,9 @@ impl<P: Parts> Life<P> {
         }
         if self.init.exited().is_some() {
             return Err(Refused::Gone);
+        }
+        if kill && matches!(self.init, Init::Ending { .. }) && !self.execs_are_alive() {
+            return Ok(Vec::new());
         }
         let mut effects = vec![if all { Effect::SignalAll(signal) } else { Effect::Signal(None, signal) }];
         if kill {
@@ -59,10 +64,8 @@ impl<P: Parts> Life<P> {
 
     pub(super) fn pause_over(&mut self, frozen: bool) -> Vec<Effect<P>> {
         let wanted = self.freezer.own() == Own::Freezing;
-        if wanted {
-            self.freezer.set(Own::Thawed);
-        }
         let still = if wanted { self.can_pause() } else { Err(Refused::Killed) };
+        self.freezer.set(Own::Thawed);
         match still {
             Ok(()) if frozen => {
                 self.freezer.set(Own::Frozen);

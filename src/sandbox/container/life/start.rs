@@ -16,8 +16,10 @@ impl<P: Parts> Life<P> {
 
     pub(super) fn start(&mut self, handle: P::Handle, frozen: bool) -> Answer<P> {
         self.thawed(frozen)?;
-        if !matches!(self.init, Init::Created(_)) {
-            return Err(Refused::Is(self.init.word()));
+        match &self.init {
+            Init::Created(_) => {}
+            init if init.is_being_deleted() => return Err(Refused::BeingDeleted),
+            init => return Err(Refused::Is(init.word())),
         }
         let mut effects = Vec::new();
         self.change(|init| {
@@ -29,13 +31,10 @@ impl<P: Parts> Life<P> {
         Ok(effects)
     }
 
-    pub(super) fn start_over(&mut self, ran: bool) -> Answer<P> {
+    pub(super) fn start_over(&mut self, handle: P::Handle, ran: bool) -> Answer<P> {
         let Init::Starting { early, .. } = &self.init else { return Err(Refused::Is(self.init.word())) };
         let again = early.map(|exit| Effect::Again(None, exit));
-        self.change(|init| match init {
-            Init::Starting { handle, .. } => Init::Running(handle),
-            init => init,
-        });
+        self.init = Init::Running(handle);
         let started = ran.then_some(Effect::Emit(News::Start));
         Ok(started.into_iter().chain(again).collect())
     }

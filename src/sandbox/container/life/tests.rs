@@ -72,6 +72,8 @@ enum Real {
 struct Around {
     init: Real,
     exec: Real,
+    /// How the first process has ended.
+    killed: bool,
     making: bool,
     starting: bool,
     starting_exec: bool,
@@ -130,6 +132,7 @@ impl Scene {
         let around = Around {
             init: Real::None,
             exec: Real::None,
+            killed: false,
             making: true,
             starting: false,
             starting_exec: false,
@@ -155,8 +158,8 @@ impl Scene {
             steps.push(("Made", || Input::Made(())));
         }
         if a.starting {
-            steps.push(("StartOver, ran", || Input::StartOver { ran: true }));
-            steps.push(("StartOver", || Input::StartOver { ran: false }));
+            steps.push(("StartOver, ran", || Input::StartOver { handle: (), ran: true }));
+            steps.push(("StartOver", || Input::StartOver { handle: (), ran: false }));
         }
         if a.starting_exec {
             if a.exec != Real::None {
@@ -175,7 +178,10 @@ impl Scene {
             steps.push(("exec Exited", || Input::Exited { who: exec(), exit: exit_of(false) }));
         }
         if a.again.contains(&None) {
-            steps.push(("Again", || Input::Exited { who: None, exit: exit_of(false) }));
+            steps.push(match a.killed {
+                true => ("Again", || Input::Exited { who: None, exit: exit_of(true) }),
+                false => ("Again", || Input::Exited { who: None, exit: exit_of(false) }),
+            });
         }
         if a.again.contains(&exec()) {
             steps.push(("exec Again", || Input::Exited { who: exec(), exit: exit_of(false) }));
@@ -198,7 +204,7 @@ impl Scene {
             }
         }
         if a.told.contains(&"delete") {
-            steps.retain(|(name, _)| name.contains("exec"));
+            steps.retain(|(name, _)| name.contains("exec") || name.contains("PauseOver"));
         }
         steps
     }
@@ -226,6 +232,8 @@ impl Scene {
         let answer = next.life.on(input());
         let Ok(effects) = answer else {
             assert_eq!(next.life, self.life, "{name} was refused, and changed it");
+            let asked = REQUESTS.iter().any(|(request, _)| *request == name);
+            assert!(asked, "{name} was refused, which is no request");
             return None;
         };
         let a = &mut next.around;
@@ -239,7 +247,7 @@ impl Scene {
             "PauseOver" | "PauseOver, frozen" => a.pausing = false,
             "Delete" => a.deleting = true,
             "DeleteFailed" | "Deleted" => a.deleting = false,
-            "Exited" | "Exited, killed" => a.init = Real::Reaped,
+            "Exited" | "Exited, killed" => (a.init, a.killed) = (Real::Reaped, name.ends_with("killed")),
             "exec Exited" => a.exec = Real::Reaped,
             "Again" => a.again.retain(|who| who.is_some()),
             "exec Again" => a.again.retain(|who| who.is_none()),
@@ -247,12 +255,72 @@ impl Scene {
             "exec Settled" => a.settling.retain(|who| who.is_none()),
             _ => {}
         }
+        self.demand(name, &effects);
         let was = self.life.freezer.own();
         for effect in effects {
             next.see(name, was, effect);
         }
         next.check(name);
         Some(next)
+    }
+
+    /// What a step must bring about, by the state before it.
+    fn demand(&self, step: &str, effects: &[Effect<Nothing>]) {
+        let Life { init, execs, .. } = &self.life;
+        let state = execs.get(EXEC).map(|(exec, ())| exec);
+        let alive = state.is_some_and(Exec::is_alive);
+        let has = |wanted: &Effect<Nothing>| {
+            assert!(effects.contains(wanted), "{step}: no {wanted:?} in {effects:?}")
+        };
+        let lets_die = |who: Who| {
+            let found =
+                |effect: &Effect<Nothing>| matches!(effect, Effect::LetDie { who: whom, .. } if *whom == who);
+            assert!(effects.iter().any(found), "{step}: {who:?} cannot die");
+        };
+        let ending = matches!(init, Init::Ending { .. });
+        let exit = exit_of(if step == "Again" { self.around.killed } else { step.ends_with("killed") });
+        match step {
+            "Exited" | "Exited, killed" | "Again" => match init {
+                Init::Making { .. } | Init::Starting { .. } => {
+                    assert!(effects.is_empty(), "{step}: {effects:?}")
+                }
+                Init::Created(()) | Init::Killed(()) | Init::Running(()) => {
+                    has(&Effect::KillOthers);
+                    assert_eq!(effects.contains(&Effect::Settle(None, exit)), !alive);
+                }
+                _ => {}
+            },
+            "ExecStarted" if ending => has(&Effect::KillOthers),
+            "Delete" if matches!(init, Init::Created(())) => has(&Effect::KillAtGate),
+            "Signal" => has(&Effect::Signal(None, libc::SIGTERM)),
+            "Signal all" => has(&Effect::SignalAll(libc::SIGTERM)),
+            // It has ended, and is about to be told.
+            "Kill" | "Kill all" if ending && !alive => assert!(effects.is_empty(), "{step}: {effects:?}"),
+            "Kill" => {
+                has(&Effect::Signal(None, libc::SIGKILL));
+                lets_die(None);
+            }
+            "Kill all" => {
+                has(&Effect::SignalAll(libc::SIGKILL));
+                lets_die(None);
+            }
+            "Kill exec" if matches!(state, Some(Exec::Ending(_))) => assert!(effects.is_empty()),
+            "Kill exec" => {
+                has(&Effect::Signal(exec(), libc::SIGKILL));
+                lets_die(exec());
+            }
+            "Signal exec" => has(&Effect::Signal(exec(), libc::SIGTERM)),
+            "Settled" => {
+                has(&Effect::Emit(News::Exit(None, exit_of(self.around.killed))));
+                has(&Effect::Tell(None, exit_of(self.around.killed)));
+            }
+            "exec Settled" => {
+                has(&Effect::Emit(News::Exit(exec(), exit_of(false))));
+                has(&Effect::Tell(exec(), exit_of(false)));
+            }
+            "ExecFailed" => has(&Effect::Tell(exec(), NEVER_RAN)),
+            _ => {}
+        }
     }
 
     fn see(&mut self, step: &str, was: Own, effect: Effect<Nothing>) {
@@ -312,13 +380,14 @@ impl Scene {
             }
             Effect::Tell(Some(_), _) => {
                 assert!(!exec_told.contains(&"told"), "{step}: told twice");
+                let behind = if exec_told.contains(&"started") { "exit" } else { "added" };
+                assert_eq!(exec_told.last(), Some(&behind), "{step}: told before its exit");
                 exec_told.push("told");
             }
             Effect::Again(who, _) => self.around.again.push(who),
             Effect::Settle(who, _) => {
-                if !self.around.settling.contains(&who) {
-                    self.around.settling.push(who);
-                }
+                assert!(!self.around.settling.contains(&who), "{step}: settled twice");
+                self.around.settling.push(who);
             }
             Effect::Removed((), _) => {
                 self.around.exec_told.clear();
@@ -348,6 +417,9 @@ impl Scene {
         if *init == Real::Reaped && *exec != Real::Alive && quiet {
             assert!(self.life.init.exited().is_some(), "{step}: the exit was lost");
             assert!(told.contains(&"told"), "{step}: nobody was told");
+        }
+        if *exec == Real::Reaped && quiet {
+            assert!(self.around.exec_told.contains(&"told"), "{step}: nobody was told of the exec");
         }
         if told.contains(&"start") && *init != Real::Reaped {
             assert!(self.life.init.exited().is_none(), "{step}: told before its end");
@@ -382,10 +454,18 @@ fn whatever_happens_in_whatever_order_is_told_once_and_in_its_order() {
             // Resume thaws under the lock.
             let next = match step.0.starts_with("Resume") {
                 true => {
+                    let above = next.life.clone().on(Input::Thawed { frozen: true });
+                    assert_eq!(above, Ok(vec![Effect::Fail(Refused::FrozenAbove)]));
                     next.after(("Thawed", || Input::Thawed { frozen: false })).expect("it is never refused")
                 }
                 false => next,
             };
+            // What a kill could not thaw can be resumed, or killed again.
+            if step.0 == "Kill" && scene.life.freezer.own() == Own::Frozen {
+                let mut left = next.life.clone();
+                left.on(Input::NotThawed).expect("it is never refused");
+                assert_eq!(left.freezer, scene.life.freezer);
+            }
             if !from.contains_key(&next) {
                 from.insert(next.clone(), Some((scene.clone(), step.0)));
                 queue.push_back(next);
@@ -406,7 +486,7 @@ fn what_is_in_the_wrong_state_is_refused_by_its_word() {
     life.on(Input::Made(())).unwrap();
     assert_eq!(life.on(Input::Pause { frozen: false }).unwrap_err(), Refused::InitIs("created"));
     life.on(start()).unwrap();
-    life.on(Input::StartOver { ran: true }).unwrap();
+    life.on(Input::StartOver { handle: (), ran: true }).unwrap();
     assert_eq!(life.on(start()).unwrap_err(), Refused::Is("running"));
     assert_eq!(life.on(Input::Resume { frozen: false }).unwrap_err(), Refused::NotPaused);
     assert_eq!(life.on(Input::Delete).unwrap_err(), Refused::InitIs("running"));
