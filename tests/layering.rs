@@ -82,8 +82,11 @@ fn the_child_and_the_compiler_do_not_log() {
     assert_none("logging", found);
 }
 
+/// Where the child of a clone runs, and what it calls.
+const CHILD: [&str; 2] = ["src/init", "src/sys/child"];
+
 #[test]
-fn the_child_knows_plan_and_sys_only() {
+fn the_child_knows_the_plan_and_its_calls_only() {
     let mut found = Vec::new();
     for source in Source::below("src/init") {
         for (line, used) in source.crate_paths() {
@@ -91,9 +94,35 @@ fn the_child_knows_plan_and_sys_only() {
                 found.push(format!("{}:{line}: crate::{used}", source.path));
             }
         }
-        found.extend(source.lines_with_word(&["PathBuf", "String"]));
+        let calls = source.lines_with_path("crate::sys");
+        found.extend(calls.into_iter().filter(|line| !line.contains("crate::sys::child")));
     }
-    assert_none("more than plan and sys in init", found);
+    for source in Source::below("src/sys/child") {
+        let source = source.without_tests();
+        let above = if source.path.ends_with("/mod.rs") { "super::" } else { "super::super" };
+        let of_crate = source.lines_with_path("crate::").into_iter();
+        found.extend(of_crate.filter(|line| line.replace("pub(in crate::sys)", "").contains("crate::")));
+        found.extend(source.lines_with_path(above));
+    }
+    assert_none("more than plan and sys::child in the child", found);
+}
+
+#[test]
+fn the_child_is_under_one_deny_list() {
+    let lists = CHILD.map(|folder| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("mod.rs");
+        let text = std::fs::read_to_string(path).expect("readable");
+        let list = text.lines().skip_while(|line| !line.starts_with("#!["));
+        list.take_while(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    });
+    assert!(lists[0].iter().any(|line| line == "#![no_implicit_prelude]"), "{:?}", lists[0]);
+    assert!(lists[0].len() > 5, "{:?}", lists[0]);
+    assert_eq!(lists[0], lists[1]);
+    let sources = CHILD.into_iter().flat_map(Source::below).map(Source::without_tests);
+    assert_none(
+        "paths that allocate",
+        sources.flat_map(|s| s.lines_with_word(&["PathBuf", "String"])).collect(),
+    );
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use super::registers::Registers;
 use super::Lent;
-use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
-use crate::sys::root::{self, Missing};
-use crate::sys::{console, mount, Errno, Result};
+use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::child::root::{self, Missing};
+use crate::sys::child::{console, mount, Errno, Result};
 use ::core::prelude::rust_2021::*;
 use ::libc;
 

@@ -2,9 +2,9 @@
 //!
 //! Names are taken from directory listings and opened with O_NOFOLLOW, one level at a time.
 
-use crate::sys::directory::{self, Entries};
-use crate::sys::fd::{self, AsFd, BorrowedFd, Stat};
-use crate::sys::{root, Errno, Result};
+use crate::sys::child::directory::{self, Entries};
+use crate::sys::child::fd::{self, AsFd, BorrowedFd, Stat};
+use crate::sys::child::{root, Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;

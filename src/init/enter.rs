@@ -2,10 +2,10 @@
 
 use super::registers::Registers;
 use crate::plan::step::SchedAttr;
-use crate::sys::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use crate::sys::limits::{self, Schedule};
-use crate::sys::walk::PathBuffer;
-use crate::sys::{self, exec, mount, root, Errno, Result};
+use crate::sys::child::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use crate::sys::child::limits::{self, Schedule};
+use crate::sys::child::walk::PathBuffer;
+use crate::sys::child::{self as sys, exec, mount, root, Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;

@@ -1,7 +1,7 @@
 //! HOME, where the spec sets none: from the container's own /etc/passwd, as runc and login(1) do.
 
-use crate::sys::fd::{self, AsFd};
-use crate::sys::Result;
+use crate::sys::child::fd::{self, AsFd};
+use crate::sys::child::Result;
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
@@ -10,7 +10,7 @@ use ::libc;
 const CHUNKS: u32 = 256;
 
 /// Longer directories are not believed.
-const ROOM: usize = crate::sys::last::HOME;
+const ROOM: usize = crate::sys::child::last::HOME;
 const PREFIX: &[u8] = b"HOME=";
 
 /// `HOME=…`, NUL-terminated.

@@ -3,8 +3,8 @@
 //! Flags of mounts are locked by a copy from one user namespace to another, so a process of that user namespace has to
 //! make it. It is gone again before this one goes on, and only who is in the host's pid namespace could have seen it.
 
-use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
-use crate::sys::{clone, exec, identity, namespace, socket, wait, Errno, Result};
+use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::child::{clone, exec, identity, namespace, socket, wait, Errno, Result};
 use ::core::convert::Infallible;
 use ::core::prelude::rust_2021::*;
 use ::libc;

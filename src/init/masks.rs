@@ -2,9 +2,9 @@
 
 use super::registers::Registers;
 use crate::plan::step::RootPath;
-use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
-use crate::sys::mount::{self, Change, Filesystem};
-use crate::sys::{root, Errno, Result};
+use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::child::mount::{self, Change, Filesystem};
+use crate::sys::child::{root, Errno, Result};
 use ::core::prelude::rust_2021::*;
 use ::libc;
 

@@ -14,7 +14,7 @@
 //! | nothing, end of file | it has ended, or its program runs |
 //!
 //! and end of file on its own side means that the shim gave the launch up: it ends. What failed, how far it has come and
-//! who goes on in its stead is on the [`Board`], which takes no system call. From `Step::Bare` on it is `sys::last` that
+//! who goes on in its stead is on the [`Board`], which takes no system call. From `Step::Bare` on it is `sys::child::last` that
 //! acts: nothing of this module, or of the shim's memory, is left by then.
 #![no_implicit_prelude]
 #![deny(
@@ -30,11 +30,11 @@
 
 use crate::plan::step::{Slot, Step};
 use crate::plan::Field;
-use crate::sys;
-use crate::sys::board::Board;
-use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use crate::sys::last::Prepared;
-use crate::sys::seccomp::Filter;
+use crate::sys::child as sys;
+use crate::sys::child::board::Board;
+use crate::sys::child::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use crate::sys::child::last::Prepared;
+use crate::sys::child::seccomp::Filter;
 use ::core::cell::OnceCell;
 use ::core::prelude::rust_2021::*;
 

@@ -4,10 +4,10 @@
 use super::registers::Registers;
 use super::{copy, outpost, Lent};
 use crate::plan::step::{Attributes, FsOption, Propagation, RootPath, Whole};
-use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
-use crate::sys::mount::{self, Change, Filesystem};
-use crate::sys::root::{self, Missing};
-use crate::sys::{Errno, Result};
+use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::child::mount::{self, Change, Filesystem};
+use crate::sys::child::root::{self, Missing};
+use crate::sys::child::{Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;

@@ -2,8 +2,8 @@
 
 use super::registers::Registers;
 use crate::plan::step::RootPath;
-use crate::sys::fd::{self, AsFd, BorrowedFd};
-use crate::sys::{root, Errno, Result};
+use crate::sys::child::fd::{self, AsFd, BorrowedFd};
+use crate::sys::child::{root, Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;

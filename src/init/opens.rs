@@ -6,8 +6,8 @@
 
 use super::{enter, Lent};
 use crate::plan::step::Slot;
-use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
-use crate::sys::{loop_device, mount, namespace, Errno, Result};
+use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::child::{loop_device, mount, namespace, Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;

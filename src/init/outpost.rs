@@ -6,9 +6,9 @@
 
 use super::registers::Registers;
 use super::{enter, Lent, Outpost};
-use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
-use crate::sys::mount::Filesystem;
-use crate::sys::{clone, epoll, exec, identity, namespace, poll, socket, wait, Errno, Result};
+use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::child::mount::Filesystem;
+use crate::sys::child::{clone, exec, identity, namespace, poll, socket, wait, Errno, Result};
 use ::core::convert::Infallible;
 use ::core::prelude::rust_2021::*;
 use ::core::time::Duration;
@@ -47,7 +47,7 @@ pub(super) fn procfs(
 
 fn answer(outpost: &Outpost<'_>) -> Result<Filesystem> {
     let deadline = Instant::now().checked_add(LIMIT).ok_or(Errno::ETIMEDOUT)?;
-    if !poll::ready(outpost.answers, epoll::Interest::READ, deadline)? {
+    if !poll::ready(outpost.answers, poll::Interest::READ, deadline)? {
         return Err(Errno::ETIMEDOUT);
     }
     match socket::receive(outpost.answers, &mut [0u8; 1])? {

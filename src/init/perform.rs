@@ -3,9 +3,9 @@
 use super::registers::Registers;
 use super::{console, enter, home, lock, masks, mounts, nodes, opens, privileges, program, sibling, Lent};
 use crate::plan::step::Step;
-use crate::sys::fd::{self, AsFd};
-use crate::sys::root::{self, Missing};
-use crate::sys::{self, Errno, Result};
+use crate::sys::child::fd::{self, AsFd};
+use crate::sys::child::root::{self, Missing};
+use crate::sys::child::{self as sys, Errno, Result};
 use ::core::matches;
 use ::core::prelude::rust_2021::*;
 use ::libc;

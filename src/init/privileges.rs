@@ -1,7 +1,7 @@
 //! Ids and capabilities.
 
 use crate::plan::step::CapabilitySets;
-use crate::sys::{identity, Errno, Result};
+use crate::sys::child::{identity, Errno, Result};
 use ::core::prelude::rust_2021::*;
 
 /// Drops from the bounding set what `keep` lacks. Capabilities that this kernel lacks are not there to be dropped.

@@ -1,6 +1,6 @@
 //! Which file to execute.
 
-use crate::sys::{exec, Errno, Result};
+use crate::sys::child::{exec, Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::std::ffi::CString;

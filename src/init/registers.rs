@@ -1,10 +1,10 @@
 //! What one step leaves for a later one.
 
 use super::home::Home;
-use crate::sys::fd::{self, AsFd, BorrowedFd, OwnedFd};
-use crate::sys::root::{self, Missing};
-use crate::sys::walk::PathBuffer;
-use crate::sys::{Errno, Result};
+use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
+use crate::sys::child::root::{self, Missing};
+use crate::sys::child::walk::PathBuffer;
+use crate::sys::child::{Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;

@@ -1,7 +1,7 @@
 //! The process that goes on in another one's stead.
 
 use super::{run_sibling, Lent};
-use crate::sys::{self, Result};
+use crate::sys::child::{self as sys, Result};
 use ::core::convert::Infallible;
 
 /// Makes the process, whose pid is on the board then, and ends.

@@ -8,16 +8,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-/// What to be told of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Interest {
-    pub read: bool,
-    pub write: bool,
-}
+pub use super::poll::Interest;
 
 impl Interest {
-    pub const READ: Interest = Interest { read: true, write: false };
-
     fn flags(self) -> EpollFlags {
         let mut flags = EpollFlags::EPOLLONESHOT;
         flags.set(EpollFlags::EPOLLIN, self.read);

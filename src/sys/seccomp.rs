@@ -1,10 +1,11 @@
-//! seccomp(2): a filter as the kernel takes it, and its loading by the child of a clone.
+//! seccomp(2): a filter as the kernel takes it. The child of a clone loads it: [`super::child::seccomp`].
 
-use super::{check, Errno};
+use nix::errno::Errno;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+
+pub use super::child::seccomp::{Filter, SockFilter};
 
 /// Log every action but "allow" (Linux 4.14).
 pub const FLAG_LOG: u64 = 1 << 1;
@@ -12,50 +13,6 @@ pub const FLAG_LOG: u64 = 1 << 1;
 pub const FLAG_SPEC_ALLOW: u64 = 1 << 2;
 /// BPF_MAXINSNS of linux/bpf_common.h: the kernel takes no longer program.
 pub const MAX_LENGTH: usize = 4096;
-
-/// `struct sock_filter` of linux/filter.h.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SockFilter {
-    pub code: u16,
-    pub jt: u8,
-    pub jf: u8,
-    pub k: u32,
-}
-
-/// A compiled program and the SECCOMP_FILTER_FLAG_* it is loaded with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter {
-    pub program: Arc<[SockFilter]>,
-    pub flags: u64,
-}
-
-/// Loads the filter for the calling thread, for good. Needs no_new_privs or CAP_SYS_ADMIN. Does not allocate.
-pub fn load(filter: &Filter) -> super::Result<()> {
-    let Ok(length) = u16::try_from(filter.program.len()) else { return Err(Errno::E2BIG) };
-    let program = libc::sock_fprog { len: length, filter: filter.program.as_ptr().cast_mut().cast() };
-    // SAFETY: `program` names `length` instructions of the kernel's own layout (`SockFilter` is its repr(C) twin),
-    // which outlive the call; the kernel only reads them.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            filter.flags,
-            core::ptr::from_ref(&program),
-        )
-    };
-    match check(answer) {
-        // An outer filter may not know seccomp(2); the older call takes no flags.
-        Err(Errno::ENOSYS) if filter.flags == 0 => {
-            let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
-            // SAFETY: as above.
-            let answer =
-                unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, core::ptr::from_ref(&program), 0, 0) };
-            check(answer.into()).map(drop)
-        }
-        answer => answer.map(drop),
-    }
-}
 
 /// Runs `write` on a descriptor and returns the instructions that it wrote there.
 pub fn collect<E>(

@@ -26,8 +26,8 @@ static TRIPWIRE: Tripwire = Tripwire;
 // SAFETY: every call is passed on to `System` unchanged, or does not return.
 unsafe impl GlobalAlloc for Tripwire {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if super::exec::in_child() {
-            super::exec::exit(CODE);
+        if super::child::exec::in_child() {
+            super::child::exec::exit(CODE);
         }
         COUNT.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promises are passed on.
@@ -35,8 +35,8 @@ unsafe impl GlobalAlloc for Tripwire {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        if super::exec::in_child() {
-            super::exec::exit(CODE);
+        if super::child::exec::in_child() {
+            super::child::exec::exit(CODE);
         }
         // SAFETY: the caller's promises are passed on; `pointer` came from `System`.
         unsafe { System.dealloc(pointer, layout) }
@@ -46,7 +46,7 @@ unsafe impl GlobalAlloc for Tripwire {
 #[cfg(test)]
 mod tests {
     use super::CODE;
-    use crate::sys::{clone, exec, signal, wait};
+    use crate::sys::child::{clone, exec, signal, wait};
 
     fn code_of_a_child_that(acts: impl FnOnce()) -> u32 {
         let mask = signal::block_all().unwrap();

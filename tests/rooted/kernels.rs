@@ -22,8 +22,11 @@ fn without_openat2_and_clone3_all_is_the_same() {
     bundle.spec["mounts"].as_array_mut().unwrap().push(own);
     let text = if std::env::var_os("SHOAL_TEST_ALONE").is_some() {
         refuse(&[libc::SYS_openat2, libc::SYS_clone3]);
-        let missing =
-            shoal::sys::root::open(std::os::fd::AsFd::as_fd(&std::fs::File::open("/").unwrap()), c"tmp", 0);
+        let missing = shoal::sys::child::root::open(
+            std::os::fd::AsFd::as_fd(&std::fs::File::open("/").unwrap()),
+            c"tmp",
+            0,
+        );
         assert!(missing.is_ok());
         println!("REPORT {}", bundle.report());
         return;
@@ -50,7 +53,7 @@ fn without_openat2_and_clone3_all_is_the_same() {
 
 /// Loads a filter into this thread (and its children) that answers ENOSYS to these calls.
 fn refuse(calls: &[i64]) {
-    use shoal::sys::seccomp::{load, Filter, SockFilter};
+    use shoal::sys::child::seccomp::{load, Filter, SockFilter};
     let op = |code: u32, jt, jf, k| SockFilter { code: code as u16, jt, jf, k };
     let mut program = vec![op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
     for call in calls {
@@ -101,7 +104,7 @@ fn a_joined_pid_namespace_has_its_procfs_on_older_kernels_too() {
 
 /// fsconfig(2) with FSCONFIG_SET_FD says that it does not know the option.
 fn refuse_descriptors_as_options() {
-    use shoal::sys::seccomp::{load, Filter, SockFilter};
+    use shoal::sys::child::seccomp::{load, Filter, SockFilter};
     const SET_FD: u32 = 5;
     let op = |code: u32, jt, jf, k| SockFilter { code: code as u16, jt, jf, k };
     let (load_word, equal) =

@@ -1,6 +1,7 @@
 //! For tests: a child under a filter, which makes system calls and tells what came of them.
 
-use super::{load, Filter};
+use super::super::child::seccomp::load;
+use super::Filter;
 use nix::errno::Errno;
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use std::time::{Duration, Instant};

@@ -5,11 +5,13 @@
 //! from nobody that a container could have taken over. What the second page says is a number of a list that the shim has.
 
 use super::{check, Result};
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use ::core::prelude::rust_2021::*;
+use ::core::ptr::NonNull;
+use ::core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use ::{core, libc};
 
 /// Of x86-64. Where pages are larger, the two would have to be too: what is hidden is a whole one.
-pub(super) const PAGE: usize = 4096;
+pub(in crate::sys) const PAGE: usize = 4096;
 
 #[repr(C, align(4096))]
 struct Pages {
@@ -27,7 +29,7 @@ struct Outcome(AtomicU64);
 const TOLD: u64 = 1 << 63;
 
 /// A step that failed, as one number.
-pub(super) const fn failure(step: u32, errno: u32) -> u64 {
+pub(in crate::sys) const fn failure(step: u32, errno: u32) -> u64 {
     TOLD | ((step as u64) << 32) & !TOLD | errno as u64
 }
 
@@ -81,16 +83,16 @@ impl Board {
     }
 
     /// Where the kernel writes the pid of whom the child makes.
-    pub(super) fn born_at(&self) -> *mut u32 {
+    pub(in crate::sys) fn born_at(&self) -> *mut u32 {
         self.pages().born.as_ptr()
     }
 
-    pub(super) fn outcome_at(&self) -> *const AtomicU64 {
+    pub(in crate::sys) fn outcome_at(&self) -> *const AtomicU64 {
         core::ptr::from_ref(&self.pages().outcome.0)
     }
 
     /// From the first byte to the one behind the last.
-    pub(super) fn range(&self) -> (usize, usize) {
+    pub(in crate::sys) fn range(&self) -> (usize, usize) {
         let first = self.0.as_ptr() as usize;
         (first, first.saturating_add(size_of::<Pages>()))
     }
@@ -105,7 +107,9 @@ impl Drop for Board {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use ::std::assert_eq;
 
     #[test]
     fn what_a_child_says_is_heard() {

@@ -1,14 +1,16 @@
 //! Descriptors: opened close-on-exec, lent as `BorrowedFd`, owned as `OwnedFd`.
 
 use super::{check, Result};
-use core::ffi::CStr;
-pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+pub use ::std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use ::{core, libc};
 
 /// close_range(2): sets close-on-exec instead of closing (5.11).
 const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
 
 /// Takes the descriptor that a system call has just made.
-pub(super) fn own(answer: libc::c_long) -> OwnedFd {
+pub(in crate::sys) fn own(answer: libc::c_long) -> OwnedFd {
     // SAFETY: callers pass the answer of a call that makes one new descriptor; nothing else has its number.
     unsafe { OwnedFd::from_raw_fd(answer as RawFd) }
 }

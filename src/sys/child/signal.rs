@@ -1,6 +1,8 @@
 //! Signal masks and dispositions of a clone's child.
 
 use super::{check, Result};
+use ::core::prelude::rust_2021::*;
+use ::{core, libc};
 
 /// The kernel's signal set: one bit for each of 64 signals.
 #[derive(Clone, Copy, Debug)]
@@ -70,12 +72,16 @@ fn all() -> impl Iterator<Item = i32> {
     (1..=64).filter(|signal| *signal != libc::SIGKILL && *signal != libc::SIGSTOP)
 }
 
+fn bit(signal: i32) -> u64 {
+    1u64.wrapping_shl((signal as u32).wrapping_sub(1))
+}
+
 /// What this process ignores now.
 pub fn ignored() -> Result<Ignored> {
     let mut set = 0;
     for signal in all() {
         if disposition(signal)? == libc::SIG_IGN {
-            set |= 1u64 << (signal as u32 - 1);
+            set |= bit(signal);
         }
     }
     Ok(Ignored(set))
@@ -86,7 +92,7 @@ pub fn ignored() -> Result<Ignored> {
 /// was not when `ignored` was asked.
 pub fn reset(ignored: Ignored) -> Result<()> {
     for signal in all() {
-        if ignored.0 & (1u64 << (signal as u32).saturating_sub(1)) != 0 {
+        if ignored.0 & bit(signal) != 0 {
             dispose(signal, libc::SIG_DFL)?;
         }
     }
@@ -134,12 +140,13 @@ fn dispose(signal: i32, handler: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_macros, clippy::unwrap_used)]
     use super::*;
+    use ::std::{assert, assert_eq};
 
     #[test]
     fn a_rust_program_ignores_broken_pipes() {
-        let bit = 1u64 << (libc::SIGPIPE - 1);
-        assert_eq!(ignored().unwrap().0 & bit, bit);
+        assert!(ignored().unwrap().0 & bit(libc::SIGPIPE) != 0);
         assert_eq!(disposition(libc::SIGTERM).unwrap(), libc::SIG_DFL);
     }
 }

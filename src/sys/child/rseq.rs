@@ -2,6 +2,8 @@
 //! that memory says so first, or the kernel would kill it.
 
 use super::{check, Errno, Result};
+use ::core::prelude::rust_2021::*;
+use ::{core, libc};
 
 /// RSEQ_FLAG_UNREGISTER of linux/rseq.h.
 const UNREGISTER: libc::c_int = 1;

@@ -2,7 +2,9 @@
 
 use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Result};
-use std::os::fd::AsRawFd;
+use ::core::prelude::rust_2021::*;
+use ::std::os::fd::AsRawFd;
+use ::{core, libc};
 
 /// linux/magic.h.
 pub const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;

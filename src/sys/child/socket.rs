@@ -2,7 +2,12 @@
 
 use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Result};
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use ::core::prelude::rust_2021::*;
+use ::std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use ::{core, libc};
+
+/// CMSG_LEN of one descriptor: cmsg(3).
+const CONTROL: usize = size_of::<libc::cmsghdr>() + size_of::<RawFd>();
 
 /// Room for one descriptor in a control message, aligned for its header.
 #[repr(C)]
@@ -32,11 +37,8 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], passed: Option<BorrowedFd<'_>>
         return check(answer).map(drop);
     };
     let mut control = Control { bytes: [0; 24] };
-    control.header = libc::cmsghdr {
-        cmsg_len: size_of::<libc::cmsghdr>() + size_of::<RawFd>(),
-        cmsg_level: libc::SOL_SOCKET,
-        cmsg_type: libc::SCM_RIGHTS,
-    };
+    control.header =
+        libc::cmsghdr { cmsg_len: CONTROL, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
     // SAFETY: every byte of the union was set by its first member, so that they may be read as bytes.
     let room = unsafe { &mut control.bytes };
     let number = passed.as_raw_fd().to_ne_bytes();
@@ -80,7 +82,7 @@ pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Optio
             answer => break answer? as usize,
         }
     };
-    if message.msg_controllen < size_of::<libc::cmsghdr>() + size_of::<RawFd>() {
+    if message.msg_controllen < CONTROL {
         return Ok((length, None));
     }
     // SAFETY: all bytes of the union are initialised (zeroed, then written by the kernel); a cmsghdr is integers.
@@ -111,8 +113,10 @@ fn header(part: &mut libc::iovec, control: *mut Control, room: usize) -> libc::m
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_macros, clippy::disallowed_types, clippy::unwrap_used)]
     use super::*;
-    use std::os::fd::AsFd;
+    use ::std::os::fd::AsFd;
+    use ::std::{self, assert, assert_eq, format};
 
     #[test]
     fn a_message_carries_a_descriptor() {
@@ -123,7 +127,7 @@ mod tests {
         drop(a);
         let mut bytes = [0; 16];
         let (length, passed) = receive(b.as_fd(), &mut bytes).unwrap();
-        assert_eq!((length, &bytes[..length]), (8, &b"12345678"[..]));
+        assert_eq!((length, bytes.get(..length)), (8, Some(&b"12345678"[..])));
         let passed = passed.unwrap();
         let path = std::fs::read_link(format!("/proc/self/fd/{}", passed.as_raw_fd())).unwrap();
         assert!(path.ends_with("stat"), "{path:?}");

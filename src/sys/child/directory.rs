@@ -2,8 +2,10 @@
 
 use super::fd::BorrowedFd;
 use super::{check, Errno, Result};
-use core::ffi::CStr;
-use std::os::fd::AsRawFd;
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::std::os::fd::AsRawFd;
+use ::{core, libc};
 
 /// The offset of the name in `struct linux_dirent64`: inode, offset (8 bytes each), length (2), type (1).
 const NAME: usize = 19;

@@ -7,7 +7,9 @@
 use super::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use super::root::{self, Missing};
 use super::{Errno, Result};
-use core::ffi::CStr;
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::libc;
 
 /// PATH_MAX, with the NUL.
 const ROOM: usize = 4096;
@@ -186,10 +188,18 @@ pub fn open_without_links(root: BorrowedFd<'_>, path: &CStr, flags: i32) -> Resu
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::disallowed_macros,
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::unwrap_used
+    )]
     use super::*;
-    use std::ffi::CString;
-    use std::os::unix::fs::{symlink, MetadataExt};
-    use std::path::Path;
+    use ::std::ffi::CString;
+    use ::std::os::unix::fs::{symlink, MetadataExt};
+    use ::std::path::Path;
+    use ::std::{self, assert, assert_eq, format};
+    use ::tempfile;
 
     fn root_of(directory: &Path) -> OwnedFd {
         std::fs::File::open(directory).unwrap().into()

@@ -1,10 +1,22 @@
 //! poll(2), for those who wait for one thing or two.
 
-use super::epoll::Interest;
 use super::fd::BorrowedFd;
 use super::{Errno, Result};
-use nix::poll::{PollFd, PollFlags, PollTimeout};
-use std::time::{Duration, Instant};
+use ::core::prelude::rust_2021::*;
+use ::nix;
+use ::nix::poll::{PollFd, PollFlags, PollTimeout};
+use ::std::time::{Duration, Instant};
+
+/// What to be told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    pub read: bool,
+    pub write: bool,
+}
+
+impl Interest {
+    pub const READ: Interest = Interest { read: true, write: false };
+}
 
 /// Waits until one of them can be read, is at its end, or (a pidfd) has ended; which are so. None: the time is over.
 pub fn either<const N: usize>(fds: [BorrowedFd<'_>; N], deadline: Option<Instant>) -> Result<[bool; N]> {
@@ -27,7 +39,8 @@ pub fn any<const N: usize>(
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 // Rounded up, or the last millisecond would be spent in a loop.
-                let left = if left.is_zero() { left } else { left + Duration::from_micros(999) };
+                let left =
+                    if left.is_zero() { left } else { left.saturating_add(Duration::from_micros(999)) };
                 PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
             }
         };

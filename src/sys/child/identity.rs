@@ -4,6 +4,8 @@
 //! a lock, and in the child of a clone those threads do not exist.
 
 use super::{check, Result};
+use ::core::prelude::rust_2021::*;
+use ::{core, libc};
 
 /// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h: two words for each set.
 const CAPABILITY_VERSION: u32 = 0x2008_0522;

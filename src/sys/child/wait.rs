@@ -2,7 +2,9 @@
 
 use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Errno, Result};
-use std::os::fd::AsRawFd;
+use ::core::prelude::rust_2021::*;
+use ::std::os::fd::AsRawFd;
+use ::{core, libc};
 
 /// How a process ended, as waitid(2) tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +52,7 @@ fn waitid(kind: libc::idtype_t, id: u32, options: i32) -> Result<Ended> {
     let pid = unsafe { info.si_pid() } as u32;
     // SAFETY: as above, for si_status.
     let status = unsafe { info.si_status() } as u32;
-    let code = if info.si_code == libc::CLD_EXITED { status } else { 128 + status };
+    let code = if info.si_code == libc::CLD_EXITED { status } else { status.saturating_add(128) };
     Ok(Ended { pid, code })
 }
 

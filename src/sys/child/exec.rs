@@ -1,18 +1,20 @@
 //! The end of a child that has failed, and what comes before its execve(2).
 
 use super::{check, Errno, Result};
-use core::ffi::CStr;
-use core::sync::atomic::{AtomicBool, Ordering};
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::core::sync::atomic::{AtomicBool, Ordering};
+use ::libc;
 
 /// True in the child of a clone (which has its own copy of it); never reset, the child ends in execve(2) or exit.
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
 
-pub(super) fn mark_child() {
+pub(in crate::sys) fn mark_child() {
     IN_CHILD.store(true, Ordering::Relaxed);
 }
 
 #[cfg(debug_assertions)]
-pub(super) fn in_child() -> bool {
+pub(in crate::sys) fn in_child() -> bool {
     IN_CHILD.load(Ordering::Relaxed)
 }
 

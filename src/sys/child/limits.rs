@@ -1,6 +1,8 @@
 //! What a process may use and how it is scheduled.
 
 use super::{check, Result};
+use ::core::prelude::rust_2021::*;
+use ::{core, libc};
 
 /// prlimit(2) of the calling process.
 pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {

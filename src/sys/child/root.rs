@@ -7,8 +7,10 @@
 use super::fd::{self, own, AsFd, BorrowedFd, OwnedFd};
 use super::walk::{self, PathBuffer};
 use super::{check, Errno, Result};
-use core::ffi::CStr;
-use std::os::fd::AsRawFd;
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::std::os::fd::AsRawFd;
+use ::{core, libc};
 
 /// Links are followed, and stay inside; those of /proc that are more than a path are not.
 const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;

@@ -2,7 +2,8 @@
 
 use super::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use super::{check, Errno, Result};
-use core::mem::size_of;
+use ::core::prelude::rust_2021::*;
+use ::{core, libc};
 
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
 /// Linux 5.8.
@@ -40,7 +41,8 @@ struct Config {
     reserved: [u64; 8],
 }
 
-const _: () = assert!(size_of::<Info>() == 232 && size_of::<Config>() == 304);
+const _: [(); 232] = [(); size_of::<Info>()];
+const _: [(); 304] = [(); size_of::<Config>()];
 
 /// How the device behaves.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,9 +1,11 @@
 //! A process that does nothing: it keeps a place (a systemd scope must have a process) until another has it.
 
-use core::convert::Infallible;
+use ::core::convert::Infallible;
 
 use super::clone::{clone, Child};
 use super::{fd, signal, Result};
+use ::core::prelude::rust_2021::*;
+use ::{core, libc};
 
 /// It ends with the calling thread, or by a signal; it has none of the caller's descriptors but 0 to 2.
 pub fn idle() -> Result<Child> {

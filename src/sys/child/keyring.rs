@@ -1,7 +1,9 @@
 //! The session keyring: keyrings(7), session-keyring(7).
 
 use super::{check, Result};
-use core::ffi::CStr;
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::libc;
 
 const KEYCTL_JOIN_SESSION_KEYRING: libc::c_ulong = 1;
 const KEYCTL_SETPERM: libc::c_ulong = 5;

@@ -2,7 +2,9 @@
 
 use super::fd::own;
 use super::{check, Result};
-use std::os::fd::AsRawFd;
+use ::core::prelude::rust_2021::*;
+use ::std::os::fd::AsRawFd;
+use ::{core, libc};
 
 /// The head of `struct ifreq` (netdevice(7)), as SIOCSIFFLAGS reads it, padded to the whole.
 #[repr(C)]
@@ -12,6 +14,8 @@ struct Request {
     rest: [u8; 22],
 }
 
+const _: [(); size_of::<libc::ifreq>()] = [(); size_of::<Request>()];
+
 /// Brings `lo` up; the kernel gives it its addresses then.
 pub fn loopback_up() -> Result<()> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
@@ -20,7 +24,6 @@ pub fn loopback_up() -> Result<()> {
     let mut request = Request { name: [0; 16], flags: libc::IFF_UP as i16, rest: [0; 22] };
     let [first, second, ..] = &mut request.name;
     (*first, *second) = (b'l', b'o');
-    const { assert!(size_of::<Request>() == size_of::<libc::ifreq>()) };
     // SAFETY: `request` is as large as an ifreq, which is all that the kernel reads.
     let answer = unsafe {
         libc::syscall(libc::SYS_ioctl, socket.as_raw_fd(), libc::SIOCSIFFLAGS, core::ptr::from_ref(&request))

@@ -2,7 +2,9 @@
 
 use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Result};
-use std::os::fd::AsRawFd;
+use ::core::prelude::rust_2021::*;
+use ::libc;
+use ::std::os::fd::AsRawFd;
 
 /// The magic number of the filesystem that namespace files are on (linux/magic.h).
 pub const NSFS_MAGIC: i64 = 0x6e73_6673;

@@ -3,8 +3,10 @@
 
 use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Errno, Result};
-use core::ffi::CStr;
-use std::os::fd::AsRawFd;
+use ::core::ffi::CStr;
+use ::core::prelude::rust_2021::*;
+use ::std::os::fd::AsRawFd;
+use ::{core, libc};
 
 const FSOPEN_CLOEXEC: u32 = 1;
 const FSMOUNT_CLOEXEC: u32 = 1;

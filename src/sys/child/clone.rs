@@ -3,8 +3,10 @@
 use super::board::Board;
 use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Errno, Result};
-use core::convert::Infallible;
-use std::os::fd::AsRawFd;
+use ::core::convert::Infallible;
+use ::core::prelude::rust_2021::*;
+use ::std::os::fd::AsRawFd;
+use ::{core, libc};
 
 /// Namespaces that a clone may make. Flags that share memory, files or signal handlers are not among them: the
 /// child would then run on our stack, or close our descriptors.
@@ -153,6 +155,7 @@ fn clone_legacy(flags: u64, relation: Relation) -> Result<libc::c_long> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::std::assert_eq;
 
     #[test]
     fn flags_that_share_memory_are_refused() {

@@ -1,0 +1,282 @@
+//! The last acts of a child, in memory that has nothing but them.
+//!
+//! A child has a copy of the shim's memory. Before a container can see it, or a process that it makes, all of that goes
+//! but the program and one mapping made for this child: a stack, the arguments of its program, and a list of acts. What
+//! runs from then on has no thread-local storage, no data segment and no libc: system calls are made by their registers,
+//! and nothing is touched but that mapping and the [board](super::board).
+//!
+//! A seccomp profile may be loaded by then that refuses these calls, or answers for them. Each carries the launch's key
+//! as a sixth argument, which the kernel ignores and the filter of a launch may know (`crate::seccomp`).
+
+use super::board::{failure, PAGE};
+use super::{Errno, Result};
+use ::core::ffi::{c_char, CStr};
+use ::core::prelude::rust_2021::*;
+use ::core::sync::atomic::{AtomicU64, Ordering};
+use ::syscalls::raw::syscall6;
+use ::syscalls::Sysno;
+use ::{core, libc};
+
+/// One of them. The order is the plan's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Loads the filter.
+    Filter,
+    /// clone(2) with CLONE_PARENT: what comes after it is for the new process, and the old one ends.
+    Birth,
+    /// setsid(2).
+    Session,
+    /// Descriptor 0 becomes the session's terminal.
+    Terminal,
+    /// Tells the shim that the gate is reached: eight bytes.
+    Announce,
+    /// Waits for one byte of the shim's.
+    Await,
+    /// execve(2).
+    Execute,
+    /// Closes all, and sleeps until a signal ends it.
+    Sleep,
+    /// fsopen(2) of a procfs, which is of the caller's pid namespace: its descriptor goes through the gate.
+    Procfs,
+}
+
+/// linux/mount.h.
+const FSOPEN_CLOEXEC: usize = 1;
+pub(in crate::sys) const ACTS: usize = 8;
+pub(in crate::sys) const GAPS: usize = 12;
+pub(in crate::sys) const STACK: usize = 4 * PAGE;
+/// The longest `HOME=…` with its NUL.
+pub const HOME: usize = 512;
+/// What a child ends with that has not become its program.
+const FAILED: usize = 1;
+
+/// At the lowest address behind the stack; all pointers lead into the same mapping, or to the board.
+#[repr(C)]
+pub(in crate::sys) struct Orders {
+    pub acts: [(Act, u32); ACTS],
+    pub act_count: usize,
+    pub number: u32,
+    pub gaps: [(usize, usize); GAPS],
+    pub gap_count: usize,
+    pub gate: usize,
+    pub key: usize,
+    pub filter: libc::sock_fprog,
+    pub filter_flags: usize,
+    pub argv: *const *const c_char,
+    pub envp: *const *const c_char,
+    /// In `envp`: room for a HOME.
+    pub spare: *mut *const c_char,
+    pub home: *mut u8,
+    pub program: *mut u8,
+    pub program_room: usize,
+    pub board: usize,
+    pub born: usize,
+    pub outcome: *const AtomicU64,
+}
+
+/// The mapping. The shim drops it once it has cloned; the child has a copy.
+#[derive(Debug)]
+pub struct Prepared {
+    base: *mut u8,
+    length: usize,
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, which nothing borrows any more.
+        unsafe { libc::munmap(self.base.cast(), self.length) };
+    }
+}
+
+/// Copies a string with its NUL into `room` bytes of the mapping.
+fn copy(text: &CStr, to: *mut u8, room: usize) -> Result<()> {
+    let bytes = text.to_bytes_with_nul();
+    if bytes.len() > room {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    // SAFETY: the caller's room of the mapping, which nothing else uses.
+    unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+    Ok(())
+}
+
+impl Prepared {
+    /// Takes a mapping that has a stack at its lower end, and [`Orders`] behind that.
+    pub(in crate::sys) fn new(base: *mut u8, length: usize) -> Self {
+        Prepared { base, length }
+    }
+
+    /// In the child, and for good: goes over to the mapping and does what is left to do. `program` is one of the
+    /// candidates. An error is of what comes before.
+    pub fn enter(&self, program: Option<&CStr>, home: Option<&CStr>) -> Result<core::convert::Infallible> {
+        let orders = self.base.wrapping_add(STACK).cast::<Orders>();
+        // SAFETY: `prepare` has written it there, and this process has its own copy.
+        let filled = unsafe { &mut *orders };
+        copy(program.unwrap_or(c""), filled.program, filled.program_room)?;
+        if let Some(home) = home {
+            copy(home, filled.home, HOME)?;
+            // SAFETY: an entry of `envp` that was left for this.
+            unsafe { filled.spare.write(filled.home.cast()) };
+        }
+        let top = self.base.wrapping_add(STACK);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the stack is ours, aligned and large enough for `run`, which never returns; nothing of the old one is
+        // used any more.
+        unsafe {
+            core::arch::asm!("mov rsp, {top}", "xor ebp, ebp", "call {run}", "ud2",
+                top = in(reg) top, in("rdi") orders, run = sym run, options(noreturn))
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            core::arch::asm!("mov sp, {top}", "mov x29, xzr", "bl {run}", "udf #0",
+                top = in(reg) top, in("x0") orders, run = sym run, options(noreturn))
+        }
+    }
+}
+
+/// A call with the launch's key. The answer is the kernel's: below zero an errno.
+fn call(key: usize, number: Sysno, arguments: [usize; 5]) -> isize {
+    let [a, b, c, d, e] = arguments;
+    // SAFETY: the calls of this file take integers and pointers into the mapping or to the board, which stay mapped.
+    unsafe { syscall6(number as usize, a, b, c, d, e, key) as isize }
+}
+
+/// exit_group(2), exit(2), and where a filter forbids both, a fault. Never returns, never loops.
+pub(super) fn end(code: usize) -> ! {
+    call(0, Sysno::exit_group, [code, 0, 0, 0, 0]);
+    call(0, Sysno::exit, [code, 0, 0, 0, 0]);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: an instruction that is none: the kernel kills the process, whatever it ignores or blocks.
+    unsafe {
+        core::arch::asm!("ud2", options(noreturn))
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        core::arch::asm!("udf #0", options(noreturn))
+    }
+}
+
+/// On the stack of the mapping.
+unsafe extern "C" fn run(orders: *const Orders) -> ! {
+    // SAFETY: `enter` passes the one that `prepare` wrote; the mapping is never unmapped.
+    let orders = unsafe { &*orders };
+    let mut number = orders.number;
+    let mut answer = strip(orders);
+    for (act, step) in orders.acts.iter().take(orders.act_count) {
+        if answer < 0 {
+            break;
+        }
+        number = *step;
+        answer = perform(orders, *act, number);
+    }
+    // SAFETY: the board stays mapped.
+    let outcome = unsafe { &*orders.outcome };
+    outcome.store(failure(number, answer.unsigned_abs() as u32), Ordering::Release);
+    end(FAILED)
+}
+
+/// Gives up every descriptor but the streams and the gate, and all memory but what is here.
+fn strip(orders: &Orders) -> isize {
+    let close = |first: usize, last: usize| match first > last {
+        true => 0,
+        false => call(orders.key, Sysno::close_range, [first, last, 0, 0, 0]),
+    };
+    let mut answer = close(3, orders.gate.wrapping_sub(1));
+    if answer >= 0 {
+        answer = close(orders.gate.wrapping_add(1), u32::MAX as usize);
+    }
+    for (first, end) in orders.gaps.iter().take(orders.gap_count) {
+        if answer < 0 {
+            break;
+        }
+        answer = call(orders.key, Sysno::munmap, [*first, end.wrapping_sub(*first), 0, 0, 0]);
+    }
+    if answer < 0 {
+        return answer;
+    }
+    // The page that says who is born is not for whom the container can see.
+    call(orders.key, Sysno::madvise, [orders.board, PAGE, libc::MADV_DONTFORK as usize, 0, 0])
+}
+
+/// Sends a descriptor and one byte through the gate.
+fn pass(orders: &Orders, descriptor: i32) -> isize {
+    const LENGTH: usize = size_of::<libc::cmsghdr>() + size_of::<i32>();
+    #[repr(C)]
+    struct Control {
+        header: libc::cmsghdr,
+        descriptor: i32,
+        _room: i32,
+    }
+    let control = Control {
+        header: libc::cmsghdr { cmsg_len: LENGTH, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS },
+        descriptor,
+        _room: 0,
+    };
+    let part = libc::iovec { iov_base: core::ptr::from_ref(&control).cast_mut().cast(), iov_len: 1 };
+    // `struct msghdr` of 64-bit architectures, as words: no address, one part, the control message.
+    let (parts, about) = (core::ptr::from_ref(&part) as usize, core::ptr::from_ref(&control) as usize);
+    let message = [0, 0, parts, 1, about, size_of::<Control>(), 0];
+    let message = core::ptr::from_ref(&message) as usize;
+    call(orders.key, Sysno::sendmsg, [orders.gate, message, libc::MSG_NOSIGNAL as usize, 0, 0])
+}
+
+fn perform(orders: &Orders, act: Act, number: u32) -> isize {
+    let key = orders.key;
+    match act {
+        Act::Filter => {
+            let filter = core::ptr::from_ref(&orders.filter) as usize;
+            let mode = libc::SECCOMP_SET_MODE_FILTER as usize;
+            call(key, Sysno::seccomp, [mode, orders.filter_flags, filter, 0, 0])
+        }
+        Act::Birth => {
+            // Without a stack of its own the new process goes on here, with a copy.
+            let flags = (libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID) as usize;
+            match call(key, Sysno::clone, [flags, 0, orders.born, 0, 0]) {
+                0 => 0,
+                refused if refused < 0 => refused,
+                _ => end(0),
+            }
+        }
+        Act::Session => call(key, Sysno::setsid, [0; 5]),
+        Act::Terminal => call(key, Sysno::ioctl, [0, libc::TIOCSCTTY as usize, 0, 0, 0]),
+        Act::Announce => {
+            let report = [number, 0];
+            let bytes = core::ptr::from_ref(&report) as usize;
+            call(key, Sysno::write, [orders.gate, bytes, size_of_val(&report), 0, 0])
+        }
+        Act::Await => {
+            let mut go = 0u8;
+            let byte = core::ptr::from_mut(&mut go) as usize;
+            match call(key, Sysno::read, [orders.gate, byte, 1, 0, 0]) {
+                1 => 0,
+                // The shim has given the launch up.
+                _ => end(FAILED),
+            }
+        }
+        Act::Execute => {
+            let (argv, envp) = (orders.argv as usize, orders.envp as usize);
+            let arguments = [orders.program as usize, argv, envp, 0, 0];
+            // It comes back with an error only, or where a filter has answered for the kernel.
+            call(0, Sysno::execve, arguments)
+        }
+        Act::Procfs => {
+            let name = c"proc".as_ptr() as usize;
+            let context = call(key, Sysno::fsopen, [name, FSOPEN_CLOEXEC, 0, 0, 0]);
+            if context < 0 {
+                return context;
+            }
+            let sent = pass(orders, context as i32);
+            if sent < 0 {
+                return sent;
+            }
+            end(0)
+        }
+        Act::Sleep => {
+            call(key, Sysno::close_range, [0, u32::MAX as usize, 0, 0, 0]);
+            loop {
+                call(key, Sysno::ppoll, [0; 5]);
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What the child of a clone calls: system calls, and nothing else.
+//!
+//! The clone copied the memory of a process with threads, and any lock may be held for ever in the copy, malloc's first
+//! of all. So this module is under the deny list of `crate::init`, and knows nothing of the rest of the crate. The shim
+//! may call what is here too: [`crate::sys`] names what it does call.
+#![no_implicit_prelude]
+#![deny(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+
+use ::core::prelude::rust_2021::*;
+use ::{core, libc};
+
+pub mod board;
+pub mod clone;
+pub mod console;
+pub mod directory;
+pub mod exec;
+pub mod fd;
+pub mod identity;
+pub mod idle;
+pub mod keyring;
+pub mod last;
+pub mod limits;
+pub mod loop_device;
+pub mod mount;
+pub mod namespace;
+pub mod network;
+pub mod poll;
+pub mod root;
+pub mod rseq;
+pub mod seccomp;
+pub mod signal;
+pub mod socket;
+pub mod wait;
+pub mod walk;
+
+pub use ::nix::errno::Errno;
+
+pub type Result<T, E = Errno> = core::result::Result<T, E>;
+
+/// The answer of a raw system call by way of libc's `syscall`, which has put the errno in its place.
+pub(in crate::sys) fn check(answer: libc::c_long) -> Result<libc::c_long> {
+    match answer {
+        -1 => Err(Errno::last()),
+        answer => Ok(answer),
+    }
+}
