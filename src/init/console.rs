@@ -4,7 +4,7 @@ use super::registers::Registers;
 use super::Lent;
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::child::root::{self, Missing};
-use crate::sys::child::{console, mount, Errno, Result};
+use crate::sys::child::{console, mount, Errno, Forked, Result};
 use ::core::prelude::rust_2021::*;
 use ::libc;
 
@@ -45,19 +45,19 @@ pub(super) fn open(
 pub(super) fn become_standard(registers: &mut Registers<'_>) -> Result<()> {
     let slave = registers.terminal.as_ref().ok_or(Errno::EBADF)?.as_fd();
     for number in 0..3 {
-        fd::install(slave, number)?;
+        fd::install(registers.forked, slave, number)?;
     }
     Ok(())
 }
 
-pub(super) fn streams(lent: &Lent<'_>, uid: u32) -> Result<()> {
+pub(super) fn streams(forked: Forked, lent: &Lent<'_>, uid: u32) -> Result<()> {
     let ends = lent.ends.ok_or(Errno::EBADF)?;
     for (number, end) in (0..).zip(ends) {
         if fd::stat(end)?.is_character_device(1, 3) {
-            fd::install(null()?.as_fd(), number)?;
+            fd::install(forked, null()?.as_fd(), number)?;
         } else {
             give(end, uid)?;
-            fd::install(end, number)?;
+            fd::install(forked, end, number)?;
         }
     }
     Ok(())

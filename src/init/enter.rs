@@ -5,7 +5,7 @@ use crate::plan::step::SchedAttr;
 use crate::sys::child::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::sys::child::limits::{self, Schedule};
 use crate::sys::child::walk::PathBuffer;
-use crate::sys::child::{self as sys, exec, mount, root, Errno, Result};
+use crate::sys::child::{self as sys, exec, mount, root, Errno, Forked, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
@@ -100,13 +100,13 @@ pub(super) fn give_cgroup(cgroup: BorrowedFd<'_>, uid: u32) -> Result<()> {
 
 /// Into a user namespace. `apart`: the kernel says EINVAL where it is the caller's own already (and for a caller with
 /// threads, which this is not).
-pub(super) fn user(namespace: BorrowedFd<'_>, apart: bool) -> Result<()> {
+pub(super) fn user(forked: Forked, namespace: BorrowedFd<'_>, apart: bool) -> Result<()> {
     match sys::namespace::join(namespace, libc::CLONE_NEWUSER as u64) {
         Err(Errno::EINVAL) if apart => return Ok(()),
         answer => answer?,
     }
     if apart {
-        match sys::identity::set_groups(&[]) {
+        match sys::identity::set_groups(forked, &[]) {
             // A namespace that forbids it.
             Err(Errno::EPERM) => {}
             answer => answer?,
@@ -117,16 +117,16 @@ pub(super) fn user(namespace: BorrowedFd<'_>, apart: bool) -> Result<()> {
 }
 
 /// pivot_root(2) with the old root on top of the new, from where it is detached: no directory for it is needed.
-pub(super) fn pivot(root: BorrowedFd<'_>) -> Result<()> {
+pub(super) fn pivot(forked: Forked, root: BorrowedFd<'_>) -> Result<()> {
     let old = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    exec::fchdir(root)?;
-    mount::pivot_here()?;
+    exec::fchdir(forked, root)?;
+    mount::pivot_here(forked)?;
     // `.` is still the new root, below the old one: whose mounts would become slaves. What is unmounted below the
     // old one must not be unmounted on the host, whatever the plan said of propagation.
-    exec::fchdir(old.as_fd())?;
+    exec::fchdir(forked, old.as_fd())?;
     mount::mount(None, c".", None, libc::MS_REC | libc::MS_SLAVE, None)?;
     mount::unmount(c".", libc::MNT_DETACH)?;
-    exec::chdir(c"/")
+    exec::chdir(forked, c"/")
 }
 
 /// Takes a mount of the host out of the own mount namespace.
@@ -145,11 +145,11 @@ pub(super) fn detach(target: &CStr) -> Result<()> {
 }
 
 /// For an initramfs, which cannot be pivoted away from: the old root stays mounted below.
-pub(super) fn move_root(root: BorrowedFd<'_>) -> Result<()> {
-    exec::fchdir(root)?;
+pub(super) fn move_root(forked: Forked, root: BorrowedFd<'_>) -> Result<()> {
+    exec::fchdir(forked, root)?;
     mount::mount(Some(c"."), c"/", None, libc::MS_MOVE, None)?;
-    mount::chroot(c".")?;
-    exec::chdir(c"/")
+    mount::chroot(forked, c".")?;
+    exec::chdir(forked, c"/")
 }
 
 /// Enters the working directory, and proves that it is below the root: a path such as /proc/self/fd/7 could lead
@@ -158,7 +158,7 @@ pub(super) fn workdir(registers: &mut Registers<'_>, path: &CStr, retry: bool) -
     if registers.in_workdir {
         return Ok(());
     }
-    match exec::chdir(path) {
+    match exec::chdir(registers.forked, path) {
         Err(Errno::EACCES) if retry => return Ok(()),
         answer => answer?,
     }

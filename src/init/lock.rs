@@ -11,9 +11,9 @@ use ::libc;
 
 pub(super) fn mounts(user: BorrowedFd<'_>) -> Result<()> {
     let (ours, theirs) = socket::pair()?;
-    let act = || -> Infallible {
+    let act = |forked| -> Infallible {
         let sent = copy(user).and_then(|copy| socket::send(theirs.as_fd(), &[0], Some(copy.as_fd())));
-        exec::exit(sent.map_or_else(|errno| errno as i32, |()| 0))
+        exec::exit(forked, sent.map_or_else(|errno| errno as i32, |()| 0))
     };
     let child = clone::clone(0, None, act)?;
     let ended = wait::reap(child.pid)?;

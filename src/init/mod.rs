@@ -14,8 +14,8 @@
 //! | nothing, end of file | it has ended, or its program runs |
 //!
 //! and end of file on its own side means that the shim gave the launch up: it ends. What failed, how far it has come and
-//! who goes on in its stead is on the [`Board`], which takes no system call. From `Step::Bare` on it is `sys::child::last` that
-//! acts: nothing of this module, or of the shim's memory, is left by then.
+//! who goes on in its stead is on the [`Board`], which takes no system call. From `Step::Bare` on it is
+//! `sys::child::last` that acts: nothing of this module, or of the shim's memory, is left by then.
 #![no_implicit_prelude]
 #![deny(
     clippy::disallowed_macros,
@@ -35,6 +35,7 @@ use crate::sys::child::board::Board;
 use crate::sys::child::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use crate::sys::child::last::Prepared;
 use crate::sys::child::seccomp::Filter;
+use crate::sys::child::Forked;
 use ::core::cell::OnceCell;
 use ::core::prelude::rust_2021::*;
 
@@ -147,48 +148,50 @@ impl<'a> Lent<'a> {
 pub const FAILED: i32 = 1;
 
 /// Runs in the child.
-pub fn run(lent: &Lent<'_>) -> ! {
+pub fn run(forked: Forked, lent: &Lent<'_>) -> ! {
     let mut step = Report::BEFORE;
     // First of all: what the shim and its other containers have open is none of this process's business.
-    let begun = sys::fd::close_all_but(lent.keep).and_then(|()| sys::rseq::leave());
-    let walked = begun.and_then(|()| walk(lent, 0, &mut step));
-    fail(lent, step, walked)
+    let begun = sys::fd::close_all_but(forked, lent.keep).and_then(|()| sys::rseq::leave(forked));
+    let walked = begun.and_then(|()| walk(forked, lent, 0, &mut step));
+    fail(forked, lent, step, walked)
 }
 
 /// The process that was born at the step before `first`, with all that its parent had.
-fn run_sibling(lent: &Lent<'_>, first: u32) -> ! {
+fn run_sibling(forked: Forked, lent: &Lent<'_>, first: u32) -> ! {
     let mut step = Report::BEFORE;
-    let walked = walk(lent, first, &mut step);
-    fail(lent, step, walked)
+    let walked = walk(forked, lent, first, &mut step);
+    fail(forked, lent, step, walked)
 }
 
-fn fail(lent: &Lent<'_>, step: u32, walked: sys::Result<()>) -> ! {
+fn fail(forked: Forked, lent: &Lent<'_>, step: u32, walked: sys::Result<()>) -> ! {
     let errno = match walked {
         Ok(()) => sys::Errno::ENOEXEC,
         Err(errno) => errno,
     };
     lent.board.fail(step, errno as i32);
-    sys::exec::exit(FAILED)
+    sys::exec::exit(forked, FAILED)
 }
 
 /// A process that does nothing until the other end of `until` is closed: it holds the namespaces that it was made in.
-pub fn hold(until: BorrowedFd<'_>) -> ! {
-    let code = match sys::fd::close_all_but(&[until.as_raw_fd()]).and_then(|()| sys::identity::undumpable()) {
+pub fn hold(forked: Forked, until: BorrowedFd<'_>) -> ! {
+    let code = match sys::fd::close_all_but(forked, &[until.as_raw_fd()])
+        .and_then(|()| sys::identity::undumpable())
+    {
         Ok(()) => sys::fd::read(until, &mut [0u8; 1]).map_or(FAILED, |_| 0),
         Err(_) => FAILED,
     };
-    sys::exec::exit(code)
+    sys::exec::exit(forked, code)
 }
 
 /// Walks from step `first` to the execve(2); `step` is where it is. A plan that ends without one is an error too.
-fn walk(lent: &Lent<'_>, first: u32, step: &mut u32) -> sys::Result<()> {
+fn walk(forked: Forked, lent: &Lent<'_>, first: u32, step: &mut u32) -> sys::Result<()> {
     // Until the execve(2), or a process that is in this pid namespace already could open our /proc/<pid>/fd and
     // our memory, which is the shim's (CVE-2016-9962).
     sys::identity::undumpable()?;
-    sys::signal::reset(lent.ignored)?;
+    sys::signal::reset(forked, lent.ignored)?;
     // Modes in the plan are exact.
-    sys::limits::set_umask(0);
-    let mut registers = registers::Registers::new();
+    sys::limits::set_umask(forked, 0);
+    let mut registers = registers::Registers::new(forked);
     for (number, (act, _)) in (0u32..).zip(lent.steps).skip(first as usize) {
         *step = number;
         lent.board.at(number);
@@ -201,11 +204,11 @@ fn walk(lent: &Lent<'_>, first: u32, step: &mut u32) -> sys::Result<()> {
 /// Tells the shim that `step` has been reached, and waits for its go; ends the child where there is none.
 ///
 /// By write(2) and read(2), which every seccomp profile allows: the gate may come after the filter.
-fn rendezvous(lent: &Lent<'_>, step: u32) -> sys::Result<()> {
+fn rendezvous(forked: Forked, lent: &Lent<'_>, step: u32) -> sys::Result<()> {
     sys::fd::write(lent.gate, &Report { step, errno: 0 }.to_bytes())?;
     let mut go = [0u8; 1];
     match sys::fd::read(lent.gate, &mut go) {
         Ok(1) => Ok(()),
-        _ => sys::exec::exit(FAILED),
+        _ => sys::exec::exit(forked, FAILED),
     }
 }

@@ -8,7 +8,7 @@ use super::registers::Registers;
 use super::{enter, Lent, Outpost};
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::child::mount::Filesystem;
-use crate::sys::child::{clone, exec, identity, namespace, poll, socket, wait, Errno, Result};
+use crate::sys::child::{clone, exec, identity, namespace, poll, socket, wait, Errno, Forked, Result};
 use ::core::convert::Infallible;
 use ::core::prelude::rust_2021::*;
 use ::core::time::Duration;
@@ -29,10 +29,10 @@ pub(super) fn procfs(
 ) -> Result<Filesystem> {
     let outpost = lent.outpost.ok_or(Errno::EINVAL)?;
     let path = registers.root_path.ok_or(Errno::EINVAL)?;
-    let act = || -> Infallible {
-        let Err(errno) = go(&outpost, path, pids);
+    let act = |forked| -> Infallible {
+        let Err(errno) = go(forked, &outpost, path, pids);
         outpost.board.fail(0, errno as i32);
-        exec::exit(super::FAILED)
+        exec::exit(forked, super::FAILED)
     };
     let parent = clone::clone(0, None, act)?;
     let ended = wait::reap(parent.pid)?;
@@ -61,14 +61,19 @@ fn refused(outpost: &Outpost<'_>) -> Errno {
 }
 
 /// Nobody in the pid namespace sees this process: it gives up all that the next one must not have.
-fn go(outpost: &Outpost<'_>, path: &::core::ffi::CStr, pids: BorrowedFd<'_>) -> Result<Infallible> {
+fn go(
+    forked: Forked,
+    outpost: &Outpost<'_>,
+    path: &::core::ffi::CStr,
+    pids: BorrowedFd<'_>,
+) -> Result<Infallible> {
     namespace::unshare(libc::CLONE_NEWNS as u64)?;
     let root: OwnedFd = fd::open(path, libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    enter::pivot(root.as_fd())?;
+    enter::pivot(forked, root.as_fd())?;
     namespace::join(pids, libc::CLONE_NEWPID as u64)?;
-    fd::close_standard()?;
+    fd::close_standard(forked)?;
     identity::no_new_privs()?;
-    identity::set_capabilities(CAP_SYS_ADMIN, CAP_SYS_ADMIN, 0)?;
+    identity::set_capabilities(forked, CAP_SYS_ADMIN, CAP_SYS_ADMIN, 0)?;
     identity::undumpable()?;
-    outpost.last.enter(None, None)
+    outpost.last.enter(forked, None, None)
 }

@@ -19,6 +19,7 @@ pub(super) fn perform<'a>(
     if !matches!(step, Step::Mknod { .. } | Step::Symlink { .. }) {
         registers.forget_parent();
     }
+    let forked = registers.forked;
     match step {
         Step::OpenNamespace { slot, path, kind, apart } => {
             opens::namespace(lent, *slot, path, *kind, apart.is_some())
@@ -52,9 +53,9 @@ pub(super) fn perform<'a>(
             // A user namespace of somebody else's sets this to fs.suid_dumpable.
             sys::identity::undumpable()
         }
-        Step::LeaveGroups => sys::identity::set_groups(&[]),
+        Step::LeaveGroups => sys::identity::set_groups(forked, &[]),
         Step::GiveStreams { uid } => console::give_all(lent, *uid),
-        Step::RaiseLimit { resource, hard } => sys::limits::raise_hard_limit(*resource, *hard),
+        Step::RaiseLimit { resource, hard } => sys::limits::raise_hard_limit(forked, *resource, *hard),
         Step::GiveCgroup { uid } => lent.cgroup.map_or(Ok(()), |cgroup| enter::give_cgroup(cgroup, *uid)),
         Step::Unshare { flags } => sys::namespace::unshare(*flags),
         Step::LoopbackUp => sys::network::loopback_up(),
@@ -80,7 +81,7 @@ pub(super) fn perform<'a>(
 
         Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {
             if let Some(directory) = chdir {
-                sys::exec::chdir(directory)?;
+                sys::exec::chdir(forked, directory)?;
             }
             match device {
                 Some(slot) => {
@@ -91,13 +92,13 @@ pub(super) fn perform<'a>(
                 None => mounts::rootfs(fstype, source, target, *flags, data)?,
             }
             if chdir.is_some() {
-                sys::exec::chdir(c"/")?;
+                sys::exec::chdir(forked, c"/")?;
             }
             Ok(())
         }
         Step::Idmap { namespace, path } => mounts::map_ids(lent.slot(*namespace)?, path),
         Step::BecomeRoot { unshare } => {
-            privileges::become_root()?;
+            privileges::become_root(forked)?;
             match unshare {
                 0 => Ok(()),
                 flags => sys::namespace::unshare(*flags),
@@ -164,29 +165,29 @@ pub(super) fn perform<'a>(
             let readonly = sys::mount::Change { set: sys::mount::ATTR_RDONLY, ..Default::default() };
             sys::mount::change(registers.root()?, readonly, false)
         }
-        Step::Hooks => super::rendezvous(lent, number),
+        Step::Hooks => super::rendezvous(forked, lent, number),
 
-        Step::Pivot => enter::pivot(registers.root()?),
+        Step::Pivot => enter::pivot(forked, registers.root()?),
         Step::Detach { target } => enter::detach(target),
-        Step::MoveRoot => enter::move_root(registers.root()?),
+        Step::MoveRoot => enter::move_root(forked, registers.root()?),
         Step::RootPropagation(propagation) => {
             let flags = propagation.flag | if propagation.recursive { libc::MS_REC } else { 0 };
             sys::mount::mount(None, c"/", None, flags, None)
         }
-        Step::JoinUser { slot, apart } => enter::user(lent.slot(*slot)?, *apart),
+        Step::JoinUser { slot, apart } => enter::user(forked, lent.slot(*slot)?, *apart),
         Step::Hostname(name) => sys::identity::set_hostname(name.to_bytes()),
         Step::Domainname(name) => sys::identity::set_domainname(name.to_bytes()),
 
         Step::Terminal => console::become_standard(registers),
-        Step::Stdio { uid } => console::streams(lent, *uid),
+        Step::Stdio { uid } => console::streams(forked, lent, *uid),
         Step::Keyring { name, search } => match sys::keyring::join_session(name, *search) {
             // A kernel without keys has none to protect.
             Err(Errno::ENOSYS) => Ok(()),
             answer => answer,
         },
-        Step::Rlimit { resource, soft, hard } => sys::limits::set_rlimit(*resource, *soft, *hard),
+        Step::Rlimit { resource, soft, hard } => sys::limits::set_rlimit(forked, *resource, *soft, *hard),
         Step::Umask(mask) => {
-            sys::limits::set_umask(*mask);
+            sys::limits::set_umask(forked, *mask);
             Ok(())
         }
         Step::Personality(persona) => sys::limits::set_personality(*persona),
@@ -203,31 +204,31 @@ pub(super) fn perform<'a>(
 
         Step::Aim { slot } => sys::namespace::join(lent.slot(*slot)?, libc::CLONE_NEWPID as u64),
         Step::NoNewPrivs => sys::identity::no_new_privs(),
-        Step::Regain => sys::identity::regain(sys::identity::SYS_ADMIN),
+        Step::Regain => sys::identity::regain(forked, sys::identity::SYS_ADMIN),
         Step::SeccompEarly(filter) | Step::Seccomp(filter) => {
             sys::seccomp::load(lent.filter.unwrap_or(filter))
         }
-        Step::BoundingSet { keep, last } => privileges::bounding_set(*keep, *last),
-        Step::SetGroups(groups) => sys::identity::set_groups(groups),
-        Step::SetIds { uid, gid } => privileges::set_ids(*uid, *gid),
+        Step::BoundingSet { keep, last } => privileges::bounding_set(forked, *keep, *last),
+        Step::SetGroups(groups) => sys::identity::set_groups(forked, groups),
+        Step::SetIds { uid, gid } => privileges::set_ids(forked, *uid, *gid),
         Step::Workdir { path, retry } => enter::workdir(registers, path, *retry),
-        Step::Capabilities(sets) => privileges::capabilities(sets),
+        Step::Capabilities(sets) => privileges::capabilities(forked, sets),
 
-        Step::Sibling { flags } => sibling::make(lent, number, *flags),
+        Step::Sibling { flags } => sibling::make(forked, lent, number, *flags),
         Step::FindProgram { candidates, .. } => {
             registers.program = Some(program::find(candidates)?);
             Ok(())
         }
         Step::Bare => {
             if lent.reaps {
-                sys::signal::leave_children_to_the_kernel()?;
+                sys::signal::leave_children_to_the_kernel(forked)?;
             }
             let last = lent.last.ok_or(Errno::ENOEXEC)?;
             let home = registers.home.as_ref().map(|home| home.as_c_str());
-            match last.enter(registers.program, home)? {}
+            match last.enter(forked, registers.program, home)? {}
         }
         // Of a pod whose namespaces are all that is wanted: nobody sees the process.
-        Step::Gate => super::rendezvous(lent, number),
+        Step::Gate => super::rendezvous(forked, lent, number),
         // Behind `Bare` they are acts of `sys::last`.
         Step::Birth | Step::SetSid | Step::ControlTerminal | Step::Reap | Step::Exec { .. } => {
             Err(Errno::ENOEXEC)

@@ -1,16 +1,16 @@
 //! Ids and capabilities.
 
 use crate::plan::step::CapabilitySets;
-use crate::sys::child::{identity, Errno, Result};
+use crate::sys::child::{identity, Errno, Forked, Result};
 use ::core::prelude::rust_2021::*;
 
 /// Drops from the bounding set what `keep` lacks. Capabilities that this kernel lacks are not there to be dropped.
-pub(super) fn bounding_set(keep: u64, last: u8) -> Result<()> {
+pub(super) fn bounding_set(forked: Forked, keep: u64, last: u8) -> Result<()> {
     for capability in identity::capability_numbers(!keep) {
         if capability > last {
             break;
         }
-        match identity::drop_from_bounding_set(capability) {
+        match identity::drop_from_bounding_set(forked, capability) {
             Err(Errno::EINVAL) => {}
             // Without CAP_SETPCAP: fine where there is nothing to drop.
             Err(Errno::EPERM) if identity::in_bounding_set(capability) == Ok(false) => {}
@@ -21,26 +21,26 @@ pub(super) fn bounding_set(keep: u64, last: u8) -> Result<()> {
 }
 
 /// Root of the user namespace that has just been entered.
-pub(super) fn become_root() -> Result<()> {
-    identity::set_gid(0)?;
-    identity::set_uid(0)?;
+pub(super) fn become_root(forked: Forked) -> Result<()> {
+    identity::set_gid(forked, 0)?;
+    identity::set_uid(forked, 0)?;
     identity::undumpable()
 }
 
-pub(super) fn set_ids(uid: u32, gid: u32) -> Result<()> {
-    identity::keep_capabilities()?;
-    identity::set_gid(gid)?;
-    identity::set_uid(uid)?;
+pub(super) fn set_ids(forked: Forked, uid: u32, gid: u32) -> Result<()> {
+    identity::keep_capabilities(forked)?;
+    identity::set_gid(forked, gid)?;
+    identity::set_uid(forked, uid)?;
     // A change of ids sets this to fs.suid_dumpable, which an administrator may have set to 1.
     identity::undumpable()
 }
 
 /// Inheritable is what the plan says, which is nothing but what the spec asks for (CVE-2022-29162).
-pub(super) fn capabilities(sets: &CapabilitySets) -> Result<()> {
-    identity::set_capabilities(sets.effective, sets.permitted, sets.inheritable)?;
-    identity::clear_ambient()?;
+pub(super) fn capabilities(forked: Forked, sets: &CapabilitySets) -> Result<()> {
+    identity::set_capabilities(forked, sets.effective, sets.permitted, sets.inheritable)?;
+    identity::clear_ambient(forked)?;
     for capability in identity::capability_numbers(sets.ambient) {
-        identity::raise_ambient(capability)?;
+        identity::raise_ambient(forked, capability)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::home::Home;
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::child::root::{self, Missing};
 use crate::sys::child::walk::PathBuffer;
-use crate::sys::child::{Errno, Result};
+use crate::sys::child::{Errno, Forked, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
@@ -18,6 +18,7 @@ pub(super) struct Covers {
 }
 
 pub(super) struct Registers<'a> {
+    pub(super) forked: Forked,
     root: Option<OwnedFd>,
     /// By which it was opened, in the mount namespace.
     pub(super) root_path: Option<&'a CStr>,
@@ -35,8 +36,9 @@ pub(super) struct Registers<'a> {
 }
 
 impl<'a> Registers<'a> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(forked: Forked) -> Self {
         Registers {
+            forked,
             root: None,
             root_path: None,
             parent: None,

@@ -23,7 +23,7 @@ pub(super) fn namespace(reaper: &Reaper, mappings: &Mappings, field: &Field) -> 
     let theirs = fd::above_standard(theirs).context(|| "fcntl(F_DUPFD_CLOEXEC)")?;
     let mask = signal::block_all().context(|| "sigprocmask")?;
     let make = || {
-        clone(libc::CLONE_NEWUSER as u64, None, || -> Infallible { init::hold(theirs.as_fd()) })
+        clone(libc::CLONE_NEWUSER as u64, None, |forked| -> Infallible { init::hold(forked, theirs.as_fd()) })
             .context(|| "clone3(user)")
             .context(|| field.to_string())
     };

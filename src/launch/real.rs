@@ -345,7 +345,7 @@ impl Real {
         };
         let into = prepared.into.as_ref().map(|fd| fd.as_fd());
         let mask = signal::block_all().context(|| "sigprocmask")?;
-        let child = clone(plan.clone_flags, into, || -> Infallible { init::run(&lent) });
+        let child = clone(plan.clone_flags, into, |forked| -> Infallible { init::run(forked, &lent) });
         signal::restore(mask).context(|| "sigprocmask")?;
         child.context(|| format!("clone3({:#x})", plan.clone_flags))
     }

@@ -5,6 +5,7 @@
 //!
 //! It counts as well, for the tests that budget what a request allocates.
 
+use super::child::{clone, exec};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,8 +27,8 @@ static TRIPWIRE: Tripwire = Tripwire;
 // SAFETY: every call is passed on to `System` unchanged, or does not return.
 unsafe impl GlobalAlloc for Tripwire {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if super::child::exec::in_child() {
-            super::child::exec::exit(CODE);
+        if let Some(forked) = clone::forked() {
+            exec::exit(forked, CODE);
         }
         COUNT.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promises are passed on.
@@ -35,8 +36,8 @@ unsafe impl GlobalAlloc for Tripwire {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        if super::child::exec::in_child() {
-            super::child::exec::exit(CODE);
+        if let Some(forked) = clone::forked() {
+            exec::exit(forked, CODE);
         }
         // SAFETY: the caller's promises are passed on; `pointer` came from `System`.
         unsafe { System.dealloc(pointer, layout) }
@@ -50,9 +51,9 @@ mod tests {
 
     fn code_of_a_child_that(acts: impl FnOnce()) -> u32 {
         let mask = signal::block_all().unwrap();
-        let child = clone::clone(0, None, || {
+        let child = clone::clone(0, None, |forked| {
             acts();
-            exec::exit(3)
+            exec::exit(forked, 3)
         });
         signal::restore(mask).unwrap();
         wait::reap(child.unwrap().pid).unwrap().code

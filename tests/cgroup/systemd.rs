@@ -97,7 +97,7 @@ fn a_scope_for_a_single_process_has_room_for_it() {
     let cgroup = scope(&layout, "single", r#"{"pids":{"limit":1}}"#).unwrap();
     let mut entry = cgroup.entry(None).unwrap();
     if let Some(into) = entry.into.take() {
-        let child = shoal::sys::clone::clone(0, Some(into.as_fd()), || loop {
+        let child = shoal::sys::clone::clone(0, Some(into.as_fd()), |_| loop {
             // SAFETY: takes nothing, and sleeps.
             unsafe { libc::pause() };
         })

@@ -11,7 +11,7 @@ fn a_clone_is_born_in_it() {
         other_machine("no unified hierarchy");
         return finish(&*cgroup);
     };
-    let child = shoal::sys::clone::clone(0, Some(into.as_fd()), || loop {
+    let child = shoal::sys::clone::clone(0, Some(into.as_fd()), |_| loop {
         // SAFETY: takes nothing, and sleeps.
         unsafe { libc::pause() };
     })

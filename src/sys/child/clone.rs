@@ -5,6 +5,7 @@ use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Errno, Result};
 use ::core::convert::Infallible;
 use ::core::prelude::rust_2021::*;
+use ::core::sync::atomic::{AtomicBool, Ordering};
 use ::std::os::fd::AsRawFd;
 use ::{core, libc};
 
@@ -22,6 +23,24 @@ const CLONE_NEWTIME: u64 = 0x80;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Linux 5.5: the child has no handlers, which would take a system call for each signal.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// Witness of being the child of a clone: a copy of a process with threads, which is alone in its memory.
+///
+/// Only a clone hands it out, to what the child runs. Whoever asks for it does what would harm any other process: takes
+/// descriptors or memory from their owners, ends the process without its handlers, or changes what all threads share
+/// (working directory, root, umask, limits, dispositions of signals) or what the C library and its users take to be the
+/// same in all of them (ids, groups, capabilities).
+#[derive(Clone, Copy, Debug)]
+pub struct Forked(());
+
+/// True in a child (which has its own copy of it); never reset, the child ends in execve(2) or exit.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// For whom nothing can be passed to: the allocator.
+#[cfg(debug_assertions)]
+pub(in crate::sys) fn forked() -> Option<Forked> {
+    FORKED.load(Ordering::Relaxed).then_some(Forked(()))
+}
 
 /// A new process, not yet waited for.
 #[derive(Debug)]
@@ -42,7 +61,7 @@ pub struct Child {
 pub fn clone(
     flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
-    child: impl FnOnce() -> Infallible,
+    child: impl FnOnce(Forked) -> Infallible,
 ) -> Result<Child> {
     let mut pidfd: i32 = -1;
     let pid = any(flags, Relation::Child { pidfd: &raw mut pidfd }, cgroup, child)?;
@@ -50,8 +69,7 @@ pub fn clone(
 }
 
 /// As [`clone`], but the new process is a child of the caller's parent, which finds its pid on the `board`: CLONE_PARENT.
-/// The caller is single-threaded, as the child of a clone is.
-pub fn sibling(flags: u64, board: &Board, child: impl FnOnce() -> Infallible) -> Result<()> {
+pub fn sibling(_: Forked, flags: u64, board: &Board, child: impl FnOnce(Forked) -> Infallible) -> Result<()> {
     any(flags, Relation::Sibling { born: board.born_at() }, None, child).map(drop)
 }
 
@@ -68,7 +86,7 @@ fn any(
     flags: u64,
     relation: Relation,
     cgroup: Option<BorrowedFd<'_>>,
-    child: impl FnOnce() -> Infallible,
+    child: impl FnOnce(Forked) -> Infallible,
 ) -> Result<u32> {
     if flags & !NAMESPACES != 0 {
         return Err(Errno::EINVAL);
@@ -80,25 +98,26 @@ fn any(
     }
     match answer? {
         0 => {
-            super::exec::mark_child();
-            let _guard = Guard;
-            if legacy && super::signal::reset_all().is_err() {
-                super::exec::exit(78);
+            FORKED.store(true, Ordering::Relaxed);
+            let forked = Forked(());
+            let _guard = Guard(forked);
+            if legacy && super::signal::reset_all(forked).is_err() {
+                super::exec::exit(forked, 78);
             }
             // rustc knows that the call does not return, and clippy that the match has no arm; the types need it.
             #[allow(unreachable_code)]
-            match child() {}
+            match child(forked) {}
         }
         pid => Ok(pid as u32),
     }
 }
 
 /// Ends the child where a panic would otherwise unwind it into the parent's code.
-struct Guard;
+struct Guard(Forked);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        super::exec::exit(78);
+        super::exec::exit(self.0, 78);
     }
 }
 
@@ -159,7 +178,7 @@ mod tests {
 
     #[test]
     fn flags_that_share_memory_are_refused() {
-        let never = || -> Infallible { super::super::exec::exit(3) };
+        let never = |forked| -> Infallible { super::super::exec::exit(forked, 3) };
         assert_eq!(clone(libc::CLONE_VM as u64, None, never).err(), Some(Errno::EINVAL));
     }
 }

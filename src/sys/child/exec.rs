@@ -1,25 +1,12 @@
 //! The end of a child that has failed, and what comes before its execve(2).
 
-use super::{check, Errno, Result};
+use super::{check, Errno, Forked, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
-use ::core::sync::atomic::{AtomicBool, Ordering};
 use ::libc;
 
-/// True in the child of a clone (which has its own copy of it); never reset, the child ends in execve(2) or exit.
-static IN_CHILD: AtomicBool = AtomicBool::new(false);
-
-pub(in crate::sys) fn mark_child() {
-    IN_CHILD.store(true, Ordering::Relaxed);
-}
-
-#[cfg(debug_assertions)]
-pub(in crate::sys) fn in_child() -> bool {
-    IN_CHILD.load(Ordering::Relaxed)
-}
-
 /// exit_group(2): no destructor and no handler runs. Where a filter forbids it, the process ends all the same.
-pub fn exit(code: i32) -> ! {
+pub fn exit(_: Forked, code: i32) -> ! {
     super::last::end(code as usize)
 }
 
@@ -45,13 +32,13 @@ pub fn executable(path: &CStr) -> Result<()> {
 }
 
 /// chdir(2).
-pub fn chdir(path: &CStr) -> Result<()> {
+pub fn chdir(_: Forked, path: &CStr) -> Result<()> {
     // SAFETY: `path` is NUL-terminated and outlives the call; the kernel only reads it.
     check(unsafe { libc::syscall(libc::SYS_chdir, path.as_ptr()) }).map(drop)
 }
 
 /// fchdir(2).
-pub fn fchdir(directory: super::fd::BorrowedFd<'_>) -> Result<()> {
+pub fn fchdir(_: Forked, directory: super::fd::BorrowedFd<'_>) -> Result<()> {
     // SAFETY: takes an integer.
     check(unsafe { libc::syscall(libc::SYS_fchdir, super::fd::AsRawFd::as_raw_fd(&directory)) }).map(drop)
 }

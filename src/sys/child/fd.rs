@@ -1,6 +1,6 @@
 //! Descriptors: opened close-on-exec, lent as `BorrowedFd`, owned as `OwnedFd`.
 
-use super::{check, Result};
+use super::{check, Forked, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 pub use ::std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -53,15 +53,15 @@ pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
 }
 
 /// dup3(2) onto `number`, which stays open over execve(2).
-pub fn install(fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
+pub fn install(_: Forked, fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
     let from = fd.as_raw_fd();
     let answer = if from == number {
         // dup3(2) refuses equal numbers; clearing the flag is what it would have done.
         // SAFETY: F_SETFD takes an integer and touches no memory.
         unsafe { libc::syscall(libc::SYS_fcntl, from, libc::F_SETFD, 0) }
     } else {
-        // SAFETY: takes integers only. Only the child of a clone calls this, for 0 to 2, which no `OwnedFd` of
-        // its own has: its first act closed all descriptors that it was not lent.
+        // SAFETY: takes integers only. The child of a clone calls this for 0 to 2, which no `OwnedFd` of its own has:
+        // its first act closed all descriptors that it was not lent.
         unsafe { libc::syscall(libc::SYS_dup3, from, number, 0) }
     };
     check(answer).map(drop)
@@ -80,28 +80,28 @@ pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
 /// Closes every descriptor above 2 that is not in `keep` (sorted, all above 2), and marks 0 to 2 close-on-exec:
 /// they stay as place-holders, so that nothing that is opened meanwhile gets their numbers.
 ///
-/// For the first act of a clone's child only: there, nothing else has a descriptor.
-pub fn close_all_but(keep: &[RawFd]) -> Result<()> {
-    close_range(0, 2, CLOSE_RANGE_CLOEXEC)?;
+/// For the child's first act: it has opened nothing itself then.
+pub fn close_all_but(forked: Forked, keep: &[RawFd]) -> Result<()> {
+    close_range(forked, 0, 2, CLOSE_RANGE_CLOEXEC)?;
     let mut first = 3;
     for kept in keep {
         let kept = *kept as u32;
         if kept > first {
-            close_range(first, kept.saturating_sub(1), 0)?;
+            close_range(forked, first, kept.saturating_sub(1), 0)?;
         }
         first = kept.saturating_add(1);
     }
-    close_range(first, u32::MAX, 0)
+    close_range(forked, first, u32::MAX, 0)
 }
 
-/// Closes 0 to 2: for a clone's child that has no use for them.
-pub fn close_standard() -> Result<()> {
-    close_range(0, 2, 0)
+/// Closes 0 to 2: for a child that has no use for them.
+pub fn close_standard(forked: Forked) -> Result<()> {
+    close_range(forked, 0, 2, 0)
 }
 
-fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
-    // SAFETY: takes integers only; that no descriptor in the range has an owner is the contract of all callers:
-    // in the child of a clone whoever owned it is in the parent.
+fn close_range(_: Forked, first: u32, last: u32, flags: u32) -> Result<()> {
+    // SAFETY: takes integers only. No descriptor in the range has an owner here: in the child of a clone whoever owned it
+    // is in the parent.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 

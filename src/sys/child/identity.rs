@@ -3,7 +3,7 @@
 //! By raw system calls: glibc's setuid(3) and its kin ask every thread of the process to follow, by a signal and
 //! a lock, and in the child of a clone those threads do not exist.
 
-use super::{check, Result};
+use super::{check, Forked, Result};
 use ::core::prelude::rust_2021::*;
 use ::{core, libc};
 
@@ -26,7 +26,7 @@ pub fn no_new_privs() -> Result<()> {
 }
 
 /// The permitted capabilities outlive the next change of user id.
-pub fn keep_capabilities() -> Result<()> {
+pub fn keep_capabilities(_: Forked) -> Result<()> {
     prctl(libc::PR_SET_KEEPCAPS, 1, 0).map(drop)
 }
 
@@ -35,15 +35,15 @@ pub fn in_bounding_set(capability: u8) -> Result<bool> {
     prctl(libc::PR_CAPBSET_READ, capability.into(), 0).map(|answer| answer == 1)
 }
 
-pub fn drop_from_bounding_set(capability: u8) -> Result<()> {
+pub fn drop_from_bounding_set(_: Forked, capability: u8) -> Result<()> {
     prctl(libc::PR_CAPBSET_DROP, capability.into(), 0).map(drop)
 }
 
-pub fn clear_ambient() -> Result<()> {
+pub fn clear_ambient(_: Forked) -> Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0).map(drop)
 }
 
-pub fn raise_ambient(capability: u8) -> Result<()> {
+pub fn raise_ambient(_: Forked, capability: u8) -> Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, capability.into()).map(drop)
 }
 
@@ -67,7 +67,7 @@ struct CapabilityWords {
 }
 
 /// capset(2) of the calling thread.
-pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+pub fn set_capabilities(_: Forked, effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
     let words = |shift: u32| CapabilityWords {
         effective: (effective >> shift) as u32,
@@ -85,7 +85,7 @@ pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> Res
 pub const SYS_ADMIN: u64 = 1 << 21;
 
 /// What of `capabilities` is permitted becomes effective, and nothing else: capget(2), capset(2) of the calling thread.
-pub fn regain(capabilities: u64) -> Result<()> {
+pub fn regain(forked: Forked, capabilities: u64) -> Result<()> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
     let mut data = [CapabilityWords::default(); 2];
     // SAFETY: version 3 has two triples of words, which the kernel writes into `data`, exclusively ours; it writes the
@@ -95,23 +95,23 @@ pub fn regain(capabilities: u64) -> Result<()> {
     let [low, high] = data;
     let whole = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
     let permitted = whole(low.permitted, high.permitted);
-    set_capabilities(capabilities & permitted, permitted, whole(low.inheritable, high.inheritable))
+    set_capabilities(forked, capabilities & permitted, permitted, whole(low.inheritable, high.inheritable))
 }
 
 /// setgroups(2).
-pub fn set_groups(groups: &[u32]) -> Result<()> {
+pub fn set_groups(_: Forked, groups: &[u32]) -> Result<()> {
     // SAFETY: the kernel reads `len` ids of `groups`, which outlives the call.
     check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
 /// setgid(2): all three ids, for whoever has CAP_SETGID. runc's call, which a profile that it works with allows.
-pub fn set_gid(gid: u32) -> Result<()> {
+pub fn set_gid(_: Forked, gid: u32) -> Result<()> {
     // SAFETY: takes integers only.
     check(unsafe { libc::syscall(libc::SYS_setgid, gid) }).map(drop)
 }
 
 /// setuid(2): as [`set_gid`], with CAP_SETUID.
-pub fn set_uid(uid: u32) -> Result<()> {
+pub fn set_uid(_: Forked, uid: u32) -> Result<()> {
     // SAFETY: takes integers only.
     check(unsafe { libc::syscall(libc::SYS_setuid, uid) }).map(drop)
 }

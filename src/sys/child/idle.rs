@@ -10,9 +10,9 @@ use ::{core, libc};
 /// It ends with the calling thread, or by a signal; it has none of the caller's descriptors but 0 to 2.
 pub fn idle() -> Result<Child> {
     let mask = signal::block_all()?;
-    let child = clone(0, None, || -> Infallible {
+    let child = clone(0, None, |forked| -> Infallible {
         // A failure of either is harmless: the caller ends this process anyway, after a moment.
-        let _ = fd::close_all_but(&[]);
+        let _ = fd::close_all_but(forked, &[]);
         // SAFETY: takes integers only.
         unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
         for_ever()

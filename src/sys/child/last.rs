@@ -9,7 +9,7 @@
 //! as a sixth argument, which the kernel ignores and the filter of a launch may know (`crate::seccomp`).
 
 use super::board::{failure, PAGE};
-use super::{Errno, Result};
+use super::{Errno, Forked, Result};
 use ::core::ffi::{c_char, CStr};
 use ::core::prelude::rust_2021::*;
 use ::core::sync::atomic::{AtomicU64, Ordering};
@@ -105,9 +105,14 @@ impl Prepared {
         Prepared { base, length }
     }
 
-    /// In the child, and for good: goes over to the mapping and does what is left to do. `program` is one of the
+    /// For good: goes over to the mapping and does what is left to do. `program` is one of the
     /// candidates. An error is of what comes before.
-    pub fn enter(&self, program: Option<&CStr>, home: Option<&CStr>) -> Result<core::convert::Infallible> {
+    pub fn enter(
+        &self,
+        _: Forked,
+        program: Option<&CStr>,
+        home: Option<&CStr>,
+    ) -> Result<core::convert::Infallible> {
         let orders = self.base.wrapping_add(STACK).cast::<Orders>();
         // SAFETY: `prepare` has written it there, and this process has its own copy.
         let filled = unsafe { &mut *orders };

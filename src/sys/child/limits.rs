@@ -1,11 +1,11 @@
 //! What a process may use and how it is scheduled.
 
-use super::{check, Result};
+use super::{check, Forked, Result};
 use ::core::prelude::rust_2021::*;
 use ::{core, libc};
 
 /// prlimit(2) of the calling process.
-pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+pub fn set_rlimit(_: Forked, resource: u32, soft: u64, hard: u64) -> Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     let none = core::ptr::null_mut::<libc::rlimit64>();
     // SAFETY: the kernel reads one rlimit64 from `limit` and is given nowhere to write.
@@ -15,7 +15,7 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
 }
 
 /// Makes the hard limit at least `hard`, and leaves the soft one.
-pub fn raise_hard_limit(resource: u32, hard: u64) -> Result<()> {
+pub fn raise_hard_limit(forked: Forked, resource: u32, hard: u64) -> Result<()> {
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     let none = core::ptr::null::<libc::rlimit64>();
     // SAFETY: the kernel writes one rlimit64 into `limit`, exclusively ours, and is given nothing to read.
@@ -25,11 +25,11 @@ pub fn raise_hard_limit(resource: u32, hard: u64) -> Result<()> {
     if limit.rlim_max >= hard {
         return Ok(());
     }
-    set_rlimit(resource, limit.rlim_cur, hard)
+    set_rlimit(forked, resource, limit.rlim_cur, hard)
 }
 
 /// umask(2), which cannot fail.
-pub fn set_umask(mask: u32) {
+pub fn set_umask(_: Forked, mask: u32) {
     // SAFETY: takes an integer.
     unsafe { libc::syscall(libc::SYS_umask, mask) };
 }

@@ -2,7 +2,7 @@
 //!
 //! The clone copied the memory of a process with threads, and any lock may be held for ever in the copy, malloc's first
 //! of all. So this module is under the deny list of `crate::init`, and knows nothing of the rest of the crate. The shim
-//! may call what is here too: [`crate::sys`] names what it does call.
+//! may call what is here too ([`crate::sys`] names what it does call), but for what asks for [`Forked`].
 #![no_implicit_prelude]
 #![deny(
     clippy::disallowed_macros,
@@ -43,6 +43,7 @@ pub mod wait;
 pub mod walk;
 
 pub use ::nix::errno::Errno;
+pub use clone::Forked;
 
 pub type Result<T, E = Errno> = core::result::Result<T, E>;
 

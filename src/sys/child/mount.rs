@@ -2,7 +2,7 @@
 //! and mount(2) where a path of the host is meant.
 
 use super::fd::{own, BorrowedFd, OwnedFd};
-use super::{check, Errno, Result};
+use super::{check, Errno, Forked, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::std::os::fd::AsRawFd;
@@ -56,14 +56,14 @@ pub fn unmount(target: &CStr, flags: i32) -> Result<()> {
 }
 
 /// pivot_root(".", "."): the working directory becomes the root, the old root lies on top of it.
-pub fn pivot_here() -> Result<()> {
+pub fn pivot_here(_: Forked) -> Result<()> {
     let here = c".".as_ptr();
     // SAFETY: both are the same NUL-terminated constant.
     check(unsafe { libc::syscall(libc::SYS_pivot_root, here, here) }).map(drop)
 }
 
 /// chroot(2).
-pub fn chroot(path: &CStr) -> Result<()> {
+pub fn chroot(_: Forked, path: &CStr) -> Result<()> {
     // SAFETY: `path` is NUL-terminated and outlives the call; the kernel only reads it.
     check(unsafe { libc::syscall(libc::SYS_chroot, path.as_ptr()) }).map(drop)
 }

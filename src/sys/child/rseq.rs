@@ -1,7 +1,7 @@
 //! rseq(2): the C library has the kernel write into each thread's memory whenever it is scheduled. A child that gives up
 //! that memory says so first, or the kernel would kill it.
 
-use super::{check, Errno, Result};
+use super::{check, Errno, Forked, Result};
 use ::core::prelude::rust_2021::*;
 use ::{core, libc};
 
@@ -37,8 +37,8 @@ fn thread_pointer() -> usize {
     pointer
 }
 
-/// In the child of a clone.
-pub fn leave() -> Result<()> {
+/// For a child that is about to unmap what the kernel would write to.
+pub fn leave(_: Forked) -> Result<()> {
     // SAFETY: a constant of the C library's.
     let size = unsafe { __rseq_size };
     if size == 0 {

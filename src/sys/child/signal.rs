@@ -1,6 +1,6 @@
 //! Signal masks and dispositions of a clone's child.
 
-use super::{check, Result};
+use super::{check, Forked, Result};
 use ::core::prelude::rust_2021::*;
 use ::{core, libc};
 
@@ -87,27 +87,26 @@ pub fn ignored() -> Result<Ignored> {
     Ok(Ignored(set))
 }
 
-/// `ignored` signals to their default action, then an empty mask: in the child of a [clone](super::clone), which has no
-/// handlers. An ignored signal would stay ignored over execve(2), and a blocked one blocked: so nothing may be ignored that
+/// `ignored` signals to their default action, then an empty mask: the child of a [clone](super::clone) has no handlers. An ignored signal would stay ignored over execve(2), and a blocked one blocked: so nothing may be ignored that
 /// was not when `ignored` was asked.
-pub fn reset(ignored: Ignored) -> Result<()> {
+pub fn reset(forked: Forked, ignored: Ignored) -> Result<()> {
     for signal in all() {
         if ignored.0 & bit(signal) != 0 {
-            dispose(signal, libc::SIG_DFL)?;
+            dispose(forked, signal, libc::SIG_DFL)?;
         }
     }
     restore(Mask(0))
 }
 
 /// Every signal to its default action.
-pub fn reset_all() -> Result<()> {
-    all().try_for_each(|signal| dispose(signal, libc::SIG_DFL))
+pub(super) fn reset_all(forked: Forked) -> Result<()> {
+    all().try_for_each(|signal| dispose(forked, signal, libc::SIG_DFL))
 }
 
 /// Children that end are gone at once: with SIGCHLD ignored the kernel reaps them (wait(2), "Notes"), also those that
 /// a pid namespace's first process inherits.
-pub fn leave_children_to_the_kernel() -> Result<()> {
-    dispose(libc::SIGCHLD, libc::SIG_IGN)
+pub fn leave_children_to_the_kernel(forked: Forked) -> Result<()> {
+    dispose(forked, libc::SIGCHLD, libc::SIG_IGN)
 }
 
 fn disposition(signal: i32) -> Result<usize> {
@@ -127,7 +126,7 @@ fn disposition(signal: i32) -> Result<usize> {
 }
 
 /// `handler` is SIG_DFL or SIG_IGN.
-fn dispose(signal: i32, handler: usize) -> Result<()> {
+fn dispose(_: Forked, signal: i32, handler: usize) -> Result<()> {
     let action = Action::of(handler);
     let none = core::ptr::null_mut::<Action>();
     // SAFETY: the kernel reads one `Action` (its own layout, not libc's) with a set of 8 bytes, and is given
