@@ -105,6 +105,9 @@ fn the_child_knows_the_plan_and_its_calls_only() {
         found.extend(source.lines_with_path(above));
     }
     assert_none("more than plan and sys::child in the child", found);
+    let shim = Source::below("src").into_iter().filter(|s| !["init", "sys"].contains(&s.module()));
+    let past = shim.flat_map(|s| s.lines_with_path("crate::sys::child")).collect();
+    assert_none("calls of the child that src/sys/mod.rs does not lend to the shim", past);
 }
 
 #[test]

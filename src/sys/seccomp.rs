@@ -41,4 +41,4 @@ pub fn collect<E>(
 }
 
 #[cfg(test)]
-pub mod child;
+pub mod trial;

@@ -6,7 +6,7 @@ mod verdict;
 
 use super::*;
 use crate::spec::seccomp::Seccomp;
-use crate::sys::seccomp::child::{run, Call, Door, Outcome};
+use crate::sys::seccomp::trial::{run, Call, Door, Outcome};
 use crate::sys::seccomp::{SockFilter, FLAG_LOG, FLAG_SPEC_ALLOW};
 use serde_json::{json, Value};
 
