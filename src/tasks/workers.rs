@@ -39,8 +39,8 @@ struct State {
     long_queue: VecDeque<Job>,
     /// What is no longer parked.
     woken: VecDeque<Job>,
-    /// A worker is on its way to the first of those.
-    fetching: bool,
+    /// A worker was called for those, and is still to come.
+    called: bool,
 }
 
 /// Where an idle worker gets its next job.
@@ -59,7 +59,7 @@ impl Workers {
             return;
         }
         state.queue.push_back(job);
-        if !self.hire(state) {
+        if !self.hire(state, |workers| workers.work()) {
             // With no worker at all nobody would ever look into the queue.
             let mut state = lock(&self.0);
             let alone = if state.count == 0 { state.queue.pop_front() } else { None };
@@ -71,7 +71,7 @@ impl Workers {
     }
 
     /// One more worker; false: there are as many as there may be, or no thread is to be had.
-    fn hire(&self, mut state: MutexGuard<'_, State>) -> bool {
+    fn hire(&self, mut state: MutexGuard<'_, State>, work: fn(&Workers)) -> bool {
         if state.count >= WORKERS_MAX {
             return false;
         }
@@ -79,7 +79,7 @@ impl Workers {
         drop(state);
         let workers = self.clone();
         let thread = std::thread::Builder::new().name("rpc".into()).stack_size(STACK);
-        if let Err(e) = thread.spawn(move || workers.work()) {
+        if let Err(e) = thread.spawn(move || work(&workers)) {
             log::warn!("start a thread for requests: {e}");
             lock(&self.0).count -= 1;
             return false;
@@ -97,42 +97,45 @@ impl Workers {
     /// has done so. Many come at once, and most have only a look and wait again: so a worker takes one, and calls another
     /// worker for the next.
     pub(super) fn give_woken(&self, job: Job) {
-        let first = {
-            let mut state = lock(&self.0);
-            state.woken.push_back(job);
-            !std::mem::replace(&mut state.fetching, true)
+        let mut state = lock(&self.0);
+        state.woken.push_back(job);
+        self.call(state);
+    }
+
+    /// Unless one is on its way already.
+    fn call(&self, mut state: MutexGuard<'_, State>) {
+        if std::mem::replace(&mut state.called, true) {
+            return;
+        }
+        if let Some(seat) = state.idle.pop() {
+            let workers = self.clone();
+            *lock(&seat.job) = Some(Box::new(move || workers.come()));
+            return seat.thread.unpark();
+        }
+        let come_and_stay = |workers: &Workers| {
+            workers.come();
+            workers.work();
         };
-        if first {
-            self.call_for_woken();
+        // Whoever is done with its own work looks for these too.
+        if !self.hire(state, come_and_stay) {
+            lock(&self.0).called = false;
         }
     }
 
-    fn call_for_woken(&self) {
-        let mut state = lock(&self.0);
-        if let Some(seat) = state.idle.pop() {
-            let workers = self.clone();
-            *lock(&seat.job) = Some(Box::new(move || workers.fetch()));
-            return seat.thread.unpark();
-        }
-        // A new one looks for work by itself, and so does each that is done with its own.
-        if !self.hire(state) {
-            lock(&self.0).fetching = false;
-        }
+    /// By the one that was called.
+    fn come(&self) {
+        lock(&self.0).called = false;
+        self.fetch();
     }
 
     fn fetch(&self) {
-        let (job, more) = {
-            let mut state = lock(&self.0);
-            let job = state.woken.pop_front();
-            state.fetching = !state.woken.is_empty();
-            (job, state.fetching)
-        };
-        if more {
-            self.call_for_woken();
+        let mut state = lock(&self.0);
+        let Some(job) = state.woken.pop_front() else { return };
+        match state.woken.is_empty() {
+            true => drop(state),
+            false => self.call(state),
         }
-        if let Some(job) = job {
-            self.long(job);
-        }
+        self.long(job);
     }
 
     /// By a worker, within its job: this part of it may wait. It is done now, or once another one is done.
@@ -145,11 +148,10 @@ impl Workers {
         // Whoever does a job for lack of workers is none.
         let counted = state.count > 0;
         state.count -= usize::from(counted);
-        // Its place is free for somebody else.
-        if !state.queue.is_empty() || !state.woken.is_empty() {
-            self.hire(state);
-        } else {
-            drop(state);
+        match state.queue.is_empty() {
+            true => drop(state),
+            // Its place is free for somebody else.
+            false => drop(self.hire(state, |workers| workers.work())),
         }
         let mut job = job;
         loop {
