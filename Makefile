@@ -26,8 +26,8 @@ test: fetch build
 # The inner loop: no root, no servers. Root only where a tool is missing that building needs.
 check:
 	$(BED)/deps build
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) test --lib --test layering --test golden --test dependencies
 
 # The same work by shoal, by the Go shim with runc, and by a program that does nothing else, in one run; then on cgroup v2

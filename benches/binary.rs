@@ -9,8 +9,8 @@ use nix::sys::resource::UsageWho;
 use crate::account::cpu;
 use crate::peer::Peer;
 use crate::samples::{Rows, Unit};
-use crate::testbed::{run as output, Suite};
 use crate::Run;
+use testbed::{run as output, Suite};
 
 const GROUP: &str = "Binary";
 

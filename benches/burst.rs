@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::footprint::settle;
 use crate::host::{self, Host};
-use crate::kubelet::Pod;
 use crate::samples::{Rows, Unit};
 use crate::Run;
+use testbed::cri::Pod;
 
 const GROUP: &str = "50 pods at once";
 const PODS: usize = 50;

@@ -7,8 +7,8 @@ use std::time::Instant;
 use crate::host::Memory;
 use crate::peer::Peer;
 use crate::samples::{Rows, Target};
-use crate::testbed::{Containerd, Machine, Setting, Suite};
 use crate::Run;
+use testbed::{Containerd, Machine, Setting, Suite};
 
 const GROUP: &str = "ctr";
 const RUN: [&str; 2] = ["ctr run --rm", "ctr run --rm, containerd's files in memory"];

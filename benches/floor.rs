@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::shim::{Streams, World};
-use crate::testbed::source;
+use testbed::source;
 
 pub struct Floor {
     child: Child,

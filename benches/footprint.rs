@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::host::Host;
-use crate::kubelet::Pod;
+use testbed::cri::Pod;
 
 /// All processes of a pod but the container's own; memory in KiB.
 #[derive(Clone, Copy, Debug, Default)]

@@ -7,10 +7,10 @@ use crate::footprint::{
     charged_memory, count_kernel_memory, kernel_memory, of_machine, of_pods, settle, OF_MACHINE,
 };
 use crate::host::{self, Host};
-use crate::kubelet::Pod;
 use crate::peer::Peer;
 use crate::samples::{Rows, Target, Unit};
 use crate::Run;
+use testbed::cri::Pod;
 
 const GROUP: &str = "Many pods";
 const FEW: usize = 10;

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use serde_json::{json, Value};
 
-use crate::kubelet::{Mode, Node, Pod};
 use crate::peer::Peer;
-use crate::testbed::{Machine, Snapshot};
 use crate::Run;
+use testbed::cri::{Mode, Node, Pod};
+use testbed::{Machine, Snapshot};
 
 /// Threads that remove pods at once.
 const REMOVERS: usize = 4;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use protobuf::well_known_types::any::Any;
 
-use crate::testbed::{self, Suite};
+use testbed::{self, Suite};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Peer {

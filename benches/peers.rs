@@ -8,17 +8,11 @@ mod account;
 mod binary;
 mod burst;
 mod ctr;
-#[allow(dead_code)]
-#[path = "../tests/fake_containerd/events.rs"]
-mod fake;
 mod floor;
 mod footprint;
 mod growth;
 mod host;
 mod idle;
-#[allow(dead_code, unused_imports)]
-#[path = "../tests/testbed/cri/mod.rs"]
-mod kubelet;
 mod peer;
 mod plot;
 mod pods;
@@ -30,10 +24,6 @@ mod shim;
 mod stats;
 mod stdout;
 mod task;
-#[path = "../tests/testbed/mod.rs"]
-mod testbed;
-#[path = "../tests/wire/mod.rs"]
-mod wire;
 
 use std::path::PathBuf;
 

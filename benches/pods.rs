@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::host::{self, Host, Memory};
-use crate::kubelet::Pod;
 use crate::samples::{Rows, Target};
 use crate::Run;
+use testbed::cri::Pod;
 
 const ON_DISK: &str = "Pods over the CRI";
 const IN_MEMORY: &str = "Pods over the CRI, containerd's files in memory";

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::peer::Peer;
 use crate::samples::{Row, Rows};
-use crate::testbed::{run, Suite};
+use testbed::{run, Suite};
 
 pub fn write(rows: &Rows, peers: &[Peer], out: &Path) {
     std::fs::create_dir_all(out).unwrap_or_else(|e| panic!("create {out:?}: {e}"));

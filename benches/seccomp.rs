@@ -7,8 +7,8 @@ use serde_json::{json, Value};
 use crate::peer::Peer;
 use crate::samples::Rows;
 use crate::shim::{forget, launch, Shim, Streams, World};
-use crate::testbed::source;
 use crate::Run;
+use testbed::source;
 
 const GROUP: &str = "Seccomp";
 /// Of each round.

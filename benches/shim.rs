@@ -12,10 +12,10 @@ use protobuf::{Message, MessageField};
 use serde_json::{json, Value};
 
 use crate::account::Account;
-use crate::fake::EventService;
 use crate::peer::Peer;
-use crate::testbed::{source, Suite};
-use crate::wire::{Refusal, Wire, TASK_V2, TASK_V3};
+use testbed::fake::EventService;
+use testbed::wire::{Refusal, Wire, TASK_V2, TASK_V3};
+use testbed::{source, Suite};
 
 /// The folder, the image's files and the events' service that all shims of a run share.
 pub struct World {
@@ -146,7 +146,7 @@ fn unpack(to: &Path) {
         tar -C "$2" -xf "$layout/$layer""#;
     let status = Command::new("bash")
         .args(["-c", script, "unpack"])
-        .arg(crate::testbed::image())
+        .arg(testbed::image())
         .arg(to)
         .status()
         .expect("run tar");

@@ -121,7 +121,7 @@ fn every_licence_is_allowed_and_every_source_known() {
         let name = text(&package, "name");
         let licence = package["license"].as_str().unwrap_or_else(|| panic!("{name} names no licence"));
         assert!(satisfied(licence, &allowed), "{name}: licence {licence} is not in deny.toml");
-        // Our own package has no source.
+        // Our own packages have no source.
         if let Some(from) = package["source"].as_str() {
             let known = registries.iter().any(|registry| from == format!("registry+{registry}"));
             assert!(known, "{name} comes from {from}");
@@ -177,18 +177,22 @@ fn every_direct_dependency_has_a_reason_and_a_version() {
     let file = source("deny.toml");
     let reasons: BTreeMap<&str, &str> =
         file.lines().filter_map(|line| line.strip_prefix("# direct: ")?.split_once(": ")).collect();
-    let manifest: toml::Table = source("Cargo.toml").parse().expect("Cargo.toml is TOML");
+    let manifests = ["Cargo.toml", "tests/testbed/Cargo.toml"]
+        .map(|manifest| source(manifest).parse::<toml::Table>().expect("a manifest is TOML"));
+    let tables = ["dependencies", "dev-dependencies", "build-dependencies"];
+    let all = manifests.iter().flat_map(|manifest| tables.map(|table| manifest.get(table)));
     let mut direct = BTreeSet::new();
-    for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
-        for (name, value) in manifest.get(table).and_then(toml::Value::as_table).into_iter().flatten() {
-            let version = value.as_str().or_else(|| value.get("version").and_then(toml::Value::as_str));
-            assert!(version.is_some_and(|version| version != "*"), "{name} has no version");
-            assert!(
-                reasons.contains_key(name.as_str()),
-                "{name} has no line `# direct: {name}: ...` in deny.toml"
-            );
-            direct.insert(name.as_str());
+    for (name, value) in all.flat_map(|table| table.and_then(toml::Value::as_table)).flatten() {
+        if value.get("path").is_some() {
+            continue; // a package of this workspace
         }
+        let version = value.as_str().or_else(|| value.get("version").and_then(toml::Value::as_str));
+        assert!(version.is_some_and(|version| version != "*"), "{name} has no version");
+        assert!(
+            reasons.contains_key(name.as_str()),
+            "{name} has no line `# direct: {name}: ...` in deny.toml"
+        );
+        direct.insert(name.as_str());
     }
     for name in reasons.keys() {
         assert!(direct.contains(name), "deny.toml gives a reason for {name}, which is no direct dependency");

@@ -3,15 +3,7 @@
 //! shim, it is the reference. (What takes no program is compared in `shim/reference.rs` and `service/reference.rs`.)
 
 // The tests of the real binary have the rest.
-#[allow(dead_code)]
-#[path = "fake_containerd/containerd.rs"]
-mod containerd;
-#[allow(dead_code)]
-#[path = "fake_containerd/events.rs"]
-mod fake;
-mod wire;
 
-use containerd::{Containerd, Version, SHIM};
 use containerd_shim::api::{DeleteResponse, ShutdownRequest};
 use containerd_shim::bootstrap::{BootstrapParams, BootstrapResult, Extension};
 use containerd_shim::monitor::{monitor_subscribe, Subject, Topic};
@@ -22,6 +14,10 @@ use containerd_shim::{Config, Flags, Shim, StartOpts, Task};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use testbed::fake::{Containerd, Version};
+
+/// The shim of this build.
+const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-shoal-v2");
 
 struct Nothing;
 
@@ -125,7 +121,8 @@ fn a_start_answers_what_the_crates_answers(reference: &Path) {
         // The crate does not work with 1.7, which refuses version 3, and which nothing tells from 2.0 in time.
         let version = if version.modern() { theirs.version } else { 2 };
         assert_eq!((theirs.version, ours.version), (3, version));
-        let mut wire = wire::Wire::connect(Path::new(ours.address.strip_prefix("unix://").expect("a path")));
+        let mut wire =
+            testbed::wire::Wire::connect(Path::new(ours.address.strip_prefix("unix://").expect("a path")));
         let shutdown = ShutdownRequest { id: "c1".into(), ..Default::default() };
         wire.task::<containerd_shim::api::Empty>("Shutdown", &shutdown).expect("it ends");
         assert!(wire.next().is_none());

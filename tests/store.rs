@@ -2,9 +2,6 @@
 //!
 //! A shim is started by hand with containerd's address, since no client of containerd asks a shim for its Store.
 
-mod testbed;
-mod wire;
-
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message, MessageField};
 use shoal::service::protos::record::{sandbox::Runtime, Sandbox};
@@ -12,9 +9,9 @@ use shoal::service::protos::sandbox::*;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
+use testbed::wire::{code, decode, Refusal, Wire, AE, DE, IA, NF, STORE, UNAVAILABLE};
 use testbed::{Containerd, Suite};
 use ttrpc::proto::{KeyValue, Request};
-use wire::{code, decode, Refusal, Wire, AE, DE, IA, NF, STORE, UNAVAILABLE};
 
 /// A shim that nobody's container is in, and a connection to it.
 struct Shim {

@@ -1,12 +1,12 @@
 //! How often each request has the shim take memory from the heap. Counted by the allocator of debug builds, which the
 //! dump of the state tells of; nothing that the test itself allocates is in it.
 
-use crate::containerd::{Containerd, SHIM};
 use crate::life::Life;
 use crate::{alone, any, Bill};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::time::Duration;
+use testbed::fake::Containerd;
 
 /// The events are sent, an exit is seen. Shorter than a worker waits for work: a thread more or less is chance.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -43,7 +43,7 @@ impl Counter {
 }
 
 fn round() -> Vec<(&'static str, u64)> {
-    let mut counter = Counter { life: Life::begin(SHIM.into()), counts: Vec::new() };
+    let mut counter = Counter { life: Life::begin(crate::SHIM.into()), counts: Vec::new() };
     counter.step("Create", Life::create);
     counter.step("Start", |life| life.start(""));
     counter.step("Exec", |life| life.exec("e1"));
@@ -65,7 +65,7 @@ fn round() -> Vec<(&'static str, u64)> {
 fn allocations_of_each_request() {
     let Some(_alone) = alone() else { return };
     if cfg!(not(debug_assertions)) {
-        return crate::skip::other_machine("a release build does not count its allocations");
+        return testbed::skip::other_machine("a release build does not count its allocations");
     }
     let rounds: Vec<_> = (0..ROUNDS).map(|_| round()).collect();
     let least = |step: usize| rounds.iter().map(|round| round[step].1).min().unwrap();

@@ -3,9 +3,10 @@
 
 use crate::life::Life;
 use crate::strace::{is_there, now, Call, Strace};
-use crate::{alone, shim, Bill, Budget};
+use crate::{alone, Bill, Budget};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use testbed::shim;
 
 /// The events are sent. Shorter than a worker waits for work: a thread more or less is chance.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -100,7 +101,7 @@ fn judge<'a>(bill: &mut Bill, what: &str, rounds: impl Iterator<Item = &'a Histo
 fn system_calls_until_a_process_runs() {
     let Some(_alone) = alone() else { return };
     if !is_there() {
-        return crate::skip::missing("strace");
+        return testbed::skip::missing("strace");
     }
     let rounds: Vec<[Run; 2]> = (0..ROUNDS).map(|_| round()).collect();
     let mut bill = Bill::default();

@@ -1,8 +1,6 @@
 //! A container in a shim of its own, made as `ctr run` of containerd 2.1 makes it: its default specification, an
 //! overlay for the rootfs, fifos for the streams.
 
-use crate::containerd::{ended, eventually, Containerd, Version};
-use crate::wire::{Wire, TASK_V2};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::types::mount::Mount;
 use nix::sys::signal::{kill, Signal};
@@ -13,6 +11,8 @@ use serde_json::{json, Value};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use testbed::fake::{ended, eventually, Containerd, Version};
+use testbed::wire::{Wire, TASK_V2};
 
 pub const ID: &str = "c1";
 

@@ -1,12 +1,12 @@
 //! A pod without a pause container with one container in it, made as CRI makes it.
 
-use crate::containerd::{ended, eventually, Containerd, Version};
 use crate::life::{containerd, give_up};
-use crate::wire::{Wire, SANDBOX, TASK_V3};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::sandbox_api::*;
 use serde_json::json;
 use std::path::PathBuf;
+use testbed::fake::{ended, eventually, Containerd, Version};
+use testbed::wire::{Wire, SANDBOX, TASK_V3};
 
 const POD: &str = "s1";
 const MEMBER: &str = "c1";

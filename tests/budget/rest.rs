@@ -1,14 +1,14 @@
 //! What a shim keeps while its container sleeps, and how large its file is.
 
-use crate::containerd::SHIM;
 use crate::life::Life;
 use crate::pod::Pod;
-use crate::skip::missing;
-use crate::wire::TASK_V2;
-use crate::{alone, any, optimised, shim, Bill, SIZE};
+use crate::{alone, any, optimised, Bill, SHIM, SIZE};
 use containerd_shim_protos::api::WaitRequest;
 use std::path::Path;
 use std::time::Duration;
+use testbed::shim;
+use testbed::skip::missing;
+use testbed::wire::TASK_V2;
 
 /// The worker of the last request has ended after 0.5 s, the thread of the events after 2 s.
 const REST: Duration = Duration::from_secs(3);
@@ -90,7 +90,7 @@ fn waits_that_are_over_leave_nothing() {
         }
         (0..WAITS).for_each(|_| drop(life.wire.next().expect("an answer")));
         // And by a peer that goes.
-        let mut gone = crate::wire::Wire::connect(&life.socket);
+        let mut gone = testbed::wire::Wire::connect(&life.socket);
         for _ in 0..WAITS {
             gone.ask(TASK_V2, "Wait", &request, Duration::ZERO);
         }

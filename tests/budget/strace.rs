@@ -1,9 +1,9 @@
 //! The system calls of a process and of what it clones, by strace.
 
-use crate::containerd::eventually;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use testbed::fake::eventually;
 
 /// One that has begun.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The life of one container: run, wait, state, delete.
 
-use crate::testbed::{run, until, Case, Events, Runtime};
+use testbed::{run, until, Case, Events, Runtime};
 
 cases! {
     run_prints_and_ends, exit_codes_come_through, run_detached, an_id_can_be_used_again, create_then_start,
@@ -259,7 +259,7 @@ fn attach_shows_what_is_written(case: &mut Case<'_>) {
     let attach = case.containerd.ctr_command(["tasks", "attach", &case.id]);
     let waiter = std::thread::spawn(move || run(&mut { attach }));
     // The trap is set when the shell runs; the client is attached when it holds the fifo. Neither can be asked.
-    std::thread::sleep(crate::testbed::patience(1) / 2);
+    std::thread::sleep(testbed::patience(1) / 2);
     case.kill("TERM");
     let out = waiter.join().expect("attach ends with the task");
     assert!(out.stdout.contains("bye"), "{out}");

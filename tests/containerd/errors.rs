@@ -1,6 +1,6 @@
 //! Bad input: an error that says what, and nothing left behind (every case ends with that check).
 
-use crate::testbed::{Case, Runtime};
+use testbed::{Case, Runtime};
 
 cases! {
     a_missing_program, a_program_that_is_none, a_bad_interpreter, a_bad_cwd, a_bad_mount_source, a_bad_filesystem,
@@ -79,7 +79,7 @@ fn a_missing_rootfs(case: &mut Case<'_>) {
         &case.id,
         "true",
     ]);
-    crate::testbed::run(&mut command).fails_with("no such file or directory");
+    testbed::run(&mut command).fails_with("no such file or directory");
 }
 
 fn an_unknown_capability(case: &mut Case<'_>) {
@@ -101,7 +101,7 @@ fn a_bad_spec_file(case: &mut Case<'_>) {
         &path,
         &case.id,
     ]);
-    let out = crate::testbed::run(&mut command);
+    let out = testbed::run(&mut command);
     assert!(out.code != 0, "{out}");
     if case.runtime == Runtime::Shoal {
         let words = format!("create {}: root: missing", case.id);

@@ -1,6 +1,6 @@
 //! More processes in a running container.
 
-use crate::testbed::{run, until, Case, Pty, Runtime};
+use testbed::{run, until, Case, Pty, Runtime};
 
 cases! {
     exec_runs_inside, exec_has_codes_and_streams, exec_takes_user_and_cwd, exec_detached_lives_on,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::testbed::{Case, Runtime, Suite};
+use testbed::{Case, Runtime, Suite};
 
 cases! {
     read_only, privileged, net_host, memory_limit, cpus, cpu_shares, device, devices_are_filtered, mount_bind,
@@ -161,7 +161,7 @@ fn rootfs(case: &mut Case<'_>) {
     std::fs::create_dir_all(root.join("bin")).expect("make a rootfs");
     let busybox =
         std::fs::read_dir("/bin").expect("read /bin").flatten().find(|entry| entry.file_name() == "busybox");
-    crate::testbed::program::copy(busybox.expect("busybox is installed").path(), root.join("bin/sh"));
+    testbed::program::copy(busybox.expect("busybox is installed").path(), root.join("bin/sh"));
     let path = root.to_string_lossy().into_owned();
     let mut command = case.containerd.ctr_command([
         "run",
@@ -175,7 +175,7 @@ fn rootfs(case: &mut Case<'_>) {
         "-c",
         "echo here >/made; echo *",
     ]);
-    let out = crate::testbed::run(&mut command);
+    let out = testbed::run(&mut command);
     assert!(out.ok().starts_with("bin dev made proc"), "{out}");
     assert_eq!(std::fs::read_to_string(root.join("made")).expect("the root is that folder"), "here\n");
     std::fs::remove_dir_all(&root).expect("nothing is mounted there any more");
@@ -211,7 +211,7 @@ fn joins_a_namespace(case: &mut Case<'_>) {
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
     let script =
         "for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; hostname; ps | grep -c 'sleep 100[0]'";
-    let out = crate::testbed::run(&mut case.run_command(&flags, &second, &["sh", "-c", script]));
+    let out = testbed::run(&mut case.run_command(&flags, &second, &["sh", "-c", script]));
     let mut expected = String::new();
     for file in ["net", "ipc", "uts", "pid"] {
         let link = std::fs::read_link(format!("/proc/{pid}/ns/{file}")).expect("read a namespace link");
@@ -236,7 +236,7 @@ fn cgroup_path(case: &mut Case<'_>) {
         "sleep",
         "1000",
     ]);
-    crate::testbed::run(&mut command).ok();
+    testbed::run(&mut command).ok();
     let all =
         std::fs::read_to_string(format!("/proc/{}/cgroup", case.pid())).expect("read the init's cgroup");
     assert!(all.lines().all(|line| line.ends_with(&path)), "{all}");

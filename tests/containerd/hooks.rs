@@ -1,9 +1,9 @@
 //! Hooks of a spec that a user writes.
 
-use crate::testbed::{run, Case};
 use serde_json::{json, Value};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use testbed::{run, Case};
 
 cases! {
     a_start_container_hook_without_env_has_the_programs, a_poststart_hook_that_fails_fails_the_start,
@@ -16,7 +16,7 @@ fn rootfs(case: &Case<'_>) -> PathBuf {
     for name in ["bin", "dev", "proc", "tmp"] {
         std::fs::create_dir_all(root.join(name)).unwrap();
     }
-    crate::testbed::program::copy("/usr/bin/busybox", root.join("bin/sh"));
+    testbed::program::copy("/usr/bin/busybox", root.join("bin/sh"));
     root
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::testbed::{until, Case};
+use testbed::{until, Case};
 
 cases! { log_to_a_file, log_to_a_program, exec_logs_to_a_file, a_log_program_that_is_missing }
 
@@ -68,7 +68,7 @@ fn exec_logs_to_a_file(case: &mut Case<'_>) {
 
 fn a_log_program_that_is_missing(case: &mut Case<'_>) {
     let uri = "binary:///no/such/logger?a=b";
-    let out = crate::testbed::run(&mut case.run_command(&["-d", "--log-uri", uri], &case.id, &["echo", "x"]));
+    let out = testbed::run(&mut case.run_command(&["-d", "--log-uri", uri], &case.id, &["echo", "x"]));
     out.fails_with("no such file or directory");
     case.containerd.clear();
 }

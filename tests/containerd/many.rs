@@ -1,6 +1,6 @@
 //! Many containers: one after the other in one shim, and at once.
 
-use crate::testbed::{run, Case, Runtime};
+use testbed::{run, Case, Runtime};
 
 cases! { one_after_the_other, fifty_at_once }
 

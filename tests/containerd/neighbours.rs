@@ -1,6 +1,6 @@
 //! A shim beside those of another runtime, and who finds it by the name of its socket.
 
-use crate::testbed::{run, Case, Runtime};
+use testbed::{run, Case, Runtime};
 
 cases! {
     ctr_finds_the_shim_by_its_socket, a_group_that_another_runtimes_shim_has_is_not_joined,

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::testbed::{until, Case, Runtime};
+use testbed::{until, Case, Runtime};
 
 cases! { containers_outlive_containerd, a_reader_can_come_back, a_container_that_ends_meanwhile, a_shim_that_was_killed }
 
@@ -67,11 +67,7 @@ fn a_reader_can_come_back(case: &mut Case<'_>) {
     let read = || std::fs::read_to_string(&file).unwrap_or_default();
     until("output to flow again", 10, || (read().lines().count() > 5).then_some(()));
     case.kill("KILL");
-    assert_eq!(
-        crate::testbed::end(&mut client, crate::testbed::patience(10)),
-        Some(137),
-        "attach ends with the task"
-    );
+    assert_eq!(testbed::end(&mut client, testbed::patience(10)), Some(137), "attach ends with the task");
     case.remove();
 }
 
@@ -96,7 +92,7 @@ fn a_shim_that_was_killed(case: &mut Case<'_>) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the init is there");
     let parent = status.lines().find(|line| line.starts_with("PPid:")).expect("it has a parent");
     let shim = parent.split_whitespace().nth(1).expect("a pid follows");
-    crate::testbed::run(std::process::Command::new("kill").args(["-KILL", shim])).ok();
+    testbed::run(std::process::Command::new("kill").args(["-KILL", shim])).ok();
     // containerd runs the shim's `delete`, which ends what is left and cleans up.
     until("the container to be gone", 15, || {
         (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())

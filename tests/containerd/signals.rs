@@ -1,6 +1,6 @@
 //! Kill with every signal, pause and resume.
 
-use crate::testbed::{cgroup_path, until, Case, Runtime};
+use testbed::{cgroup_path, until, Case, Runtime};
 
 cases! {
     every_signal_arrives, stop_and_continue, kill_all_reaches_the_children, kill_of_what_is_gone,

@@ -1,6 +1,6 @@
 //! `ctr run -t`: a console of its own.
 
-use crate::testbed::{until, Case, Pty};
+use testbed::{until, Case, Pty};
 
 cases! { run_on_a_terminal, a_terminal_follows_its_window, ctrl_c_interrupts, a_terminal_for_a_user, short_output_is_not_lost }
 

@@ -1,11 +1,11 @@
 //! Pauses and updates that take long: a process cannot be frozen, or systemd takes its time.
 
 use crate::states::{call, container_in};
-use crate::wire::{code, decode, Wire, DE, FP, OK, TASK_V3};
 use crate::world::{kill_request, update_request, World};
 use containerd_shim_protos::api::*;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use testbed::wire::{code, decode, Wire, DE, FP, OK, TASK_V3};
 
 /// One that is at work until the stage is not stuck any more.
 fn updating(world: &mut World) -> Wire {

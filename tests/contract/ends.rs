@@ -1,13 +1,13 @@
 //! The end of the shim, and of what is only about to be.
 
 use crate::states::call;
-use crate::wire::{code, decode, NF, OK, TASK_V3, UNAVAILABLE};
 use crate::world::World;
 use containerd_shim_protos::api::*;
 use shoal::service::about::SHIM;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use testbed::wire::{code, decode, NF, OK, TASK_V3, UNAVAILABLE};
 use ttrpc::proto::Code;
 
 #[test]

@@ -1,9 +1,9 @@
 //! The table: every method of the Task service in every state, with its code and its events.
 
-use crate::wire::{code, decode, AE, DE, FP, IA, NF, OK, TASK_V3, UN};
 use crate::world::{exec_request, kill_request, update_request, World};
 use containerd_shim_protos::api::*;
 use std::time::Duration;
+use testbed::wire::{code, decode, AE, DE, FP, IA, NF, OK, TASK_V3, UN};
 use ttrpc::proto::Code;
 
 /// The states of a container's first process.

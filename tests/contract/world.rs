@@ -1,8 +1,6 @@
 //! A sandbox behind a real socket, with containers that need no root: their processes are `sleep`s of this test,
 //! their cgroup is a list of pids.
-#![allow(dead_code)] // each test file uses its own part of this
 
-use super::wire::Wire;
 use containerd_shim_protos::api::*;
 use protobuf::well_known_types::any::Any;
 use shoal::cgroup::stats::{Stats, V2};
@@ -25,6 +23,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
+use testbed::wire::Wire;
 
 /// What the fakes of a world share.
 #[derive(Default)]

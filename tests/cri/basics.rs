@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 
-use crate::kubelet::{number, Case, Container};
+use testbed::cri::{number, Case, Container};
 
 cases! {
     a_pod_runs_a_container_and_goes,

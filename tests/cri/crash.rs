@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::kubelet::{Case, Mode};
-use crate::testbed::{skip, until, Suite};
+use testbed::cri::{Case, Mode};
+use testbed::{skip, until, Suite};
 
 cases! {
     a_pod_is_one_shim_and_its_containers,
@@ -95,7 +95,7 @@ fn a_pod_ends_with_its_shim(case: &mut Case<'_>) {
     let containers = [pod.start("one", json!({})), pod.start("two", json!({}))];
     for (pid, words) in processes(case) {
         if words.contains("containerd-shim-") {
-            crate::testbed::run(std::process::Command::new("kill").args(["-KILL", &pid.to_string()])).ok();
+            testbed::run(std::process::Command::new("kill").args(["-KILL", &pid.to_string()])).ok();
         }
     }
     pod.until_state("SANDBOX_NOTREADY");
@@ -125,7 +125,7 @@ fn a_process_tree_ends_with_its_first_process(case: &mut Case<'_>) {
     let pod = case.pod(json!({ "linux": { "security_context": { "namespace_options": { "pid": "POD" } } } }));
     let app = pod.start("app", json!({}));
     let first = first_process(app.pid());
-    crate::testbed::run(std::process::Command::new("kill").args(["-KILL", &first.to_string()])).ok();
+    testbed::run(std::process::Command::new("kill").args(["-KILL", &first.to_string()])).ok();
     assert_eq!(app.until_exited(), 137);
     pod.until_state("SANDBOX_NOTREADY");
     pod.remove();
@@ -139,7 +139,7 @@ fn end_shims(case: &Case<'_>) {
     for (pid, words) in processes(case) {
         if words.contains("containerd-shim-runc-v2") {
             // It may just have ended by itself.
-            crate::testbed::run(std::process::Command::new("kill").args(["-KILL", &pid.to_string()])).ok();
+            testbed::run(std::process::Command::new("kill").args(["-KILL", &pid.to_string()])).ok();
         }
     }
     case.node.containerd.remove_shim_sockets();

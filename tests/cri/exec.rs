@@ -3,8 +3,8 @@
 use serde_json::{json, Value};
 use std::time::Instant;
 
-use crate::kubelet::{Case, WebSocket};
-use crate::testbed::{patience, until};
+use testbed::cri::{Case, WebSocket};
+use testbed::{patience, until};
 
 cases! {
     exec_sync_gives_output_and_exit_code,

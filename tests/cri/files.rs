@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::kubelet::{http_get, Case};
-use crate::testbed::until;
+use testbed::cri::{http_get, Case};
+use testbed::until;
 
 cases! {
     names_and_addresses_come_from_the_pod,

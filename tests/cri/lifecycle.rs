@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::kubelet::{number, Case, Mode, Pod};
-use crate::testbed::until;
+use testbed::cri::{number, Case, Mode, Pod};
+use testbed::until;
 
 cases! {
     init_containers_run_one_after_the_other,

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::kubelet::Case;
-use crate::testbed::until;
+use testbed::cri::Case;
+use testbed::until;
 
 cases! { a_line_tells_its_stream, a_long_line_comes_in_parts, nothing_is_lost_when_the_log_is_rotated }
 

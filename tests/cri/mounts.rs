@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{json, Value};
 
-use crate::kubelet::{Case, Mode};
-use crate::testbed::{run, skip, Suite};
+use testbed::cri::{Case, Mode};
+use testbed::{run, skip, Suite};
 
 cases! {
     files_and_folders_of_the_node_are_mounted,

@@ -3,9 +3,9 @@
 use containerd_shim_protos::sandbox_api::{PingRequest, PingResponse};
 use serde_json::json;
 
-use crate::kubelet::{Case, Mode, Pod};
-use crate::testbed::{skip, until, Events};
-use crate::wire::{Wire, CONTROLLER};
+use testbed::cri::{Case, Mode, Pod};
+use testbed::wire::{Wire, CONTROLLER};
+use testbed::{skip, until, Events};
 
 cases! { a_pod_stops_as_one_and_goes_on, ctr_runs_a_container_in_a_pod }
 

@@ -3,8 +3,8 @@
 use serde_json::{json, Value};
 use std::path::Path;
 
-use crate::kubelet::{number, Case, Container, Mode, Pod};
-use crate::testbed::{cgroup_file, run, until};
+use testbed::cri::{number, Case, Container, Mode, Pod};
+use testbed::{cgroup_file, run, until};
 
 cases! {
     limits_are_set_and_updated,

@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 
-use crate::kubelet::Case;
+use testbed::cri::Case;
 
 cases! {
     a_user_and_groups,

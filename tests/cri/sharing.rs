@@ -4,8 +4,8 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::json;
 
-use crate::kubelet::{http_get, Case, Container, Mode};
-use crate::testbed::{skip, until, Suite};
+use testbed::cri::{http_get, Case, Container, Mode};
+use testbed::{skip, until, Suite};
 
 cases! {
     a_pod_has_one_address_and_one_localhost,

@@ -2,8 +2,8 @@
 
 use serde_json::{json, Value};
 
-use crate::kubelet::Case;
-use crate::testbed::{skip, Suite};
+use testbed::cri::Case;
+use testbed::{skip, Suite};
 
 cases! { a_pod_may_have_users_of_its_own }
 

@@ -1,13 +1,13 @@
 //! Clients that ask and go, that give no time at all or all there is, and that take a stream again.
 
 use crate::ask;
-use crate::containerd::eventually;
 use crate::fuse::Waits;
 use crate::hear::{load, threads};
 use crate::world::{World, NEIGHBOUR};
 use crate::{apart, slow};
 use protobuf::Message;
 use std::time::Duration;
+use testbed::fake::eventually;
 use ttrpc::proto::Request;
 
 /// How many starts hang.
@@ -26,7 +26,7 @@ fn memory(pid: u32) -> u64 {
 
 fn request(method: &str, message: &impl Message, timeout_nano: i64) -> Request {
     Request {
-        service: crate::wire::TASK_V3.into(),
+        service: testbed::wire::TASK_V3.into(),
         method: method.into(),
         payload: message.write_to_bytes().unwrap(),
         timeout_nano,

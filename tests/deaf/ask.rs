@@ -1,12 +1,12 @@
 //! Requests that are sent and not waited for, each on a connection of its own.
 
-use crate::containerd::{Containerd, Shim};
-use crate::wire::{decode, Refusal, Wire, TASK_V3};
 use containerd_shim_protos::api::*;
 use protobuf::well_known_types::any::Any;
 use protobuf::Message;
 use serde_json::{json, Value};
 use std::time::{Duration, Instant};
+use testbed::fake::{Containerd, Shim};
+use testbed::wire::{decode, Refusal, Wire, TASK_V3};
 
 /// A request without its answer.
 pub struct Asked {

@@ -5,12 +5,12 @@
 use crate::ask::{self, answers, Answered, Asked};
 use crate::fuse::Waits;
 use crate::hear::threads;
-use crate::wire::NF;
 use crate::world::{World, NEIGHBOUR};
 use crate::{apart, slow};
 use containerd_shim_protos::api::*;
 use serde_json::{json, Value};
 use std::time::Duration;
+use testbed::wire::NF;
 
 /// Of the requests.
 const LIMIT: Duration = Duration::from_secs(1);

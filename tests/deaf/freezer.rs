@@ -1,16 +1,16 @@
 //! A freezer that does not come to an end: a process of the container waits in the kernel for a filesystem.
 
 use crate::ask::{self, answers, Asked};
-use crate::containerd::eventually;
 use crate::fuse::Waits;
 use crate::hear::{calm, threads};
 use crate::pods;
-use crate::wire::CONTROLLER;
 use crate::world::{World, NEIGHBOUR, POD};
 use crate::{apart, slow};
 use containerd_shim_protos::api::*;
 use shoal::service::protos::sandbox::{ControllerPauseRequest, ControllerResumeRequest};
 use std::time::Duration;
+use testbed::fake::eventually;
+use testbed::wire::CONTROLLER;
 
 /// As many pauses, and kills in a pod that is being paused.
 const PAUSES: usize = 12;

@@ -2,10 +2,10 @@
 
 use crate::ask::Line;
 use crate::slow;
-use crate::wire::{Wire, TASK_V3};
 use crate::world::World;
 use containerd_shim_protos::api::*;
 use std::time::{Duration, Instant};
+use testbed::wire::{Wire, TASK_V3};
 
 /// What such a request may take.
 const SOON: Duration = Duration::from_millis(100);
@@ -94,7 +94,7 @@ fn time(wire: &mut Wire, method: &str, id: &str) -> Option<Duration> {
     let time = begun.elapsed();
     let (_, answer) = wire.next().expect("the shim lives");
     let waits = method == "Wait";
-    let expected = if waits { crate::wire::DE } else { crate::wire::OK };
+    let expected = if waits { testbed::wire::DE } else { testbed::wire::OK };
     assert!(answer.status.code() == expected, "{method}: {:?}", answer.status);
     Some(if waits { time.saturating_sub(WAIT) } else { time })
 }

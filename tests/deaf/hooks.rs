@@ -3,12 +3,12 @@
 use crate::ask::{self, answers, Answered, Asked};
 use crate::fuse::Waits;
 use crate::left;
-use crate::wire::FP;
 use crate::world::{World, NEIGHBOUR};
 use crate::{apart, slow};
 use containerd_shim_protos::api::*;
 use serde_json::{json, Value};
 use std::time::Duration;
+use testbed::wire::FP;
 
 /// Of the requests, and of the operator.
 const LIMIT: Duration = Duration::from_secs(3);

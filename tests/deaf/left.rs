@@ -1,7 +1,7 @@
 //! What is left of a shim and its containers.
 
-use crate::containerd::Containerd;
 use std::path::{Path, PathBuf};
+use testbed::fake::Containerd;
 
 /// What was there before.
 pub struct Before {

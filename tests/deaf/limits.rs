@@ -1,15 +1,15 @@
 //! Limits of time: of the request, and of the operator where it has none.
 
 use crate::ask::{self, answers, Answered, Asked};
-use crate::containerd::{ended, eventually, Containerd, Version};
 use crate::fuse::Waits;
-use crate::pod;
-use crate::wire::{DE, TASK_V3};
 use crate::world::{World, NEIGHBOUR};
 use crate::{apart, slow};
 use containerd_shim_protos::api::*;
 use serde_json::{json, Value};
 use std::time::Duration;
+use testbed::fake::pod;
+use testbed::fake::{ended, eventually, Containerd, Version};
+use testbed::wire::{DE, TASK_V3};
 
 /// How late an answer may be.
 const GRACE: Duration = Duration::from_secs(1);
@@ -129,7 +129,7 @@ fn a_create_without_a_limit_has_the_operators() {
 fn a_pod_that_nobody_starts_ends() {
     apart("unstarted_timeout = 2", || {
         let mut containerd = Containerd::new(Version::V2_3);
-        containerd.program = crate::shim();
+        containerd.program = testbed::shim();
         let shim = pod::launch(&containerd);
         let mut wire = containerd.connect(&shim);
         pod::create(&containerd, &mut wire);

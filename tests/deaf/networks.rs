@@ -1,17 +1,18 @@
 //! A pod whose network namespace is a file that does not answer.
 
 use crate::ask::{answers, Asked, Line};
-use crate::containerd::{ended, eventually, Containerd, Version};
 use crate::fuse::{Fuse, Waits};
 use crate::hear::threads;
 use crate::left::Before;
-use crate::wire::{DE, FP, SANDBOX};
-use crate::{apart, pod, slow};
+use crate::{apart, slow};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::sandbox_api::CreateSandboxRequest;
 use protobuf::MessageField;
 use shoal::service::protos::pod::{IDMapping, NamespaceMode, UserNamespace};
 use std::time::Duration;
+use testbed::fake::pod;
+use testbed::fake::{ended, eventually, Containerd, Version};
+use testbed::wire::{DE, FP, SANDBOX};
 
 const LIMIT: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(1);
@@ -20,7 +21,7 @@ const SOON: Duration = Duration::from_secs(1);
 fn create(users: bool) {
     apart("launch_timeout = 100", || {
         let mut containerd = Containerd::new(Version::V2_3);
-        containerd.program = crate::shim();
+        containerd.program = testbed::shim();
         let before = Before::now();
         let fuse = Fuse::mount(&containerd.dir.path().join("hang"), Waits::UntilKilled);
         let shim = pod::launch(&containerd);

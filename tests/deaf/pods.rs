@@ -1,15 +1,15 @@
 //! A pod that is stopped, or shut down, while the creates and the execs of its members hang.
 
 use crate::ask::{self, answers, Asked};
-use crate::containerd::{ended, eventually};
 use crate::fuse::Waits;
-use crate::pod::about;
-use crate::wire::SANDBOX;
 use crate::world::{World, NEIGHBOUR};
 use crate::{apart, slow};
 use containerd_shim_protos::api::*;
 use serde_json::json;
 use std::time::Duration;
+use testbed::fake::pod::about;
+use testbed::fake::{ended, eventually};
+use testbed::wire::SANDBOX;
 
 /// What an end may take.
 const SOON: Duration = Duration::from_secs(4);

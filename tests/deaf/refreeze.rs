@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(3);
 fn killed(all: bool) {
     apart("", || {
         if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-            return crate::skip::missing("a freezer of cgroup v1");
+            return testbed::skip::missing("a freezer of cgroup v1");
         }
         let mut world = World::new(Waits::UntilKilled);
         world.prepare("c1", &["/probe", "refreeze", "/cg/freezer"], |config| {

@@ -4,13 +4,13 @@ use crate::ask::{self, answers, Asked};
 use crate::fuse::Waits;
 use crate::hear::{load, threads};
 use crate::left;
-use crate::wire::{decode, Wire, TASK_V3};
 use crate::world::{World, NEIGHBOUR};
 use crate::{apart, slow};
 use containerd_shim_protos::api::*;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use testbed::wire::{decode, Wire, TASK_V3};
 
 /// How an exec is held up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! A container whose processes hold their streams' pipes locked: who reads, writes or closes them waits for it.
 
 use crate::ask;
-use crate::containerd::eventually;
 use crate::fuse::Waits;
 use crate::left;
 use crate::world::{World, NEIGHBOUR};
@@ -12,6 +11,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use testbed::fake::eventually;
 
 /// What an exec of somebody else may take, from its start to its exit and its last word.
 const SOON: Duration = Duration::from_secs(1);

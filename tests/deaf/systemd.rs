@@ -3,7 +3,6 @@
 use crate::ask::{self, answers};
 use crate::fuse::Waits;
 use crate::hear::{calm, threads};
-use crate::wire::{decode, Wire, DE, TASK_V3};
 use crate::world::{World, NEIGHBOUR};
 use crate::{apart, slow};
 use containerd_shim_protos::api::*;
@@ -13,6 +12,7 @@ use protobuf::well_known_types::any::Any;
 use protobuf::Message;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
+use testbed::wire::{decode, Wire, DE, TASK_V3};
 
 /// More than there may be threads for requests that take long.
 const CREATES: usize = 600;

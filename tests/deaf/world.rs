@@ -1,15 +1,15 @@
 //! A shim with a neighbour that does nothing, and containers that are held up.
 
 use crate::ask::{self, Line};
-use crate::containerd::{ended, eventually, Containerd, Shim, Version};
 use crate::fuse::{Fuse, Waits};
 use crate::hear::Ears;
 use crate::left::{self, Before};
-use crate::pod;
-use crate::wire::Wire;
 use containerd_shim_protos::api::*;
 use serde_json::{json, Value};
 use std::time::Duration;
+use testbed::fake::pod;
+use testbed::fake::{ended, eventually, Containerd, Shim, Version};
+use testbed::wire::Wire;
 
 pub struct World {
     pub containerd: Containerd,
@@ -39,7 +39,7 @@ impl World {
 
     pub fn of(waits: Waits, in_pod: bool) -> World {
         let mut containerd = Containerd::new(Version::V2_3);
-        containerd.program = crate::shim();
+        containerd.program = testbed::shim();
         let before = Before::now();
         let fuse = Fuse::mount(&containerd.dir.path().join("hang"), waits);
         let neighbour = ["/probe", "sleep"];
@@ -140,7 +140,7 @@ impl World {
         self.end_container(NEIGHBOUR);
         let mut wire = self.wire();
         let shutdown = ShutdownRequest { id: NEIGHBOUR.into(), ..Default::default() };
-        wire.ask(crate::wire::TASK_V3, "Shutdown", &shutdown, Duration::ZERO);
+        wire.ask(testbed::wire::TASK_V3, "Shutdown", &shutdown, Duration::ZERO);
         if !eventually(|| ended(self.server)) || self.shim.path.exists() {
             self.complain("the shim or its socket is left");
             self.force();

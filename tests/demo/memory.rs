@@ -1,7 +1,7 @@
 //! What one shim keeps in memory while its container runs.
 
 use super::table::{line, median};
-use super::testbed::{until, Containerd, Runtime};
+use testbed::{until, Containerd, Runtime};
 
 pub fn table(containerd: &Containerd) -> String {
     let (shoal, runc) = (measure(containerd, Runtime::Shoal), measure(containerd, Runtime::Runc));

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use serde_json::{json, Value};
 
-use super::kubelet::{Mode, Node, Pod};
 use super::memory::memory_of;
 use super::table::{line, median, Times};
-use super::testbed::Runtime;
+use testbed::cri::{Mode, Node, Pod};
+use testbed::Runtime;
 
 const ROUNDS: usize = 10;
 /// Pods that stand idle while memory is measured.

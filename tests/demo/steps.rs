@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::table::Times;
-use super::testbed::{run, until, Containerd, Events, Output, Pty, Runtime};
+use testbed::{run, until, Containerd, Events, Output, Pty, Runtime};
 
 struct Demo<'a> {
     containerd: &'a Containerd,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::testbed::{Containerd, Runtime};
+use testbed::{Containerd, Runtime};
 
 pub struct Times(Vec<(&'static str, Vec<Duration>, Vec<Duration>)>);
 

@@ -1,6 +1,6 @@
 //! What `docker run`'s flags must do to the container.
 
-use crate::testbed::DockerCase;
+use testbed::DockerCase;
 
 cases! {
     Plain: files_and_mounts, identity, limits, namespaces, privileges, security_defaults, devices, sysctls_and_shm,

@@ -1,6 +1,6 @@
 //! The verbs of docker on one container.
 
-use crate::testbed::{run, until, DockerCase, Pty, Runtime, IMAGE};
+use testbed::{run, until, DockerCase, Pty, Runtime, IMAGE};
 
 cases! {
     Plain: run_and_its_exit_code, logs, exec_with_a_terminal, exec_plain, stats, pause, update, cp, restart_policy, stop,
@@ -250,7 +250,7 @@ fn attach(case: &DockerCase<'_>) {
     let mut command = case.docker.command(["attach", "--sig-proxy=false", &case.name]);
     let attached = std::thread::spawn(move || run(&mut command));
     // Neither the trap nor the client's connection can be asked for.
-    std::thread::sleep(crate::testbed::patience(1));
+    std::thread::sleep(testbed::patience(1));
     case.docker(&["kill", "-s", "TERM", &case.name]).ok();
     let out = attached.join().expect("attach ends with the container");
     assert_eq!((out.code, out.stdout.as_str()), (4, "bye\n"), "{out}");

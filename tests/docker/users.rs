@@ -1,6 +1,6 @@
 //! docker with `userns-remap`: every container has a user namespace.
 
-use crate::testbed::DockerCase;
+use testbed::DockerCase;
 
 cases! {
     Remapped: remapped_ids, remapped_files, remapped_joins,
@@ -47,7 +47,7 @@ fn remapped_joins(case: &DockerCase<'_>) {
     case.detach(&["--network", "none"], &["sleep", "1000"]);
     let pid = case.inspect(".State.Pid");
     let other = format!("container:{}", case.name);
-    let flags = ["run", "--rm", "--runtime", case.runtime.name(), "--network", &other, crate::testbed::IMAGE];
+    let flags = ["run", "--rm", "--runtime", case.runtime.name(), "--network", &other, testbed::IMAGE];
     let script = "readlink /proc/self/ns/net; readlink /proc/self/ns/user";
     let out = case.docker(&[&flags[..], &["sh", "-c", script]].concat());
     let link = |kind: &str| {

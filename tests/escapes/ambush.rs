@@ -1,10 +1,10 @@
 //! An attacker in a container, what is planted for it to find, and what it found.
 
-use crate::containerd::eventually;
 use crate::judge::{counts, Facts, Verdict};
 use crate::planted::Host;
 use crate::trap::Trap;
 use serde_json::Value;
+use testbed::fake::eventually;
 
 pub struct Ambush {
     pub host: Host,

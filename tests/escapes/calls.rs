@@ -1,12 +1,12 @@
 //! The calls of a client, none of which waits for ever.
 
-use crate::wire::{decode, Refusal, Wire, TASK_V3};
 use crate::world::{World, PATIENCE};
 use containerd_shim_protos::api::*;
 use protobuf::well_known_types::any::Any;
 use protobuf::Message;
 use serde_json::Value;
 use std::time::Duration;
+use testbed::wire::{decode, Refusal, Wire, TASK_V3};
 
 /// Of a start that the attacker lets through or kills.
 pub const LIMIT: Duration = Duration::from_secs(5);

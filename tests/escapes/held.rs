@@ -3,14 +3,14 @@
 
 use crate::attacker::Attacker;
 use crate::calls::{exec_request, kill_request};
-use crate::containerd::eventually;
 use crate::judge::OWN;
-use crate::wire::{code, decode, Wire, DE, TASK_V3};
 use crate::world::World;
 use containerd_shim_protos::api::*;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
+use testbed::fake::eventually;
+use testbed::wire::{code, decode, Wire, DE, TASK_V3};
 
 /// More than the shim has workers.
 const MANY: u32 = 90;
@@ -159,7 +159,7 @@ fn a_start_whose_process_is_kept_as_a_zombie_is_over_in_time() {
     for number in 0..20 {
         let exec = format!("k{number}");
         let mut wire = world.wire();
-        assert!(code(wire.task::<Empty>("Exec", &exec_request("c1", &exec, &process))) == crate::wire::OK);
+        assert!(code(wire.task::<Empty>("Exec", &exec_request("c1", &exec, &process))) == testbed::wire::OK);
         let request = StartRequest { id: "c1".into(), exec_id: exec, ..Default::default() };
         wire.ask(TASK_V3, "Start", &request, Duration::from_secs(1));
         assert!(wire.ready(Duration::from_secs(1) + SOON), "Start is not answered");

@@ -3,12 +3,12 @@
 use crate::attacker::Attacker;
 use crate::calls::LIMIT;
 use crate::judge::OWN;
-use crate::wire::{decode, Refusal, DE, SANDBOX, TASK_V3};
 use crate::world::{Kind, World, PATIENCE};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::sandbox_api::*;
 use serde_json::json;
 use std::time::Duration;
+use testbed::wire::{decode, Refusal, DE, SANDBOX, TASK_V3};
 
 const TRACE: &str = "CAP_SYS_PTRACE";
 
@@ -170,7 +170,7 @@ fn a_pod_is_stopped_and_shut_down_while_a_member_is_held() {
         }
         std::thread::sleep(Duration::from_millis(500));
         let mut wire = world.wire();
-        wire.ask(SANDBOX, method, &crate::pod::about(), Duration::ZERO);
+        wire.ask(SANDBOX, method, &testbed::fake::pod::about(), Duration::ZERO);
         assert!(wire.ready(PATIENCE), "{method} waits for what is held");
         let answer = decode::<StopSandboxResponse>(wire.next().expect("it answers first").1);
         answer.unwrap_or_else(|e| panic!("{method}: {e:?}"));

@@ -4,9 +4,7 @@
 
 use crate::ambush::{members, Ambush};
 use crate::judge::OWN;
-use crate::kubelet;
 use crate::planted::Host;
-use crate::testbed::{end, patience, until, Case, Containerd, DockerCase, Runtime};
 use crate::trap::Trap;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
@@ -14,6 +12,8 @@ use serde_json::json;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
+use testbed::cri;
+use testbed::{end, patience, until, Case, Containerd, DockerCase, Runtime};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_probe");
 
@@ -26,7 +26,7 @@ const EVERYBODYS: &[&str] = &["root is not", "mountinfo is", "host_", "PLANTED"]
 const VICTIM: &[&str] = &["/probe", "linger", "3"];
 
 mod under_docker {
-    use crate::testbed::{docker_case, Ids, Runtime::*, Suite::*};
+    use testbed::{docker_case, Ids, Runtime::*, Suite::*};
     #[test]
     fn runc_on_docker_28() {
         docker_case(Forky, Ids::Plain, Runc, "attacked", super::docker)
@@ -38,7 +38,7 @@ mod under_docker {
 }
 
 mod under_containerd {
-    use crate::testbed::{case, Runtime::*, Suite::*};
+    use testbed::{case, Runtime::*, Suite::*};
     #[test]
     fn runc_on_2_1() {
         case(Forky, Runc, "attacked", super::containerd)
@@ -50,10 +50,8 @@ mod under_containerd {
 }
 
 mod in_a_pod {
-    use crate::{
-        kubelet::{case, Mode::*},
-        testbed::Suite::*,
-    };
+    use testbed::cri::{case, Mode::*};
+    use testbed::Suite::*;
     #[test]
     fn runc_podsandbox_on_2_1() {
         case(Forky, Runc, "attacked", super::pod)
@@ -188,7 +186,7 @@ fn containerd(case: &mut Case<'_>) {
     }
 }
 
-fn pod(case: &mut kubelet::Case<'_>) {
+fn pod(case: &mut cri::Case<'_>) {
     let (mut ambush, program) = plant(&case.node.containerd, false);
     let pod = case.pod(json!({ "linux": { "security_context": { "namespace_options": { "pid": "POD" } } } }));
     let config = |command: &[&str]| {
@@ -212,7 +210,7 @@ fn pod(case: &mut kubelet::Case<'_>) {
     first.remove();
     // runc makes a container's root when the members of the pod can see it already: only its execs are a control. And an
     // exec of runc that is held is never answered, whatever its limit.
-    let control = case.mode == kubelet::Mode::Runc;
+    let control = case.mode == cri::Mode::Runc;
     attack(&mut ambush, |number| {
         if control || number % 2 == 0 {
             drop(attacker.try_exec(10, VICTIM)); // it may be killed

@@ -1,9 +1,9 @@
 //! The folder by which a test and the attacker in a container talk to each other.
 
-use crate::containerd::eventually;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use testbed::fake::eventually;
 
 pub struct Trap(pub PathBuf);
 

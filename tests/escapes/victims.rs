@@ -2,10 +2,10 @@
 
 use crate::calls::{exec_request, LIMIT};
 use crate::judge::OWN;
-use crate::wire::{decode, Refusal, Wire, DE, TASK_V3};
 use crate::world::{World, PATIENCE};
 use containerd_shim_protos::api::*;
 use std::time::Duration;
+use testbed::wire::{decode, Refusal, Wire, DE, TASK_V3};
 
 impl World {
     /// A program of an exec, as both sides see it.

@@ -3,16 +3,16 @@
 use crate::ambush::{members, Ambush};
 use crate::attacker::{Attacker, FIRST};
 use crate::calls::LIMIT;
-use crate::containerd::{ended, eventually, Containerd, Shim, Version};
 use crate::planted::{Host, NEIGHBOUR, NEIGHBOUR_EXEC, VARIABLE};
-use crate::pod;
 use crate::trap::Trap;
-use crate::wire::{Wire, TASK_V3};
 use containerd_shim_protos::api::*;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
+use testbed::fake::pod;
+use testbed::fake::{ended, eventually, Containerd, Shim, Version};
+use testbed::wire::{Wire, TASK_V3};
 
 /// An answer that takes longer than this is none: what is asked for has a shorter limit of its own.
 pub const PATIENCE: Duration = Duration::from_secs(8);
@@ -50,7 +50,7 @@ impl World {
 
     pub fn of(kind: Kind, attacker: Attacker) -> World {
         let mut containerd = Containerd::new(Version::V2_3);
-        containerd.program = crate::testbed::shim();
+        containerd.program = testbed::shim();
         containerd.environment.push(VARIABLE);
         // Whoever is root inside finds the way to its root.
         std::fs::set_permissions(containerd.dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
@@ -275,7 +275,7 @@ fn give(path: &Path) {
     let about = path.symlink_metadata().unwrap();
     if path.ends_with("probe") {
         std::fs::remove_file(path).unwrap();
-        crate::testbed::program::copy(env!("CARGO_BIN_EXE_probe"), path);
+        testbed::program::copy(env!("CARGO_BIN_EXE_probe"), path);
     }
     std::os::unix::fs::lchown(path, Some(FIRST), Some(FIRST)).unwrap();
     if about.is_dir() {

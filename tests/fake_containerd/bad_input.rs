@@ -2,8 +2,6 @@
 //!
 //! All containers of a test are of one pod, whose shim goes on: what a failure leaves in it would be seen.
 
-use crate::containerd::{ended, eventually, Containerd, Version};
-use crate::wire::{Refusal, Wire, TASK_V3};
 use crate::{create, create_request, delete, kill, shut_down, start, wait};
 use containerd_shim_protos::api::*;
 use protobuf::well_known_types::any::Any;
@@ -12,6 +10,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
+use testbed::fake::{ended, eventually, Containerd, Version};
+use testbed::wire::{Refusal, Wire, TASK_V3};
 use ttrpc::proto::Code;
 
 struct Pod {

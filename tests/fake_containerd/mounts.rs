@@ -1,7 +1,5 @@
 //! A container's mounts are gone when it is deleted.
 
-use crate::containerd::{Containerd, Version};
-use crate::wire::TASK_V3;
 use crate::{connect, create_request, delete, kill, shut_down, start, wait};
 use containerd_shim_protos::api::CreateTaskResponse;
 use containerd_shim_protos::types::mount::Mount;
@@ -9,6 +7,8 @@ use nix::errno::Errno;
 use nix::mount::{mount, umount2, MntFlags, MsFlags};
 use serde_json::json;
 use std::path::Path;
+use testbed::fake::{Containerd, Version};
+use testbed::wire::TASK_V3;
 
 const MANY: usize = 400;
 

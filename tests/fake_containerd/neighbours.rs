@@ -1,13 +1,13 @@
 //! A socket that somebody else's server has.
 
-use crate::containerd::{Containerd, Version};
-use crate::wire::TASK_V3;
 use crate::{connect, shut_down};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use testbed::fake::{Containerd, Version};
+use testbed::wire::TASK_V3;
 
 /// Where a shim of this group listens, as one that is launched says; it is gone when this returns.
 fn socket_of(containerd: &Containerd, id: &str) -> PathBuf {

@@ -1,7 +1,5 @@
 //! The options of a Task.Create, in each message that they come in, by what they do to the container.
 
-use crate::containerd::{Containerd, Version};
-use crate::wire::{Refusal, Wire, TASK_V3};
 use crate::{connect, create_request, delete, kill, kill_process, runc, shut_down, start, wait};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci;
@@ -10,6 +8,8 @@ use serde_json::{json, Value};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use testbed::fake::{Containerd, Version};
+use testbed::wire::{Refusal, Wire, TASK_V3};
 use ttrpc::proto::Code;
 
 /// `runtimeoptions.v1.Options` with a string or bytes in one field.

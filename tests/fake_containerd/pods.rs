@@ -1,7 +1,5 @@
 //! Pods, in the order of each containerd's calls.
 
-use crate::containerd::{ended, eventually, Containerd, Shim, Version};
-use crate::wire::{code, decode, Wire, CONTROLLER, NF, OK, SANDBOX};
 use crate::{connect, create, delete, kill, kill_process, service_of, start};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::sandbox_api::*;
@@ -9,6 +7,8 @@ use protobuf::well_known_types::any::Any;
 use serde_json::{json, Value};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use testbed::fake::{ended, eventually, Containerd, Shim, Version};
+use testbed::wire::{code, decode, Wire, CONTROLLER, NF, OK, SANDBOX};
 
 /// The pod's configuration; its cgroup is made, as a kubelet makes it.
 fn options(containerd: &Containerd) -> Any {

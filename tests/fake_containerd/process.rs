@@ -1,14 +1,14 @@
 //! The server as a process: what it inherits, how small it is, its log, its signals.
 
-use crate::containerd::{ended, eventually, Containerd, Version, SHIM};
-use crate::wire::TASK_V3;
-use crate::{connect, create, delete, kill, runc, shut_down, start};
+use crate::{connect, create, delete, kill, runc, shut_down, start, SHIM};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci;
 use serde_json::json;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
+use testbed::fake::{ended, eventually, Containerd, Version};
+use testbed::wire::TASK_V3;
 
 #[test]
 fn the_server_is_a_process_of_its_own() {

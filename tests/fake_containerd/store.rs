@@ -1,12 +1,12 @@
 //! What the Store costs a shim: nothing before it is used, and nothing after.
 
-use crate::containerd::{eventually, Containerd, Version};
-use crate::fake_store::{Answer, FakeStore};
-use crate::wire::{decode, Wire, DE, STORE, TASK_V3};
 use crate::{connect, shut_down};
 use serde_json::json;
 use shoal::service::protos::sandbox::{StoreGetRequest, StoreGetResponse};
 use std::time::Duration;
+use testbed::fake::{eventually, Containerd, Version};
+use testbed::fake::{Answer, FakeStore};
+use testbed::wire::{decode, Wire, DE, STORE, TASK_V3};
 
 #[derive(Debug)]
 struct Cost {

@@ -1,7 +1,5 @@
 //! What a client asks of a process's streams before the process is started.
 
-use crate::containerd::{Containerd, Shim, Version};
-use crate::wire::{Wire, TASK_V3};
 use crate::{create, delete, kill, shut_down, start, wait};
 use containerd_shim_protos::api::*;
 use protobuf::well_known_types::any::Any;
@@ -11,6 +9,8 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
+use testbed::fake::{Containerd, Shim, Version};
+use testbed::wire::{Wire, TASK_V3};
 
 struct World {
     containerd: Containerd,
@@ -66,7 +66,7 @@ impl World {
         let request = WaitRequest { id: "c1".into(), exec_id: exec.into(), ..Default::default() };
         let mut wire = self.containerd.connect(&self.shim);
         wire.ask(TASK_V3, "Wait", &request, Duration::from_secs(10));
-        let answer = crate::wire::decode::<WaitResponse>(wire.next().unwrap().1);
+        let answer = testbed::wire::decode::<WaitResponse>(wire.next().unwrap().1);
         answer.unwrap_or_else(|e| panic!("{exec} does not end: {e:?}")).exit_status
     }
 

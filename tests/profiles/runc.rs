@@ -1,13 +1,13 @@
 //! The same cases by runc: what it runs must run here too.
 
 use crate::case::{config, process, Case, Kind, Outcome};
-use crate::containerd::eventually;
 use crate::program::Program;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use testbed::fake::eventually;
 
 /// runc itself waits for ever under some profiles.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ impl Runc {
         let testbed = std::env::var_os("SHOAL_TESTBED").map_or(here, PathBuf::from);
         let found = ["forky/usr/sbin/runc", "trixie/usr/sbin/runc"].map(|path| testbed.join(path));
         let Some(runc) = found.into_iter().chain(["/usr/sbin/runc".into()]).find(|path| path.exists()) else {
-            crate::skip::missing("no runc to compare with (tests/testbed/fetch gets one)");
+            testbed::skip::missing("no runc to compare with (tests/testbed/fetch gets one)");
             return None;
         };
         let dir = tempfile::tempdir().unwrap();

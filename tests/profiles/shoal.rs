@@ -1,9 +1,7 @@
 //! The cases over ttrpc: all containers are of one pod, whose shim would feel what one of them leaves.
 
 use crate::case::{config, process, Case, Kind, Outcome};
-use crate::containerd::{ended, eventually, Containerd, Version, SHIM};
 use crate::program::Program;
-use crate::wire::{decode, Refusal, Wire, TASK_V3};
 use containerd_shim_protos::api::*;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
@@ -15,6 +13,8 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use testbed::fake::{ended, eventually, Containerd, Version};
+use testbed::wire::{decode, Refusal, Wire, TASK_V3};
 
 /// For each answer.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ pub struct Shoal {
 impl Shoal {
     pub fn new() -> Self {
         let mut containerd = Containerd::new(Version::V2_3);
-        containerd.program = std::env::var_os("SHOAL_SHIM").map_or_else(|| SHIM.into(), PathBuf::from);
+        containerd.program = testbed::shim();
         containerd.debug = false;
         containerd.socket_dir = Some(containerd.dir.path().join("s"));
         containerd.prepare("first", &["/probe", "sleep"], json!({ "io.kubernetes.cri.sandbox-id": "first" }));

@@ -26,7 +26,7 @@ impl Kept {
         let all = sched_getaffinity(SELF).unwrap();
         let mut each = (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap());
         let (Some(first), Some(second)) = (each.next(), each.next()) else {
-            crate::skip::other_machine("one processor only");
+            testbed::skip::other_machine("one processor only");
             return None;
         };
         let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
@@ -98,7 +98,7 @@ impl Cpuset {
     fn new(cpus: &str) -> Option<Self> {
         let hierarchy = PathBuf::from("/sys/fs/cgroup/cpuset");
         if !hierarchy.join("cpuset.cpus").exists() {
-            crate::skip::other_machine("no cpuset of cgroup v1");
+            testbed::skip::other_machine("no cpuset of cgroup v1");
             return None;
         }
         let cpuset = Cpuset(hierarchy.join(format!("rooted-affinity-{}", std::process::id())));

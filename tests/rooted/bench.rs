@@ -31,7 +31,7 @@ pub fn rooted(test: &str) -> bool {
     let root =
         status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
     if !root {
-        crate::skip::missing(&format!("{test} needs root"));
+        testbed::skip::missing(&format!("{test} needs root"));
     }
     // A shell's background job ignores it, and runc passes on to the container what it ignores.
     // SAFETY: the default action is no code of this process.

@@ -204,7 +204,7 @@ pub fn runc() -> Option<PathBuf> {
         [testbed.join("forky/usr/sbin/runc"), testbed.join("trixie/usr/sbin/runc"), "/usr/sbin/runc".into()];
     let found = found.into_iter().find(|path| path.exists());
     if found.is_none() {
-        crate::skip::missing("no runc to compare with (tests/testbed/fetch gets one)");
+        testbed::skip::missing("no runc to compare with (tests/testbed/fetch gets one)");
     }
     found
 }

@@ -154,7 +154,7 @@ fn cgroup2() -> Option<PathBuf> {
         Path::new(dir).join("cgroup.procs").exists() && Path::new(dir).join("cgroup.controllers").exists()
     });
     if found.is_none() {
-        crate::skip::other_machine("no cgroup2 is mounted");
+        testbed::skip::other_machine("no cgroup2 is mounted");
     }
     found.map(PathBuf::from)
 }
@@ -225,7 +225,7 @@ fn a_container_enters_its_cgroups() {
     let hierarchies: Vec<_> =
         ["freezer", "pids"].iter().map(|name| Path::new("/sys/fs/cgroup").join(name)).collect();
     if !hierarchies.iter().all(|path| path.join("cgroup.procs").exists()) {
-        crate::skip::other_machine("no cgroup v1");
+        testbed::skip::other_machine("no cgroup v1");
         return;
     }
     let groups: Vec<_> = hierarchies.iter().map(|path| Group::new(path, "enters")).collect();

@@ -94,7 +94,7 @@ fn an_image_file_is_mounted_by_a_loop_device() {
         return;
     }
     if !Path::new("/dev/loop-control").exists() {
-        crate::skip::other_machine("no /dev/loop-control");
+        testbed::skip::other_machine("no /dev/loop-control");
         return;
     }
     let (mut bundle, files) = bundle();
@@ -102,7 +102,7 @@ fn an_image_file_is_mounted_by_a_loop_device() {
     let made =
         Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).args([&files, &image]).arg("64m").status();
     if !made.is_ok_and(|status| status.success()) {
-        crate::skip::missing("no mke2fs");
+        testbed::skip::missing("no mke2fs");
         return;
     }
     bundle.rootfs = vec![mount("ext4", &image, &["loop", "ro", "noload"])];

@@ -1,0 +1,22 @@
+//! Real processes by the real launcher: needs root. Where that is missing, every test here says so and is skipped (in CI: fails).
+
+mod affinity;
+mod bench;
+mod capabilities;
+mod container;
+mod cost;
+mod escapes;
+mod faults;
+mod hooks;
+mod kernels;
+mod labels;
+mod launches;
+mod limits;
+mod matrix;
+mod options;
+mod owners;
+mod pods;
+mod reports;
+mod roots;
+mod sources;
+mod users;

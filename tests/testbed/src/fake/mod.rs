@@ -1,0 +1,10 @@
+//! containerd as a shim meets it, without a containerd: the calls of each version, and the services that a shim calls.
+
+mod containerd;
+mod events;
+pub mod pod;
+mod store;
+
+pub use containerd::{ended, eventually, open_log, Containerd, Done, Shim, Version};
+pub use events::{Act, EventService};
+pub use store::{Answer, FakeStore, Seen};

@@ -1,0 +1,32 @@
+//! What the tests stand on: a private testbed of real servers, and stand-ins for them.
+//!
+//! The servers are Debian's containerd 1.7 and 2.x and dockerd, started by a test on
+//! sockets and folders of its own, in a mount namespace of its own, and ended whatever happens to the test.
+//!
+//! The programs come from `tests/testbed/fetch`, which is run when they are missing.
+mod case;
+mod containerd;
+pub mod cri;
+mod docker;
+mod events;
+pub mod fake;
+mod image;
+mod leak;
+mod machine;
+pub mod program;
+mod pty;
+mod run;
+pub mod skip;
+mod suite;
+pub mod wire;
+
+pub use case::{case, cgroup_file, cgroup_path, systemd, Case, Runtime};
+pub use containerd::{Containerd, Setting};
+pub use docker::{docker_case, Docker, DockerCase, Ids};
+pub use events::Events;
+pub use image::{image, pause_image, IMAGE, PAUSE};
+pub use leak::Snapshot;
+pub use machine::Machine;
+pub use pty::Pty;
+pub use run::{end, patience, run, until, Output};
+pub use suite::{built, shim, source, Suite};

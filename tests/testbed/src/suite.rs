@@ -1,0 +1,81 @@
+//! A Debian suite's unpacked programs.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Which containerd: the suite that brings it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// containerd 1.7, runc 1.1, docker 26.
+    Trixie,
+    /// containerd 2.1, runc 1.3, docker 28.
+    Forky,
+}
+
+impl Suite {
+    pub fn name(self) -> &'static str {
+        match self {
+            Suite::Trixie => "trixie",
+            Suite::Forky => "forky",
+        }
+    }
+
+    /// The folder of the suite; fetched first when it is not there yet.
+    pub fn dir(self) -> PathBuf {
+        static READY: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
+        READY[self as usize].get_or_init(|| {
+            let status = Command::new(source("tests/testbed/fetch"))
+                .arg(self.name())
+                .stdout(std::process::Stdio::null())
+                .status()
+                .expect("run tests/testbed/fetch");
+            assert!(status.success(), "tests/testbed/fetch {} failed", self.name());
+        });
+        testbed_dir().join(self.name())
+    }
+
+    pub fn program(self, name: &str) -> PathBuf {
+        let dir = self.dir();
+        ["usr/bin", "usr/sbin"]
+            .iter()
+            .map(|bin| dir.join(bin).join(name))
+            .find(|path| path.exists())
+            .unwrap_or_else(|| panic!("{} has no {name}", dir.display()))
+    }
+
+    /// `PATH` for a server: our shim first, then the suite's own runc and shim, then the system.
+    pub fn path(self) -> OsString {
+        let dir = self.dir();
+        let mut path = OsString::from(shim().parent().expect("the shim is a file"));
+        for part in [dir.join("usr/bin"), dir.join("usr/sbin")] {
+            path.push(":");
+            path.push(part);
+        }
+        path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        path
+    }
+}
+
+/// A file of the source tree.
+pub fn source(path: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("it is two folders down");
+    root.join(path)
+}
+
+pub fn testbed_dir() -> PathBuf {
+    std::env::var_os("SHOAL_TESTBED").map_or_else(|| source("target/testbed"), PathBuf::from)
+}
+
+/// The shim under test: the one of this build, or the file that `SHOAL_SHIM` names.
+pub fn shim() -> PathBuf {
+    std::env::var_os("SHOAL_SHIM").map_or_else(|| built("containerd-shim-shoal-v2"), PathBuf::from)
+}
+
+/// A program of this build. Cargo tells its path to shoal's own tests only, so it is looked for where cargo puts it: above
+/// the folder that has the test.
+pub fn built(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test is a file");
+    test.ancestors().nth(2).expect("it is two folders down").join(name)
+}
