@@ -20,9 +20,7 @@ demo: build
 # Everything: unit, golden, contract, rooted, containerd, CRI and docker tests, then the budgets of what is installed,
 # and a few cases on pure cgroup v2.
 test: fetch build
-	$(CARGO) test --no-fail-fast
-	SHOAL_SHIM=$(RELEASE) $(CARGO) test --test budget
-	tests/vm/v2 --short
+	SHOAL_RELEASE=$(RELEASE) tests/groups
 
 # The inner loop: no root, no servers. Root only where a tool is missing that building needs.
 check:
