@@ -22,11 +22,12 @@ demo: build
 test: fetch build
 	SHOAL_RELEASE=$(RELEASE) tests/groups
 
-# The inner loop: no root, no servers. Root only where a tool is missing that building needs.
+# The inner loop, with the links of the documentation: no root, no servers. Root only where a tool is missing that building needs.
 check:
 	$(BED)/deps build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 	$(CARGO) test --lib --test layering --test golden --test dependencies
 
 # The same work by shoal, by the Go shim with runc, and by a program that does nothing else, in one run; then on cgroup v2

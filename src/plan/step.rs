@@ -400,7 +400,7 @@ pub enum Step {
     Sibling {
         flags: u64,
     },
-    /// The first candidate that the user may execute is what `Exec` runs. `name` is argv[0].
+    /// The first candidate that the user may execute is what `Exec` runs. `name` is `argv[0]`.
     FindProgram {
         name: CString,
         candidates: Vec<CString>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct Hook {
     /// Absolute.
     pub path: PathBuf,
-    /// With argv[0]; empty where the spec has none.
+    /// With `argv[0]`; empty where the spec has none.
     pub args: Vec<String>,
     /// Empty where the spec has none.
     pub env: Vec<String>,

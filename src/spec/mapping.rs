@@ -26,7 +26,7 @@ impl Mappings {
         self.uids.is_empty() && self.gids.is_empty()
     }
 
-    /// As /proc/<pid>/uid_map takes it.
+    /// As `/proc/<pid>/uid_map` takes it.
     pub fn uid_map(&self) -> String {
         text(&self.uids)
     }
