@@ -3,6 +3,11 @@ CARGO ?= cargo
 BED = tests/testbed
 RELEASE = $(CURDIR)/target/x86_64-unknown-linux-gnu/release/containerd-shim-shoal-v2
 
+# A machine that neither has nor can fetch the toolchain of rust-toolchain.toml builds with the one that it has.
+ifeq ($(shell rustc --version 2>/dev/null),)
+export RUSTUP_TOOLCHAIN ?= stable
+endif
+
 .PHONY: build demo bench test check test-v2 deps fetch
 
 # The shim for an installation: $(RELEASE)
