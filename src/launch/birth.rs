@@ -1,6 +1,6 @@
 //! Who goes on in the stead of a process that has ended: told by the reaper, from what the board says.
 
-use super::reaper::Ended;
+use super::ended::Ended;
 use crate::sys::board::Board;
 use crate::sys::fd::OwnedFd;
 use crate::tasks::News;

@@ -3,7 +3,8 @@
 //! A hook has the state on its standard input, only the environment that the spec gives it (inherited variables
 //! from an image were CVE-2025-23266), no descriptor of the shim's, and a time limit where the spec has one.
 
-use super::waiting::{end, LATE};
+use super::ended::LATE;
+use super::waiting::end;
 use super::{after, ExitStatus, Launcher, Leash, Order};
 use crate::cgroup::Entry;
 use crate::error::{invalid, Context, Error, Kind, Result};

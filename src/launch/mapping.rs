@@ -3,8 +3,9 @@
 //! Only a process can be in it when its maps are written, so there is one for that moment. A container's new namespace is
 //! made like this too, and then joined as any other is.
 
+use super::ended::GONE;
 use super::reaper::Reaper;
-use super::waiting::{end, GONE};
+use super::waiting::end;
 use crate::error::{Context, Result};
 use crate::init;
 use crate::plan::step::Mappings;

@@ -5,6 +5,7 @@
 //! on the other: see [`Waiting::new`].
 
 mod birth;
+mod ended;
 mod executed;
 mod failure;
 mod holder;
@@ -17,10 +18,11 @@ mod real;
 mod reaper;
 mod waiting;
 
+pub use ended::Ended;
 pub use holder::Holder;
 pub use leash::{after, Leash};
 pub use real::Real;
-pub use reaper::{Ended, Kept, Reaper, Strangers};
+pub use reaper::{Kept, Reaper, Strangers};
 pub use waiting::Waiting;
 
 mod host;

@@ -1,9 +1,10 @@
 //! The launcher that clones.
 
 use super::birth::Birth;
+use super::ended::{GONE, LATE};
 use super::leash::Leash;
 use super::reaper::{died, Kept, Reaper};
-use super::waiting::{end, Waiting, GONE, LATE, REAPED};
+use super::waiting::{end, Waiting, REAPED};
 use super::{failure, last, opens, AtHooks, Launcher, OnExit, Order};
 use crate::cgroup::Entry;
 use crate::error::{Context, Error, Kind, Result};

@@ -6,16 +6,15 @@
 //! is a subreaper) or logging programs; they are reaped without a word.
 
 use super::birth::Birth;
+use super::ended::{Ended, GONE};
 use super::executed::executed;
-use super::waiting::GONE;
 use super::{ExitStatus, OnExit};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::clone::Child;
 use crate::sys::{wait, Errno};
-use crate::tasks::News;
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -65,64 +64,6 @@ struct Heir {
     ended: Arc<Ended>,
 }
 
-/// The end of one process, for those who wait for it.
-#[derive(Debug, Default)]
-pub struct Ended {
-    status: News<ExitStatus>,
-    untold: Mutex<Untold>,
-    /// Its program runs: somebody has seen it.
-    started: AtomicBool,
-    /// It ended before that, and had executed nothing.
-    bare: AtomicBool,
-}
-
-/// Of a process that ended before anybody had said that he wants to hear of it.
-#[derive(Default)]
-struct Untold(Option<OnExit>);
-
-impl std::fmt::Debug for Untold {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Untold({})", self.0.is_some())
-    }
-}
-
-impl Ended {
-    /// From now on nobody asks whether it had a program.
-    pub(super) fn started(&self) {
-        self.started.store(true, Ordering::SeqCst);
-    }
-
-    /// It has been reaped, and never had a program.
-    pub(super) fn never_executed(&self) -> bool {
-        self.bare.load(Ordering::SeqCst)
-    }
-
-    /// Of one that nobody has said he wants to hear of.
-    fn set_untold(&self, status: ExitStatus, on_exit: OnExit) {
-        *lock(&self.untold) = Untold(Some(on_exit));
-        self.set(status);
-    }
-
-    fn set(&self, status: ExitStatus) {
-        self.status.set(status);
-    }
-
-    /// None while it has not been reaped.
-    pub fn status(&self) -> Option<ExitStatus> {
-        self.status.get()
-    }
-
-    /// Waits until the process has been reaped; None where that takes longer than `limit`.
-    pub async fn within(&self, limit: Duration) -> Option<ExitStatus> {
-        self.status.within(limit).await
-    }
-
-    /// The same, by a thread that has nothing else to do.
-    pub fn wait(&self, limit: Duration) -> Option<ExitStatus> {
-        self.status.wait(limit)
-    }
-}
-
 /// A process that the reaper knows. `on_exit` is called only if it was [kept](Kept::keep).
 pub struct Kept {
     pub child: Child,
@@ -144,8 +85,8 @@ impl Kept {
     /// The same for one that need not be there any more: `on_exit` is called now then.
     pub async fn keep_or_tell(&self) {
         if let Err(status) = self.keep().await {
-            let untold = std::mem::take(&mut *lock(&self.ended.untold));
-            if let Some(on_exit) = untold.0 {
+            let untold = self.ended.take_untold();
+            if let Some(on_exit) = untold {
                 on_exit(status);
             }
         }

@@ -1,9 +1,10 @@
 //! A process at its gate, and the socket that it waits on; or one that needs no word to become its program.
 
+use super::ended::{Ended, GONE, LATE};
 use super::executed::executed;
 use super::failure::{self, Sentence};
 use super::leash::{after, Leash};
-use super::reaper::{died, Ended};
+use super::reaper::died;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::board::Board;
 use crate::sys::epoll::Interest;
@@ -13,10 +14,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a child that reported a failure, or was killed, may take to be gone.
-pub(super) const GONE: Duration = Duration::from_secs(5);
-/// The same for one whose time is over: nobody waits for it any longer than that.
-pub(super) const LATE: Duration = Duration::from_millis(250);
 /// How long the reaper may take with one that is gone.
 pub(super) const REAPED: Duration = Duration::from_millis(500);
 /// For a start without a limit of its own.

@@ -54,7 +54,10 @@ pub fn accepted() -> Vec<Arch> {
     ALL.iter().filter(takes).copied().collect()
 }
 
-/// AUDIT_ARCH_* of linux/audit.h. x32 is x86_64 with a bit in the number ([`super::table::X32_BIT`]).
+/// __X32_SYSCALL_BIT of asm/unistd.h.
+pub const X32_BIT: u32 = 0x4000_0000;
+
+/// AUDIT_ARCH_* of linux/audit.h. x32 is x86_64 with a bit in the number ([`X32_BIT`]).
 pub fn audit(arch: ScmpArch) -> Option<u32> {
     Some(match arch {
         ScmpArch::X86 => 0x4000_0003,

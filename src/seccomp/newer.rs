@@ -4,7 +4,7 @@
 //! which we cannot name would deny it. Since Linux 5.1 a new call has one number on almost all architectures
 //! (scripts/syscall.tbl of the kernel); what libseccomp knows itself is not looked up here.
 
-use super::table::X32_BIT;
+use super::arch::X32_BIT;
 use libseccomp::ScmpArch;
 
 /// Calls of Linux 6.5 to 6.19.

@@ -11,13 +11,12 @@
 //! first falls back to an old one on ENOSYS only. So, as in runc, a number above that of every call the profile
 //! names gets ENOSYS.
 
-use super::{arch, newer};
+use super::arch::{self, X32_BIT};
+use super::newer;
 use crate::spec::seccomp::{Action, Seccomp};
 use libseccomp::{ScmpArch, ScmpSyscall};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// __X32_SYSCALL_BIT of asm/unistd.h.
-pub const X32_BIT: u32 = 0x4000_0000;
 const ENOSYS: u32 = verdict(Action::Errno(libc::ENOSYS as u16));
 
 /// Calls that some architectures make through socketcall(2) or ipc(2), whose argument says which it is: libseccomp
