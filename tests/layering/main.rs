@@ -2,6 +2,7 @@
 //!
 //! It reads the sources as text. Comments and strings are blanked first, so that only code counts.
 
+mod circles;
 mod source;
 
 use source::Source;

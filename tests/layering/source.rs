@@ -23,12 +23,16 @@ impl Source {
                 } else if path.extension().is_some_and(|extension| extension == "rs") {
                     let text = std::fs::read_to_string(&path).expect("UTF-8");
                     let path = path.strip_prefix(root).expect("below it").to_string_lossy().into_owned();
-                    all.push(Source { path, code: blank(&text) });
+                    all.push(Source::new(&path, &text));
                 }
             }
         }
         all.sort_by(|a, b| a.path.cmp(&b.path));
         all
+    }
+
+    pub fn new(path: &str, text: &str) -> Source {
+        Source { path: path.into(), code: blank(text) }
     }
 
     /// Up to the tests in it, which stand at its end.
@@ -70,6 +74,44 @@ impl Source {
             }
         }
         found
+    }
+
+    /// As the crate names it: `a`, `b` for src/a/b.rs, `a` for src/a/mod.rs.
+    pub fn module_path(&self) -> Vec<String> {
+        let below = self.path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+        below.split('/').map(str::to_owned).collect()
+    }
+
+    /// Everything that is named by `crate`, `super` or `self`, as paths from the crate's root.
+    pub fn paths(&self) -> Vec<Vec<String>> {
+        let mut found = Vec::new();
+        for start in ["crate::", "super::", "self::"] {
+            for (at, mut rest) in occurrences(&self.code, start) {
+                let before = &self.code[..at];
+                if before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+                    continue;
+                }
+                let mut base = self.module_path();
+                base.extend((0..inline_modules(before)).map(|_| "{".to_owned()));
+                match start {
+                    "crate::" => base.clear(),
+                    "super::" => drop(base.pop()),
+                    _ => {}
+                }
+                while let Some(above) = rest.strip_prefix("super::") {
+                    base.pop();
+                    rest = above;
+                }
+                found.extend(tree(rest).0.into_iter().map(|path| [&base[..], &path].concat()));
+            }
+        }
+        found
+    }
+
+    /// What `use` takes from modules within this one.
+    pub fn uses(&self) -> Vec<Vec<String>> {
+        let uses = occurrences(&self.code, "use ").into_iter();
+        uses.flat_map(|(_, rest)| tree(rest.trim_start_matches("self::")).0).collect()
     }
 
     pub fn lines_with_word(&self, words: &[&str]) -> Vec<String> {
@@ -167,6 +209,29 @@ fn first_segments(rest: &str) -> Vec<String> {
     }
     segments.retain(|segment| !segment.is_empty());
     segments
+}
+
+/// The paths of a `use` that begins here, and what follows it: `{a::b, c::*}` is `a::b` and `c::*`.
+fn tree(text: &str) -> (Vec<Vec<String>>, &str) {
+    let text = text.trim_start();
+    if let Some(mut rest) = text.strip_prefix('{') {
+        let mut paths = Vec::new();
+        while !rest.is_empty() && !rest.starts_with('}') {
+            let (more, after) = tree(rest);
+            paths.extend(more);
+            // Past `as name`.
+            rest = after.trim_start_matches(|c| c != ',' && c != '}').trim_start_matches(',').trim_start();
+        }
+        return (paths, rest.strip_prefix('}').unwrap_or_default());
+    }
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '*').unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let (below, rest) = match rest.strip_prefix("::") {
+        Some(below) if !name.is_empty() => tree(below),
+        _ => (vec![Vec::new()], rest),
+    };
+    let name = (!name.is_empty()).then(|| name.to_owned());
+    (below.into_iter().map(|path| name.iter().cloned().chain(path).collect()).collect(), rest)
 }
 
 /// Replaces comments, strings and character literals by blanks; line breaks stay.

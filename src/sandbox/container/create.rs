@@ -3,19 +3,18 @@
 //! The container is made first, so that an exit, however early, is known to its life. A create that fails leaves nothing.
 
 use super::life::{Input, Life};
+use super::prepare::{filter, io_owner, read_spec, warn};
 use super::process::{Facts, Handle};
 use super::{hooks, Container, Records, State, Verb};
 use crate::cgroup::oom::{Happened, Watch};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::launch::{Leash, Order};
 use crate::plan::{self, Host};
 use crate::sandbox::pod::{member, Pod};
 use crate::sandbox::record::{self, Record};
-use crate::sandbox::request::{Create, Options};
+use crate::sandbox::request::Create;
 use crate::sandbox::watch::ExitOf;
 use crate::sandbox::{CgroupOrder, World};
-use crate::seccomp::{Cache, Compiled};
-use crate::spec::Spec;
 use crate::stdio::{Labels, Whose};
 use crate::tasks::Looks;
 use std::path::Path;
@@ -174,25 +173,4 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
     }
     container.finish(late);
     Ok(())
-}
-
-pub(super) fn read_spec(bundle: &Path) -> Result<Spec> {
-    let path = bundle.join(crate::spec::CONFIG);
-    let json = std::fs::read(&path).context(|| format!("read({path:?})"))?;
-    Spec::parse(&json)
-}
-
-/// The spec's seccomp profile, compiled; what is worth a warning is logged with the container's create only.
-pub(super) fn filter(filters: &Cache, spec: &Spec) -> Result<Option<Compiled>> {
-    spec.seccomp.as_ref().map(|profile| filters.compile(profile)).transpose()
-}
-
-pub(super) fn io_owner(options: &Options) -> (u32, u32) {
-    (options.io_uid, options.io_gid)
-}
-
-pub(super) fn warn(id: &str, warnings: &[String]) {
-    for warning in warnings {
-        log::warn!(id = id; "{warning}");
-    }
 }

@@ -1,7 +1,7 @@
 //! Task.Exec, and Task.Start of an exec: a further process in a running container.
 
-use super::create::{filter, io_owner, warn};
 use super::life::{Init, Input};
+use super::prepare::{filter, io_owner, warn};
 use super::process::{never_ran, Facts, Handle};
 use super::{Container, Verb};
 use crate::cgroup::Dying;

@@ -3,7 +3,7 @@
 //! A hook that fails before the program runs fails the create or the start, and so does one of poststart, although the
 //! program runs by then: it is killed. One of poststop is warned about: the container is gone, whatever the hook thinks.
 
-use super::create::{filter, read_spec};
+use super::prepare::{filter, read_spec};
 use super::Container;
 use crate::cgroup::Entry;
 use crate::error::{Error, Kind, Result};

@@ -12,6 +12,7 @@ mod hooks;
 mod kill;
 pub(super) mod life;
 mod pause;
+mod prepare;
 mod process;
 mod start;
 mod update;

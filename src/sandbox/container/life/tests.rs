@@ -1,55 +1,12 @@
 //! Every order of everything that can happen to a container with an exec: all states that can be reached are visited.
 
+mod demands;
+mod nothing;
+
 use super::*;
+use nothing::Nothing;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{Hash, Hasher};
 use std::time::Duration;
-
-/// The states own nothing here.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Nothing;
-
-impl Parts for Nothing {
-    type Facts = ();
-    type Wanted = ();
-    type Gate = ();
-    type Handle = ();
-}
-
-type Key<'a> = (&'a Init<Nothing>, &'a BTreeMap<String, (Exec<Nothing>, ())>, Freezer, bool);
-
-impl Life<Nothing> {
-    fn key(&self) -> Key<'_> {
-        (&self.init, &self.execs, self.freezer, self.oom_suspected)
-    }
-}
-
-impl Clone for Life<Nothing> {
-    fn clone(&self) -> Self {
-        let (init, execs, freezer, oom_suspected) = self.key();
-        Life { init: init.clone(), facts: (), execs: execs.clone(), freezer, oom_suspected }
-    }
-}
-
-impl PartialEq for Life<Nothing> {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Life<Nothing> {}
-
-impl Hash for Life<Nothing> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
-    }
-}
-
-impl std::fmt::Debug for Life<Nothing> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}", self.key())
-    }
-}
 
 const EXEC: &str = "e";
 const NEVER_RAN: ExitStatus = ExitStatus { code: 255, at: UNIX_EPOCH };
@@ -262,65 +219,6 @@ impl Scene {
         }
         next.check(name);
         Some(next)
-    }
-
-    /// What a step must bring about, by the state before it.
-    fn demand(&self, step: &str, effects: &[Effect<Nothing>]) {
-        let Life { init, execs, .. } = &self.life;
-        let state = execs.get(EXEC).map(|(exec, ())| exec);
-        let alive = state.is_some_and(Exec::is_alive);
-        let has = |wanted: &Effect<Nothing>| {
-            assert!(effects.contains(wanted), "{step}: no {wanted:?} in {effects:?}")
-        };
-        let lets_die = |who: Who| {
-            let found =
-                |effect: &Effect<Nothing>| matches!(effect, Effect::LetDie { who: whom, .. } if *whom == who);
-            assert!(effects.iter().any(found), "{step}: {who:?} cannot die");
-        };
-        let ending = matches!(init, Init::Ending { .. });
-        let exit = exit_of(if step == "Again" { self.around.killed } else { step.ends_with("killed") });
-        match step {
-            "Exited" | "Exited, killed" | "Again" => match init {
-                Init::Making { .. } | Init::Starting { .. } => {
-                    assert!(effects.is_empty(), "{step}: {effects:?}")
-                }
-                Init::Created(()) | Init::Killed(()) | Init::Running(()) => {
-                    has(&Effect::KillOthers);
-                    assert_eq!(effects.contains(&Effect::Settle(None, exit)), !alive);
-                }
-                _ => {}
-            },
-            "ExecStarted" if ending => has(&Effect::KillOthers),
-            "Delete" if matches!(init, Init::Created(())) => has(&Effect::KillAtGate),
-            "Signal" => has(&Effect::Signal(None, libc::SIGTERM)),
-            "Signal all" => has(&Effect::SignalAll(libc::SIGTERM)),
-            // It has ended, and is about to be told.
-            "Kill" | "Kill all" if ending && !alive => assert!(effects.is_empty(), "{step}: {effects:?}"),
-            "Kill" => {
-                has(&Effect::Signal(None, libc::SIGKILL));
-                lets_die(None);
-            }
-            "Kill all" => {
-                has(&Effect::SignalAll(libc::SIGKILL));
-                lets_die(None);
-            }
-            "Kill exec" if matches!(state, Some(Exec::Ending(_))) => assert!(effects.is_empty()),
-            "Kill exec" => {
-                has(&Effect::Signal(exec(), libc::SIGKILL));
-                lets_die(exec());
-            }
-            "Signal exec" => has(&Effect::Signal(exec(), libc::SIGTERM)),
-            "Settled" => {
-                has(&Effect::Emit(News::Exit(None, exit_of(self.around.killed))));
-                has(&Effect::Tell(None, exit_of(self.around.killed)));
-            }
-            "exec Settled" => {
-                has(&Effect::Emit(News::Exit(exec(), exit_of(false))));
-                has(&Effect::Tell(exec(), exit_of(false)));
-            }
-            "ExecFailed" => has(&Effect::Tell(exec(), NEVER_RAN)),
-            _ => {}
-        }
     }
 
     fn see(&mut self, step: &str, was: Own, effect: Effect<Nothing>) {
