@@ -205,6 +205,27 @@ fn requests_wait_without_a_thread() {
     assert_eq!(blocked.len(), MAY_WAIT.len(), "more may wait than do: {blocked:?}");
 }
 
+#[test]
+fn links_of_the_documentation_lead_to_files() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["", "docs", "protos", "tests"].map(|folder| root.join(folder));
+    let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("readable"));
+    let pages = entries.map(|entry| entry.expect("readable").path());
+    let (mut seen, mut found) = (0, Vec::new());
+    for page in pages.filter(|page| page.extension().is_some_and(|extension| extension == "md")) {
+        let text = std::fs::read_to_string(&page).expect("UTF-8");
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        for link in links.filter(|link| !link.is_empty() && !link.contains("://")) {
+            seen += 1;
+            if !page.with_file_name(link).exists() {
+                found.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(seen > 10, "only {seen} links were seen");
+    assert_none("links that lead nowhere", found);
+}
+
 /// The table of waits in ARCHITECTURE.md: a limit or a place that it names is in the module that it names.
 #[test]
 fn the_waits_are_where_the_architecture_says() {
