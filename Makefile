@@ -28,10 +28,12 @@ test: fetch build
 	SHOAL_RELEASE=$(RELEASE) tests/groups
 
 # The inner loop, with the links of the documentation: no root, no servers. Root only where a tool is missing that building needs.
+# The demo is no test to cargo, so it is not among all targets.
 check:
 	$(BED)/deps build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --test demo -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 	$(CARGO) test --lib --test layering --test golden --test dependencies
 

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use serde_json::{json, Value};
+use serde_json::json;
 
 use super::memory::memory_of;
 use super::table::{line, median, Times};
