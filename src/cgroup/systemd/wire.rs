@@ -283,34 +283,64 @@ fn broken() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zbus::wire::{
+        serialized::{Context, Data},
+        to_bytes, LE,
+    };
+    use zbus::{ObjectPath, Signature, Variant};
+
+    const TARGET: Target = Target { destination: "d.d", path: "/p", interface: "i.i" };
 
     #[test]
-    fn properties_are_laid_out_as_the_specification_says() {
-        let mut w = Writer::default();
-        w.properties(&[("A", Value::Number(7)), ("B", Value::Pairs(vec![("x".into(), "r".into())]))]);
-        let expected: &[&[u8]] = &[
-            b"\x4a\0\0\0\0\0\0\0",       // length of the elements, padding to 8
-            b"\x01\0\0\0A\0\x01t\0",     // "A", signature "t"
-            b"\0\0\0\0\0\0\0",           // padding to 8
-            b"\x07\0\0\0\0\0\0\0",       // 7
-            b"\x01\0\0\0B\0\x05a(ss)\0", // "B", signature "a(ss)"
-            b"\0\0\0",                   // padding to 4
-            b"\x0e\0\0\0\0\0\0\0",       // length of the pairs, padding to 8
-            b"\x01\0\0\0x\0\0\0\x01\0\0\0r\0",
+    fn what_is_written_reads_the_same_for_zbus() {
+        let mut body = Writer::default();
+        body.text("unit");
+        body.boolean(true);
+        body.properties(&[
+            ("A", Value::Text("text".into())),
+            ("B", Value::Flag(false)),
+            ("C", Value::Number(7)),
+            ("D", Value::Pids(vec![1, 2])),
+            ("E", Value::Bytes(vec![7, 2, 1])),
+            ("F", Value::Pairs(vec![("x".into(), "r".into()), ("yy".into(), "rw".into())])),
+            ("G", Value::Pairs(Vec::new())),
+        ]);
+        body.no_units();
+        let pairs = |pairs: &[(&'static str, &'static str)]| Variant::from(pairs.to_vec());
+        let properties = vec![
+            ("A", Variant::from("text")),
+            ("B", Variant::from(false)),
+            ("C", Variant::from(7u64)),
+            ("D", Variant::from(vec![1u32, 2])),
+            ("E", Variant::from(vec![7u8, 2, 1])),
+            ("F", pairs(&[("x", "r"), ("yy", "rw")])),
+            ("G", pairs(&[])),
         ];
-        let expected = expected.concat();
-        assert_eq!(w.0.len() - 8, usize::from(w.0[0]));
-        let expected = [&[w.0[0]], &expected[1..]].concat();
-        assert_eq!(w.0, expected);
+        let no_units: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
+        let expected = to_bytes(Context::new(LE, 0), &("unit", true, properties, no_units)).unwrap();
+        assert_eq!(body.bytes().escape_ascii().to_string(), expected.escape_ascii().to_string());
+
+        let bytes = call(TARGET, "Member", "sba(sv)a(sa(sv))", &body, 9);
+        let data = Data::new(bytes.as_slice(), Context::new(LE, 0));
+        type Header<'a> = (u8, u8, u8, u8, u32, u32, Vec<(u8, Variant<'a>)>);
+        let (header, end): (Header<'_>, usize) = data.deserialize().unwrap();
+        let fields = vec![
+            (PATH, ObjectPath::try_from("/p").unwrap().into()),
+            (INTERFACE, "i.i".into()),
+            (MEMBER, "Member".into()),
+            (DESTINATION, "d.d".into()),
+            (SIGNATURE, Signature::try_from("sba(sv)a(sa(sv))").unwrap().into()),
+        ];
+        assert_eq!(header, (b'l', METHOD_CALL, 0, 1, body.bytes().len() as u32, 9, fields));
+        assert_eq!(&bytes[end.next_multiple_of(8)..], body.bytes());
     }
 
     #[test]
     fn a_call_is_a_message_that_parses() {
-        let target = Target { destination: "d", path: "/p", interface: "i" };
         let mut body = Writer::default();
         body.text("unit");
         body.boolean(true);
-        let bytes = call(target, "Member", "sb", &body, 9);
+        let bytes = call(TARGET, "Member", "sb", &body, 9);
         let start: [u8; START] = bytes[..START].try_into().unwrap();
         assert_eq!(rest_length(&start).unwrap(), bytes.len() - START);
         let message = parse(&bytes).unwrap();

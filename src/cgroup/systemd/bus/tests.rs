@@ -2,8 +2,11 @@
 
 use super::*;
 use crate::tasks::block_on;
+use serde::Serialize;
 use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
+use zbus::wire::{serialized::Context, to_bytes, LE};
+use zbus::{Type, Variant};
 
 /// What the bus does once the client has said who it is.
 #[derive(Clone, Copy)]
@@ -57,72 +60,37 @@ fn serve(mut client: UnixStream, manner: Manner) -> Vec<String> {
         let text = Reader::new(&call.body).text().unwrap_or_default().to_owned();
         calls.push(format!("{} {text}", call.member).trim_end().to_owned());
         let serial = u32::from_le_bytes(bytes[8..12].try_into().unwrap());
-        match manner {
+        let reply_to = (5, serial.into());
+        let reply = match manner {
             Manner::Polite if call.member == "StopUnit" => {
                 // The job ends before the call that made it is answered: signals come when they like.
                 client.write_all(&job_removed("/job/1", "done")).unwrap();
-                let mut body = Writer::default();
-                body.text("/job/1");
-                client
-                    .write_all(&message(wire::METHOD_RETURN, &[(5, Field::Number(serial))], &body))
-                    .unwrap();
+                message(wire::METHOD_RETURN, &[reply_to], &"/job/1")
             }
-            Manner::Polite => {
-                let reply = message(wire::METHOD_RETURN, &[(5, Field::Number(serial))], &Writer::default());
-                client.write_all(&reply).unwrap();
-            }
+            Manner::Polite => message(wire::METHOD_RETURN, &[reply_to], &()),
             Manner::Refusing => {
-                let mut body = Writer::default();
-                body.text("not for you");
-                let name = Field::Text("org.freedesktop.DBus.Error.AccessDenied");
-                let reply = message(wire::ERROR, &[(4, name), (5, Field::Number(serial))], &body);
-                client.write_all(&reply).unwrap();
+                let name = (4, "org.freedesktop.DBus.Error.AccessDenied".into());
+                message(wire::ERROR, &[name, reply_to], &"not for you")
             }
-            Manner::Silent | Manner::Locked | Manner::Gone => {}
-        }
+            Manner::Silent | Manner::Locked | Manner::Gone => continue,
+        };
+        client.write_all(&reply).unwrap();
     }
     calls
 }
 
-enum Field {
-    Text(&'static str),
-    Number(u32),
-}
-
 fn job_removed(job: &str, result: &str) -> Vec<u8> {
-    let mut body = Writer::default();
-    body.u32(1);
-    for text in [job, "t-c1.scope", result] {
-        body.text(text);
-    }
-    message(wire::SIGNAL, &[(3, Field::Text("JobRemoved"))], &body)
+    message(wire::SIGNAL, &[(3, "JobRemoved".into())], &(1u32, job, "t-c1.scope", result))
 }
 
-/// A message of the other side's, laid out by hand: fields are `code, signature, value`, each from a multiple of 8.
-fn message(kind: u8, fields: &[(u8, Field)], body: &Writer) -> Vec<u8> {
-    let mut header = Vec::new();
-    for (code, field) in fields {
-        header.resize(header.len().next_multiple_of(8), 0);
-        match field {
-            Field::Text(text) => {
-                header.extend([*code, 1, b's', 0]);
-                header.extend((text.len() as u32).to_le_bytes());
-                header.extend(text.as_bytes());
-                header.push(0);
-            }
-            Field::Number(number) => {
-                header.extend([*code, 1, b'u', 0]);
-                header.extend(number.to_le_bytes());
-            }
-        }
-    }
-    let mut bytes = vec![b'l', kind, 0, 1];
-    bytes.extend((body.bytes().len() as u32).to_le_bytes());
-    bytes.extend(7u32.to_le_bytes());
-    bytes.extend((header.len() as u32).to_le_bytes());
-    bytes.extend(header);
+/// A message of the other side's, as zbus lays it out.
+fn message(kind: u8, fields: &[(u8, Variant<'_>)], body: &(impl Serialize + Type)) -> Vec<u8> {
+    let context = Context::new(LE, 0);
+    let body = to_bytes(context, body).unwrap();
+    let header = (b'l', kind, 0u8, 1u8, body.len() as u32, 7u32, fields);
+    let mut bytes = to_bytes(context, &header).unwrap().to_vec();
     bytes.resize(bytes.len().next_multiple_of(8), 0);
-    bytes.extend(body.bytes());
+    bytes.extend(body.iter());
     bytes
 }
 
