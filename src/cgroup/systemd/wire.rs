@@ -1,5 +1,5 @@
 //! The D-Bus messages that are exchanged with systemd, in little endian (dbus.freedesktop.org, "D-Bus
-//! Specification", section "Type System" and "Message Format").
+//! Specification", section "Type System" and "Message Format"). ARCHITECTURE.md says which libraries were weighed.
 
 use crate::error::{Error, Kind, Result};
 
