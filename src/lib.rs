@@ -1,10 +1,11 @@
 //! shoal: a containerd shim that is the container runtime. ARCHITECTURE.md is the map.
 //!
 //! Ranks, lowest first; a module imports only from lower ranks (`tests/layering` enforces it):
-//! `error, sys` → `spec, tasks` → `plan, seccomp, cgroup, stdio` → `init` → `launch` → `sandbox` → `service` → `shim`.
+//! `error, mountinfo, sys` → `spec, tasks` → `plan, seccomp, cgroup, stdio` → `init` → `launch` → `sandbox` → `service` → `shim`.
 #![deny(unsafe_code)]
 
 pub mod error;
+pub mod mountinfo;
 #[allow(unsafe_code)]
 pub mod sys;
 

@@ -1,11 +1,10 @@
 //! Where the host's cgroup hierarchies are mounted, from /proc/self/mountinfo and /proc/self/cgroup
 //! (proc_pid_mountinfo(5), cgroups(7)).
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::mountinfo::{mounts, Mount};
 
 /// One hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +33,6 @@ pub enum Layout {
     V2(Hierarchy),
 }
 
-struct Mount {
-    root: PathBuf,
-    point: PathBuf,
-    unified: bool,
-    options: Vec<String>,
-}
-
 impl Layout {
     /// `proc` is `/proc`.
     pub fn probe(proc: &Path) -> Result<Layout> {
@@ -66,21 +58,21 @@ impl Layout {
                 Some((names.split(',').filter(|n| !n.is_empty()).collect(), path))
             })
             .collect();
-        let mounts: Vec<Mount> = mountinfo.split(|b| *b == b'\n').filter_map(parse_mount).collect();
+        let mounts: Vec<Mount<'_>> = mounts(mountinfo).filter(Mount::is_cgroup).collect();
         let mut v1: Vec<Hierarchy> = Vec::new();
         let mut unified: Option<Hierarchy> = None;
         for (names, path) in &mine {
-            let of_this = |m: &&Mount| match names.is_empty() {
-                true => m.unified,
-                false => !m.unified && names.iter().all(|n| m.options.iter().any(|o| o == n)),
+            let of_this = |m: &&Mount<'_>| match names.is_empty() {
+                true => m.fstype == b"cgroup2",
+                false => m.fstype == b"cgroup" && names.iter().all(|name| m.has(name)),
             };
             // A mount of a subtree (as in a container) counts only where there is no other.
-            let whole = mounts.iter().find(|m| of_this(m) && m.root == Path::new("/"));
+            let whole = mounts.iter().find(|m| of_this(m) && m.root() == Path::new("/"));
             let Some(mount) = whole.or_else(|| mounts.iter().find(of_this)) else { continue };
             let hierarchy = Hierarchy {
-                mount: mount.point.clone(),
+                mount: mount.point(),
                 names: names.iter().map(|n| (*n).to_owned()).collect(),
-                own: below(path, &mount.root),
+                own: below(path, &mount.root()),
             };
             match names.is_empty() {
                 true => unified = Some(hierarchy),
@@ -116,48 +108,6 @@ impl Layout {
 fn below(path: &str, root: &Path) -> String {
     let relative = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
     relative.to_string_lossy().into_owned()
-}
-
-fn parse_mount(line: &[u8]) -> Option<Mount> {
-    // `id parent major:minor root point options [tags] - type source superoptions`
-    let mut fields = line.split(|b| *b == b' ');
-    let root = unescape(fields.nth(3)?);
-    let point = unescape(fields.next()?);
-    let mut rest = fields.skip_while(|f| *f != b"-").skip(1);
-    let unified = match rest.next()? {
-        b"cgroup" => false,
-        b"cgroup2" => true,
-        _ => return None,
-    };
-    let options = rest.nth(1)?;
-    let options = String::from_utf8_lossy(options).split(',').map(str::to_owned).collect();
-    Some(Mount { root, point, unified, options })
-}
-
-/// mountinfo writes space, tab, newline and backslash as three octal digits.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut path = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((byte, tail)) = rest.split_first() {
-        let octal = |b: &u8| (b'0'..=b'7').contains(b).then(|| b - b'0');
-        match (byte, tail) {
-            (b'\\', [a, b, c, after @ ..]) => match (octal(a), octal(b), octal(c)) {
-                (Some(a @ 0..=3), Some(b), Some(c)) => {
-                    path.push(a << 6 | b << 3 | c);
-                    rest = after;
-                }
-                _ => {
-                    path.push(*byte);
-                    rest = tail;
-                }
-            },
-            _ => {
-                path.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(path))
 }
 
 #[cfg(test)]

@@ -1,20 +1,22 @@
 //! The facts of the host that a plan depends on: read once, when the shim starts.
 
+use crate::cgroup::{layout, Layout};
 use crate::error::{Context, Error, Kind, Result};
+use crate::mountinfo::{mounts, Mount};
 use crate::plan::{AppArmor, CgroupMounts, Hierarchy, Host};
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 impl Host {
     /// `root` is `/`; tests have a tree of their own with proc and sys below it.
     pub fn probe(root: &Path) -> Result<Host> {
-        Host::probe_with(root, read(&root.join("proc/self/mountinfo"))?.as_bytes())
+        let mountinfo = mountinfo(root)?;
+        Host::probe_with(root, &mountinfo, &Layout::probe_with(&root.join("proc"), &mountinfo)?)
     }
 
-    /// With a mountinfo that has been read: on a host with many mounts that takes the kernel a while.
-    pub fn probe_with(root: &Path, mountinfo: &[u8]) -> Result<Host> {
+    /// With what has been read of the mounts: on a host with many that takes the kernel a while.
+    pub fn probe_with(root: &Path, mountinfo: &[u8], layout: &Layout) -> Result<Host> {
         Ok(Host {
-            cgroups: cgroups(root, &String::from_utf8_lossy(mountinfo)),
+            cgroups: cgroups(mountinfo, layout),
             last_cap: last_cap(root)?,
             page_size: page_size(),
             apparmor: apparmor(root),
@@ -27,20 +29,17 @@ impl Host {
 impl Host {
     /// Where a procfs or sysfs is mounted as a whole, a lower mount first: see [`Step::Detach`](crate::plan::Step).
     pub fn revealing(root: &Path) -> Result<Vec<PathBuf>> {
-        let mountinfo = read(&root.join("proc/self/mountinfo"))?;
-        let point = |line: &str| {
-            let (mount, fs) = line.split_once(" - ")?;
-            let (fstype, mut fields) = (fs.split(' ').next()?, mount.split(' '));
-            let (inside, point) = (fields.nth(3)?, fields.next()?);
-            (matches!(fstype, "proc" | "sysfs") && inside == "/").then(|| unescape(point))
-        };
-        Ok(mountinfo.lines().filter_map(point).collect())
+        let mountinfo = mountinfo(root)?;
+        let whole = mounts(&mountinfo).filter(|mount| {
+            [&b"proc"[..], b"sysfs"].contains(&mount.fstype) && mount.root() == Path::new("/")
+        });
+        Ok(whole.map(|mount| mount.point()).collect())
     }
 }
 
-fn read(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).context(|| format!("read({path:?})"))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+fn mountinfo(root: &Path) -> Result<Vec<u8>> {
+    let path = root.join("proc/self/mountinfo");
+    std::fs::read(&path).context(|| format!("read({path:?})"))
 }
 
 fn page_size() -> usize {
@@ -54,7 +53,7 @@ fn page_size() -> usize {
 
 fn last_cap(root: &Path) -> Result<u8> {
     let path = root.join("proc/sys/kernel/cap_last_cap");
-    let text = read(&path)?;
+    let text = std::fs::read_to_string(&path).context(|| format!("read({path:?})"))?;
     text.trim()
         .parse()
         .map_err(|e| Error::caused_by(Kind::System, format!("{path:?} has {:?}", text.trim()), e))
@@ -71,63 +70,16 @@ fn apparmor(root: &Path) -> AppArmor {
     }
 }
 
-/// From /proc/self/mountinfo (proc(5)): a cgroup2 on /sys/fs/cgroup is a v2 host; else each v1 hierarchy counts
-/// once, where it is mounted first.
-fn cgroups(root: &Path, mountinfo: &str) -> CgroupMounts {
-    let known = known_controllers(&read(&root.join("proc/cgroups")).unwrap_or_default());
-    let mut hierarchies: Vec<Hierarchy> = Vec::new();
-    for line in mountinfo.lines() {
-        let Some((mount, fs)) = line.split_once(" - ") else { continue };
-        let mut fs = fs.split(' ');
-        let (Some(fstype), Some(options)) = (fs.next(), fs.nth(1)) else { continue };
-        let Some(mountpoint) = mount.split(' ').nth(4).map(unescape) else { continue };
-        match fstype {
-            "cgroup2" if mountpoint == Path::new("/sys/fs/cgroup") => return CgroupMounts::V2,
-            "cgroup" => {
-                let controllers: Vec<String> = options
-                    .split(',')
-                    .filter(|word| word.starts_with("name=") || known.iter().any(|known| known == word))
-                    .map(String::from)
-                    .collect();
-                if !controllers.is_empty() && hierarchies.iter().all(|h| h.controllers != controllers) {
-                    hierarchies.push(Hierarchy { mountpoint, controllers });
-                }
-            }
-            _ => {}
-        }
-    }
-    CgroupMounts::V1(hierarchies)
-}
-
-/// First column of /proc/cgroups.
-fn known_controllers(table: &str) -> Vec<String> {
-    table
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_whitespace().next())
-        .map(String::from)
-        .collect()
-}
-
-/// mountinfo writes blanks and backslashes in octal, e.g. `\040`.
-fn unescape(text: &str) -> PathBuf {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let octal =
-            tail.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(escaped) => {
-                bytes.push(escaped);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+/// The hierarchies that containers' cgroups are made in, in the order of mountinfo.
+fn cgroups(mountinfo: &[u8], layout: &Layout) -> CgroupMounts {
+    let Layout::V1(all) = layout else { return CgroupMounts::V2 };
+    let points: Vec<PathBuf> =
+        mounts(mountinfo).filter(Mount::is_cgroup).map(|mount| mount.point()).collect();
+    let hierarchy =
+        |h: &layout::Hierarchy| Hierarchy { mountpoint: h.mount.clone(), controllers: h.names.clone() };
+    let mut v1: Vec<Hierarchy> = all.iter().filter(|h| !h.is_unified()).map(hierarchy).collect();
+    v1.sort_by_key(|h| points.iter().position(|point| *point == h.mountpoint));
+    CgroupMounts::V1(v1)
 }
 
 #[cfg(test)]
@@ -142,10 +94,7 @@ mod tests {
             std::fs::write(path, text).expect("written");
         };
         write("proc/self/mountinfo", mountinfo);
-        write(
-            "proc/cgroups",
-            "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t1\t1\ncpuacct\t2\t1\t1\n",
-        );
+        write("proc/self/cgroup", "2:name=systemd:/\n1:cpu,cpuacct:/\n0::/\n");
         write("proc/sys/kernel/cap_last_cap", "40\n");
         root
     }
@@ -183,10 +132,5 @@ mod tests {
         );
         let seen = Host::revealing(root.path()).expect("readable");
         assert_eq!(seen, ["/proc", "/sys", "/srv/a root/proc"].map(PathBuf::from));
-    }
-
-    #[test]
-    fn a_path_is_unescaped() {
-        assert_eq!(unescape("/mnt/a\\040b\\134c\\"), Path::new("/mnt/a b\\c\\"));
     }
 }

@@ -30,7 +30,7 @@ impl Hierarchy {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CgroupMounts {
-    /// v1, also where a cgroup2 without controllers stands beside it (`hybrid`). In the order of mountinfo.
+    /// In the order of mountinfo. Which of the two a host has is for the layout of its cgroups to say.
     V1(Vec<Hierarchy>),
     V2,
 }

@@ -1,13 +1,13 @@
 //! The cgroup that the shim itself is put into (the option `ShimCgroup`).
 
 use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::mountinfo::{mounts, Mount};
 use std::path::{Component, Path, PathBuf};
 
 /// Moves this process into `path` of every hierarchy that has it. As with the Go shim it must be there.
 pub(super) fn join(path: &str) -> Result<()> {
-    let mounts =
-        std::fs::read_to_string("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
-    join_below(&hierarchies(&mounts), path)
+    let mountinfo = std::fs::read("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
+    join_below(&hierarchies(&mountinfo), path)
 }
 
 fn join_below(hierarchies: &[PathBuf], path: &str) -> Result<()> {
@@ -32,18 +32,9 @@ fn join_below(hierarchies: &[PathBuf], path: &str) -> Result<()> {
     }
 }
 
-/// The mount points of type cgroup and cgroup2: proc_pid_mountinfo(5), field 5, and the type after the dash.
-fn hierarchies(mounts: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for line in mounts.lines() {
-        let Some((before, after)) = line.split_once(" - ") else { continue };
-        let fstype = after.split(' ').next().unwrap_or_default();
-        let point = before.split(' ').nth(4).unwrap_or_default();
-        if matches!(fstype, "cgroup" | "cgroup2") && !point.is_empty() {
-            found.push(PathBuf::from(point));
-        }
-    }
-    found
+/// The mount points of every hierarchy, of either version.
+fn hierarchies(mountinfo: &[u8]) -> Vec<PathBuf> {
+    mounts(mountinfo).filter(Mount::is_cgroup).map(|mount| mount.point()).collect()
 }
 
 #[cfg(test)]
@@ -70,10 +61,10 @@ mod tests {
 
     #[test]
     fn mount_points_of_both_versions_are_found() {
-        let mounts = "30 24 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
+        let mountinfo = b"30 24 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
             31 30 0:27 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw\n\
             32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw shared:10 - cgroup cgroup rw,cpu\n";
-        let found = hierarchies(mounts);
+        let found = hierarchies(mountinfo);
         assert_eq!(found, ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/cpu,cpuacct"].map(PathBuf::from));
     }
 }

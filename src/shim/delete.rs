@@ -9,6 +9,7 @@ use super::arguments::Arguments;
 use super::{socket, start};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
+use crate::mountinfo::mounts;
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::{member_records, poststop_of};
 use crate::service::convert;
@@ -18,7 +19,7 @@ use protobuf::Message;
 use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -163,9 +164,9 @@ fn ended(pid: u32) -> bool {
 /// Detaches every mount in the bundle, the last one first.
 fn unmount_below(bundle: &Path) -> Result<()> {
     let Ok(bundle) = std::fs::canonicalize(bundle) else { return Ok(()) };
-    let mounts = std::fs::read("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
+    let mountinfo = std::fs::read("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
     let mut failed = Ok(());
-    for point in points_below(&mounts, &bundle) {
+    for point in points_below(&mountinfo, &bundle) {
         let what = || format!("umount2({point:?}, MNT_DETACH)");
         let text = CString::new(point.as_os_str().as_bytes());
         let text = text.map_err(|e| Error::caused_by(Kind::Bug, what(), e))?;
@@ -181,32 +182,11 @@ fn unmount_below(bundle: &Path) -> Result<()> {
 
 /// Mount points below (not at) `folder`, in the order in which they can be unmounted.
 fn points_below(mountinfo: &[u8], folder: &Path) -> Vec<PathBuf> {
-    let lines = mountinfo.split(|&byte| byte == b'\n');
-    let points = lines.filter_map(|line| line.split(|&byte| byte == b' ').nth(4)).map(unescape);
+    let points = mounts(mountinfo).map(|mount| mount.point());
     let mut points: Vec<PathBuf> =
         points.filter(|point| point.starts_with(folder) && point != folder).collect();
     points.reverse();
     points
-}
-
-/// Space, tab, newline and backslash are octal there: proc_pid_mountinfo(5).
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| byte == b'\\').and_then(|d| std::str::from_utf8(d).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(value) => {
-                bytes.push(value);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 /// Unlinks the socket that the bundle's `address` names, unless a server answers there: it has other containers.
@@ -228,15 +208,6 @@ mod tests {
             33 24 0:29 / /run/bb/rootfs rw - overlay overlay rw\n";
         let points = points_below(info, Path::new("/run/b"));
         assert_eq!(points, ["/run/b/rootfs/a b", "/run/b/rootfs"].map(PathBuf::from));
-    }
-
-    #[test]
-    fn what_is_escaped_in_mountinfo_is_read_back() {
-        for (field, path) in
-            [(r"/a\134b", r"/a\b"), (r"/a\040\011", "/a \t"), (r"/a\", r"/a\"), (r"/\9", r"/\9")]
-        {
-            assert_eq!(unescape(field.as_bytes()), PathBuf::from(path));
-        }
     }
 
     #[test]

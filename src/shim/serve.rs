@@ -162,8 +162,9 @@ fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
     let namespace = arguments.namespace.clone();
     let host = cgroup::Host::default();
     // Once: it has a line for each mount of the host.
-    let mounts = std::fs::read("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
-    let layout = Layout::probe_with(&host.proc, &mounts)?;
+    let mountinfo = std::fs::read("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
+    let layout = Layout::probe_with(&host.proc, &mountinfo)?;
+    let facts = Host::probe_with(Path::new("/"), &mountinfo, &layout)?;
     let (pods_host, pods_layout) = (host.clone(), layout.clone());
     let where_to = Arc::new((namespace, host, layout));
     let pod_cgroup = move |place: PodPlace<'_>| {
@@ -175,7 +176,7 @@ fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
     };
     Sandbox::new(Config {
         namespace: arguments.namespace.clone(),
-        host: Host::probe_with(Path::new("/"), &mounts)?,
+        host: facts,
         launcher: Box::new(Real::new(Reaper::start(Strangers::Reap)?)?),
         cgroups: Box::new(move |order| Box::pin(cgroup_of(where_to.clone(), order))),
         pod_cgroup: Box::new(pod_cgroup),
