@@ -9,7 +9,7 @@ use super::uri::Program;
 use super::Labels;
 use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::sys::epoll::Interest;
-use crate::sys::{pipe, spawn};
+use crate::sys::{pipe, spawn, wait};
 use crate::tasks;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -104,9 +104,9 @@ impl Drop for Logger {
 
 fn terminate(pidfd: BorrowedFd<'_>) {
     // Only a program that has given itself another user or a security label refuses root's signal.
-    let _ = spawn::signal(pidfd, libc::SIGTERM);
+    let _ = wait::signal(pidfd, libc::SIGTERM);
 }
 
 pub fn kill(pidfd: BorrowedFd<'_>) {
-    let _ = spawn::signal(pidfd, libc::SIGKILL);
+    let _ = wait::signal(pidfd, libc::SIGKILL);
 }
