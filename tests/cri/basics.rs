@@ -70,7 +70,8 @@ fn a_container_gets_what_was_asked_for(case: &mut Case<'_>) {
     let pod = case.plain_pod();
     let config = json!({
         "command": ["sh", "-c"],
-        "args": ["pwd; echo $COLOUR; echo $PATH; cat /proc/self/cgroup"],
+        // containerd takes the time of the start when it has been answered.
+        "args": ["sleep 0.3; pwd; echo $COLOUR; echo $PATH; cat /proc/self/cgroup"],
         "working_dir": "/home/app",
         "envs": [{ "key": "COLOUR", "value": "blue and green" }],
     });
