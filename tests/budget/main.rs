@@ -45,9 +45,9 @@ const LONE_DESCRIPTORS: Budget = any(22);
 /// Measured: 21, always, with two connections and no streams.
 const POD_DESCRIPTORS: Budget = any(21);
 
-/// Bytes of the release build. Measured: 4 841 304. The same compiler makes the same file, so 5 %: what a new
+/// Bytes of the release build. Measured: 5 018 520. The same compiler makes the same file, so 2 %: what a new
 /// dependency brings is mostly more.
-const SIZE: u64 = 5_000_000;
+const SIZE: u64 = 5_120_000;
 
 // System calls, least of three runs, with ten hierarchies of cgroup v1; fewer of them take fewer calls. In a debug
 // build, the standard library asks for the flags of every descriptor that it closes.
