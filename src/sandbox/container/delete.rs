@@ -1,5 +1,6 @@
 //! Task.Delete, of an exec and of a container.
 
+use super::kill::REST;
 use super::life::Input;
 use super::process::not_started;
 use super::{hooks, Container, Verb, DEATH};
@@ -13,9 +14,6 @@ use std::time::Duration;
 
 /// How long Delete waits for the last output of a stream that the shim copies, as the Go shim does.
 const DRAIN: Duration = Duration::from_secs(10);
-
-/// How long what is left of the container may take to die.
-const REST: Duration = Duration::from_secs(1);
 
 const DELETE: Verb = Verb::of("delete");
 

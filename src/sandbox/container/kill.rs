@@ -12,6 +12,9 @@ use crate::tasks::Looks;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+/// How long what is left of a container may take to die.
+pub const REST: Duration = Duration::from_secs(1);
+
 impl Container {
     /// `all` signals every process of the container; it means nothing for an exec.
     pub fn kill(&self, exec: Option<&str>, signal: u32, all: bool) -> Result<()> {

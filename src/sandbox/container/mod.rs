@@ -19,7 +19,7 @@ mod update;
 
 pub(super) use create::create;
 pub use hooks::poststop_of;
-pub(super) use kill::number;
+pub(super) use kill::{number, REST};
 pub(super) use process::never_ran;
 
 use self::life::{Effect, Freezer, Init, Input, Life, News, Own, Parts, Refused, Who};

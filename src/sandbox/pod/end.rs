@@ -4,7 +4,7 @@ use super::life::{Effect, Frozen, Input};
 use super::namespaces::ended_well;
 use super::{files, Pod};
 use crate::error::{Context, Error, Kind, Result};
-use crate::sandbox::container::Container;
+use crate::sandbox::container::{Container, REST};
 use crate::sandbox::undo::Undo;
 use crate::sandbox::{record, Sandbox};
 use crate::tasks::{self, News};
@@ -13,8 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(2);
-/// How long what is left of a container may take to die.
-const REST: Duration = Duration::from_secs(1);
 
 impl Sandbox {
     /// Kills what runs and releases every namespace; fine where that is done. `Deadline` where a process is left

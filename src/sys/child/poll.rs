@@ -18,12 +18,8 @@ impl Interest {
     pub const READ: Interest = Interest { read: true, write: false };
 }
 
-/// Waits until one of them can be read, is at its end, or (a pidfd) has ended; which are so. None: the time is over.
-pub fn either<const N: usize>(fds: [BorrowedFd<'_>; N], deadline: Option<Instant>) -> Result<[bool; N]> {
-    any(fds, Interest::READ, deadline)
-}
-
-/// The same for what `interest` names.
+/// Waits until what `interest` names can be done with one of them, or one is at its end, or (a pidfd) has ended; which are
+/// so. None of them: the time is over.
 pub fn any<const N: usize>(
     fds: [BorrowedFd<'_>; N],
     interest: Interest,
