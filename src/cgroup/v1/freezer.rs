@@ -24,7 +24,7 @@ pub(super) fn begin(dir: &Dir) -> Result<()> {
 /// vfork whose child is frozen first); reading the state makes the kernel look again, and letting all run for
 /// a moment helps the second kind.
 async fn until_frozen(dir: &Dir) -> Result<()> {
-    let mut looks = Looks::new(Duration::from_micros(20), Duration::from_millis(20));
+    let mut looks = Looks::new(Duration::from_micros(20), Duration::from_millis(100));
     let mut round: u32 = 0;
     begin(dir)?;
     loop {
@@ -43,7 +43,7 @@ async fn until_frozen(dir: &Dir) -> Result<()> {
             }
         }
         round += 1;
-        if round.is_multiple_of(25) {
+        if round.is_multiple_of(16) {
             thaw(dir)?;
             looks.again().await?;
             begin(dir)?;

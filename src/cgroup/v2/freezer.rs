@@ -19,7 +19,7 @@ pub(super) fn begin(dir: &Dir) -> Result<()> {
 }
 
 async fn until_frozen(dir: &Dir) -> Result<()> {
-    let mut looks = Looks::new(Duration::from_micros(20), Duration::from_millis(20));
+    let mut looks = Looks::new(Duration::from_micros(20), Duration::from_millis(100));
     begin(dir)?;
     loop {
         if dir.read("cgroup.events")?.lines().any(|line| line == "frozen 1") {
