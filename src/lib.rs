@@ -13,6 +13,7 @@ pub mod spec;
 pub mod tasks;
 
 pub mod cgroup;
+pub mod paths;
 pub mod plan;
 pub mod seccomp;
 pub mod stdio;

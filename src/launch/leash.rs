@@ -104,6 +104,17 @@ impl Leash {
         *self.lock() = None;
     }
 
+    /// What `future` gives, unless the launch is killed first: then it is dropped. It has the time limit itself.
+    pub async fn unless_killed<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
+        let never = after(Duration::MAX).saturating_duration_since(Instant::now());
+        let (mut future, mut killed) = (pin!(future), pin!(self.killed.within(never)));
+        poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Pending => killed.as_mut().poll(context).map(|_| Err(was_killed())),
+            done => done,
+        })
+        .await
+    }
+
     /// What `future` gives, unless the launch is killed or its time is over first: then it is dropped, but not while
     /// `kept` is set. For what has no process, and waits for others than the kernel.
     pub async fn bounds<T>(

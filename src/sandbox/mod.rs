@@ -28,6 +28,7 @@ pub use world::{CgroupMaker, CgroupOrder, Config, EventSink, PodCgroup, Settings
 use crate::cgroup::stats::Stats;
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Leash};
+use crate::paths::Paths;
 use crate::spec::{self, resources::Resources};
 use crate::stdio::Stdio;
 use crate::tasks::{self, News, Then};
@@ -167,6 +168,15 @@ impl Sandbox {
     }
 
     /// What the operator says at this moment.
+    pub fn paths(&self) -> Paths {
+        self.world.paths
+    }
+
+    /// How long a launch may take whose request does not say so.
+    pub fn launch_limit(&self) -> Duration {
+        self.world.launch_limit()
+    }
+
     pub fn settings(&self) -> Result<PodSettings> {
         self.world.settings()
     }

@@ -85,14 +85,11 @@ pub(super) fn write(bundle: &Path, record: &Record) -> Result<()> {
     if written.is_err() {
         let _ = fs::remove_file(&fresh);
     }
-    match &record.root {
-        Some(root) => written.and_then(|()| show_in(root, bundle)),
-        None => written,
-    }
+    written
 }
 
 /// The folder that runc would have for the container: who looks there (a monitor, containerd's own tests) finds the record.
-fn show_in(root: &Path, records: &Path) -> Result<()> {
+pub(super) fn show_in(root: &Path, records: &Path) -> Result<()> {
     let mut folder = fs::DirBuilder::new();
     folder.recursive(true).mode(0o711).create(root).context(|| format!("options: Root: mkdir({root:?})"))?;
     match fs::read_link(path(root)) {

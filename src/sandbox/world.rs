@@ -6,6 +6,7 @@ use super::watch::Watch;
 use crate::cgroup::Cgroup;
 use crate::error::Result;
 use crate::launch::{Launcher, Leash};
+use crate::paths::Paths;
 use crate::plan::Host;
 use crate::seccomp::Cache;
 use crate::spec::resources::Resources;
@@ -45,6 +46,7 @@ pub struct Config {
     /// containerd's namespace.
     pub namespace: String,
     pub host: Host,
+    pub paths: Paths,
     pub launcher: Box<dyn Launcher>,
     pub cgroups: CgroupMaker,
     pub pod_cgroup: PodCgroup,
@@ -56,6 +58,7 @@ pub struct Config {
 pub(super) struct World {
     pub namespace: String,
     pub host: Host,
+    pub paths: Paths,
     pub launcher: Box<dyn Launcher>,
     pub cgroups: CgroupMaker,
     pub pod_cgroup: PodCgroup,
@@ -68,18 +71,19 @@ pub(super) struct World {
 
 impl World {
     pub fn new(config: Config) -> Result<Self> {
-        let Config { namespace, host, launcher, cgroups, pod_cgroup, pod_settings: settings, events } =
+        let Config { namespace, host, paths, launcher, cgroups, pod_cgroup, pod_settings: settings, events } =
             config;
         Ok(World {
             namespace,
             host,
+            paths,
             launcher,
             cgroups,
             pod_cgroup,
             settings,
             events,
             watch: Watch::start()?,
-            streams: Switchboard::default(),
+            streams: Switchboard::new(paths),
             filters: Cache::default(),
         })
     }

@@ -6,14 +6,16 @@
 
 use super::convert::type_name;
 use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::launch::after;
+use crate::paths::{Paths, Purpose};
 use crate::sandbox::{self, PodSettings, Sandbox};
+use crate::sys::pipe;
 use containerd_shim_protos::shim::oci;
 use protobuf::well_known_types::any::Any;
 use protobuf::{CodedInputStream, Message};
 use std::ffi::OsStr;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const RUNC: &str = "containerd.runc.v1.Options";
 const RUNTIME: &str = "runtimeoptions.v1.Options";
@@ -40,13 +42,27 @@ pub fn known(any: &Any) -> bool {
     matches!(type_name(any), RUNC | RUNTIME | CREATE | EMPTY)
 }
 
-pub fn from_any(any: Option<&Any>) -> Result<Options> {
+/// How the files that options name are read.
+#[derive(Clone, Copy)]
+pub struct Reading {
+    pub paths: Paths,
+    pub deadline: Instant,
+}
+
+/// For a program that may wait.
+impl Default for Reading {
+    fn default() -> Self {
+        Reading { paths: Paths::default(), deadline: after(Duration::MAX) }
+    }
+}
+
+pub async fn from_any(reading: Reading, any: Option<&Any>) -> Result<Options> {
     let Some(any) = any else { return Ok(Options::default()) };
     let wrong =
         |e: protobuf::Error| Error::caused_by(Kind::Invalid, format!("options: decode {}", any.type_url), e);
     match type_name(any) {
         RUNC => from_runc(oci::Options::parse_from_bytes(&any.value).map_err(wrong)?),
-        RUNTIME => from_runtime(&any.value, wrong),
+        RUNTIME => from_runtime(reading, &any.value, wrong).await,
         CREATE => from_create(&any.value).map_err(wrong),
         EMPTY => Ok(Options::default()),
         "" if any.value.is_empty() => Ok(Options::default()),
@@ -55,24 +71,36 @@ pub fn from_any(any: Option<&Any>) -> Result<Options> {
 }
 
 /// Those of a container, which may not be what the shim cannot do, with the folder that `Root` means for it.
-pub(super) fn of_container(any: Option<&Any>, id: &str, sandbox: &Sandbox) -> Result<Options> {
-    let mut options = from_any(any)?;
+pub(super) async fn of_container(
+    any: Option<&Any>,
+    id: &str,
+    sandbox: &Sandbox,
+    deadline: Option<Instant>,
+) -> Result<Options> {
+    let deadline = deadline.unwrap_or_else(|| after(sandbox.launch_limit()));
+    let reading = Reading { paths: sandbox.paths(), deadline };
+    let mut options = from_any(reading, any).await?;
     let id = super::convert::id("id", id.to_owned())?;
     options.container.root = options.container.root.map(|root| root.join(sandbox.namespace()).join(id));
-    options.judge_binary_name(|| sandbox.settings())?;
+    options.judge_binary_name(reading, || sandbox.settings()).await?;
     Ok(options)
 }
 
 impl Options {
     /// Who names a program means what it does besides runc's work, of which nothing would be done: only the operator can
     /// say that this is fine.
-    pub fn judge_binary_name(&mut self, settings: impl FnOnce() -> Result<PodSettings>) -> Result<()> {
+    pub async fn judge_binary_name(
+        &mut self,
+        reading: Reading,
+        settings: impl FnOnce() -> Result<PodSettings>,
+    ) -> Result<()> {
         let name = &self.binary_name;
         if name.is_empty() {
             return Ok(());
         }
         let field = format!("options: BinaryName {name:?}");
-        find(name, std::env::var_os("PATH").as_deref()).map_err(|e| e.context(field.clone()))?;
+        let path = std::env::var_os("PATH");
+        find(reading, name, path.as_deref()).await.map_err(|e| e.context(field.clone()))?;
         if !settings()?.ignore_binary_name {
             return Err(invalid(format!(
                 "{field}: this shim is the runtime itself and would not run it, and what it does besides (as a wrapper \
@@ -85,22 +113,30 @@ impl Options {
 }
 
 /// As Go's exec.LookPath finds a program.
-fn find(name: &str, path: Option<&OsStr>) -> Result<()> {
-    let executable = |file: &Path| match std::fs::metadata(file) {
-        Ok(about) if about.is_dir() => Err(libc::EISDIR),
-        Ok(about) if about.permissions().mode() & 0o111 == 0 => Err(libc::EACCES),
-        Ok(_) => Ok(()),
-        Err(e) => Err(e.raw_os_error().unwrap_or(libc::ENOENT)),
+async fn find(Reading { paths, deadline }: Reading, name: &str, path: Option<&OsStr>) -> Result<()> {
+    let executable = async |file: &Path| {
+        let opened = paths.open(file, Purpose::Look, deadline).await?;
+        match opened.kind {
+            pipe::Kind::Directory => Err(Error::system("stat", libc::EISDIR)),
+            _ if opened.mode & 0o111 == 0 => Err(Error::system("stat", libc::EACCES)),
+            _ => Ok(()),
+        }
     };
     if name.contains('/') {
-        let found = executable(Path::new(name));
-        return found.map_err(|errno| Error::system("stat", errno).with_kind(Kind::Invalid));
+        let found = executable(Path::new(name)).await;
+        return found.map_err(|e| match e.errno() {
+            Some(errno) => Error::system("stat", errno).with_kind(Kind::Invalid),
+            None => e,
+        });
     }
-    let mut folders = path.into_iter().flat_map(std::env::split_paths);
-    match folders.any(|folder| executable(&folder.join(name)).is_ok()) {
-        true => Ok(()),
-        false => Err(invalid("executable file not found in $PATH")),
+    for folder in path.into_iter().flat_map(std::env::split_paths) {
+        match executable(&folder.join(name)).await {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == Kind::Deadline => return Err(e),
+            Err(_) => {}
+        }
     }
+    Err(invalid("executable file not found in $PATH"))
 }
 
 fn from_runc(o: oci::Options) -> Result<Options> {
@@ -140,16 +176,12 @@ fn no_effect(key: &str) -> String {
 
 /// `runtimeoptions.v1.Options { string type_url = 1; string config_path = 2; bytes config_body = 3; }`: the
 /// body where there is one, else the file.
-fn from_runtime(bytes: &[u8], wrong: impl Fn(protobuf::Error) -> Error + Copy) -> Result<Options> {
-    let mut input = CodedInputStream::from_bytes(bytes);
-    let (mut path, mut body) = (String::new(), Vec::new());
-    while let Some(tag) = input.read_raw_tag_or_eof().map_err(wrong)? {
-        match tag {
-            18 => path = input.read_string().map_err(wrong)?,
-            26 => body = input.read_bytes().map_err(wrong)?,
-            _ => protobuf::rt::skip_field_for_tag(tag, &mut input).map_err(wrong)?,
-        }
-    }
+async fn from_runtime(
+    reading: Reading,
+    bytes: &[u8],
+    wrong: impl Fn(protobuf::Error) -> Error + Copy,
+) -> Result<Options> {
+    let (path, body) = fields(bytes).map_err(wrong)?;
     if !body.is_empty() {
         let text = String::from_utf8(body)
             .map_err(|e| Error::caused_by(Kind::Invalid, "options: ConfigBody is not text", e))?;
@@ -158,7 +190,21 @@ fn from_runtime(bytes: &[u8], wrong: impl Fn(protobuf::Error) -> Error + Copy) -
     if path.is_empty() {
         return Ok(Options::default());
     }
-    from_toml(&read(Path::new(&path))?, &path)
+    from_toml(&read(reading, Path::new(&path)).await?, &path)
+}
+
+/// `config_path` and `config_body`.
+fn fields(bytes: &[u8]) -> protobuf::Result<(String, Vec<u8>)> {
+    let mut input = CodedInputStream::from_bytes(bytes);
+    let (mut path, mut body) = (String::new(), Vec::new());
+    while let Some(tag) = input.read_raw_tag_or_eof()? {
+        match tag {
+            18 => path = input.read_string()?,
+            26 => body = input.read_bytes()?,
+            _ => protobuf::rt::skip_field_for_tag(tag, &mut input)?,
+        }
+    }
+    Ok((path, body))
 }
 
 /// `containerd.linux.runc.CreateOptions { bool no_pivot_root = 1; bool no_new_keyring = 8; string shim_cgroup = 9;
@@ -179,15 +225,18 @@ fn from_create(bytes: &[u8]) -> protobuf::Result<Options> {
     Ok(options)
 }
 
-fn read(path: &Path) -> Result<String> {
+async fn read(Reading { paths, deadline }: Reading, path: &Path) -> Result<String> {
     if !path.is_absolute() {
         return Err(invalid(format!("options: ConfigPath {path:?} is not an absolute path")));
     }
-    let what = || format!("options: read ConfigPath {path:?}");
-    let file = std::fs::File::open(path).context(what).map_err(|e| e.with_kind(Kind::Invalid))?;
-    let mut text = String::new();
-    file.take(FILE_MAX).read_to_string(&mut text).context(what).map_err(|e| e.with_kind(Kind::Invalid))?;
-    Ok(text)
+    let wrong = |e: Error| match e.kind() {
+        Kind::System => e.with_kind(Kind::Invalid),
+        _ => e,
+    };
+    let contents =
+        paths.read(path, FILE_MAX, deadline).await.context(|| "options: ConfigPath").map_err(wrong)?;
+    String::from_utf8(contents)
+        .map_err(|e| Error::caused_by(Kind::Invalid, format!("options: ConfigPath {path:?} is not text"), e))
 }
 
 fn from_toml(text: &str, place: &str) -> Result<Options> {
@@ -227,6 +276,17 @@ fn from_toml(text: &str, place: &str) -> Result<Options> {
 mod tests {
     use super::*;
     use crate::service::convert::any;
+    use crate::tasks::block_on;
+
+    fn read(any: Option<&Any>) -> Result<Options> {
+        block_on(from_any(Reading::default(), any))
+    }
+
+    impl Options {
+        fn judged(&mut self, settings: impl FnOnce() -> Result<PodSettings>) -> Result<()> {
+            block_on(self.judge_binary_name(Reading::default(), settings))
+        }
+    }
 
     fn body(toml: &str) -> Any {
         let mut value = vec![26, toml.len() as u8];
@@ -237,7 +297,7 @@ mod tests {
     #[test]
     fn a_body_of_toml_sets_what_runc_options_set() {
         let toml = "SystemdCgroup = true\nIoUid = 7\nShimCgroup = '/x'\nBinaryName = 'crun'\nRoot = '/r'\nCriuPath = '/c'\nWhat = 1";
-        let toml = from_any(Some(&body(toml))).unwrap();
+        let toml = read(Some(&body(toml))).unwrap();
         let message = oci::Options {
             systemd_cgroup: true,
             io_uid: 7,
@@ -247,7 +307,7 @@ mod tests {
             criu_work_path: "/c".into(),
             ..Default::default()
         };
-        let runc = from_any(Some(&any(RUNC, message.write_to_bytes().unwrap()))).unwrap();
+        let runc = read(Some(&any(RUNC, message.write_to_bytes().unwrap()))).unwrap();
         assert_eq!(toml.container, runc.container);
         assert_eq!(toml.shim_cgroup, runc.shim_cgroup);
         assert_eq!((&*toml.binary_name, &*runc.binary_name), ("crun", "crun"));
@@ -268,18 +328,18 @@ mod tests {
                 ("/etc", "options: BinaryName \"/etc\": stat: is a directory (EISDIR)"),
                 ("/etc/passwd", "options: BinaryName \"/etc/passwd\": stat: permission denied (EACCES)"),
             ] {
-                let error = named(name).judge_binary_name(settings(ignore)).unwrap_err();
+                let error = named(name).judged(settings(ignore)).unwrap_err();
                 assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Invalid, why));
             }
-            Options::default().judge_binary_name(|| panic!("nothing to ask about")).unwrap();
+            Options::default().judged(|| panic!("nothing to ask about")).unwrap();
         }
         for name in ["sh", "/bin/sh"] {
-            let error = named(name).judge_binary_name(settings(false)).unwrap_err();
+            let error = named(name).judged(settings(false)).unwrap_err();
             let text = error.to_string();
             assert!(text.starts_with(&format!("options: BinaryName {name:?}: this shim is")), "{text}");
             assert!(text.contains("ignore_binary_name"), "{text}");
             let mut ignored = named(name);
-            ignored.judge_binary_name(settings(true)).unwrap();
+            ignored.judged(settings(true)).unwrap();
             assert_eq!(ignored.warnings.len(), 1);
         }
     }
@@ -293,7 +353,7 @@ mod tests {
             ("BinaryName = 1", "BinaryName"),
             ("=", "ConfigBody"),
         ] {
-            let error = from_any(Some(&body(text))).unwrap_err();
+            let error = read(Some(&body(text))).unwrap_err();
             assert_eq!(error.kind(), Kind::Invalid);
             assert!(error.to_string().contains(key), "{error}");
         }
@@ -308,7 +368,7 @@ mod tests {
         let with = |path: &str| {
             let mut value = vec![18, path.len() as u8];
             value.extend_from_slice(path.as_bytes());
-            from_any(Some(&any(RUNTIME, value)))
+            read(Some(&any(RUNTIME, value)))
         };
         assert!(with(path).unwrap().container.no_new_keyring);
         let missing = with(&format!("{path}x")).unwrap_err().to_string();
@@ -319,16 +379,16 @@ mod tests {
     #[test]
     fn options_of_containerd_1_7_tell_the_owner_of_the_streams() {
         let bytes = vec![8, 1, 32, 1, 80, 0xe0, 0xa7, 0x12, 88, 7];
-        let options = from_any(Some(&any(CREATE, bytes))).unwrap().container;
+        let options = read(Some(&any(CREATE, bytes))).unwrap().container;
         assert!(options.no_pivot_root && !options.no_new_keyring);
         assert_eq!((options.io_uid, options.io_gid), (300_000, 7));
-        assert!(from_any(Some(&any(CREATE, vec![80]))).is_err());
+        assert!(read(Some(&any(CREATE, vec![80]))).is_err());
     }
 
     #[test]
     fn no_options_are_the_default_ones_and_other_types_are_refused() {
-        assert_eq!(from_any(None).unwrap(), Options::default());
-        assert_eq!(from_any(Some(&any(EMPTY, Vec::new()))).unwrap(), Options::default());
-        assert!(from_any(Some(&any("some.Type", Vec::new()))).is_err());
+        assert_eq!(read(None).unwrap(), Options::default());
+        assert_eq!(read(Some(&any(EMPTY, Vec::new()))).unwrap(), Options::default());
+        assert!(read(Some(&any("some.Type", Vec::new()))).is_err());
     }
 }

@@ -119,7 +119,7 @@ impl Task {
         if !r.checkpoint.is_empty() || !r.parent_checkpoint.is_empty() {
             return Err(checkpoint());
         }
-        let options = options::of_container(r.options.as_ref(), &r.id, &self.sandbox)?;
+        let options = options::of_container(r.options.as_ref(), &r.id, &self.sandbox, by).await?;
         for warning in &options.warnings {
             log::warn!(container = r.id; "{warning}");
         }

@@ -4,7 +4,8 @@
 //! Either message decodes as the other (two strings in fields 1 and 2), so only the ids tell them apart.
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::service::options::{self, Options};
+use crate::service::options::{self, Options, Reading};
+use crate::tasks::block_on;
 use containerd_shim_protos::bootstrap_api::BootstrapParams;
 use protobuf::well_known_types::any::Any;
 use protobuf::Message;
@@ -48,7 +49,10 @@ fn decode(bytes: &[u8], id: &str, namespace: &str) -> Result<Bootstrap> {
         let text = "the standard input is neither BootstrapParams of this id nor an Any";
         Error::caused_by(Kind::Invalid, text, e)
     })?;
-    Ok(Bootstrap { options: options::from_any(Some(&any))?, ..Bootstrap::default() })
+    Ok(Bootstrap {
+        options: block_on(options::from_any(Reading::default(), Some(&any)))?,
+        ..Bootstrap::default()
+    })
 }
 
 fn modern(params: BootstrapParams) -> Result<Bootstrap> {
@@ -56,7 +60,7 @@ fn modern(params: BootstrapParams) -> Result<Bootstrap> {
     let any = params.extensions.iter().filter_map(|e| e.value.as_ref()).find(|any| options::known(any));
     Ok(Bootstrap {
         modern: true,
-        options: options::from_any(any)?,
+        options: block_on(options::from_any(Reading::default(), any))?,
         ttrpc_address: params.containerd_ttrpc_address,
         grpc_address: params.containerd_grpc_address,
         socket_dir: params.socket_dir.filter(|dir| !dir.is_empty()).map(PathBuf::from),

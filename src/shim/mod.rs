@@ -20,6 +20,7 @@ mod start;
 mod version;
 
 use crate::error::Error;
+use crate::paths;
 use crate::sys::process;
 use arguments::{Arguments, Verb};
 use std::ffi::OsString;
@@ -34,6 +35,10 @@ fn fail(error: &Error) -> ExitCode {
 }
 
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.peekable();
+    if arguments.next_if(|verb| verb == paths::VERB).is_some() {
+        return paths::serve(arguments);
+    }
     process::keep_heap_small();
     let arguments = match Arguments::parse(arguments) {
         Ok(arguments) => arguments,

@@ -6,6 +6,7 @@ use super::{log as server_log, socket, start};
 use crate::cgroup::{self, Cgroup, CgroupsPath, Layout, Parent};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Real, Reaper, Strangers};
+use crate::paths::Paths;
 use crate::plan::Host;
 use crate::sandbox::{CgroupOrder, Config, PodPlace, Sandbox};
 use crate::service::events::Events;
@@ -98,7 +99,7 @@ fn run(
     handler::ignore_broken_pipes().context(|| "sigaction(SIGPIPE)")?;
 
     let events = Events::new(&arguments.namespace, ttrpc_address());
-    let sandbox = Arc::new(sandbox(arguments, events.clone())?);
+    let sandbox = Arc::new(sandbox(arguments, Paths::new(bundle)?, events.clone())?);
     let stopper = Stopper::new()?;
     let (stop, path) = (stopper.clone(), socket.clone());
     let end: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
@@ -158,7 +159,7 @@ fn grpc_address(arguments: &Arguments) -> String {
     }
 }
 
-fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
+fn sandbox(arguments: &Arguments, paths: Paths, events: Events) -> Result<Sandbox> {
     let namespace = arguments.namespace.clone();
     let host = cgroup::Host::default();
     // Once: it has a line for each mount of the host.
@@ -177,6 +178,7 @@ fn sandbox(arguments: &Arguments, events: Events) -> Result<Sandbox> {
     Sandbox::new(Config {
         namespace: arguments.namespace.clone(),
         host: facts,
+        paths,
         launcher: Box::new(Real::new(Reaper::start(Strangers::Reap)?)?),
         cgroups: Box::new(move |order| Box::pin(cgroup_of(where_to.clone(), order))),
         pod_cgroup: Box::new(pod_cgroup),

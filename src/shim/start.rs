@@ -9,9 +9,11 @@ use super::settings;
 use super::socket::{self, Socket};
 use crate::error::{Context, Error, Kind, Result};
 use crate::service::about::{self, Peer};
+use crate::service::options::Reading;
 use crate::spec;
 use crate::sys::seal::{self, Sealed};
 use crate::sys::{process, spawn};
+use crate::tasks::block_on;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
@@ -39,7 +41,8 @@ pub(super) const NOTES: &str = "SHOAL_START_NOTES";
 
 pub(super) fn start(arguments: &Arguments) -> Result<()> {
     let mut bootstrap = bootstrap::read(io::stdin().lock(), &arguments.id, &arguments.namespace)?;
-    bootstrap.options.judge_binary_name(|| settings::read(Path::new(settings::FILE)))?;
+    let operator = || settings::read(Path::new(settings::FILE));
+    block_on(bootstrap.options.judge_binary_name(Reading::default(), operator))?;
     let bundle = std::env::current_dir().context(|| "getcwd()")?;
     let group = match bootstrap::is_sandbox(&bundle) {
         // A pod is the group that others join; its config.json is not a container's.
@@ -142,7 +145,12 @@ fn launch(
     let path = strings(vec![path.into()])?.remove(0);
     let descriptors: Vec<_> =
         [listener.as_fd()].into_iter().chain(sealed.mounts.iter().map(AsFd::as_fd)).collect();
-    spawn::spawn(&path, &strings(words)?, &strings(environment)?, &descriptors).context(what).map(drop)
+    let spawned =
+        spawn::spawn(&path, &strings(words)?, &strings(environment)?, &descriptors).context(what)?;
+    match spawned.status.errno().context(what)? {
+        None => Ok(()),
+        Some(errno) => Err(errno).context(what),
+    }
 }
 
 /// The server is a better victim than the one that started it: its score is one above its parent's.

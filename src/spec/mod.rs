@@ -76,6 +76,8 @@ pub struct Spec {
 
 /// The specification's file, in a bundle.
 pub const CONFIG: &str = "config.json";
+/// What is larger is no specification: containerd takes none above 16 MiB from its clients.
+pub const CONFIG_MAX: u64 = 64 << 20;
 
 impl Spec {
     pub fn parse(json: &[u8]) -> Result<Spec> {

@@ -4,10 +4,8 @@
 //! a writer sees the end. containerd's side comes and goes (it is restarted while containers run), so the shim
 //! holds both ends of an output for as long as the container lives. It never reads or writes them.
 
-use crate::error::{Context, Result};
 use crate::sys::pipe::{self, Access};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 /// Twice the kernel's default. A program that writes 64 KiB at once fills a pipe of 64 KiB, and then writer and reader wait
 /// for each other in turn: on two processors that takes four times as long. Not more, since all pipes of root's share
@@ -23,24 +21,11 @@ pub struct Output {
 }
 
 impl Output {
-    /// `found` is the fifo by O_PATH; `path` is for the error.
-    pub fn keep(found: &OwnedFd, path: &Path) -> Result<Self> {
-        let end = |access| {
-            // Both ends at once need no peer, and are the peer for what is opened next.
-            pipe::reopen(found, access, true).context(|| format!("open({path:?}, {access:?})"))
-        };
-        let both = end(Access::Both)?;
+    /// Both ends of one fifo.
+    pub fn keep(read: OwnedFd, write: OwnedFd) -> Self {
         // Refused at the limit: the smaller one does.
-        let _ = pipe::grow(&both, ROOM);
-        let read = Some(end(Access::Read)?);
-        let write = end(Access::Write)?;
-        drop(both);
-        Ok(Output { read, write })
-    }
-
-    /// The container's end: it blocks when the fifo is full, as a pipe does.
-    pub fn for_container(&self, path: &Path) -> Result<OwnedFd> {
-        pipe::reopen(&self.write, Access::Write, false).context(|| format!("open({path:?}, O_WRONLY)"))
+        let _ = pipe::grow(&write, ROOM);
+        Output { read: Some(read), write }
     }
 
     /// Whether somebody else has the fifo open for reading. Until then what was written would be lost with the
@@ -66,16 +51,4 @@ impl AsFd for Output {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.write.as_fd()
     }
-}
-
-/// Opens an input fifo: the reading end, and the write end by which the shim keeps the input open until CloseIO.
-pub fn input(found: &OwnedFd, path: &Path, nonblocking: bool) -> Result<(OwnedFd, OwnedFd)> {
-    let end = |access, nonblocking| {
-        pipe::reopen(found, access, nonblocking).context(|| format!("open({path:?}, {access:?})"))
-    };
-    let both = end(Access::Both, true)?;
-    let write = end(Access::Write, true)?;
-    let read = end(Access::Read, nonblocking)?;
-    drop(both);
-    Ok((read, write))
 }

@@ -51,12 +51,20 @@ pub(super) async fn start_within(program: &Program, labels: &Labels<'_>, limit: 
     let (stderr_reader, stderr) = new_pipe()?;
     let (ready, ready_writer) = new_pipe()?;
     let fds = [stdout_reader.as_fd(), stderr_reader.as_fd(), ready_writer.as_fd()];
-    let spawned = spawn::spawn(&path, &argv, &envp, &fds)
-        .context(|| format!("start logging program: execve({:?})", program.path))?;
-    let logger = Logger(Some(spawned.pidfd));
+    let executing = || format!("start logging program: execve({:?})", program.path);
+    let deadline = Instant::now() + limit;
+    let spawned = spawn::spawn(&path, &argv, &envp, &fds).context(executing)?;
+    let logger = Logger(Some(spawned.child.pidfd));
     drop(ready_writer);
 
-    if !tasks::ready(ready.as_fd(), Interest::READ, Instant::now() + limit).await? {
+    if !tasks::ready(spawned.status.as_fd(), Interest::READ, deadline).await? {
+        let what = format!("{}: not done within the time limit", executing());
+        return Err(Error::new(Kind::Deadline, what));
+    }
+    if let Some(errno) = spawned.status.errno().context(executing)? {
+        return Err(errno).context(executing);
+    }
+    if !tasks::ready(ready.as_fd(), Interest::READ, deadline).await? {
         let what = format!("logging program {:?} was not ready within {limit:?}", program.path);
         return Err(Error::new(Kind::Deadline, what));
     }

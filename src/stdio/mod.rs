@@ -6,7 +6,8 @@
 //! container truncate it, change its mode, and execute what it wrote there. All copies of a container are made by one
 //! thread (`desk`), which is there while there are any.
 //!
-//! Nothing here waits for the other side of a fifo. Time limits: 10 s for a logging program to be ready.
+//! Nothing here waits for the other side of a fifo. Time limits: that of the request for what a path leads to, 10 s for a
+//! logging program to be ready.
 
 mod console;
 mod copy;
@@ -24,7 +25,9 @@ mod tests;
 pub use io::Io;
 
 use crate::error::Result;
+use crate::paths::Paths;
 use exchange::{Command, Exchange, Limits};
+use open::Opening;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,11 +69,12 @@ pub struct Labels<'a> {
 /// Opens the streams of a sandbox's processes. Dropping it stops the thread that copies.
 pub struct Switchboard {
     exchange: Arc<Exchange>,
+    paths: Paths,
 }
 
 impl Default for Switchboard {
     fn default() -> Self {
-        Self::with(Limits::default())
+        Self::new(Paths::default())
     }
 }
 
@@ -78,16 +82,20 @@ impl Switchboard {
     /// One for a container: what holds up its copies holds up no other's. Logging programs are still this one's.
     pub fn of_container(&self) -> Self {
         let elder = Some(Arc::clone(&self.exchange));
-        Switchboard { exchange: Exchange::new(self.exchange.limits, elder) }
+        Switchboard { exchange: Exchange::new(self.exchange.limits, elder), paths: self.paths }
     }
 
-    fn with(limits: Limits) -> Self {
-        Switchboard { exchange: Exchange::new(limits, None) }
+    pub fn new(paths: Paths) -> Self {
+        Self::with(Limits::default(), paths)
+    }
+
+    fn with(limits: Limits, paths: Paths) -> Self {
+        Switchboard { exchange: Exchange::new(limits, None), paths }
     }
 
     /// Opens what `request` names. The ends are for the child, and absent with a terminal: the child makes it, and
     /// its master comes through [`Io::attach_console`]. Fifos and pipes are given to `owner` (uid, gid), where that
-    /// is not root. By `deadline` a logging program is ready.
+    /// is not root. By `deadline` they are open, and a logging program is ready.
     pub async fn open(
         &self,
         request: &Stdio,
@@ -96,7 +104,8 @@ impl Switchboard {
         whose: Whose,
         deadline: Instant,
     ) -> Result<(Option<Ends>, Io)> {
-        open::open(&self.exchange, request, labels, owner, whose, deadline).await
+        let Switchboard { exchange, paths } = self;
+        Opening { exchange, paths, whose, deadline }.open(request, labels, owner).await
     }
 
     /// Before the shim ends: waits for logging programs that were told to end, and kills what is left after `limit`.

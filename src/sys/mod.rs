@@ -18,6 +18,7 @@ pub mod handler;
 pub mod last;
 pub mod layout;
 pub mod memory;
+pub mod path;
 pub mod peer;
 pub mod pipe;
 pub mod process;

@@ -41,13 +41,6 @@ impl Access {
     }
 }
 
-/// Finds a path without opening what is there: O_PATH never blocks and has no side effect on a device.
-pub fn locate(path: &Path) -> nix::Result<(OwnedFd, Kind)> {
-    let fd = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-    let kind = kind(&fd)?;
-    Ok((fd, kind))
-}
-
 /// What a descriptor stands for; a pipe is a fifo without a name.
 pub fn kind(fd: impl AsFd) -> nix::Result<Kind> {
     let stat = fstat(fd)?;

@@ -12,15 +12,40 @@ use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The first descriptor after standard input, output and error.
 const FIRST: RawFd = 3;
 
+/// A program on its way. The exit is the reaper's; the pidfd stays valid after that, and polls readable.
+pub struct Spawned {
+    pub child: Child,
+    pub status: Status,
+}
+
+/// Readable once the program runs, or cannot: execve(2) waits for the program's filesystem.
+pub struct Status(OwnedFd);
+
+impl AsFd for Status {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Status {
+    /// What execve(2) has refused; None: it runs. Waits until one of them is so.
+    pub fn errno(&self) -> Result<Option<Errno>> {
+        let mut errno = [0u8; 4];
+        // Closed by execve (all our descriptors are close-on-exec), or written to when that fails.
+        Ok(match super::pipe::read(&self.0, &mut errno)? {
+            0 => None,
+            _ => Some(Errno::from_raw(i32::from_ne_bytes(errno))),
+        })
+    }
+}
+
 /// Runs `path`. `fds` become its descriptors 3, 4, …; 0, 1 and 2 are the null device; it gets nothing else.
-/// What execve(2) refuses is this call's error. The exit is the reaper's; the pidfd stays valid after that, and polls
-/// readable.
-pub fn spawn(path: &CStr, argv: &[CString], envp: &[CString], fds: &[BorrowedFd<'_>]) -> Result<Child> {
+pub fn spawn(path: &CStr, argv: &[CString], envp: &[CString], fds: &[BorrowedFd<'_>]) -> Result<Spawned> {
     let null = super::pipe::null()?;
     let (status, status_writer) = super::pipe::pipe()?;
 
@@ -31,8 +56,8 @@ pub fn spawn(path: &CStr, argv: &[CString], envp: &[CString], fds: &[BorrowedFd<
         // SAFETY: fcntl has just made `raw`; nothing else knows it.
         Ok(unsafe { OwnedFd::from_raw_fd(raw) })
     };
-    let null = lift(std::os::fd::AsFd::as_fd(&null))?;
-    let report = lift(std::os::fd::AsFd::as_fd(&status_writer))?;
+    let null = lift(null.as_fd())?;
+    let report = lift(status_writer.as_fd())?;
     drop(status_writer);
     let sources = fds.iter().map(|fd| lift(*fd)).collect::<Result<Vec<_>>>()?;
 
@@ -60,13 +85,7 @@ pub fn spawn(path: &CStr, argv: &[CString], envp: &[CString], fds: &[BorrowedFd<
     let child = child?;
     restored?;
 
-    // Closed by execve (all our descriptors are close-on-exec), or written to when that fails.
-    drop(report);
-    let mut errno = [0u8; 4];
-    match super::pipe::read(&status, &mut errno)? {
-        0 => Ok(child),
-        _ => Err(Errno::from_raw(i32::from_ne_bytes(errno))),
-    }
+    Ok(Spawned { child, status: Status(status) })
 }
 
 struct Program<'a> {

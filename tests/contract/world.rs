@@ -243,6 +243,7 @@ impl World {
                 Box::pin(async { Ok(made) })
             }),
             pod_cgroup: Box::new(move |_| Ok(Box::new(FakeCgroup(pods.clone())) as Box<dyn Cgroup>)),
+            paths: Default::default(),
             pod_settings: Box::new(move || {
                 let ignore_binary_name = says.ignore_binary_name.load(Ordering::SeqCst);
                 Ok(PodSettings { ignore_binary_name, ..PodSettings::default() })

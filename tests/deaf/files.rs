@@ -8,8 +8,10 @@ use crate::hear::threads;
 use crate::world::{World, NEIGHBOUR};
 use crate::{apart, slow};
 use containerd_shim_protos::api::*;
+use protobuf::well_known_types::any::Any;
 use serde_json::{json, Value};
 use std::time::Duration;
+use testbed::fake::eventually;
 use testbed::wire::NF;
 
 /// Of the requests.
@@ -33,7 +35,11 @@ enum Who {
 
 fn who(place: &str) -> Who {
     match place {
-        "bind-source" | "namespace" | "stdin" | "stdout" | "log-file" | "logger" => Who::Shim,
+        "stdin" | "stdout" | "stdout-open" | "stderr" | "log-file" | "log-open" | "logger"
+        | "logger-read" => Who::Shim,
+        "bundle" | "config.json" | "config-open" | "config-read" | "ConfigPath" | "BinaryName" | "Root" => {
+            Who::Shim
+        }
         _ => Who::Process,
     }
 }
@@ -70,14 +76,65 @@ fn specifications(host: &str) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Streams of a request: its input and its output.
-fn streams(host: &str) -> Vec<(&'static str, [String; 2])> {
+/// Streams of a request: its input, its output and its errors.
+fn streams(host: &str) -> Vec<(&'static str, [String; 3])> {
+    let none = String::new;
     vec![
-        ("stdin", [format!("{host}/dir-stdin/hang"), String::new()]),
-        ("stdout", [String::new(), format!("{host}/dir-stdout/hang")]),
-        ("log-file", [String::new(), format!("file://{host}/dir-log/hang")]),
-        ("logger", [String::new(), format!("binary://{host}/dir-logger/hang")]),
+        ("stdin", [format!("{host}/dir-stdin/hang"), none(), none()]),
+        ("stdout", [none(), format!("{host}/dir-stdout/hang"), none()]),
+        ("stdout-open", [none(), format!("{host}/passwd-stdout"), none()]),
+        ("stderr", [none(), none(), format!("{host}/dir-stderr/hang")]),
+        ("log-file", [none(), format!("file://{host}/dir-log/hang"), none()]),
+        ("log-open", [none(), format!("file://{host}/passwd-log"), none()]),
+        ("logger", [none(), format!("binary://{host}/dir-logger/hang"), none()]),
+        ("logger-read", [none(), format!("binary://{host}/slow-logger"), none()]),
     ]
+}
+
+/// What else a Create names by a path.
+fn named(world: &mut World, host: &str) -> Vec<CreateTaskRequest> {
+    let mut all = Vec::new();
+    for (id, target) in
+        [("config.json", "dir-config/hang"), ("config-open", "passwd-c"), ("config-read", "slow-c")]
+    {
+        let request = world.create_request(id);
+        std::fs::create_dir_all(&request.bundle).unwrap();
+        std::os::unix::fs::symlink(format!("{host}/{target}"), format!("{}/config.json", request.bundle))
+            .unwrap();
+        all.push(request);
+    }
+    all.push(CreateTaskRequest {
+        bundle: format!("{host}/dir-bundle/hang"),
+        ..world.create_request("bundle")
+    });
+    for (key, target) in
+        [("BinaryName", "dir-binary/hang"), ("Root", "dir-root-option/hang"), ("ConfigPath", "slow-o")]
+    {
+        world.prepare(key, &["/probe", "sleep"], |_| ());
+        let path = format!("{host}/{target}");
+        // `runtimeoptions.v1.Options`: a path (2), or a body (3).
+        let (tag, text) = if key == "ConfigPath" { (18, path) } else { (26, format!("{key} = '{path}'")) };
+        let mut value = vec![tag, u8::try_from(text.len()).unwrap()];
+        value.extend_from_slice(text.as_bytes());
+        let options = Any { type_url: "runtimeoptions.v1.Options".into(), value, ..Default::default() };
+        all.push(CreateTaskRequest { options: Some(options).into(), ..world.create_request(key) });
+    }
+    all
+}
+
+/// The field, and the path as the request has it.
+fn words(place: &str) -> &str {
+    match place {
+        "stdout-open" | "log-file" | "log-open" => "stdout: ",
+        "stdin" => "stdin: ",
+        "stdout" => "stdout: ",
+        "stderr" => "stderr: ",
+        "logger" | "logger-read" => "start logging program: ",
+        "bundle" => "bundle: ",
+        "config.json" | "config-open" | "config-read" => "config.json",
+        "ConfigPath" | "BinaryName" | "Root" => "options: ",
+        other => panic!("{other}"),
+    }
 }
 
 /// Objects are merged; `mounts+` adds.
@@ -117,6 +174,27 @@ fn complain(world: &mut World, answered: Vec<Answered>) {
     }
 }
 
+/// Where the shim follows the path, it says which one, and has no thread less afterwards.
+fn complain_of(world: &mut World, of: Who, answered: Vec<Answered>, before: usize) {
+    if of == Who::Shim {
+        for answer in &answered {
+            let refusal = answer.refusal().map(|(_, text)| text.clone()).unwrap_or_default();
+            if !refusal.contains(words(&answer.what)) || !refusal.contains("not done within") {
+                world.complain(format!("{}: {refusal}", answer.what));
+            }
+        }
+        threads_are_back(world, before);
+    }
+    complain(world, answered);
+}
+
+/// None of them waits for the filesystem, which still holds the requests. Idle ones end in a moment.
+fn threads_are_back(world: &mut World, before: usize) {
+    if !eventually(|| threads(world.server) <= before) {
+        world.complain(format!("{} threads, {before} before", threads(world.server)));
+    }
+}
+
 fn creates(of: Who, waits: Waits) {
     apart("launch_timeout = 2", || {
         let mut world = World::new(waits);
@@ -126,14 +204,18 @@ fn creates(of: Who, waits: Waits) {
             world.prepare(id, &["/probe", "sleep"], |config| merge(config, &change));
             all.push(world.create_request(id));
         }
-        for (id, [stdin, stdout]) in streams(&host).into_iter().filter(|(id, _)| who(id) == of) {
+        for (id, [stdin, stdout, stderr]) in streams(&host).into_iter().filter(|(id, _)| who(id) == of) {
             world.prepare(id, &["/probe", "sleep"], |_| ());
-            all.push(CreateTaskRequest { stdin, stdout, ..world.create_request(id) });
+            all.push(CreateTaskRequest { stdin, stdout, stderr, ..world.create_request(id) });
+        }
+        if of == Who::Shim {
+            all.extend(named(&mut world, &host));
         }
         let ask = |request: &CreateTaskRequest| world.line().task(&request.id, "Create", request, LIMIT);
         let asked = all.iter().map(ask).collect();
+        let before = threads(world.server);
         let answered = judge(&mut world, asked, &[NEIGHBOUR]);
-        complain(&mut world, answered);
+        complain_of(&mut world, of, answered, before);
         world.fuse.kill();
         for request in all {
             forget(&mut world, &request.id);
@@ -164,7 +246,12 @@ fn a_create_is_answered_wherever_its_process_cannot_be_killed() {
 }
 
 #[test]
-fn a_create_is_answered_where_the_shim_itself_opens_what_does_not_answer() {
+fn a_create_is_answered_where_a_path_of_its_request_does_not_answer() {
+    creates(Who::Shim, Waits::UntilKilled);
+}
+
+#[test]
+fn a_create_is_answered_where_whoever_follows_a_path_of_its_request_cannot_be_killed() {
     creates(Who::Shim, Waits::ForEver);
 }
 
@@ -193,8 +280,9 @@ fn execs(of: Who, waits: Waits) {
             ask::exec_request("c1", "program", &exec_process("args", json!(["/f/slow"]))),
             ask::exec_request("c1", "passwd", &exec_process("env", json!([]))),
         ];
-        for (exec, [stdin, stdout]) in streams(&host) {
-            requests.push(ExecProcessRequest { stdin, stdout, ..ask::exec_request("c1", exec, &plain) });
+        for (exec, [stdin, stdout, stderr]) in streams(&host) {
+            let request = ask::exec_request("c1", exec, &plain);
+            requests.push(ExecProcessRequest { stdin, stdout, stderr, ..request });
         }
         let mut asked = Vec::new();
         for request in requests.iter().filter(|request| who(&request.exec_id) == of) {
@@ -202,8 +290,9 @@ fn execs(of: Who, waits: Waits) {
             let start = ask::start_request("c1", &request.exec_id);
             asked.push(world.line().task(&request.exec_id, "Start", &start, LIMIT));
         }
+        let before = threads(world.server);
         let answered = judge(&mut world, asked, &["c1", NEIGHBOUR]);
-        complain(&mut world, answered);
+        complain_of(&mut world, of, answered, before);
         world.fuse.kill();
         world.end_container("c1");
         world.end("starts of execs");
@@ -221,7 +310,12 @@ fn an_exec_is_answered_wherever_its_process_cannot_be_killed() {
 }
 
 #[test]
-fn an_exec_is_answered_where_the_shim_itself_opens_what_does_not_answer() {
+fn an_exec_is_answered_where_a_path_of_its_request_does_not_answer() {
+    execs(Who::Shim, Waits::UntilKilled);
+}
+
+#[test]
+fn an_exec_is_answered_where_whoever_follows_a_path_of_its_request_cannot_be_killed() {
     execs(Who::Shim, Waits::ForEver);
 }
 
@@ -234,7 +328,7 @@ fn many(what: &str, request: fn(&World, usize) -> Asked) {
         let before = threads(world.server);
         let asked: Vec<Asked> = (0..MANY).map(|number| request(&world, number)).collect();
         let answered = judge(&mut world, asked, &["c1", NEIGHBOUR]);
-        println!("  {} threads, {before} before", threads(world.server));
+        threads_are_back(&mut world, before);
         let late: Vec<&Answered> = answered.iter().filter(|answer| !in_time(answer)).collect();
         if let Some(first) = late.first() {
             world.complain(format!("{} of {MANY} are late, e.g. {first}", late.len()));

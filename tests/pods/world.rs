@@ -235,6 +235,7 @@ fn sandbox(namespace: &str, events: Arc<Mutex<Vec<Event>>>) -> Sandbox {
                 PodPlace::Own(below) => Parent::own(&pods_host, &pods_layout, below),
             }) as Box<dyn Cgroup>)
         }),
+        paths: Default::default(),
         pod_settings: Box::new(|| Ok(PodSettings::default())),
         events: Box::new(move |event| events.lock().unwrap().push(event)),
     })

@@ -3,7 +3,7 @@
 //! The container is made first, so that an exit, however early, is known to its life. A create that fails leaves nothing.
 
 use super::life::{Input, Life};
-use super::prepare::{filter, io_owner, read_spec, warn};
+use super::prepare::{filter, io_owner, read_spec, shown_in, warn};
 use super::process::{Facts, Handle};
 use super::{hooks, Container, Records, State, Verb};
 use crate::cgroup::oom::{Happened, Watch};
@@ -22,7 +22,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How long what is left of a failed create may take to die.
+/// How long what is left of a failed create may take to go.
 const DYING: Duration = Duration::from_secs(1);
 /// The same where nobody waits for it any more.
 const LATE: Duration = Duration::from_millis(100);
@@ -34,7 +34,11 @@ pub async fn create(
     request: Create,
     leash: &Leash,
 ) -> Result<Arc<Container>> {
-    let mut spec = read_spec(&request.bundle)?;
+    let opening = async {
+        world.paths.check_bundle(&request.bundle, leash.deadline).await?;
+        read_spec(&world.paths, &request.bundle, leash.deadline).await
+    };
+    let mut spec = leash.unless_killed(opening).await?;
     let member = match pod {
         Some(pod) => member::join(&pod, world, &request, &mut spec)?,
         None => None,
@@ -73,7 +77,7 @@ pub async fn create(
         }
         // What is left is for `delete`, which finds it by its record.
         if removed.is_ok() {
-            container.forget();
+            container.forget(patience(leash)).await;
         }
     }
     // What a member joins is opened by now.
@@ -81,9 +85,17 @@ pub async fn create(
     launched.map(|()| container)
 }
 
+fn patience(leash: &Leash) -> Duration {
+    if leash.is_over() {
+        LATE
+    } else {
+        DYING
+    }
+}
+
 /// Its cgroup, once the processes that were killed are gone. One that hangs in the kernel is not waited for.
 async fn remove(container: &Container, leash: &Leash) -> Result<()> {
-    let limit = if leash.is_over() { LATE } else { DYING };
+    let limit = patience(leash);
     let mut looks = Looks::each(Duration::from_millis(2));
     loop {
         let left = container.cgroup.pids().map_or(0, |pids| pids.len());
@@ -104,8 +116,12 @@ const UNMAKING: Duration = Duration::from_secs(5);
 async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> Result<()> {
     let Container { id, bundle, records, spec, options, cgroup, world, .. } = &**container;
     let (place, root) = (records.place(), options.root.clone());
+    let shown = leash.unless_killed(shown_in(&world.paths, options, leash.deadline)).await?;
     let mut record = Record { place, root, ..Record::new(id, Some(cgroup.record())) };
     record::write(records.folder(), &record)?;
+    if let Some(folder) = shown {
+        record::show_in(folder, records.folder())?;
+    }
 
     let rootfs: Vec<_> = request.rootfs.iter().map(crate::sandbox::request::RootfsMount::to_plan).collect();
     let compiled = filter(&world.filters, spec)?;
@@ -128,10 +144,10 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
     log::debug!(id = id.as_str(); "compiled {} steps", plan.steps.len());
 
     let labels = Labels { container: id, namespace: &world.namespace };
-    let (ends, io) = container
-        .streams
-        .open(&request.stdio, &labels, io_owner(options), Whose::Container, leash.deadline)
-        .await?;
+    let streams = &container.streams;
+    let (owner, by) = (io_owner(options), leash.deadline);
+    let opening = streams.open(&request.stdio, &labels, owner, Whose::Container, by);
+    let (ends, io) = leash.unless_killed(opening).await?;
     let exit = container.exit(None)?;
     let exit_of = ExitOf { container: Arc::downgrade(container), exec: None, exit };
     let queue = Arc::clone(world.watch.queue());

@@ -2,10 +2,12 @@
 
 use super::kill::REST;
 use super::life::Input;
+use super::prepare::shown_in;
 use super::process::not_started;
 use super::{hooks, Container, Verb, DEATH};
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::ExitStatus;
+use crate::launch::{after, ExitStatus};
+use crate::sandbox::record;
 use crate::sandbox::request::Deleted;
 use crate::sandbox::undo::Undo;
 use crate::sandbox::Exit;
@@ -14,6 +16,9 @@ use std::time::Duration;
 
 /// How long Delete waits for the last output of a stream that the shim copies, as the Go shim does.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long Delete waits for the filesystem of `Root`.
+const SHOWN: Duration = Duration::from_secs(1);
 
 const DELETE: Verb = Verb::of("delete");
 
@@ -45,6 +50,15 @@ impl Container {
         Ok(Deleted { pid, exit })
     }
 
+    /// Nothing is left that `delete` would have to find. The filesystem of `Root` has so long to answer.
+    pub(super) async fn forget(&self, limit: Duration) {
+        match shown_in(&self.world.paths, &self.options, after(limit)).await {
+            Ok(folder) => record::hide(folder),
+            Err(e) => log::warn!(id = self.id.as_str(); "its folder is left: {e}"),
+        }
+        record::remove(self.records.folder());
+    }
+
     async fn drain(&self, io: &Io) {
         if !io.drain(DRAIN).await {
             log::warn!(id = self.id.as_str(); "output was lost: its reader did not take it within 10 s");
@@ -69,7 +83,7 @@ impl Container {
         }
         self.cgroup.remove().await?;
         hooks::poststop(self, hooks).await;
-        self.forget();
+        self.forget(SHOWN).await;
         Ok(exit)
     }
 }

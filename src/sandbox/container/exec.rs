@@ -122,10 +122,9 @@ impl Container {
         })?;
         warn(&self.id, &plan.warnings);
         let labels = Labels { container: id, namespace: &world.namespace };
-        let (ends, io) = self
-            .streams
-            .open(&wanted.stdio, &labels, io_owner(&self.options), Whose::Exec, leash.deadline)
-            .await?;
+        let (owner, by) = (io_owner(&self.options), leash.deadline);
+        let opening = self.streams.open(&wanted.stdio, &labels, owner, Whose::Exec, by);
+        let (ends, io) = leash.unless_killed(opening).await?;
         let exit_of =
             ExitOf { container: Arc::downgrade(self), exec: Some(id.into()), exit: wanted.exit.clone() };
         let queue = Arc::clone(world.watch.queue());

@@ -8,7 +8,8 @@ use super::Container;
 use crate::cgroup::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::launch::hooks::{self, Place};
-use crate::launch::{Launcher, Leash, Real, Reaper, Strangers, Waiting};
+use crate::launch::{after, Launcher, Leash, Real, Reaper, Strangers, Waiting};
+use crate::paths::Paths;
 use crate::plan::{self, Plan};
 use crate::spec::{Hook, Ns, Spec};
 use crate::tasks::block_on;
@@ -114,7 +115,7 @@ const POSTSTOP: Moment<'_> = Moment { kind: "poststop", status: "stopped", pid: 
 
 /// The poststop hooks of a container whose shim is gone. They are killed after `limit`, whatever the spec allows.
 pub fn poststop_of(id: &str, bundle: &Path, limit: Duration) -> Result<()> {
-    let spec = read_spec(bundle)?;
+    let spec = block_on(read_spec(&Paths::default(), bundle, after(limit)))?;
     let mut hooks = spec.hooks.poststop.clone();
     if hooks.is_empty() {
         return Ok(());

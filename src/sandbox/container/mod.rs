@@ -446,12 +446,6 @@ impl Container {
         self.lock().life.init.is_being_deleted()
     }
 
-    /// Nothing is left that `delete` would have to find.
-    pub fn forget(&self) {
-        record::hide(self.options.root.as_deref());
-        record::remove(self.records.folder());
-    }
-
     /// One line per process, for a person. None: a request is at work.
     pub fn lines(&self) -> Option<Vec<String>> {
         let state = match self.state.try_lock() {

@@ -39,10 +39,12 @@ impl Sandbox {
 }
 
 async fn create(world: &World, request: PodCreate, leash: &Leash) -> Result<Arc<Pod>> {
+    leash.unless_killed(world.paths.check_bundle(&request.bundle, leash.deadline)).await?;
     let (mut config, extra, settings) = match request.config {
         Some(config) => (config, Extra::default(), world.settings()?),
         None => {
-            let (config, extra) = document::read(&request.bundle)?;
+            let reading = document::read(&world.paths, &request.bundle, leash.deadline);
+            let (config, extra) = leash.unless_killed(reading).await?;
             (
                 config,
                 extra,

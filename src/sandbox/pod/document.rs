@@ -4,12 +4,14 @@
 use super::files::{Files, SHM};
 use super::namespaces::Held;
 use super::request::{PodConfig, PodPid};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
+use crate::paths::Paths;
 use crate::spec::{self, Ns};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// What config.json says of a pod, and CRI does not.
 #[derive(Clone, Debug, Default)]
@@ -52,15 +54,15 @@ struct Mount {
     options: Option<Vec<String>>,
 }
 
-pub(super) fn read(bundle: &Path) -> Result<(PodConfig, Extra)> {
-    let path = bundle.join(spec::CONFIG);
-    let text = match std::fs::read(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+pub(super) async fn read(paths: &Paths, bundle: &Path, deadline: Instant) -> Result<(PodConfig, Extra)> {
+    let text = paths.read(&bundle.join(spec::CONFIG), spec::CONFIG_MAX, deadline).await;
+    let text = text.map_err(|e| match e.errno() {
+        Some(libc::ENOENT) => {
             let what = "the sandbox has neither options (a PodSandboxConfig) nor a config.json in its bundle";
-            return Err(Error::new(Kind::Invalid, what));
+            Error::new(Kind::Invalid, what)
         }
-        read => read.context(|| format!("read({path:?})"))?,
-    };
+        _ => e,
+    })?;
     parse(&text)
 }
 

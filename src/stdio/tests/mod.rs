@@ -33,7 +33,10 @@ impl Bench {
     }
 
     fn with(limits: Limits) -> Self {
-        Bench { board: Switchboard::with(limits), dir: TempDir::new().unwrap() }
+        Bench {
+            board: Switchboard::with(limits, crate::paths::Paths::default()),
+            dir: TempDir::new().unwrap(),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
