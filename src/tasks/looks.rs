@@ -2,6 +2,7 @@
 
 use super::{moment, sleep};
 use crate::error::Result;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The waits between the looks, each twice as long as the one before.
@@ -39,7 +40,17 @@ impl Looks {
         });
         match on_thread {
             true => Ok(()),
-            false => sleep(wait).await,
+            false => sleep(spread(wait)).await,
         }
     }
+}
+
+/// Up to a quarter longer, each time by another part of it: those that began together do not all look at once, for which
+/// they would need a worker each.
+fn spread(wait: Duration) -> Duration {
+    /// 2³² divided by the golden ratio: its multiples lie evenly.
+    const STEP: u32 = 0x9e37_79b9;
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let part = LAST.fetch_add(STEP, Ordering::Relaxed);
+    wait + (wait / 4).mul_f64(f64::from(part) / f64::from(u32::MAX))
 }
