@@ -18,6 +18,18 @@ pub(super) fn oom_score_adj(score: i32) -> Result<()> {
     fd::write(file.as_fd(), text).map(drop)
 }
 
+/// As long as no process is in the time namespace.
+pub(super) fn time_offsets(lines: &CStr) -> Result<()> {
+    let file = host_proc(c"self/timens_offsets")?;
+    fd::write(file.as_fd(), lines.to_bytes()).map(drop)
+}
+
+pub(super) fn time() -> Result<()> {
+    let namespaces = host_proc_directory(c"self/ns")?;
+    let namespace = fd::open_at(namespaces.as_fd(), c"time_for_children", libc::O_RDONLY, 0)?;
+    sys::namespace::join(namespace.as_fd(), libc::CLONE_NEWTIME as u64)
+}
+
 pub(super) fn open_label(file: &CStr) -> Result<OwnedFd> {
     let attributes = host_proc_directory(c"thread-self/attr")?;
     root::open_plainly(attributes.as_fd(), file, libc::O_WRONLY)

@@ -58,6 +58,8 @@ pub(super) fn perform<'a>(
         Step::RaiseLimit { resource, hard } => sys::limits::raise_hard_limit(forked, *resource, *hard),
         Step::GiveCgroup { uid } => lent.cgroup.map_or(Ok(()), |cgroup| enter::give_cgroup(cgroup, *uid)),
         Step::Unshare { flags } => sys::namespace::unshare(*flags),
+        Step::TimeOffsets(lines) => enter::time_offsets(lines),
+        Step::EnterTime => enter::time(),
         Step::LoopbackUp => sys::network::loopback_up(),
         Step::OpenTree { slot, path, recursive, plain: false } => {
             lent.fill(*slot, sys::mount::clone_tree(path, *recursive)?)

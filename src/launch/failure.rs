@@ -104,6 +104,10 @@ fn sentence(plan: &Plan, number: u32) -> Option<Sentence> {
             let what = path.map(|(path, field)| format!("{field} {path:?}: mount_setattr(MOUNT_ATTR_IDMAP)"));
             Words::Open { what: what.unwrap_or_else(|| call(plan, step, number)), refusals: Vec::new() }
         }
+        Step::Unshare { flags } if *flags == libc::CLONE_NEWTIME as u64 => {
+            let none = "this kernel has no time namespaces (EINVAL)".to_owned();
+            Words::Open { what: call(plan, step, number), refusals: vec![(Errno::EINVAL, none)] }
+        }
         step => match opening(step) {
             Some((path, mut refusals)) => {
                 let users = plan.steps.iter().any(|(step, _)| matches!(step, Step::LockMounts { .. }));

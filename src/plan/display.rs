@@ -104,6 +104,8 @@ impl Display for Step {
             }
             Step::GiveCgroup { uid } => write!(f, "fchown(cgroup), owner {uid} of the host"),
             Step::Unshare { flags } => write!(f, "unshare({})", namespace_words(*flags)),
+            Step::TimeOffsets(lines) => write!(f, "write(\"/proc/self/timens_offsets\", {})", Q(lines)),
+            Step::EnterTime => f.write_str("setns(\"/proc/self/ns/time_for_children\", time)"),
             Step::LoopbackUp => f.write_str("ioctl(SIOCSIFFLAGS, \"lo\", IFF_UP)"),
             Step::OpenTree { slot, path, recursive, plain } => {
                 let recursive = if *recursive { "|RECURSIVE" } else { "" };

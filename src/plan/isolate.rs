@@ -9,6 +9,7 @@ use super::dress::Label;
 use super::{Open, Slot, Step};
 use crate::error::Result;
 use crate::spec::{Affinity, Mappings, Namespaces, Ns, Process, Spec};
+use std::ffi::CStr;
 use std::path::Path;
 
 /// What decides on where a first process comes to be.
@@ -18,6 +19,7 @@ pub(super) struct Isolation<'a> {
     pub label: Option<&'a Label>,
     pub namespaces: &'a Namespaces,
     pub mappings: &'a Mappings,
+    pub time_offsets: Option<&'a CStr>,
     /// What the request calls the network namespace.
     pub network: &'a str,
     /// What it changes in a namespace of this kind, and must not change in the host's.
@@ -25,13 +27,14 @@ pub(super) struct Isolation<'a> {
 }
 
 /// CLONE_NEW* as the plan has them, and the spec's word. The user namespace is none of them.
-fn kinds(ns: &Namespaces) -> [(&'static str, libc::c_int, &Ns); 6] {
+fn kinds(ns: &Namespaces) -> [(&'static str, libc::c_int, &Ns); 7] {
     [
         ("ipc", libc::CLONE_NEWIPC, &ns.ipc),
         ("uts", libc::CLONE_NEWUTS, &ns.uts),
         ("network", libc::CLONE_NEWNET, &ns.net),
         ("pid", libc::CLONE_NEWPID, &ns.pid),
         ("cgroup", libc::CLONE_NEWCGROUP, &ns.cgroup),
+        ("time", libc::CLONE_NEWTIME, &ns.time),
         // Last: after it, /proc is another one.
         ("mount", libc::CLONE_NEWNS, &ns.mount),
     ]
@@ -114,6 +117,7 @@ pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
         host_side(b, *process, *label);
         b.plan.clone_flags = new(ns);
         join_all(b, isolation)?;
+        unshare_time(b, isolation);
         loopback(b, ns);
         // Before the mounts cease to be the host's peers: a bind can be meant to stay one.
         b.sources_here();
@@ -200,6 +204,7 @@ pub(super) fn settle(b: &mut Builder, isolation: &Isolation<'_>) {
     if ns.cgroup == Ns::New {
         unshare_cgroup(b);
     }
+    unshare_time(b, isolation);
     loopback(b, ns);
 }
 
@@ -217,10 +222,23 @@ pub(super) fn aim(b: &mut Builder) {
     }
 }
 
-/// What a clone makes.
+/// What a clone makes. The root of a cgroup namespace is the cgroup that its first process is in, and a time namespace has
+/// its offsets before it has a process.
 fn new(ns: &Namespaces) -> u64 {
-    let made = kinds(ns).into_iter().filter(|(name, _, origin)| **origin == Ns::New && *name != "cgroup");
+    let later = |name: &str| matches!(name, "cgroup" | "time");
+    let made = kinds(ns).into_iter().filter(|(name, _, origin)| **origin == Ns::New && !later(name));
     made.fold(0, |flags, (_, flag, _)| flags | flag as u64)
+}
+
+fn unshare_time(b: &mut Builder, isolation: &Isolation<'_>) {
+    if isolation.namespaces.time != Ns::New {
+        return;
+    }
+    b.step(field("time"), Step::Unshare { flags: libc::CLONE_NEWTIME as u64 });
+    if let Some(offsets) = isolation.time_offsets {
+        b.step("linux.timeOffsets", Step::TimeOffsets(offsets.to_owned()));
+    }
+    b.step(field("time"), Step::EnterTime);
 }
 
 /// Its root is the cgroup that the process is in by then.

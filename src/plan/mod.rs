@@ -113,6 +113,7 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
         label: label.as_ref(),
         namespaces: &spec.namespaces,
         mappings: &spec.mappings,
+        time_offsets: spec.time_offsets.as_deref(),
         network: isolate::NETWORK,
         apart: &|name| isolate::apart(spec, name),
     };
@@ -159,6 +160,7 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
         label: label.as_ref(),
         namespaces: &input.spec.namespaces,
         mappings: &input.spec.mappings,
+        time_offsets: None,
         network: isolate::NETWORK,
         apart: &|_| None,
     };

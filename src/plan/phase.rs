@@ -17,6 +17,8 @@ impl Step {
             | Step::RaiseLimit { .. }
             | Step::GiveCgroup { .. }
             | Step::Unshare { .. }
+            | Step::TimeOffsets(_)
+            | Step::EnterTime
             | Step::LoopbackUp => Phase::Isolate,
             Step::OpenTree { .. }
             | Step::OpenDevice { .. }

@@ -43,6 +43,7 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
         process: None,
         label: None,
         namespaces: &namespaces,
+        time_offsets: None,
         mappings: input.mappings,
         network: input.network.unwrap_or(isolate::NETWORK),
         apart: &apart,

@@ -148,6 +148,10 @@ pub enum Step {
     Unshare {
         flags: u64,
     },
+    /// The lines for /proc/self/timens_offsets: of the time namespace that the process's children will be in.
+    TimeOffsets(CString),
+    /// setns(2) to that namespace, so that the process is in it itself.
+    EnterTime,
     /// Brings up `lo` in a new network namespace.
     LoopbackUp,
 

@@ -70,7 +70,7 @@ pub(super) const MOUNT_OPTIONS: &[&str] = &[
     "noiversion",
 ];
 
-const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"];
+const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
 
 const ACTIONS: [&str; 8] = [
     "SCMP_ACT_ALLOW",

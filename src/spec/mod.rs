@@ -17,6 +17,7 @@ mod raw;
 pub mod resources;
 pub mod seccomp;
 mod sysctl;
+mod time;
 
 pub use capability::CapabilitySets;
 pub use device::Device;
@@ -57,6 +58,8 @@ pub struct Spec {
     pub hooks: Hooks,
     pub annotations: BTreeMap<String, String>,
     pub namespaces: Namespaces,
+    /// The lines for /proc/PID/timens_offsets.
+    pub time_offsets: Option<CString>,
     /// Of the user namespace: complete for a new one, what the spec says of one that is joined.
     pub mappings: Mappings,
     pub sysctls: Vec<Sysctl>,
@@ -112,6 +115,7 @@ impl Spec {
             hooks: Hooks::check(raw.hooks.unwrap_or_default())?,
             annotations: raw.annotations.unwrap_or_default(),
             sysctls: sysctl::check(linux.sysctl.unwrap_or_default(), &namespaces)?,
+            time_offsets: time::check(linux.time_offsets.unwrap_or_default(), &namespaces)?,
             namespaces,
             mappings,
             cgroups_path: linux.cgroups_path.filter(|path| !path.is_empty()),
@@ -151,7 +155,6 @@ fn refuse_unsupported(linux: &raw::Linux) -> Result<()> {
         ("linux.intelRdt", linux.intel_rdt.is_some()),
         ("linux.memoryPolicy", linux.memory_policy.is_some()),
         ("linux.netDevices", linux.net_devices.as_ref().is_some_and(|map| !map.is_empty())),
-        ("linux.timeOffsets", linux.time_offsets.as_ref().is_some_and(|map| !map.is_empty())),
     ];
     match set.iter().find(|(_, set)| *set) {
         Some((field, _)) => Err(unsupported(field)),

@@ -23,7 +23,6 @@ pub struct Namespaces {
     pub uts: Ns,
     pub cgroup: Ns,
     pub user: Ns,
-    /// Always `Host` so far: anything else is refused.
     pub time: Ns,
 }
 
@@ -39,9 +38,7 @@ impl Namespaces {
                 LinuxNamespaceType::Uts => ("uts", &mut all.uts),
                 LinuxNamespaceType::Cgroup => ("cgroup", &mut all.cgroup),
                 LinuxNamespaceType::User => ("user", &mut all.user),
-                LinuxNamespaceType::Time => {
-                    return Err(unsupported(&format!("linux.namespaces[{i}].type")));
-                }
+                LinuxNamespaceType::Time => ("time", &mut all.time),
             };
             if *slot != Ns::Host {
                 return Err(invalid(format!("linux.namespaces[{i}]: a second {name} namespace")));

@@ -53,7 +53,15 @@ pub(super) struct Linux {
     pub intel_rdt: Option<Value>,
     pub memory_policy: Option<Value>,
     pub net_devices: Option<Map<String, Value>>,
-    pub time_offsets: Option<Map<String, Value>>,
+    pub time_offsets: Option<BTreeMap<String, TimeOffset>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct TimeOffset {
+    #[serde(default)]
+    pub secs: i64,
+    #[serde(default)]
+    pub nanosecs: u32,
 }
 
 #[derive(Deserialize)]

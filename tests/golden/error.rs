@@ -196,6 +196,31 @@ const INVALID: &[Bad] = &[
         "hooks.poststop[0].timeout: 0 is not greater than zero",
     ),
     (
+        |s| s["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}}),
+        "linux.timeOffsets.boottime: cannot be set without a time namespace",
+    ),
+    (
+        |s| {
+            namespace(s, json!({"type": "time", "path": "/proc/1/ns/time"}));
+            s["linux"]["timeOffsets"] = json!({"monotonic": {"nanosecs": 1}});
+        },
+        "linux.timeOffsets.monotonic: cannot be set in a time namespace that is joined",
+    ),
+    (
+        |s| {
+            namespace(s, json!({"type": "time"}));
+            s["linux"]["timeOffsets"] = json!({"realtime": {"secs": 1}});
+        },
+        "linux.timeOffsets.realtime: a time namespace has monotonic and boottime only",
+    ),
+    (
+        |s| {
+            namespace(s, json!({"type": "time"}));
+            s["linux"]["timeOffsets"] = json!({"monotonic": {"secs": -1, "nanosecs": 1000000000}});
+        },
+        "linux.timeOffsets.monotonic.nanosecs: 1000000000 is a second or more",
+    ),
+    (
         |s| s["linux"]["resources"]["devices"][1]["access"] = json!(7),
         "linux.resources.devices[1].access: invalid type: integer `7`, expected a string",
     ),
@@ -203,16 +228,11 @@ const INVALID: &[Bad] = &[
 
 const UNSUPPORTED: &[Bad] = &[
     (|s| s["ociVersion"] = json!("2.0.0"), "ociVersion: \"2.0.0\" is not a version 1"),
-    (
-        |s| namespace(s, json!({"type": "time", "path": "/proc/1/ns/time"})),
-        "linux.namespaces[5].type: not supported",
-    ),
     (|s| host(s, "mount"), "linux.namespaces: a container in the host's mount namespace: not supported"),
     (|s| mount(s, bind(json!(["bind", "iversion"]))), "mounts[1].options[1]: \"iversion\": not supported"),
     (|s| s["linux"]["intelRdt"] = json!({"closID": "x"}), "linux.intelRdt: not supported"),
     (|s| s["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND"}), "linux.memoryPolicy: not supported"),
     (|s| s["linux"]["netDevices"] = json!({"eth0": {}}), "linux.netDevices: not supported"),
-    (|s| s["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}}), "linux.timeOffsets: not supported"),
 ];
 
 fn sentence(spec: &Value, host: &Host) -> Option<(Kind, String)> {

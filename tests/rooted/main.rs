@@ -19,4 +19,5 @@ mod pods;
 mod reports;
 mod roots;
 mod sources;
+mod times;
 mod users;
