@@ -146,14 +146,12 @@ mod tests {
     }
 
     #[test]
-    fn every_namespace_of_the_document_is_taken_and_no_other() {
+    fn every_namespace_of_the_document_is_taken() {
         let mount = json!({ "type": "mount" });
         for name in NAMESPACES.iter().filter(|name| **name != "mount") {
             parsed(json!([mount, { "type": name }]), json!(["bind"]))
                 .unwrap_or_else(|e| panic!("{name}: {e}"));
         }
-        let error = parsed(json!([mount, { "type": "time" }]), json!(["bind"])).expect_err("not supported");
-        assert_eq!(error.kind(), Kind::Unsupported);
     }
 
     #[test]
