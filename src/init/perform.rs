@@ -194,6 +194,7 @@ pub(super) fn perform<'a>(
         }
         Step::Personality(persona) => sys::limits::set_personality(*persona),
         Step::Scheduler(attributes) => enter::schedule(attributes),
+        Step::MemoryPolicy(policy) => sys::limits::set_memory_policy(policy.mode, &policy.nodes.mask),
         Step::IoPriority(value) => sys::limits::set_io_priority(*value),
         Step::Home { uid } => {
             registers.home = Some(home::of(*uid));

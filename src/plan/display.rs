@@ -243,6 +243,13 @@ impl Display for Step {
             }
             Step::Umask(mask) => write!(f, "umask(0{mask:o})"),
             Step::Personality(persona) => write!(f, "personality({persona:#x})"),
+            Step::MemoryPolicy(policy) => {
+                write!(f, "set_mempolicy({:#x}", policy.mode)?;
+                match policy.nodes.list.as_str() {
+                    "" => f.write_str(")"),
+                    nodes => write!(f, ", nodes {nodes})"),
+                }
+            }
             Step::Scheduler(attr) => {
                 write!(f, "sched_setattr({}", attr.policy_name())?;
                 let (nice, priority) = (i64::from(attr.nice), i64::from(attr.priority));

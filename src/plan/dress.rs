@@ -4,7 +4,7 @@ use super::builder::Builder;
 use super::host::{AppArmor, Host};
 use super::{Field, Step};
 use crate::error::{invalid, Result};
-use crate::spec::Process;
+use crate::spec::{MemoryPolicy, Process};
 use crate::sys::keyring::Search;
 use std::ffi::CString;
 
@@ -53,6 +53,7 @@ pub(super) struct Session<'a> {
     /// None: the inherited one stays.
     pub keyring: Option<Keyring>,
     pub personality: Option<u64>,
+    pub memory_policy: Option<&'a MemoryPolicy>,
 }
 
 /// The umask where the spec says none, as in runc.
@@ -92,6 +93,9 @@ pub(super) fn all(
     }
     if let Some(priority) = process.io_priority {
         b.step("process.ioPriority", Step::IoPriority(priority));
+    }
+    if let Some(policy) = session.memory_policy {
+        b.step("linux.memoryPolicy", Step::MemoryPolicy(policy.clone()));
     }
     if let Some(label) = label {
         b.step(label.field, Step::ExecLabel { value: label.value });

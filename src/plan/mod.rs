@@ -140,6 +140,7 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
         id: input.id,
         keyring: (!input.no_new_keyring).then_some(keyring),
         personality: spec.personality,
+        memory_policy: spec.memory_policy.as_ref(),
     };
     dress::all(&mut b, process, &session, label)?;
     isolate::aim(&mut b);
@@ -177,6 +178,7 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
         id: input.id,
         keyring: (!input.no_new_keyring).then_some(keyring),
         personality: input.spec.personality,
+        memory_policy: input.spec.memory_policy.as_ref(),
     };
     dress::all(&mut b, process, &session, label)?;
     privileges::all(&mut b, process, input.host, input.filter.as_ref(), in_user);

@@ -57,6 +57,7 @@ impl Step {
             | Step::Rlimit { .. }
             | Step::Umask(_)
             | Step::Personality(_)
+            | Step::MemoryPolicy(_)
             | Step::Scheduler(_)
             | Step::IoPriority(_)
             | Step::Home { .. }

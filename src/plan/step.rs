@@ -12,7 +12,7 @@
 use std::ffi::{CStr, CString};
 
 pub use crate::spec::mount::{Attributes, FsOption, Propagation};
-pub use crate::spec::{CapabilitySets, Cpus, Mappings, SchedAttr};
+pub use crate::spec::{CapabilitySets, IndexList, Mappings, MemoryPolicy, SchedAttr};
 use crate::sys::keyring::Search;
 use crate::sys::seccomp::Filter;
 
@@ -112,7 +112,7 @@ pub enum Step {
     /// sched_setaffinity(2): these, or all that the cgroup's cpuset has. What the shim has is its unit's, and since Linux
     /// 6.2 a cpuset does not take that back. `initial`: those for the way into the cgroup.
     Affinity {
-        cpus: Option<Cpus>,
+        cpus: Option<IndexList>,
         initial: bool,
     },
     /// Own oom_score_adj, through the host's procfs, before any namespace is left.
@@ -357,6 +357,8 @@ pub enum Step {
     Personality(u64),
     /// sched_setattr(2).
     Scheduler(SchedAttr),
+    /// set_mempolicy(2).
+    MemoryPolicy(MemoryPolicy),
     /// ioprio_set(2): class << 13 | level.
     IoPriority(u32),
     /// HOME from the container's own /etc/passwd for `uid` (else `/`): the spec sets none.

@@ -2,7 +2,8 @@
 //!
 //! Tests hold its lists of words against the code that reads specs.
 
-use crate::{seccomp, spec};
+use crate::seccomp;
+use crate::spec::{self, memory_policy};
 use serde_json::{json, Value};
 
 /// Words that are not for the filesystem; `r…` is the recursive form of mount_setattr(2).
@@ -97,7 +98,7 @@ const FLAGS: [&str; 3] =
 pub(super) fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.2.1",
+        "ociVersionMax": "1.3.0",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": MOUNT_OPTIONS,
         "linux": {
@@ -118,6 +119,10 @@ pub(super) fn features() -> Value {
             "intelRdt": { "enabled": false },
             // containerd reads this one before it creates a container with mapped mounts.
             "mountExtensions": { "idmap": { "enabled": true } },
+            "memoryPolicy": {
+                "modes": memory_policy::MODES.map(|(name, _)| name),
+                "flags": memory_policy::FLAGS.map(|(name, _)| name),
+            },
             "netDevices": { "enabled": false },
         },
     })

@@ -8,8 +8,10 @@
 pub mod capability;
 mod device;
 pub mod hook;
+mod index_list;
 mod json;
 pub mod mapping;
+pub mod memory_policy;
 pub mod mount;
 pub mod namespace;
 pub mod process;
@@ -22,11 +24,13 @@ mod time;
 pub use capability::CapabilitySets;
 pub use device::Device;
 pub use hook::{Hook, Hooks};
+pub use index_list::IndexList;
 pub use json::parse as parse_json;
 pub use mapping::{IdRange, Mappings};
+pub use memory_policy::MemoryPolicy;
 pub use mount::Mount;
 pub use namespace::{Namespaces, Ns};
-pub use process::{Affinity, Cpus, Process, Rlimit, SchedAttr, User};
+pub use process::{Affinity, Process, Rlimit, SchedAttr, User};
 pub use sysctl::Sysctl;
 
 use crate::error::{invalid, Error, Kind, Result};
@@ -73,6 +77,7 @@ pub struct Spec {
     pub readonly_paths: Vec<String>,
     pub mount_label: Option<CString>,
     pub personality: Option<u64>,
+    pub memory_policy: Option<MemoryPolicy>,
     /// What is worth a line in the log: a capability that nobody knows, …
     pub warnings: Vec<String>,
 }
@@ -125,6 +130,7 @@ impl Spec {
             masked_paths: paths("linux.maskedPaths", linux.masked_paths)?,
             readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths)?,
             mount_label: json::text("linux.mountLabel", linux.mount_label)?,
+            memory_policy: linux.memory_policy.map(memory_policy::check).transpose()?,
             personality: linux.personality.map(|p| personality(p, &mut warnings)).transpose()?,
             warnings: [warnings, process.warnings.clone(), resources.warnings.clone()].concat(),
             process,
@@ -153,7 +159,6 @@ pub(crate) fn unsupported(field: &str) -> Error {
 fn refuse_unsupported(linux: &raw::Linux) -> Result<()> {
     let set = [
         ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.memoryPolicy", linux.memory_policy.is_some()),
         ("linux.netDevices", linux.net_devices.as_ref().is_some_and(|map| !map.is_empty())),
     ];
     match set.iter().find(|(_, set)| *set) {

@@ -4,7 +4,7 @@ mod affinity;
 mod limit;
 mod schedule;
 
-pub use affinity::{Affinity, Cpus};
+pub use affinity::Affinity;
 pub use limit::Rlimit;
 pub use schedule::SchedAttr;
 

@@ -51,9 +51,17 @@ pub(super) struct Linux {
     pub mount_label: Option<String>,
     pub personality: Option<Personality>,
     pub intel_rdt: Option<Value>,
-    pub memory_policy: Option<Value>,
+    pub memory_policy: Option<MemoryPolicy>,
     pub net_devices: Option<Map<String, Value>>,
     pub time_offsets: Option<BTreeMap<String, TimeOffset>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct MemoryPolicy {
+    #[serde(default)]
+    pub mode: String,
+    pub nodes: Option<String>,
+    pub flags: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]

@@ -196,6 +196,30 @@ const INVALID: &[Bad] = &[
         "hooks.poststop[0].timeout: 0 is not greater than zero",
     ),
     (
+        |s| s["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND"}),
+        "linux.memoryPolicy.nodes: MPOL_BIND needs them",
+    ),
+    (
+        |s| s["linux"]["memoryPolicy"] = json!({"mode": "MPOL_LOCAL", "nodes": "0"}),
+        "linux.memoryPolicy.nodes: MPOL_LOCAL takes none",
+    ),
+    (
+        |s| s["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0,x"}),
+        "linux.memoryPolicy.nodes: \"0,x\" is not a list of nodes",
+    ),
+    (
+        |s| s["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "1024"}),
+        "linux.memoryPolicy.nodes: \"1024\" has a node that no kernel has",
+    ),
+    (
+        |s| s["linux"]["memoryPolicy"] = json!({"mode": "bind", "nodes": "0"}),
+        "linux.memoryPolicy.mode: \"bind\" is not known",
+    ),
+    (
+        |s| s["linux"]["memoryPolicy"] = json!({"mode": "MPOL_DEFAULT", "flags": ["MPOL_F_X"]}),
+        "linux.memoryPolicy.flags[0]: \"MPOL_F_X\" is not known",
+    ),
+    (
         |s| s["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}}),
         "linux.timeOffsets.boottime: cannot be set without a time namespace",
     ),
@@ -231,7 +255,6 @@ const UNSUPPORTED: &[Bad] = &[
     (|s| host(s, "mount"), "linux.namespaces: a container in the host's mount namespace: not supported"),
     (|s| mount(s, bind(json!(["bind", "iversion"]))), "mounts[1].options[1]: \"iversion\": not supported"),
     (|s| s["linux"]["intelRdt"] = json!({"closID": "x"}), "linux.intelRdt: not supported"),
-    (|s| s["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND"}), "linux.memoryPolicy: not supported"),
     (|s| s["linux"]["netDevices"] = json!({"eth0": {}}), "linux.netDevices: not supported"),
 ];
 

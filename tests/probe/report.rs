@@ -51,6 +51,9 @@ pub fn all() -> Value {
         "mounts": mounts(),
         "devices": devices("/dev"),
         "root": entries("/"),
+        "memory_policy": lines("/proc/self/numa_maps").first().and_then(|line| {
+            line.split_whitespace().nth(1).map(str::to_owned)
+        }),
         "clocks": json!({
             "offsets": lines("/proc/self/timens_offsets"),
             // Of thousands of days, so that none of it depends on the run.

@@ -13,6 +13,7 @@ mod labels;
 mod launches;
 mod limits;
 mod matrix;
+mod numa;
 mod options;
 mod owners;
 mod pods;

@@ -1,23 +1,16 @@
 //! `execCPUAffinity`: on which processors an exec runs while it enters the container's cgroup, and after that.
 
-use crate::error::{invalid, Result};
+use crate::error::Result;
+use crate::spec::index_list::{self, IndexList};
 use crate::spec::raw;
 
 /// What the largest kernel can have (CONFIG_NR_CPUS).
 const LIMIT: usize = 8192;
 
-/// A mask as sched_setaffinity(2) takes it: bit n of byte m is processor 8 * m + n.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cpus {
-    pub mask: Vec<u8>,
-    /// As written.
-    pub list: String,
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Affinity {
-    pub initial: Option<Cpus>,
-    pub last: Option<Cpus>,
+    pub initial: Option<IndexList>,
+    pub last: Option<IndexList>,
 }
 
 pub(super) fn check(raw: raw::ExecCpuAffinity, field: &str) -> Result<Option<Affinity>> {
@@ -29,28 +22,8 @@ pub(super) fn check(raw: raw::ExecCpuAffinity, field: &str) -> Result<Option<Aff
     Ok(Some(affinity).filter(|affinity| *affinity != Affinity::default()))
 }
 
-/// `0-3,7`.
-fn parse(list: &str, field: &str) -> Result<Cpus> {
-    let refuse = |what: &str| Err(invalid(format!("{field}: {list:?} {what}")));
-    // Multiples of the kernel's word: it wants whole ones.
-    let mut mask = vec![0; 8];
-    for word in list.split(',') {
-        let (first, last) = word.split_once('-').unwrap_or((word, word));
-        let (Ok(first), Ok(last)) = (first.trim().parse::<usize>(), last.trim().parse::<usize>()) else {
-            return refuse("is not a list of processors");
-        };
-        if last < first {
-            return refuse("has a range that ends before it begins");
-        }
-        if last >= LIMIT {
-            return refuse("has a processor that no kernel has");
-        }
-        mask.resize(mask.len().max((last / 64 + 1) * 8), 0);
-        for cpu in first..=last {
-            mask[cpu / 8] |= 1 << (cpu % 8);
-        }
-    }
-    Ok(Cpus { mask, list: list.into() })
+fn parse(list: &str, field: &str) -> Result<IndexList> {
+    index_list::parse(list, field, "processor", LIMIT)
 }
 
 #[cfg(test)]

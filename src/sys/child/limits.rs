@@ -47,6 +47,14 @@ pub fn set_io_priority(value: u32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) }).map(drop)
 }
 
+/// set_mempolicy(2) of the calling thread; bit n of byte m of `nodes` is node 8 * m + n.
+pub fn set_memory_policy(mode: u32, nodes: &[u8]) -> Result<()> {
+    // The call takes one bit more than it reads.
+    let bits = nodes.len().saturating_mul(8).saturating_add(1);
+    // SAFETY: the kernel reads `bits` - 1 bits of `nodes`, which outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits) }).map(drop)
+}
+
 /// All that there can be: the kernel takes what the cpuset has of them.
 const EVERY_CPU: [u8; 1024] = [0xff; 1024];
 

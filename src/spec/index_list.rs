@@ -1,0 +1,35 @@
+//! Lists of processors and of memory nodes, in the kernel's format: cpuset(7), "List format".
+
+use crate::error::{invalid, Result};
+
+/// Bit n of byte m is number 8 * m + n.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IndexList {
+    pub mask: Vec<u8>,
+    /// As written.
+    pub list: String,
+}
+
+/// `0-3,7`; `limit` is what the largest kernel can have, and `what` is one of them.
+pub(super) fn parse(list: &str, field: &str, what: &str, limit: usize) -> Result<IndexList> {
+    let refuse = |why: String| Err(invalid(format!("{field}: {list:?} {why}")));
+    // Multiples of the kernel's word: it wants whole ones.
+    let mut mask = vec![0; 8];
+    for word in list.split(',') {
+        let (first, last) = word.split_once('-').unwrap_or((word, word));
+        let (Ok(first), Ok(last)) = (first.trim().parse::<usize>(), last.trim().parse::<usize>()) else {
+            return refuse(format!("is not a list of {what}s"));
+        };
+        if last < first {
+            return refuse("has a range that ends before it begins".into());
+        }
+        if last >= limit {
+            return refuse(format!("has a {what} that no kernel has"));
+        }
+        mask.resize(mask.len().max((last / 64 + 1) * 8), 0);
+        for number in first..=last {
+            mask[number / 8] |= 1 << (number % 8);
+        }
+    }
+    Ok(IndexList { mask, list: list.into() })
+}
