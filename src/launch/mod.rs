@@ -42,6 +42,9 @@ pub struct ExitStatus {
     pub at: SystemTime,
 }
 
+/// The code of a process that SIGKILL ended.
+pub const KILLED: u32 = 128 + libc::SIGKILL as u32;
+
 /// Called once, on the reaper's thread. Must not block.
 pub type OnExit = Box<dyn FnOnce(ExitStatus) + Send>;
 

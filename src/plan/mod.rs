@@ -20,6 +20,7 @@ mod run;
 pub mod step;
 
 pub use host::{AppArmor, CgroupMounts, Hierarchy, Host};
+pub use mount::BELOW_PROC;
 pub use pod::{pod, PodInput};
 pub use step::{Open, Phase, RootPath, Slot, Step};
 

@@ -19,9 +19,7 @@ pub use left::Left;
 pub use pod::{
     member_records, Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
 };
-pub use request::{
-    Connected, Create, Deleted, Event, Options, ProcessKey, ProcessState, RootfsMount, Status,
-};
+pub use request::{Connected, Create, Deleted, Event, Options, ProcessKey, ProcessState, Status};
 use world::World;
 pub use world::{CgroupMaker, CgroupOrder, Config, EventSink, PodCgroup, Settings};
 

@@ -2,7 +2,8 @@
 
 use crate::error::{invalid, Result};
 use crate::launch::ExitStatus;
-use crate::sandbox::{Create, Options, ProcessKey, ProcessState, RootfsMount, Status};
+use crate::plan::RootfsMount;
+use crate::sandbox::{Create, Options, ProcessKey, ProcessState, Status};
 use crate::stdio::Stdio;
 use containerd_shim_protos::api::{CreateTaskRequest, DeleteResponse, StateResponse};
 use containerd_shim_protos::types::mount::Mount;

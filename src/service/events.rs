@@ -6,7 +6,8 @@
 use super::connection::lock;
 use super::convert::{any, timestamp, wire_mount};
 use super::publish::{Forwarded, Publisher};
-use crate::sandbox::{Event, RootfsMount};
+use crate::plan::RootfsMount;
+use crate::sandbox::Event;
 use crate::stdio::Stdio;
 use containerd_shim_protos::events::task::*;
 use containerd_shim_protos::shim::event::Envelope;

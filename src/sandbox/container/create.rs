@@ -107,7 +107,6 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
     let mut record = Record { place, root, ..Record::new(id, Some(cgroup.record())) };
     record::write(records.folder(), &record)?;
 
-    let rootfs: Vec<_> = request.rootfs.iter().map(crate::sandbox::request::RootfsMount::to_plan).collect();
     let compiled = filter(&world.filters, spec)?;
     if let Some(compiled) = &compiled {
         warn(id, &compiled.warnings);
@@ -118,7 +117,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         host: &world.host,
         id,
         bundle,
-        rootfs: &rootfs,
+        rootfs: &request.rootfs,
         filter: compiled.map(|compiled| compiled.filter),
         cgroup_dirs: &cgroup.directories(),
         no_pivot_root: revealing.as_deref(),

@@ -13,6 +13,7 @@ use crate::sandbox::record::{self, Record};
 use crate::sandbox::Exit;
 use crate::sandbox::{CgroupOrder, Options, PodPlace, Sandbox, World};
 use crate::spec::{self, Namespaces, Ns};
+use crate::sys::identity::HOSTNAME_MAX;
 use crate::tasks;
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -20,9 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
-
-/// sethostname(2): HOST_NAME_MAX.
-const HOSTNAME_MAX: usize = 64;
 
 impl Sandbox {
     /// Makes the pod: namespaces, files, sysctls. A second one, or one with an id that a container has, is `Exists`;

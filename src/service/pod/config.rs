@@ -8,6 +8,7 @@ use crate::service::protos::pod::{
     UserNamespace,
 };
 use crate::spec::{IdRange, Mappings, Ns};
+use crate::sys::identity::HOSTNAME_MAX;
 use protobuf::well_known_types::any::Any;
 use protobuf::{EnumOrUnknown, Message};
 use std::collections::BTreeMap;
@@ -16,9 +17,6 @@ use std::path::Path;
 
 const CRI: &str = "runtime.v1.PodSandboxConfig";
 const EMPTY: &str = "google.protobuf.Empty";
-
-/// `__NEW_UTS_LEN` of the kernel.
-const HOSTNAME_MAX: usize = 64;
 
 /// None: the pod is what config.json of its bundle says.
 pub(in crate::service) fn from_any(any: Option<&Any>) -> Result<Option<PodConfig>> {

@@ -116,6 +116,9 @@ pub fn set_uid(_: Forked, uid: u32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setuid, uid) }).map(drop)
 }
 
+/// `__NEW_UTS_LEN` of the kernel: the bytes that a name may have.
+pub const HOSTNAME_MAX: usize = 64;
+
 /// sethostname(2).
 pub fn set_hostname(name: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads `len` bytes of `name`, which outlives the call.

@@ -4,6 +4,7 @@ mod demands;
 mod nothing;
 
 use super::*;
+use crate::launch::KILLED;
 use nothing::Nothing;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
