@@ -8,7 +8,7 @@ mod tests;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use nix::fcntl::OFlag;
 
@@ -19,6 +19,7 @@ use super::tree::{self, Made};
 use super::{beside, oom, Cgroup, Dying, Entry, Halves, Host, Member, Record, Stats};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::{DeviceRule, Limit, Resources};
+use crate::sync::Mutex;
 use crate::tasks::Answer;
 
 /// The file that a single thread enters by.

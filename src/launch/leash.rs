@@ -1,6 +1,7 @@
 //! Who may end a launch, and when it ends by itself.
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::clone::Child;
 use crate::sys::epoll::Interest;
 use crate::sys::fd::{AsFd, OwnedFd};
@@ -9,7 +10,7 @@ use crate::tasks::News;
 use std::future::{poll_fn, Future};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ impl Leash {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Held>> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+        self.process.lock()
     }
 
     fn killed(&self) -> bool {

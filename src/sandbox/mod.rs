@@ -28,11 +28,12 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Leash};
 use crate::spec::{self, resources::Resources};
 use crate::stdio::Stdio;
+use crate::sync::{Mutex, MutexGuard};
 use crate::tasks::{self, News, Then};
 use container::Container;
 use pod::Pod;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the end of a create may take, once its process was killed.
@@ -129,7 +130,7 @@ impl Sandbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Containers> {
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.containers.lock()
     }
 
     fn container(&self, id: &str) -> Result<Arc<Container>> {

@@ -31,13 +31,14 @@ use super::{record, Sandbox, Waits};
 use crate::cgroup::{stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::ExitStatus;
+use crate::sync::{Mutex, MutexGuard};
 use crate::tasks::News;
 use files::Files;
 use life::{Effect, Input, Life, Refused};
 use namespaces::Held;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 pub(super) struct Pod {
@@ -69,7 +70,7 @@ struct State {
 
 impl Pod {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn cannot(&self, verb: &str, is: &str) -> Error {

@@ -5,9 +5,10 @@ use super::exchange::{Command, Exchange, Line, Progress};
 use super::fifo::Output;
 use super::logger::Logger;
 use crate::error::{Context, Error, Kind, Result};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::tty;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// How long Delete lets a logging program finish after it has seen the end of its streams; then it gets SIGTERM.
@@ -47,7 +48,7 @@ impl Io {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock()
     }
 
     /// Hands a line to the thread that copies.
@@ -118,9 +119,9 @@ impl Io {
             for mut output in outputs {
                 if output.has_reader() {
                     let after = output.end();
-                    lock(&state).after.extend(after);
+                    state.lock().after.extend(after);
                 } else {
-                    let mut state = lock(&state);
+                    let mut state = state.lock();
                     if state.dropped {
                         continue;
                     }
@@ -178,11 +179,6 @@ impl Drop for Io {
             apart(move || drop((stdin, outputs, after)));
         }
     }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // Nothing panics while it holds this, and if it did the state would still be whole.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// For what opens or closes an end of a pipe that a container has too: a process that copies from or to memory whose page

@@ -21,13 +21,7 @@ pub use stream::connect;
 pub use task::{block_on, run, Answer};
 pub use workers::Workers;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a future's waits have the threads of its workers: a child is at its gate within it, and a program runs.
 const MOMENT: Duration = Duration::from_millis(20);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What may panic runs after these locks; if something did all the same, the state is still whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -70,7 +70,7 @@ impl V1 {
     pub(super) fn apply_devices(&self, rules: &[DeviceRule], field: &str) -> Result<()> {
         let policy = Policy::compile(rules);
         let exceptions = policy.exceptions()?;
-        let mut known = self.devices.lock().unwrap_or_else(|e| e.into_inner());
+        let mut known = self.devices.lock();
         let dir = match self.dir("devices") {
             Some(dir) => dir,
             None if policy.allows_all() => return Ok(()),

@@ -57,7 +57,7 @@ impl V2 {
             refuse_below_usage(limit, dir.read_number("memory.current")?)
                 .context(|| format!("{field}.limit"))?;
         }
-        let mut known = self.limits.lock().unwrap_or_else(|e| e.into_inner());
+        let mut known = self.limits.lock();
         let mut next = Limits { memory: memory.limit.or(known.memory), swap: memory.swap.or(known.swap) };
         if memory.limit.is_some() || memory.swap.is_some() {
             if memory.swap.is_some() && next.memory.is_none() && !fresh {

@@ -16,10 +16,11 @@ use crate::sandbox::request::Create;
 use crate::sandbox::watch::ExitOf;
 use crate::sandbox::{CgroupOrder, World};
 use crate::stdio::{Labels, Whose};
+use crate::sync::Mutex;
 use crate::tasks::Looks;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long what is left of a failed create may take to die.

@@ -33,8 +33,9 @@ use crate::launch::{ExitStatus, Waiting};
 use crate::plan::RootfsMount;
 use crate::spec::{self, Spec};
 use crate::stdio::{Io, Switchboard};
+use crate::sync::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long Delete waits for a process at its gate to die of SIGKILL, and a failed Start for the exit: containerd
@@ -164,7 +165,7 @@ enum Late {
 
 impl Container {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn name(&self, who: Option<&str>) -> String {
@@ -455,11 +456,7 @@ impl Container {
 
     /// One line per process, for a person. None: a request is at work.
     pub fn lines(&self) -> Option<Vec<String>> {
-        let state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let state = self.state.try_lock()?;
         let life = &state.life;
         let line =
             |who: Option<&str>| format!("{}: {}, pid {}", self.name(who), state.word(who), state.pid(who));

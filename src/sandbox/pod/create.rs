@@ -13,13 +13,14 @@ use crate::sandbox::record::{self, Record};
 use crate::sandbox::Exit;
 use crate::sandbox::{CgroupOrder, Options, PodPlace, Sandbox, World};
 use crate::spec::{self, Namespaces, Ns};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::identity::HOSTNAME_MAX;
 use crate::tasks;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 impl Sandbox {
@@ -219,7 +220,7 @@ struct News {
 
 impl InitExit {
     fn lock(&self) -> MutexGuard<'_, News> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub fn ended(&self, status: ExitStatus) {
