@@ -6,8 +6,8 @@ use super::fifo::Output;
 use super::logger::Logger;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sync::{Mutex, MutexGuard};
-use crate::sys::tty;
-use std::os::fd::OwnedFd;
+use crate::sys::console::{self, WindowSize};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,7 @@ impl Io {
     pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
         let master = self.state().console.as_ref().and_then(Weak::upgrade);
         match master {
-            Some(master) => tty::resize(&*master, columns, rows)
+            Some(master) => console::resize(master.as_fd(), WindowSize { columns, rows })
                 .context(|| format!("ioctl(TIOCSWINSZ, {columns}x{rows})")),
             None => Ok(()),
         }

@@ -7,7 +7,8 @@ pub mod child;
 
 /// The shim calls these as well.
 pub use child::{
-    board, clone, fd, identity, idle, keyring, mount, namespace, poll, signal, socket, wait, Errno, Result,
+    board, clone, console, fd, identity, idle, keyring, mount, namespace, poll, signal, socket, wait, Errno,
+    Result,
 };
 
 pub mod bpf;
@@ -28,6 +29,5 @@ pub mod spawn;
 pub mod stream;
 #[cfg(debug_assertions)]
 pub mod tripwire;
-pub mod tty;
 
 use child::check;
