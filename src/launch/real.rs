@@ -35,10 +35,6 @@ impl Real {
         Ok(Real { reaper, ignored, layout: OnceLock::new() })
     }
 
-    pub fn reaper(&self) -> &Reaper {
-        &self.reaper
-    }
-
     fn layout(&self) -> Result<&Layout> {
         if let Some(layout) = self.layout.get() {
             return Ok(layout);
@@ -338,7 +334,6 @@ impl Real {
                 last: &outpost.prepared,
                 board: &outpost.board,
                 answers: outpost.answers.as_fd(),
-                gate: outpost.gate.as_fd(),
             }),
             reaps: plan.steps.iter().any(|(step, _)| matches!(step, Step::Reap)),
             filter: prepared.last.as_ref().and_then(|last| last.filter.as_ref()),

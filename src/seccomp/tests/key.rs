@@ -1,7 +1,8 @@
 //! The key opens, and nothing else does.
 
 use super::*;
-use crate::seccomp::{unlocked, verdict, wanted, Verdict};
+use crate::seccomp::verdict::{verdict, Verdict};
+use crate::seccomp::{unlocked, wanted};
 use crate::sys::seccomp::{Filter, MAX_LENGTH};
 
 const KEY: u64 = 0x0123_4567_89ab_cdef;

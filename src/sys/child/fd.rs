@@ -3,7 +3,7 @@
 use super::{check, Forked, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
-pub use ::std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+pub use ::std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use ::{core, libc};
 
 /// close_range(2): sets close-on-exec instead of closing (5.11).
@@ -13,12 +13,6 @@ const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
 pub(in crate::sys) fn own(answer: libc::c_long) -> OwnedFd {
     // SAFETY: callers pass the answer of a call that makes one new descriptor; nothing else has its number.
     unsafe { OwnedFd::from_raw_fd(answer as RawFd) }
-}
-
-/// Lends the calling process's own descriptor `number` (0, 1 or 2), which is open for as long as it runs.
-pub fn standard(number: u8) -> BorrowedFd<'static> {
-    // SAFETY: only asked for 0 to 2, which a process of ours keeps open; -1 is not among them.
-    unsafe { BorrowedFd::borrow_raw(RawFd::from(number.min(2))) }
 }
 
 /// openat(2) with O_CLOEXEC.

@@ -47,11 +47,6 @@ pub fn raise_ambient(_: Forked, capability: u8) -> Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, capability.into()).map(drop)
 }
 
-/// Re-parented descendants become children of the caller: PR_SET_CHILD_SUBREAPER.
-pub fn become_subreaper() -> Result<()> {
-    prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map(drop)
-}
-
 #[repr(C)]
 struct CapabilityHeader {
     version: u32,
