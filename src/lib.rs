@@ -5,8 +5,8 @@
 #![deny(unsafe_code)]
 
 pub mod error;
-pub mod mountinfo;
-pub mod sync;
+mod mountinfo;
+mod sync;
 #[allow(unsafe_code)]
 pub mod sys;
 
@@ -18,7 +18,7 @@ pub mod plan;
 pub mod seccomp;
 pub mod stdio;
 
-pub mod init;
+mod init;
 
 pub mod launch;
 

@@ -42,7 +42,7 @@ impl Layout {
     }
 
     /// With a mountinfo that has been read: on a host with many mounts that takes the kernel a while.
-    pub fn probe_with(proc: &Path, mountinfo: &[u8]) -> Result<Layout> {
+    pub(crate) fn probe_with(proc: &Path, mountinfo: &[u8]) -> Result<Layout> {
         let path = proc.join("self/cgroup");
         let cgroup = std::fs::read(&path).context(|| format!("read({path:?})"))?;
         Layout::parse(mountinfo, &String::from_utf8_lossy(&cgroup))

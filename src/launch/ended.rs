@@ -13,7 +13,7 @@ pub(super) const LATE: Duration = Duration::from_millis(250);
 
 /// The end of one process, for those who wait for it.
 #[derive(Debug, Default)]
-pub struct Ended {
+pub(crate) struct Ended {
     status: News<ExitStatus>,
     untold: Mutex<Untold>,
     /// Its program runs: somebody has seen it.
@@ -66,10 +66,5 @@ impl Ended {
     /// Waits until the process has been reaped; None where that takes longer than `limit`.
     pub async fn within(&self, limit: Duration) -> Option<ExitStatus> {
         self.status.within(limit).await
-    }
-
-    /// The same, by a thread that has nothing else to do.
-    pub fn wait(&self, limit: Duration) -> Option<ExitStatus> {
-        self.status.wait(limit)
     }
 }

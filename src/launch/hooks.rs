@@ -29,7 +29,7 @@ const TAIL: usize = 4096;
 const REAPED: Duration = Duration::from_secs(1);
 
 /// A hook of the container's own, as a process of it.
-pub type Compile<'a> = &'a (dyn Fn(&Hook) -> Result<(Plan, Entry)> + Send + Sync);
+pub(crate) type Compile<'a> = &'a (dyn Fn(&Hook) -> Result<(Plan, Entry)> + Send + Sync);
 
 /// Where a hook runs.
 #[derive(Clone, Copy)]

@@ -66,7 +66,7 @@ struct Heir {
 }
 
 /// A process that the reaper knows. `on_exit` is called only if it was [kept](Kept::keep).
-pub struct Kept {
+pub(crate) struct Kept {
     pub child: Child,
     pub ended: Arc<Ended>,
     reaper: Reaper,
@@ -74,7 +74,7 @@ pub struct Kept {
 
 impl Kept {
     /// From now on `on_exit` will be called; an error where the process has ended already.
-    pub async fn keep(&self) -> Result<(), ExitStatus> {
+    pub(crate) async fn keep(&self) -> Result<(), ExitStatus> {
         if self.is_there() {
             return Ok(());
         }
@@ -84,7 +84,7 @@ impl Kept {
     }
 
     /// The same for one that need not be there any more: `on_exit` is called now then.
-    pub async fn keep_or_tell(&self) {
+    pub(crate) async fn keep_or_tell(&self) {
         if let Err(status) = self.keep().await {
             let untold = self.ended.take_untold();
             if let Some(on_exit) = untold {
@@ -119,7 +119,7 @@ impl Reaper {
     }
 
     /// Makes a process with `make`, which clones, and enters it.
-    pub fn spawn(&self, make: impl FnOnce() -> Result<Child>, on_exit: OnExit) -> Result<Kept> {
+    pub(crate) fn spawn(&self, make: impl FnOnce() -> Result<Child>, on_exit: OnExit) -> Result<Kept> {
         let ended = Arc::new(Ended::default());
         let mut table = self.shared.table.lock();
         let child = make()?;

@@ -62,7 +62,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Answers a request, keeps the reply for later, or says what is left to do, which waits.
-pub type Handler = Box<dyn Fn(Request, Reply) -> Option<Rest> + Send + Sync>;
+pub(crate) type Handler = Box<dyn Fn(Request, Reply) -> Option<Rest> + Send + Sync>;
 
 /// What a caught signal does.
 type OnSignal = Box<dyn Fn() + Send + Sync>;
@@ -139,7 +139,7 @@ impl Stopper {
         self.stop();
     }
 
-    pub fn stopped(&self) -> bool {
+    pub(crate) fn stopped(&self) -> bool {
         self.0.stopped.load(Ordering::SeqCst)
     }
 }
@@ -158,7 +158,7 @@ pub struct Server {
 
 /// What the server is to do besides: look again at a time, and let a worker do what is left.
 #[derive(Default)]
-pub struct Look {
+pub(crate) struct Look {
     pub again: Option<Instant>,
     pub rest: Option<Rest>,
 }
@@ -200,7 +200,11 @@ impl Server {
     }
 
     /// Calls `act` on a server thread when `event` is raised (by a signal handler).
-    pub fn on_signal(&mut self, event: &'static Event, act: impl Fn() + Send + Sync + 'static) -> Result<()> {
+    pub(crate) fn on_signal(
+        &mut self,
+        event: &'static Event,
+        act: impl Fn() + Send + Sync + 'static,
+    ) -> Result<()> {
         self.common
             .epoll
             .add(event.as_fd(), SIGNAL, Interest::READ)
@@ -210,7 +214,7 @@ impl Server {
     }
 
     /// Calls `look` a moment after each request, and when it says.
-    pub fn on_look(&mut self, look: impl Fn(bool) -> Look + Send + Sync + 'static) {
+    pub(crate) fn on_look(&mut self, look: impl Fn(bool) -> Look + Send + Sync + 'static) {
         self.looks = Some(Box::new(look));
     }
 

@@ -5,28 +5,30 @@
 //! shoal does not do is refused by name (`Kind::Unsupported`), never dropped; what runc only warns about is in
 //! `warnings`.
 
-pub mod capability;
+pub(crate) mod capability;
 mod device;
-pub mod hook;
+pub(crate) mod hook;
 mod json;
-pub mod mapping;
+pub(crate) mod mapping;
 pub mod mount;
-pub mod namespace;
-pub mod process;
+pub(crate) mod namespace;
+pub(crate) mod process;
 mod raw;
 pub mod resources;
-pub mod seccomp;
+pub(crate) mod seccomp;
 mod sysctl;
 
-pub use capability::CapabilitySets;
-pub use device::Device;
-pub use hook::{Hook, Hooks};
-pub use json::parse as parse_json;
+pub(crate) use capability::CapabilitySets;
+pub(crate) use device::Device;
+pub use hook::Hook;
+pub(crate) use hook::Hooks;
+pub(crate) use json::parse as parse_json;
 pub use mapping::{IdRange, Mappings};
-pub use mount::Mount;
+pub(crate) use mount::Mount;
 pub use namespace::{Namespaces, Ns};
-pub use process::{Affinity, Cpus, Process, Rlimit, SchedAttr, User};
-pub use sysctl::Sysctl;
+pub use process::Process;
+pub(crate) use process::{Affinity, Cpus, Rlimit, SchedAttr};
+pub(crate) use sysctl::Sysctl;
 
 use crate::error::{invalid, Error, Kind, Result};
 use mount::Propagation;
@@ -75,7 +77,7 @@ pub struct Spec {
 }
 
 /// The specification's file, in a bundle.
-pub const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 
 impl Spec {
     pub fn parse(json: &[u8]) -> Result<Spec> {

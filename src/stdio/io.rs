@@ -83,7 +83,7 @@ impl Io {
     }
 
     /// Sets the terminal's size; without a terminal, or after its end, nothing.
-    pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
+    pub(crate) fn resize(&self, columns: u16, rows: u16) -> Result<()> {
         let master = self.state().console.as_ref().and_then(Weak::upgrade);
         match master {
             Some(master) => console::resize(master.as_fd(), WindowSize { columns, rows })
@@ -136,7 +136,7 @@ impl Io {
 
     /// Gives what was said last a moment to reach its reader's fifo. Clients close their fifos when they hear of the
     /// exit (containerd's `cio` does), and only what is not copied is in there by then.
-    pub fn settle(&self, limit: Duration) {
+    pub(crate) fn settle(&self, limit: Duration) {
         let copies = self.state().copies.clone();
         let until = Instant::now() + limit;
         for [settled, _] in copies {
@@ -146,7 +146,7 @@ impl Io {
 
     /// For Delete: waits until everything the process wrote is with its reader, the log file or the logging
     /// program. False where that took longer than `limit`. Fifos without a terminal need no waiting.
-    pub async fn drain(&self, limit: Duration) -> bool {
+    pub(crate) async fn drain(&self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         let copies = std::mem::take(&mut self.state().copies);
         let left = || until.saturating_duration_since(Instant::now());

@@ -14,12 +14,14 @@ mod stream;
 mod task;
 mod workers;
 
-pub use looks::Looks;
-pub use news::{News, Then};
-pub use parking::{either, ready, sleep};
-pub use stream::connect;
-pub use task::{block_on, run, Answer};
-pub use workers::Workers;
+pub(crate) use looks::Looks;
+pub(crate) use news::{News, Then};
+pub use parking::sleep;
+pub(crate) use parking::{either, ready};
+pub(crate) use stream::connect;
+pub(crate) use task::run;
+pub use task::{block_on, Answer};
+pub(crate) use workers::Workers;
 
 use std::time::Duration;
 

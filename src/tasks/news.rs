@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// Cheap to clone; all clones are the same news.
-pub struct News<T>(Arc<Shared<T>>);
+pub(crate) struct News<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
     state: Mutex<State<T>>,
@@ -77,7 +77,7 @@ impl<T> Drop for Waits<'_, T> {
 
 impl<T: Clone> News<T> {
     /// The first call counts; it wakes all that wait.
-    pub fn set(&self, value: T) {
+    pub(crate) fn set(&self, value: T) {
         let (wakers, then) = {
             let mut state = self.0.state.lock();
             if state.known.is_some() {
@@ -96,18 +96,18 @@ impl<T: Clone> News<T> {
     }
 
     /// None while it is still to come.
-    pub fn get(&self) -> Option<T> {
+    pub(crate) fn get(&self) -> Option<T> {
         self.0.state.lock().known.clone()
     }
 
     /// Whether both are the same news.
-    pub fn is(&self, other: &News<T>) -> bool {
+    pub(crate) fn is(&self, other: &News<T>) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Calls `call` once it is known, unless what this returns is dropped before: at once, on this thread, if it is.
     #[must_use]
-    pub fn then(&self, call: Call<T>) -> Option<Then<T>> {
+    pub(crate) fn then(&self, call: Call<T>) -> Option<Then<T>> {
         let mut state = self.0.state.lock();
         if let Some(value) = state.known.clone() {
             drop(state);
@@ -126,12 +126,12 @@ impl<T: Clone> News<T> {
     }
 
     /// As [`News::within`], by a thread that has nothing else to do.
-    pub fn wait(&self, limit: Duration) -> Option<T> {
+    pub(crate) fn wait(&self, limit: Duration) -> Option<T> {
         self.known(limit).known.clone()
     }
 
     /// None when `limit` has passed first.
-    pub async fn within(&self, limit: Duration) -> Option<T> {
+    pub(crate) async fn within(&self, limit: Duration) -> Option<T> {
         let begun = Instant::now();
         let deadline = begun.checked_add(limit).unwrap_or(begun + Duration::from_secs(1 << 30));
         let (mut waits, mut alarm) = (Waits { shared: &self.0, number: None }, Alarm::default());

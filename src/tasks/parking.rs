@@ -225,12 +225,12 @@ impl<const N: usize> Drop for Ready<'_, N> {
 
 /// Waits until one of the two can be read, is at its end, or (a pidfd) has ended; which are so. Neither: the time
 /// is over.
-pub async fn either(fds: [BorrowedFd<'_>; 2], deadline: Instant) -> Result<[bool; 2]> {
+pub(crate) async fn either(fds: [BorrowedFd<'_>; 2], deadline: Instant) -> Result<[bool; 2]> {
     Ready { fds, interest: Interest::READ, deadline, ticket: None }.await
 }
 
 /// The same for one, and for what `interest` names; false: the time is over.
-pub async fn ready(fd: BorrowedFd<'_>, interest: Interest, deadline: Instant) -> Result<bool> {
+pub(crate) async fn ready(fd: BorrowedFd<'_>, interest: Interest, deadline: Instant) -> Result<bool> {
     let [ready] = Ready { fds: [fd], interest, deadline, ticket: None }.await?;
     Ok(ready)
 }

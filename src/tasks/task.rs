@@ -41,7 +41,7 @@ impl Wake for Task {
 }
 
 /// Polls the future on this thread, which is a worker's, and from then on on whichever worker there is when it is woken.
-pub fn run(workers: &Workers, future: Answer<'static, ()>) {
+pub(crate) fn run(workers: &Workers, future: Answer<'static, ()>) {
     let task =
         Arc::new(Task { workers: workers.clone(), future: Mutex::new(Some((future, Moment::default()))) });
     task.poll();

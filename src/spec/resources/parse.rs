@@ -13,7 +13,7 @@ use crate::error::{invalid, Error, Kind, Result};
 
 impl Resources {
     /// `field` is where the resources are in their document, e.g. `linux.resources`; errors start with it.
-    pub fn parse(from: &LinuxResources, field: &str) -> Result<Resources> {
+    pub(crate) fn parse(from: &LinuxResources, field: &str) -> Result<Resources> {
         let mut warnings = Vec::new();
         let at = |name: &str| format!("{field}.{name}");
         let memory = match from.memory() {
