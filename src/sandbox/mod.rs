@@ -8,20 +8,20 @@ mod container;
 mod dump;
 mod left;
 mod pod;
-pub mod record;
+pub(crate) mod record;
 mod request;
 mod undo;
 mod watch;
 mod world;
 
-pub use container::poststop_of;
-pub use left::Left;
-pub use pod::{
-    member_records, Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
-};
-pub use request::{Connected, Create, Deleted, Event, Options, ProcessKey, ProcessState, Status};
+pub(crate) use container::poststop_of;
+pub(crate) use left::Left;
+pub(crate) use pod::member_records;
+pub use pod::{Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodState, PodStatus};
+pub(crate) use request::ProcessState;
+pub use request::{Connected, Create, Deleted, Event, Options, ProcessKey, Status};
 use world::World;
-pub use world::{CgroupMaker, CgroupOrder, Config, EventSink, PodCgroup, Settings};
+pub use world::{CgroupOrder, Config};
 
 use crate::cgroup::stats::Stats;
 use crate::error::{Context, Error, Kind, Result};
@@ -166,7 +166,7 @@ impl Sandbox {
     }
 
     /// What the operator says at this moment.
-    pub fn settings(&self) -> Result<PodSettings> {
+    pub(crate) fn settings(&self) -> Result<PodSettings> {
         self.world.settings()
     }
 
@@ -355,7 +355,12 @@ impl Sandbox {
     }
 
     /// `resources` is the JSON of the OCI `LinuxResources`.
-    pub async fn update(&self, container: &str, resources: &[u8], deadline: Option<Instant>) -> Result<()> {
+    pub(crate) async fn update(
+        &self,
+        container: &str,
+        resources: &[u8],
+        deadline: Option<Instant>,
+    ) -> Result<()> {
         let container = self.container(container)?;
         let resources = Resources::from_json(resources, "resources");
         container.update(&resources.context(|| format!("update {}", container.id))?, deadline).await
@@ -368,15 +373,15 @@ impl Sandbox {
         Ok(self.container(&key.container)?.exit(key.exec.as_deref())?.then(waiter))
     }
 
-    pub fn stats(&self, container: &str) -> Result<Stats> {
+    pub(crate) fn stats(&self, container: &str) -> Result<Stats> {
         self.container(container)?.stats()
     }
 
-    pub fn resize(&self, key: &ProcessKey, columns: u16, rows: u16) -> Result<()> {
+    pub(crate) fn resize(&self, key: &ProcessKey, columns: u16, rows: u16) -> Result<()> {
         self.container(&key.container)?.resize(key.exec.as_deref(), columns, rows)
     }
 
-    pub fn close_stdin(&self, key: &ProcessKey) -> Result<()> {
+    pub(crate) fn close_stdin(&self, key: &ProcessKey) -> Result<()> {
         self.container(&key.container)?.close_stdin(key.exec.as_deref())
     }
 
@@ -398,12 +403,12 @@ impl Sandbox {
     }
 
     /// It has nothing to serve any more.
-    pub fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         self.lock().closed
     }
 
     /// Before the shim ends: gives logging programs until `limit` to end.
-    pub fn finish(&self, limit: Duration) {
+    pub(crate) fn finish(&self, limit: Duration) {
         self.world.streams.finish(limit);
     }
 }

@@ -185,7 +185,7 @@ impl Sandbox {
     }
 
     /// Of the pod's cgroup.
-    pub fn pod_stats(&self, id: &str) -> Result<Stats> {
+    pub(crate) fn pod_stats(&self, id: &str) -> Result<Stats> {
         self.pod_of(id)?.cgroup.stats().context(|| format!("stats of sandbox {id}"))
     }
 

@@ -7,7 +7,7 @@ use ::std::os::fd::AsRawFd;
 use ::{core, libc};
 
 /// linux/magic.h.
-pub const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+pub(crate) const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 
 /// Lets the other side of `master` be opened.
 pub fn unlock(master: BorrowedFd<'_>) -> Result<()> {

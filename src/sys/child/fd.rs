@@ -16,7 +16,7 @@ pub(in crate::sys) fn own(answer: libc::c_long) -> OwnedFd {
 }
 
 /// openat(2) with O_CLOEXEC.
-pub fn open_at(directory: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
+pub(crate) fn open_at(directory: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: `path` is NUL-terminated and outlives the call; the kernel only reads it.
     let answer =
@@ -62,7 +62,7 @@ pub fn install(_: Forked, fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
 }
 
 /// A copy whose number is at least 3: what is lent to a child must not be where its standard streams go.
-pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
+pub(crate) fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() > 2 {
         return Ok(fd);
     }
@@ -75,7 +75,7 @@ pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
 /// they stay as place-holders, so that nothing that is opened meanwhile gets their numbers.
 ///
 /// For the child's first act: it has opened nothing itself then.
-pub fn close_all_but(forked: Forked, keep: &[RawFd]) -> Result<()> {
+pub(crate) fn close_all_but(forked: Forked, keep: &[RawFd]) -> Result<()> {
     close_range(forked, 0, 2, CLOSE_RANGE_CLOEXEC)?;
     let mut first = 3;
     for kept in keep {
@@ -89,7 +89,7 @@ pub fn close_all_but(forked: Forked, keep: &[RawFd]) -> Result<()> {
 }
 
 /// Closes 0 to 2: for a child that has no use for them.
-pub fn close_standard(forked: Forked) -> Result<()> {
+pub(crate) fn close_standard(forked: Forked) -> Result<()> {
     close_range(forked, 0, 2, 0)
 }
 
@@ -115,12 +115,12 @@ impl Stat {
         self.mode & libc::S_IFMT
     }
 
-    pub fn is_directory(&self) -> bool {
+    pub(crate) fn is_directory(&self) -> bool {
         self.kind() == libc::S_IFDIR
     }
 
     /// A character device of these numbers.
-    pub fn is_character_device(&self, major: u32, minor: u32) -> bool {
+    pub(crate) fn is_character_device(&self, major: u32, minor: u32) -> bool {
         self.kind() == libc::S_IFCHR && self.device == libc::makedev(major, minor)
     }
 }
@@ -149,7 +149,7 @@ pub fn stat(fd: BorrowedFd<'_>) -> Result<Stat> {
 }
 
 /// stat(2): without a descriptor.
-pub fn stat_at(path: &CStr) -> Result<Stat> {
+pub(crate) fn stat_at(path: &CStr) -> Result<Stat> {
     let mut buffer = core::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: `path` is NUL-terminated and outlives the call, and `buffer` has room for one stat, which is all that the
     // kernel writes.
@@ -177,7 +177,7 @@ pub fn give(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
 }
 
 /// fchmod(2); not for O_PATH.
-pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
+pub(crate) fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
     // SAFETY: takes integers only.
     check(unsafe { libc::syscall(libc::SYS_fchmod, fd.as_raw_fd(), mode) }).map(drop)
 }
