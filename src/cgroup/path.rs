@@ -52,9 +52,10 @@ impl CgroupsPath {
         if path.as_os_str().is_empty() {
             return wrong("is the root of the hierarchy");
         }
-        match text.starts_with('/') {
-            true => Ok(CgroupsPath::Absolute(path)),
-            false => Ok(CgroupsPath::Relative(path)),
+        if text.starts_with('/') {
+            Ok(CgroupsPath::Absolute(path))
+        } else {
+            Ok(CgroupsPath::Relative(path))
         }
     }
 

@@ -152,9 +152,10 @@ impl V1 {
     /// Where `pid` is in a hierarchy in which the container's own cgroup is gone.
     fn beside(&self, place: &Place, pid: u32) -> Result<Dir> {
         let dir = beside::of(&self.host.proc, pid, &place.at)?;
-        match place.at.names.iter().any(|name| name == "freezer") && freezer::is_frozen(&dir)? {
-            true => Err(tree::frozen_beside(&dir, pid)),
-            false => Ok(dir),
+        if place.at.names.iter().any(|name| name == "freezer") && freezer::is_frozen(&dir)? {
+            Err(tree::frozen_beside(&dir, pid))
+        } else {
+            Ok(dir)
         }
     }
 

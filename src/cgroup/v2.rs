@@ -266,9 +266,10 @@ impl Cgroup for V2 {
     }
 
     fn watch_oom(&self) -> Result<Option<oom::Watch>> {
-        match self.dir.has("memory.events") {
-            true => oom::Watch::v2(&self.dir).map(Some),
-            false => Ok(None),
+        if self.dir.has("memory.events") {
+            oom::Watch::v2(&self.dir).map(Some)
+        } else {
+            Ok(None)
         }
     }
 

@@ -84,9 +84,10 @@ impl Leash {
 
     /// An error where it was killed.
     pub(crate) fn check(&self) -> Result<()> {
-        match self.killed() {
-            true => Err(was_killed()),
-            false => Ok(()),
+        if self.killed() {
+            Err(was_killed())
+        } else {
+            Ok(())
         }
     }
 

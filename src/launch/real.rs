@@ -100,9 +100,10 @@ impl Real {
             return Err(Error::new(Kind::Deadline, what));
         }
         let birth = Birth::new(&board);
-        let process = match births(plan) {
-            true => self.reaper.spawn_parent(|| self.make_in_cgroup(plan, &mut prepared), &birth, on_exit)?,
-            false => self.reaper.spawn(|| self.make_in_cgroup(plan, &mut prepared), on_exit)?,
+        let process = if births(plan) {
+            self.reaper.spawn_parent(|| self.make_in_cgroup(plan, &mut prepared), &birth, on_exit)?
+        } else {
+            self.reaper.spawn(|| self.make_in_cgroup(plan, &mut prepared), on_exit)?
         };
         // The child has its copies; as long as ours are open (in `prepared`), their ends are not seen.
         Ok(Launched { reaper: &self.reaper, plan, gate, board, birth, leash, process })

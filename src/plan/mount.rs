@@ -178,9 +178,10 @@ pub(super) fn bind(
     // Only the host's root may map.
     let alone = b.user.is_none() || steps.len() == 1;
     for (step, field) in steps {
-        match alone && own {
-            true => b.step(field, step),
-            false => b.source(field, step),
+        if alone && own {
+            b.step(field, step);
+        } else {
+            b.source(field, step);
         }
     }
     let step = Step::Attach {

@@ -149,9 +149,10 @@ impl Sandbox {
     pub fn ping_pod(&self, id: &str) -> Result<()> {
         let pod = self.pod_of(id)?;
         let state = pod.lock();
-        match state.life.is_over() {
-            false => Ok(()),
-            true => Err(pod.cannot("ping", state.life.word())),
+        if state.life.is_over() {
+            Err(pod.cannot("ping", state.life.word()))
+        } else {
+            Ok(())
         }
     }
 

@@ -121,9 +121,10 @@ impl Connection {
                     *have += got;
                     if *have == HEADER {
                         let header = Header::parse(*bytes);
-                        *incoming = match header.oversized() {
-                            true => Incoming::Discard(header, header.length as usize),
-                            false => Incoming::Payload(header, vec![0; header.length as usize], 0),
+                        *incoming = if header.oversized() {
+                            Incoming::Discard(header, header.length as usize)
+                        } else {
+                            Incoming::Payload(header, vec![0; header.length as usize], 0)
                         };
                     }
                 }

@@ -34,10 +34,7 @@ pub(super) fn id(what: &str, id: String) -> Result<String> {
 
 /// An empty exec id is the container's first process.
 pub(super) fn key(container: String, exec: String) -> Result<ProcessKey> {
-    let exec = match exec.is_empty() {
-        true => None,
-        false => Some(id("exec_id", exec)?),
-    };
+    let exec = if exec.is_empty() { None } else { Some(id("exec_id", exec)?) };
     Ok(ProcessKey { container: id("id", container)?, exec })
 }
 

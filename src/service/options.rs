@@ -97,9 +97,10 @@ fn find(name: &str, path: Option<&OsStr>) -> Result<()> {
         return found.map_err(|errno| Error::system("stat", errno).with_kind(Kind::Invalid));
     }
     let mut folders = path.into_iter().flat_map(std::env::split_paths);
-    match folders.any(|folder| executable(&folder.join(name)).is_ok()) {
-        true => Ok(()),
-        false => Err(invalid("executable file not found in $PATH")),
+    if folders.any(|folder| executable(&folder.join(name)).is_ok()) {
+        Ok(())
+    } else {
+        Err(invalid("executable file not found in $PATH"))
     }
 }
 

@@ -79,9 +79,10 @@ fn level(value: i32) -> log::LevelFilter {
 /// The protocol version to answer with. 1.7 refuses 3; 2.x wants 3 where the shim is to take a sandbox's
 /// containers on its own socket. Nothing in arguments or environment tells them apart, but the launch does.
 pub fn version(bootstrap: &Bootstrap, bundle: &Path) -> u32 {
-    match bootstrap.modern || is_sandbox(bundle) {
-        true => 3,
-        false => 2,
+    if bootstrap.modern || is_sandbox(bundle) {
+        3
+    } else {
+        2
     }
 }
 

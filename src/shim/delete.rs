@@ -30,9 +30,10 @@ const GONE: Duration = Duration::from_secs(2);
 const HOOKS: Duration = Duration::from_secs(2);
 
 pub(super) fn delete(arguments: &Arguments) -> Result<()> {
-    let bundle = match arguments.bundle == Path::new("") {
-        true => std::env::current_dir().context(|| "getcwd()")?,
-        false => arguments.bundle.clone(),
+    let bundle = if arguments.bundle == Path::new("") {
+        std::env::current_dir().context(|| "getcwd()")?
+    } else {
+        arguments.bundle.clone()
     };
     let record = record::read(&bundle).unwrap_or_else(|error| {
         complain(&error);

@@ -41,11 +41,8 @@ pub(super) fn start(arguments: &Arguments) -> Result<()> {
     let mut bootstrap = bootstrap::read(io::stdin().lock(), &arguments.id, &arguments.namespace)?;
     bootstrap.options.judge_binary_name(|| settings::read(Path::new(settings::FILE)))?;
     let bundle = std::env::current_dir().context(|| "getcwd()")?;
-    let group = match bootstrap::is_sandbox(&bundle) {
-        // A pod is the group that others join; its config.json is not a container's.
-        true => None,
-        false => group(&bundle)?,
-    };
+    // A pod is the group that others join; its config.json is not a container's.
+    let group = if bootstrap::is_sandbox(&bundle) { None } else { group(&bundle)? };
     let group = group.unwrap_or_else(|| arguments.id.clone());
     let folder = bootstrap.socket_dir.as_deref();
     let containerd = address(arguments, &bootstrap);

@@ -37,9 +37,10 @@ impl Looks {
             }
             short
         });
-        match on_thread {
-            true => Ok(()),
-            false => sleep(wait).await,
+        if on_thread {
+            Ok(())
+        } else {
+            sleep(wait).await
         }
     }
 }

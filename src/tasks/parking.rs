@@ -239,12 +239,15 @@ pub(crate) async fn ready(fd: BorrowedFd<'_>, interest: Interest, deadline: Inst
 pub async fn sleep(limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     let mut alarm = Alarm::default();
-    std::future::poll_fn(move |context| match Instant::now() >= deadline {
-        true => Poll::Ready(Ok(())),
-        false => match alarm.set(deadline, context.waker()) {
-            Ok(()) => Poll::Pending,
-            Err(e) => Poll::Ready(Err(e)),
-        },
+    std::future::poll_fn(move |context| {
+        if Instant::now() >= deadline {
+            Poll::Ready(Ok(()))
+        } else {
+            match alarm.set(deadline, context.waker()) {
+                Ok(()) => Poll::Pending,
+                Err(e) => Poll::Ready(Err(e)),
+            }
+        }
     })
     .await
 }
@@ -281,9 +284,10 @@ mod tests {
         let begun = Instant::now();
         let all = |context: &mut Context<'_>, sleeps: &mut Vec<Pin<Box<dyn Future<Output = Result<()>>>>>| {
             sleeps.retain_mut(|sleep| sleep.as_mut().poll(context).is_pending());
-            match sleeps.is_empty() {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
+            if sleeps.is_empty() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
             }
         };
         let mut sleeps: Vec<Pin<Box<dyn Future<Output = Result<()>>>>> = Vec::new();

@@ -131,9 +131,10 @@ impl Workers {
     fn fetch(&self) {
         let mut state = self.0.lock();
         let Some(job) = state.woken.pop_front() else { return };
-        match state.woken.is_empty() {
-            true => drop(state),
-            false => self.call(state),
+        if state.woken.is_empty() {
+            drop(state);
+        } else {
+            self.call(state);
         }
         self.long(job);
     }
@@ -148,10 +149,11 @@ impl Workers {
         // Whoever does a job for lack of workers is none.
         let counted = state.count > 0;
         state.count -= usize::from(counted);
-        match state.queue.is_empty() {
-            true => drop(state),
+        if state.queue.is_empty() {
+            drop(state);
+        } else {
             // Its place is free for somebody else.
-            false => drop(self.hire(state, |workers| workers.work())),
+            self.hire(state, |workers| workers.work());
         }
         let mut job = job;
         loop {

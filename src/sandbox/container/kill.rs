@@ -140,9 +140,10 @@ impl Container {
                 _ => Dying::One(state.pid(who)),
             },
         };
-        match beyond {
-            true => self.cgroup.let_die(dying),
-            false => Ok(()),
+        if beyond {
+            self.cgroup.let_die(dying)
+        } else {
+            Ok(())
         }
     }
 }

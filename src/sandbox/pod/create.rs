@@ -249,9 +249,10 @@ impl InitExit {
 /// Where CRI puts its containers. A kubelet says of a slice where it is, and a scope is told its name only.
 fn in_parent(parent: &str, id: &str) -> String {
     let name = parent.rsplit('/').next().unwrap_or_default();
-    match name.ends_with(".slice") {
-        true => format!("{name}:cri-containerd:{id}"),
-        false => format!("{parent}/{id}"),
+    if name.ends_with(".slice") {
+        format!("{name}:cri-containerd:{id}")
+    } else {
+        format!("{parent}/{id}")
     }
 }
 

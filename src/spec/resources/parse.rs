@@ -165,9 +165,10 @@ fn list(from: &Option<String>, field: &str, name: &str) -> Result<Option<String>
         Some((first, last)) => number(first) && number(last),
         None => number(part),
     });
-    match well_formed {
-        true => Ok(Some(text.to_owned())),
-        false => Err(invalid(format!("{field}.{name}: {text:?} is not a list such as 0-3,5"))),
+    if well_formed {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(invalid(format!("{field}.{name}: {text:?} is not a list such as 0-3,5")))
     }
 }
 
