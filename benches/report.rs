@@ -36,10 +36,7 @@ fn machine() -> Vec<(&'static str, String)> {
         out.stdout.lines().next().unwrap_or("").to_owned()
     };
     let versions = std::fs::read_to_string(Suite::Forky.dir().join("versions")).unwrap_or_default();
-    let cgroups = match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        true => "v2",
-        false => "v1 (hybrid)",
-    };
+    let cgroups = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "v2" } else { "v1 (hybrid)" };
     let cpus = std::thread::available_parallelism().map_or(0, |n| n.get());
     vec![
         ("processors", format!("{cpus} × {}", first("/proc/cpuinfo", "model name"))),
@@ -74,9 +71,10 @@ fn markdown(rows: &Rows, peers: &[Peer], machine: &[(&str, String)]) -> String {
 fn cell(row: &Row, peer: Peer) -> String {
     let (Some(median), Some(p90)) = (row.median(peer), row.quantile(peer, 0.9)) else { return String::new() };
     let many = row.samples.get(&peer).is_some_and(|samples| samples.len() >= 10);
-    match many {
-        true => format!("{} ({})", row.unit.show(median), row.unit.show(p90)),
-        false => row.unit.show(median),
+    if many {
+        format!("{} ({})", row.unit.show(median), row.unit.show(p90))
+    } else {
+        row.unit.show(median)
     }
 }
 

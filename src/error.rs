@@ -49,11 +49,15 @@ impl Error {
     }
 
     /// A refused system call: `what` is the frozen call, e.g. `open("/dev/null", O_PATH)`.
-    pub fn system(what: impl Into<Cow<'static, str>>, errno: i32) -> Self {
+    pub(crate) fn system(what: impl Into<Cow<'static, str>>, errno: i32) -> Self {
         Error { kind: Kind::System, context: vec![what.into()], source: Some(Box::new(Errno(errno))) }
     }
 
-    pub fn caused_by(kind: Kind, what: impl Into<Cow<'static, str>>, source: impl Into<Source>) -> Self {
+    pub(crate) fn caused_by(
+        kind: Kind,
+        what: impl Into<Cow<'static, str>>,
+        source: impl Into<Source>,
+    ) -> Self {
         Error { kind, context: vec![what.into()], source: Some(source.into()) }
     }
 
@@ -61,7 +65,7 @@ impl Error {
         self.kind
     }
 
-    pub fn with_kind(mut self, kind: Kind) -> Self {
+    pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self
     }
@@ -76,7 +80,7 @@ impl Error {
     }
 
     /// Adds what was being done, e.g. `create c1`.
-    pub fn context(mut self, what: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn context(mut self, what: impl Into<Cow<'static, str>>) -> Self {
         self.context.push(what.into());
         self
     }
@@ -103,7 +107,7 @@ impl fmt::Display for Error {
 
 /// What a user makes of a source. The kernel's words are those of [`Errno`] wherever an errno comes from; where serde_json
 /// stopped reading means nothing to who sees no lines, as containerd writes config.json in one.
-pub fn words(source: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+pub(crate) fn words(source: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     let errno = match source.downcast_ref::<std::io::Error>() {
         Some(error) => error.raw_os_error(),
         None => source.downcast_ref::<nix::errno::Errno>().map(|errno| *errno as i32),
@@ -130,7 +134,7 @@ impl std::error::Error for Error {}
 
 /// An errno as users know it from runc and the shell: the text of strerror(3) in lower case, then its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Errno(pub i32);
+pub(crate) struct Errno(pub i32);
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,7 +159,7 @@ impl fmt::Display for Errno {
 impl std::error::Error for Errno {}
 
 /// Adds context to the error of a result.
-pub trait Context<T> {
+pub(crate) trait Context<T> {
     fn context<C: Into<Cow<'static, str>>>(self, what: impl FnOnce() -> C) -> Result<T>;
 }
 

@@ -1,11 +1,12 @@
 //! shoal: a containerd shim that is the container runtime. ARCHITECTURE.md is the map.
 //!
 //! Ranks, lowest first; a module imports only from lower ranks (`tests/layering` enforces it):
-//! `error, mountinfo, sys` → `spec, tasks` → `plan, seccomp, cgroup, stdio` → `init` → `launch` → `sandbox` → `service` → `shim`.
+//! `error, mountinfo, sync, sys` → `spec, tasks` → `plan, seccomp, cgroup, stdio` → `init` → `launch` → `sandbox` → `service` → `shim`.
 #![deny(unsafe_code)]
 
 pub mod error;
-pub mod mountinfo;
+mod mountinfo;
+mod sync;
 #[allow(unsafe_code)]
 pub mod sys;
 
@@ -18,7 +19,7 @@ pub mod plan;
 pub mod seccomp;
 pub mod stdio;
 
-pub mod init;
+mod init;
 
 pub mod launch;
 

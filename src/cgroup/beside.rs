@@ -17,9 +17,10 @@ pub(super) fn of(proc: &Path, pid: u32, place: &Member) -> Result<Dir> {
     let path = text.lines().find_map(|line| path_in(line, &place.names)).ok_or_else(outside)?;
     // Outside of the shim's own cgroup namespace it would begin with `/..`.
     let below = Path::new(path.trim_start_matches('/'));
-    match below.components().all(|part| matches!(part, Component::Normal(_))) {
-        true => Dir::open(&place.mount.join(below)),
-        false => Err(outside()),
+    if below.components().all(|part| matches!(part, Component::Normal(_))) {
+        Dir::open(&place.mount.join(below))
+    } else {
+        Err(outside())
     }
 }
 
@@ -28,9 +29,10 @@ fn path_in<'a>(line: &'a str, names: &[String]) -> Option<&'a str> {
     let mut fields = line.splitn(3, ':');
     let (controllers, path) = (fields.nth(1)?, fields.next()?);
     let mut listed = controllers.split(',').filter(|name| !name.is_empty());
-    let this = match names.is_empty() {
-        true => controllers.is_empty(),
-        false => listed.any(|name| names.iter().any(|n| n == name)),
+    let this = if names.is_empty() {
+        controllers.is_empty()
+    } else {
+        listed.any(|name| names.iter().any(|n| n == name))
     };
     this.then_some(path)
 }

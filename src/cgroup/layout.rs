@@ -42,7 +42,7 @@ impl Layout {
     }
 
     /// With a mountinfo that has been read: on a host with many mounts that takes the kernel a while.
-    pub fn probe_with(proc: &Path, mountinfo: &[u8]) -> Result<Layout> {
+    pub(crate) fn probe_with(proc: &Path, mountinfo: &[u8]) -> Result<Layout> {
         let path = proc.join("self/cgroup");
         let cgroup = std::fs::read(&path).context(|| format!("read({path:?})"))?;
         Layout::parse(mountinfo, &String::from_utf8_lossy(&cgroup))
@@ -62,9 +62,12 @@ impl Layout {
         let mut v1: Vec<Hierarchy> = Vec::new();
         let mut unified: Option<Hierarchy> = None;
         for (names, path) in &mine {
-            let of_this = |m: &&Mount<'_>| match names.is_empty() {
-                true => m.fstype == b"cgroup2",
-                false => m.fstype == b"cgroup" && names.iter().all(|name| m.has(name)),
+            let of_this = |m: &&Mount<'_>| {
+                if names.is_empty() {
+                    m.fstype == b"cgroup2"
+                } else {
+                    m.fstype == b"cgroup" && names.iter().all(|name| m.has(name))
+                }
             };
             // A mount of a subtree (as in a container) counts only where there is no other.
             let whole = mounts.iter().find(|m| of_this(m) && m.root() == Path::new("/"));
@@ -74,9 +77,10 @@ impl Layout {
                 names: names.iter().map(|n| (*n).to_owned()).collect(),
                 own: below(path, &mount.root()),
             };
-            match names.is_empty() {
-                true => unified = Some(hierarchy),
-                false => v1.push(hierarchy),
+            if names.is_empty() {
+                unified = Some(hierarchy);
+            } else {
+                v1.push(hierarchy);
             }
         }
         match unified {

@@ -10,10 +10,10 @@ mod devices;
 mod dir;
 #[cfg(test)]
 mod fake;
-pub mod layout;
+pub(crate) mod layout;
 pub mod oom;
 mod parent;
-pub mod path;
+pub(crate) mod path;
 mod read;
 pub mod stats;
 mod systemd;
@@ -150,7 +150,7 @@ pub struct Record {
 
 impl Record {
     /// Removes what was made on the way to a cgroup that is not ours, as far as it is empty.
-    pub fn unmake(&self) {
+    pub(crate) fn unmake(&self) {
         tree::remove_empty(&self.made);
     }
 }

@@ -28,9 +28,10 @@ impl Parent {
     pub fn of_client(host: &Host, layout: &Layout, text: &str) -> Result<Parent> {
         let wrong = |what: &str| invalid(format!("linux.cgroup_parent: {text:?} {what}"));
         let slice = text.ends_with(".slice") && !text.contains('/');
-        let below = match slice {
-            true => expand(text).ok_or_else(|| wrong("is not the name of a slice"))?,
-            false => plain(text).ok_or_else(|| wrong("is not the path of a cgroup"))?,
+        let below = if slice {
+            expand(text).ok_or_else(|| wrong("is not the name of a slice"))?
+        } else {
+            plain(text).ok_or_else(|| wrong("is not the path of a cgroup"))?
         };
         let record = record(layout, &below);
         let mut made = Made::default();
@@ -134,9 +135,10 @@ impl Cgroup for Parent {
 
     /// Of a client's it is not ours to kill all.
     fn kill(&self) -> Result<()> {
-        match self.ours {
-            true => self.files()?.map_or(Ok(()), |files| files.kill()),
-            false => Ok(()),
+        if self.ours {
+            self.files()?.map_or(Ok(()), |files| files.kill())
+        } else {
+            Ok(())
         }
     }
 
@@ -163,9 +165,10 @@ impl Cgroup for Parent {
 
     /// Of a client's only what we have made: `delete` must not touch more.
     fn record(&self) -> Record {
-        match self.ours {
-            true => self.record.clone(),
-            false => Record { members: Vec::new(), made: self.made.clone(), ..self.record.clone() },
+        if self.ours {
+            self.record.clone()
+        } else {
+            Record { members: Vec::new(), made: self.made.clone(), ..self.record.clone() }
         }
     }
 

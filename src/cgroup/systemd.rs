@@ -12,7 +12,6 @@ mod wire;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::OFlag;
 
@@ -23,6 +22,7 @@ use super::path::Unit;
 use super::{by_files, oom, Cgroup, CgroupsPath, Dying, Entry, Halves, Host, Layout, Record, Stats};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::{Limit, Resources};
+use crate::sync::Mutex;
 use crate::sys::clone::Child;
 use crate::sys::{idle, wait};
 use crate::tasks::Answer;
@@ -156,7 +156,7 @@ impl Scope {
 
     /// The unit, and then what systemd left: directories of hierarchies that it does not look after.
     async fn end(&self) -> Result<()> {
-        drop(self.place_holder.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.place_holder.lock().take());
         let stopped = self.stop().await;
         if let Some(files) = &self.files {
             files.remove().await?;
@@ -228,7 +228,7 @@ async fn reset(bus: &mut Bus, unit: &str) -> Result<()> {
 impl Cgroup for Scope {
     fn entry(&self, beside: Option<u32>) -> Result<Entry> {
         let mut entry = self.files()?.entry(beside)?;
-        entry.hold = self.place_holder.lock().unwrap_or_else(PoisonError::into_inner).take();
+        entry.hold = self.place_holder.lock().take();
         Ok(entry)
     }
 
@@ -239,9 +239,7 @@ impl Cgroup for Scope {
     fn pids(&self) -> Result<Vec<u32>> {
         let Some(files) = &self.files else { return Ok(Vec::new()) };
         let mut pids = files.pids()?;
-        if let Some(PlaceHolder { child, .. }) =
-            &*self.place_holder.lock().unwrap_or_else(PoisonError::into_inner)
-        {
+        if let Some(PlaceHolder { child, .. }) = &*self.place_holder.lock() {
             pids.retain(|pid| *pid != child.pid);
         }
         Ok(pids)

@@ -8,7 +8,7 @@ mod tests;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use nix::fcntl::OFlag;
 
@@ -19,6 +19,7 @@ use super::tree::{self, Made};
 use super::{beside, oom, Cgroup, Dying, Entry, Halves, Host, Member, Record, Stats};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::{DeviceRule, Limit, Resources};
+use crate::sync::Mutex;
 use crate::tasks::Answer;
 
 /// The file that a single thread enters by.
@@ -151,9 +152,10 @@ impl V1 {
     /// Where `pid` is in a hierarchy in which the container's own cgroup is gone.
     fn beside(&self, place: &Place, pid: u32) -> Result<Dir> {
         let dir = beside::of(&self.host.proc, pid, &place.at)?;
-        match place.at.names.iter().any(|name| name == "freezer") && freezer::is_frozen(&dir)? {
-            true => Err(tree::frozen_beside(&dir, pid)),
-            false => Ok(dir),
+        if place.at.names.iter().any(|name| name == "freezer") && freezer::is_frozen(&dir)? {
+            Err(tree::frozen_beside(&dir, pid))
+        } else {
+            Ok(dir)
         }
     }
 

@@ -10,7 +10,7 @@ pub(super) use knobs::{swap_alone, weight_of_block_io, weight_of_shares};
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use super::devices::{filter, Policy};
 use super::dir::Dir;
@@ -20,6 +20,7 @@ use super::tree::{self, Made};
 use super::{beside, oom, Cgroup, Dying, Entry, Halves, Host, Member, Record, Stats};
 use crate::error::{Context, Result};
 use crate::spec::resources::{DeviceRule, Limit, Resources};
+use crate::sync::Mutex;
 use crate::sys::bpf;
 use crate::tasks::Answer;
 
@@ -100,7 +101,7 @@ impl V2 {
         let policy = Policy::compile(rules);
         let cgroup = self.dir.as_fd();
         let named = |call: &str| format!("{field}: bpf({call}, {:?})", self.dir.path());
-        let mut attached = self.program.lock().unwrap_or_else(|e| e.into_inner());
+        let mut attached = self.program.lock();
         if policy.allows_all() {
             if let Some(old) = attached.take() {
                 bpf::detach_device_program(cgroup, old.as_fd()).context(|| named("BPF_PROG_DETACH"))?;
@@ -220,7 +221,7 @@ impl Cgroup for V2 {
 
     fn halves(&self) -> Result<Halves> {
         let (quota, period) = knobs::quota_and_period(&self.dir)?;
-        let known = *self.limits.lock().unwrap_or_else(|e| e.into_inner());
+        let known = *self.limits.lock();
         let memory = match known.memory {
             None => knobs::limit_if(&self.dir, "memory.max")?,
             memory => memory,
@@ -265,9 +266,10 @@ impl Cgroup for V2 {
     }
 
     fn watch_oom(&self) -> Result<Option<oom::Watch>> {
-        match self.dir.has("memory.events") {
-            true => oom::Watch::v2(&self.dir).map(Some),
-            false => Ok(None),
+        if self.dir.has("memory.events") {
+            oom::Watch::v2(&self.dir).map(Some)
+        } else {
+            Ok(None)
         }
     }
 

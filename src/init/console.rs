@@ -2,6 +2,7 @@
 
 use super::registers::Registers;
 use super::Lent;
+use crate::sys::child::console::WindowSize;
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::child::root::{self, Missing};
 use crate::sys::child::{console, mount, Errno, Forked, Result};
@@ -13,12 +14,7 @@ const SAME_GROUP: u32 = u32::MAX;
 
 /// Makes a terminal in the container's own devpts; returns the shim's side of it. Neither side is found by a name that the container could have
 /// set up: the multiplexer is checked to be one, and the slave comes from it (CVE-2025-52565).
-pub(super) fn open(
-    registers: &mut Registers<'_>,
-    (rows, columns): (u16, u16),
-    uid: u32,
-    bind: bool,
-) -> Result<OwnedFd> {
+pub(super) fn open(registers: &mut Registers<'_>, size: WindowSize, uid: u32, bind: bool) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
     let master = root::open(registers.root()?, c"dev/pts/ptmx", flags)?;
     if fd::filesystem(master.as_fd())? != console::DEVPTS_SUPER_MAGIC
@@ -28,8 +24,8 @@ pub(super) fn open(
     }
     console::unlock(master.as_fd())?;
     let slave = console::slave(master.as_fd())?;
-    if rows != 0 || columns != 0 {
-        console::resize(master.as_fd(), rows, columns)?;
+    if size.rows != 0 || size.columns != 0 {
+        console::resize(master.as_fd(), size)?;
     }
     fd::give(slave.as_fd(), uid, SAME_GROUP)?;
     if bind {

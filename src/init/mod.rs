@@ -86,8 +86,6 @@ pub struct Outpost<'a> {
     pub board: &'a Board,
     /// Where its answer comes.
     pub answers: BorrowedFd<'a>,
-    /// Its gate.
-    pub gate: BorrowedFd<'a>,
 }
 
 /// All that the child is given; prepared before the clone. Every descriptor is above 2.

@@ -4,6 +4,7 @@
 use super::registers::Registers;
 use super::{copy, outpost, Lent};
 use crate::plan::step::{Attributes, FsOption, Propagation, RootPath, Whole};
+use crate::plan::BELOW_PROC;
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::child::mount::{self, Change, Filesystem};
 use crate::sys::child::root::{self, Missing};
@@ -173,30 +174,15 @@ pub(super) fn attach_tree(
     mount::attach(tree, target.as_fd())
 }
 
-/// The files of /proc that may be mounted over, as runc has it: lxcfs and its like do that.
-const OVER_PROC: [&[u8]; 12] = [
-    b"proc/cpuinfo",
-    b"proc/diskstats",
-    b"proc/meminfo",
-    b"proc/stat",
-    b"proc/swaps",
-    b"proc/uptime",
-    b"proc/loadavg",
-    b"proc/slabinfo",
-    b"proc/net/dev",
-    b"proc/sys/kernel/ns_last_pid",
-    b"proc/sys/crypto/fips_enabled",
-    // A second mount at the same place.
-    b"proc",
-];
-
 /// Whatever the path was as written: a mount that hides a file of /proc could redirect a later write to it, e.g. of a
 /// label (CVE-2019-16884). EPERM.
 fn refuse_procfs(target: BorrowedFd<'_>, path: &RootPath) -> Result<()> {
     if fd::filesystem(target)? != mount::PROC_SUPER_MAGIC {
         return Ok(());
     }
-    if OVER_PROC.contains(&path.as_c_str().to_bytes()) {
+    let path = path.as_c_str();
+    // A procfs itself: a second one at the same place.
+    if path == c"proc" || BELOW_PROC.contains(&path) {
         Ok(())
     } else {
         Err(Errno::EPERM)

@@ -40,9 +40,10 @@ pub(super) fn namespace(lent: &Lent<'_>, slot: Slot, path: &CStr, kind: u64, apa
     if namespace::kind(file)? != kind {
         return Err(OTHER_KIND);
     }
-    match apart {
-        true => refuse_own(file, kind),
-        false => Ok(()),
+    if apart {
+        refuse_own(file, kind)
+    } else {
+        Ok(())
     }
 }
 

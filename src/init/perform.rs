@@ -3,6 +3,7 @@
 use super::registers::Registers;
 use super::{console, enter, home, lock, masks, mounts, nodes, opens, privileges, program, sibling, Lent};
 use crate::plan::step::Step;
+use crate::sys::child::console::WindowSize;
 use crate::sys::child::fd::{self, AsFd};
 use crate::sys::child::root::{self, Missing};
 use crate::sys::child::{self as sys, Errno, Result};
@@ -157,7 +158,8 @@ pub(super) fn perform<'a>(
             nodes::node(registers, path, *mode, (*major, *minor), (*uid, *gid))
         }
         Step::Console { rows, columns, uid, bind } => {
-            let master = console::open(registers, (*rows, *columns), *uid, *bind)?;
+            let size = WindowSize { columns: *columns, rows: *rows };
+            let master = console::open(registers, size, *uid, *bind)?;
             let report = super::Report { step: number, errno: 0 };
             sys::socket::send(lent.gate, &report.to_bytes(), Some(master.as_fd()))
         }

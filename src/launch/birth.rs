@@ -1,10 +1,11 @@
 //! Who goes on in the stead of a process that has ended: told by the reaper, from what the board says.
 
 use super::ended::Ended;
+use crate::sync::Mutex;
 use crate::sys::board::Board;
 use crate::sys::fd::OwnedFd;
 use crate::tasks::News;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A pid, its pidfd (None: it has been reaped), and its end.
@@ -22,14 +23,14 @@ impl Birth {
     }
 
     pub(super) fn settle(&self, heir: Option<Heir>) {
-        *self.heir.lock().unwrap_or_else(PoisonError::into_inner) = heir;
+        *self.heir.lock() = heir;
         self.settled.set(());
     }
 
     /// Who was born, unless he has been asked for. None: nobody was, or the parent has not ended within `limit`.
     pub(super) async fn within(&self, limit: Duration) -> Option<Heir> {
         self.settled.within(limit).await?;
-        self.heir.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.heir.lock().take()
     }
 }
 

@@ -1,9 +1,9 @@
 //! The end of a process: set by the reaper, waited for by whoever has made it.
 
 use super::{ExitStatus, OnExit};
+use crate::sync::Mutex;
 use crate::tasks::News;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a child that reported a failure, or was killed, may take to be gone.
@@ -13,7 +13,7 @@ pub(super) const LATE: Duration = Duration::from_millis(250);
 
 /// The end of one process, for those who wait for it.
 #[derive(Debug, Default)]
-pub struct Ended {
+pub(crate) struct Ended {
     status: News<ExitStatus>,
     untold: Mutex<Untold>,
     /// Its program runs: somebody has seen it.
@@ -45,13 +45,13 @@ impl Ended {
 
     /// Of one that nobody has said he wants to hear of.
     pub(super) fn set_untold(&self, status: ExitStatus, on_exit: OnExit) {
-        *self.untold.lock().unwrap_or_else(PoisonError::into_inner) = Untold(Some(on_exit));
+        *self.untold.lock() = Untold(Some(on_exit));
         self.set(status);
     }
 
     /// Once.
     pub(super) fn take_untold(&self) -> Option<OnExit> {
-        self.untold.lock().unwrap_or_else(PoisonError::into_inner).0.take()
+        self.untold.lock().0.take()
     }
 
     pub(super) fn set(&self, status: ExitStatus) {
@@ -66,10 +66,5 @@ impl Ended {
     /// Waits until the process has been reaped; None where that takes longer than `limit`.
     pub async fn within(&self, limit: Duration) -> Option<ExitStatus> {
         self.status.within(limit).await
-    }
-
-    /// The same, by a thread that has nothing else to do.
-    pub fn wait(&self, limit: Duration) -> Option<ExitStatus> {
-        self.status.wait(limit)
     }
 }

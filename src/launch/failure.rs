@@ -144,9 +144,10 @@ fn opening(step: &Step) -> Option<(&CStr, Vec<(Errno, String)>)> {
 }
 
 fn namespace(kind: u64, apart: Option<&str>) -> Vec<(Errno, String)> {
-    let changes = match kind == libc::CLONE_NEWUSER as u64 {
-        true => "is no user namespace for a container".to_owned(),
-        false => format!("{} would change", apart.unwrap_or("the container")),
+    let changes = if kind == libc::CLONE_NEWUSER as u64 {
+        "is no user namespace for a container".to_owned()
+    } else {
+        format!("{} would change", apart.unwrap_or("the container"))
     };
     vec![
         (opens::NO_NAMESPACE, "not a namespace".to_owned()),

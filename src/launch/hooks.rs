@@ -29,7 +29,7 @@ const TAIL: usize = 4096;
 const REAPED: Duration = Duration::from_secs(1);
 
 /// A hook of the container's own, as a process of it.
-pub type Compile<'a> = &'a (dyn Fn(&Hook) -> Result<(Plan, Entry)> + Send + Sync);
+pub(crate) type Compile<'a> = &'a (dyn Fn(&Hook) -> Result<(Plan, Entry)> + Send + Sync);
 
 /// Where a hook runs.
 #[derive(Clone, Copy)]
@@ -186,10 +186,11 @@ async fn follow(pidfd: &OwnedFd, errors: OwnedFd, deadline: Instant, tail: &mut 
     let mut chunk = [0; 4096];
     let mut open = true;
     loop {
-        let [more, ended] = match open {
-            true => tasks::either([errors.as_fd(), pidfd.as_fd()], deadline).await?,
+        let [more, ended] = if open {
+            tasks::either([errors.as_fd(), pidfd.as_fd()], deadline).await?
+        } else {
             // The pipe is at its end: only the process is left to wait for.
-            false => [false, tasks::ready(pidfd.as_fd(), Interest::READ, deadline).await?],
+            [false, tasks::ready(pidfd.as_fd(), Interest::READ, deadline).await?]
         };
         // Also where it writes without an end.
         if !ended && (!more || Instant::now() >= deadline) {

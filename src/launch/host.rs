@@ -14,7 +14,7 @@ impl Host {
     }
 
     /// With what has been read of the mounts: on a host with many that takes the kernel a while.
-    pub fn probe_with(root: &Path, mountinfo: &[u8], layout: &Layout) -> Result<Host> {
+    pub(crate) fn probe_with(root: &Path, mountinfo: &[u8], layout: &Layout) -> Result<Host> {
         Ok(Host {
             cgroups: cgroups(mountinfo, layout),
             last_cap: last_cap(root)?,

@@ -1,6 +1,7 @@
 //! Who may end a launch, and when it ends by itself.
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::clone::Child;
 use crate::sys::epoll::Interest;
 use crate::sys::fd::{AsFd, OwnedFd};
@@ -9,7 +10,7 @@ use crate::tasks::News;
 use std::future::{poll_fn, Future};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ struct Held {
 }
 
 impl Leash {
-    pub fn until(deadline: Instant) -> Self {
+    pub(crate) fn until(deadline: Instant) -> Self {
         Leash { deadline, killed: News::default(), process: Arc::default() }
     }
 
@@ -40,7 +41,7 @@ impl Leash {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Held>> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+        self.process.lock()
     }
 
     fn killed(&self) -> bool {
@@ -49,7 +50,7 @@ impl Leash {
 
     /// A SIGKILL is for the whole launch, also where it has made no process yet. Other signals go to the process that is
     /// at work; false where there is none.
-    pub fn signal(&self, signal: i32) -> bool {
+    pub(crate) fn signal(&self, signal: i32) -> bool {
         // First this: whoever is held after the look below finds it.
         if signal == libc::SIGKILL {
             self.killed.set(());
@@ -58,7 +59,7 @@ impl Leash {
         sent || self.killed()
     }
 
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.signal(libc::SIGKILL);
     }
 
@@ -74,7 +75,7 @@ impl Leash {
     }
 
     /// The process that is at work, as long as it has not ended.
-    pub fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         let process = self.lock();
         let Held { pid, pidfd } = process.as_ref()?;
         let ended = poll::ready(pidfd.as_fd(), Interest::READ, Instant::now());
@@ -82,25 +83,26 @@ impl Leash {
     }
 
     /// An error where it was killed.
-    pub fn check(&self) -> Result<()> {
-        match self.killed() {
-            true => Err(was_killed()),
-            false => Ok(()),
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.killed() {
+            Err(was_killed())
+        } else {
+            Ok(())
         }
     }
 
     /// Whether both are of the same launch.
-    pub fn is(&self, other: &Leash) -> bool {
+    pub(crate) fn is(&self, other: &Leash) -> bool {
         Arc::ptr_eq(&self.process, &other.process)
     }
 
     /// Nobody waits for it any more.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         Instant::now() >= self.deadline
     }
 
     /// The process is its owner's from now on.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         *self.lock() = None;
     }
 
@@ -117,7 +119,7 @@ impl Leash {
 
     /// What `future` gives, unless the launch is killed or its time is over first: then it is dropped, but not while
     /// `kept` is set. For what has no process, and waits for others than the kernel.
-    pub async fn bounds<T>(
+    pub(crate) async fn bounds<T>(
         &self,
         what: &str,
         kept: &AtomicBool,
@@ -130,10 +132,10 @@ impl Leash {
             if let Poll::Ready(done) = future.as_mut().poll(context) {
                 return Poll::Ready(done);
             }
-            if over.is_none() {
-                if let Poll::Ready(killed) = killed.as_mut().poll(context) {
-                    over = Some(killed);
-                }
+            if over.is_none()
+                && let Poll::Ready(killed) = killed.as_mut().poll(context)
+            {
+                over = Some(killed);
             }
             match over {
                 None => Poll::Pending,
@@ -154,7 +156,7 @@ fn was_killed() -> Error {
 }
 
 /// A limit that is too long for a clock is a long one.
-pub fn after(limit: Duration) -> Instant {
+pub(crate) fn after(limit: Duration) -> Instant {
     const LONG: Duration = Duration::from_secs(1 << 30);
     let now = Instant::now();
     now.checked_add(limit).unwrap_or_else(|| now + LONG)

@@ -18,11 +18,11 @@ mod real;
 mod reaper;
 mod waiting;
 
-pub use ended::Ended;
-pub use holder::Holder;
-pub use leash::{after, Leash};
+pub(crate) use holder::Holder;
+pub(crate) use leash::after;
+pub use leash::Leash;
 pub use real::Real;
-pub use reaper::{Kept, Reaper, Strangers};
+pub use reaper::{Reaper, Strangers};
 pub use waiting::Waiting;
 
 mod host;
@@ -42,8 +42,11 @@ pub struct ExitStatus {
     pub at: SystemTime,
 }
 
+/// The code of a process that SIGKILL ended.
+pub(crate) const KILLED: u32 = 128 + libc::SIGKILL as u32;
+
 /// Called once, on the reaper's thread. Must not block.
-pub type OnExit = Box<dyn FnOnce(ExitStatus) + Send>;
+pub(crate) type OnExit = Box<dyn FnOnce(ExitStatus) + Send>;
 
 /// One process to be made.
 pub struct Order<'a> {
@@ -62,7 +65,7 @@ pub struct Order<'a> {
 }
 
 /// Called with the child's pid and pidfd when it has reached `Step::Hooks`; an error ends the launch.
-pub type AtHooks<'a> = Box<dyn FnOnce(u32, OwnedFd) -> Answer<'a, Result<()>> + Send + 'a>;
+pub(crate) type AtHooks<'a> = Box<dyn FnOnce(u32, OwnedFd) -> Answer<'a, Result<()>> + Send + 'a>;
 
 /// Makes processes. The real one clones; tests have one that needs no root.
 pub trait Launcher: Send + Sync {

@@ -35,10 +35,6 @@ impl Real {
         Ok(Real { reaper, ignored, layout: OnceLock::new() })
     }
 
-    pub fn reaper(&self) -> &Reaper {
-        &self.reaper
-    }
-
     fn layout(&self) -> Result<&Layout> {
         if let Some(layout) = self.layout.get() {
             return Ok(layout);
@@ -104,9 +100,10 @@ impl Real {
             return Err(Error::new(Kind::Deadline, what));
         }
         let birth = Birth::new(&board);
-        let process = match births(plan) {
-            true => self.reaper.spawn_parent(|| self.make_in_cgroup(plan, &mut prepared), &birth, on_exit)?,
-            false => self.reaper.spawn(|| self.make_in_cgroup(plan, &mut prepared), on_exit)?,
+        let process = if births(plan) {
+            self.reaper.spawn_parent(|| self.make_in_cgroup(plan, &mut prepared), &birth, on_exit)?
+        } else {
+            self.reaper.spawn(|| self.make_in_cgroup(plan, &mut prepared), on_exit)?
         };
         // The child has its copies; as long as ours are open (in `prepared`), their ends are not seen.
         Ok(Launched { reaper: &self.reaper, plan, gate, board, birth, leash, process })
@@ -286,11 +283,11 @@ impl Real {
     /// clone3(2) puts the child into its cgroup; where it cannot, the child is to write cgroup.procs itself.
     fn make_in_cgroup(&self, plan: &Plan, prepared: &mut Prepared) -> Result<Child> {
         // With a user namespace it is the second process that enters the cgroup: two may be more than its limit.
-        if plan.steps.iter().any(|(step, _)| matches!(step, Step::Sibling { .. } | Step::GiveCgroup { .. })) {
-            if let Some(directory) = prepared.into.take() {
-                prepared.procs.push(open_procs(&directory)?);
-                prepared.cgroup = Some(fd::above_standard(directory).context(|| "fcntl(F_DUPFD_CLOEXEC)")?);
-            }
+        if plan.steps.iter().any(|(step, _)| matches!(step, Step::Sibling { .. } | Step::GiveCgroup { .. }))
+            && let Some(directory) = prepared.into.take()
+        {
+            prepared.procs.push(open_procs(&directory)?);
+            prepared.cgroup = Some(fd::above_standard(directory).context(|| "fcntl(F_DUPFD_CLOEXEC)")?);
         }
         let refused = match self.make(plan, prepared) {
             Err(refused) if prepared.into.is_some() => refused,
@@ -338,7 +335,6 @@ impl Real {
                 last: &outpost.prepared,
                 board: &outpost.board,
                 answers: outpost.answers.as_fd(),
-                gate: outpost.gate.as_fd(),
             }),
             reaps: plan.steps.iter().any(|(step, _)| matches!(step, Step::Reap)),
             filter: prepared.last.as_ref().and_then(|last| last.filter.as_ref()),

@@ -10,12 +10,13 @@ use super::ended::{Ended, GONE};
 use super::executed::executed;
 use super::{ExitStatus, OnExit};
 use crate::error::{Context, Error, Kind, Result};
+use crate::sync::{Condvar, Mutex};
 use crate::sys::clone::Child;
 use crate::sys::{wait, Errno};
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// What happens to children that are not of this reaper.
@@ -65,7 +66,7 @@ struct Heir {
 }
 
 /// A process that the reaper knows. `on_exit` is called only if it was [kept](Kept::keep).
-pub struct Kept {
+pub(crate) struct Kept {
     pub child: Child,
     pub ended: Arc<Ended>,
     reaper: Reaper,
@@ -73,7 +74,7 @@ pub struct Kept {
 
 impl Kept {
     /// From now on `on_exit` will be called; an error where the process has ended already.
-    pub async fn keep(&self) -> Result<(), ExitStatus> {
+    pub(crate) async fn keep(&self) -> Result<(), ExitStatus> {
         if self.is_there() {
             return Ok(());
         }
@@ -83,7 +84,7 @@ impl Kept {
     }
 
     /// The same for one that need not be there any more: `on_exit` is called now then.
-    pub async fn keep_or_tell(&self) {
+    pub(crate) async fn keep_or_tell(&self) {
         if let Err(status) = self.keep().await {
             let untold = self.ended.take_untold();
             if let Some(on_exit) = untold {
@@ -93,7 +94,7 @@ impl Kept {
     }
 
     fn is_there(&self) -> bool {
-        match lock(&self.reaper.shared.table).processes.get_mut(&self.child.pid) {
+        match self.reaper.shared.table.lock().processes.get_mut(&self.child.pid) {
             // Not another process, to which the kernel gave the pid since.
             Some(process) if Arc::ptr_eq(&process.ended, &self.ended) => {
                 process.kept = true;
@@ -102,11 +103,6 @@ impl Kept {
             _ => false,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that can panic runs under these locks; if something did, the table is still whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Reaper {
@@ -123,9 +119,9 @@ impl Reaper {
     }
 
     /// Makes a process with `make`, which clones, and enters it.
-    pub fn spawn(&self, make: impl FnOnce() -> Result<Child>, on_exit: OnExit) -> Result<Kept> {
+    pub(crate) fn spawn(&self, make: impl FnOnce() -> Result<Child>, on_exit: OnExit) -> Result<Kept> {
         let ended = Arc::new(Ended::default());
-        let mut table = lock(&self.shared.table);
+        let mut table = self.shared.table.lock();
         let child = make()?;
         table.entered += 1;
         let process = Process { on_exit, kept: false, ended: Arc::clone(&ended), heir: None };
@@ -144,7 +140,7 @@ impl Reaper {
         on_exit: OnExit,
     ) -> Result<Kept> {
         let (ended, heirs) = (Arc::new(Ended::default()), Arc::new(Ended::default()));
-        let mut table = lock(&self.shared.table);
+        let mut table = self.shared.table.lock();
         let child = make()?;
         table.entered += 1;
         table.expecting += 1;
@@ -165,7 +161,7 @@ impl Reaper {
 impl Table {
     /// Its parent has ended: whoever was born is entered before his own end can be seen here.
     /// What is returned is told once the table is free: it wakes others, for which a thread may have to be made.
-    fn adopt(&mut self, heir: Heir) -> impl FnOnce() {
+    fn adopt(&mut self, heir: Heir) -> impl FnOnce() + use<> {
         let Heir { birth, on_exit, ended } = heir;
         let born = birth.board.born().map(|pid| {
             // The kernel gives a pid to nobody else before it has been reaped: one that is a child of ours is this one,
@@ -192,14 +188,14 @@ impl Table {
 impl Shared {
     fn run(&self, strangers: Strangers) {
         loop {
-            let entered = lock(&self.table).entered;
+            let entered = self.table.lock().entered;
             match wait::any() {
                 Ok(pid) => self.reap(pid, strangers),
                 // No child at all: one more entry is what can change that.
                 Err(Errno::ECHILD) => {
-                    let table = lock(&self.table);
+                    let table = self.table.lock();
                     let same = |table: &mut Table| table.entered == entered;
-                    drop(self.spawned.wait_while(table, same).unwrap_or_else(PoisonError::into_inner));
+                    drop(self.spawned.wait_while(table, same));
                 }
                 Err(errno) => {
                     log::error!("Could not wait for children: {errno}");
@@ -210,7 +206,7 @@ impl Shared {
     }
 
     fn reap(&self, pid: u32, strangers: Strangers) {
-        let mut table = lock(&self.table);
+        let mut table = self.table.lock();
         let process = table.processes.remove(&pid);
         if process.is_none() && strangers == Strangers::Leave {
             drop(table);

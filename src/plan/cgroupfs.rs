@@ -94,9 +94,10 @@ fn bind_attributes(mount: &Mount) -> Attributes {
 
 /// What mountinfo shows: runc's names.
 fn source(hierarchy: &Hierarchy) -> &'static CStr {
-    match hierarchy.controllers.iter().any(|word| word == "name=systemd") {
-        true => c"systemd",
-        false => c"cgroup",
+    if hierarchy.controllers.iter().any(|word| word == "name=systemd") {
+        c"systemd"
+    } else {
+        c"cgroup"
     }
 }
 

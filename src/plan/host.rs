@@ -23,7 +23,7 @@ pub struct Hierarchy {
 
 impl Hierarchy {
     /// The directory that a container has for it: the last part of the host's mount point, e.g. `cpu,cpuacct`.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.mountpoint.file_name().and_then(|name| name.to_str()).unwrap_or("cgroup")
     }
 }
@@ -49,7 +49,7 @@ pub struct Host {
 
 impl Host {
     /// The capabilities that the kernel has.
-    pub fn capabilities(&self) -> u64 {
+    pub(crate) fn capabilities(&self) -> u64 {
         u64::MAX >> (63 - self.last_cap.min(63))
     }
 }

@@ -294,10 +294,7 @@ fn namespace(
     apart: Option<&'static str>,
 ) -> Result<Slot> {
     let (own, path) = (path.starts_with("/proc/self/fd"), host_path(field, path)?);
-    let slot = match own {
-        true => b.open(field.to_owned(), Open::Descriptor(path.clone()))?,
-        false => b.slot(field)?,
-    };
+    let slot = if own { b.open(field.to_owned(), Open::Descriptor(path.clone()))? } else { b.slot(field)? };
     b.step(field.to_owned(), Step::OpenNamespace { slot, path, kind: kind as u64, apart });
     Ok(slot)
 }

@@ -17,11 +17,13 @@ mod pod;
 mod privileges;
 mod rootfs;
 mod run;
-pub mod step;
+pub(crate) mod step;
 
 pub use host::{AppArmor, CgroupMounts, Hierarchy, Host};
+pub(crate) use mount::BELOW_PROC;
 pub use pod::{pod, PodInput};
-pub use step::{Open, Phase, RootPath, Slot, Step};
+pub(crate) use step::RootPath;
+pub use step::{Open, Slot, Step};
 
 use crate::error::{invalid, Result};
 use crate::spec::{Affinity, Hook, Ns, Process, Spec};
@@ -32,7 +34,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The field of the spec that a step or a descriptor came from, e.g. `mounts[7]`.
-pub type Field = std::borrow::Cow<'static, str>;
+pub(crate) type Field = std::borrow::Cow<'static, str>;
 
 /// Everything that one clone needs to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,7 +55,7 @@ impl Plan {
 
     /// The first step of a process that others in its pid namespace may see: after the birth where they are there
     /// already, else from its gate on, when hooks of the container run, or execs.
-    pub fn seen_from(&self) -> Option<usize> {
+    pub(crate) fn seen_from(&self) -> Option<usize> {
         let bare = self.steps.iter().position(|(step, _)| matches!(step, Step::Bare))?;
         let birth = self.steps.iter().position(|(step, _)| matches!(step, Step::Birth));
         let filter = self.steps.iter().rposition(|(step, _)| matches!(step, Step::Seccomp(_)));

@@ -12,19 +12,19 @@ use std::ffi::CStr;
 use std::path::Path;
 
 /// What may be mounted below /proc: the files that lxcfs and its like stand in for, and two that CRIU and FIPS
-/// hosts need (runc's list).
-const BELOW_PROC: [&str; 11] = [
-    "proc/cpuinfo",
-    "proc/diskstats",
-    "proc/meminfo",
-    "proc/stat",
-    "proc/swaps",
-    "proc/uptime",
-    "proc/loadavg",
-    "proc/slabinfo",
-    "proc/net/dev",
-    "proc/sys/kernel/ns_last_pid",
-    "proc/sys/crypto/fips_enabled",
+/// hosts need (runc's list). The specification is checked for it, and once more what a path of it has led to.
+pub const BELOW_PROC: [&CStr; 11] = [
+    c"proc/cpuinfo",
+    c"proc/diskstats",
+    c"proc/meminfo",
+    c"proc/stat",
+    c"proc/swaps",
+    c"proc/uptime",
+    c"proc/loadavg",
+    c"proc/slabinfo",
+    c"proc/net/dev",
+    c"proc/sys/kernel/ns_last_pid",
+    c"proc/sys/crypto/fips_enabled",
 ];
 
 /// Filesystems that are one for a whole namespace or for the host, however often they are mounted: what one mount says
@@ -115,7 +115,7 @@ fn check_target(place: &Place<'_>) -> Result<()> {
             }
             refuse("only a procfs can be mounted on /proc".into())
         }
-        Some("proc") if !remount && !BELOW_PROC.contains(&path) => {
+        Some("proc") if !remount && !BELOW_PROC.contains(&place.target.as_c_str()) => {
             refuse(format!("/{path} is inside /proc, where nothing can be mounted"))
         }
         _ => Ok(()),
@@ -178,9 +178,10 @@ pub(super) fn bind(
     // Only the host's root may map.
     let alone = b.user.is_none() || steps.len() == 1;
     for (step, field) in steps {
-        match alone && own {
-            true => b.step(field, step),
-            false => b.source(field, step),
+        if alone && own {
+            b.step(field, step);
+        } else {
+            b.source(field, step);
         }
     }
     let step = Step::Attach {

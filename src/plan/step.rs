@@ -11,8 +11,8 @@
 
 use std::ffi::{CStr, CString};
 
-pub use crate::spec::mount::{Attributes, FsOption, Propagation};
-pub use crate::spec::{CapabilitySets, IndexList, Mappings, MemoryPolicy, SchedAttr};
+pub(crate) use crate::spec::mount::{Attributes, FsOption, Propagation};
+pub(crate) use crate::spec::{CapabilitySets, IndexList, Mappings, MemoryPolicy, SchedAttr};
 use crate::sys::keyring::Search;
 use crate::sys::seccomp::Filter;
 
@@ -31,7 +31,7 @@ pub struct RootPath(CString);
 
 impl RootPath {
     /// Takes a path as a spec writes it; `..` stops at the root. `None` where there is a NUL inside.
-    pub fn new(path: &str) -> Option<Self> {
+    pub(crate) fn new(path: &str) -> Option<Self> {
         let mut parts: Vec<&str> = Vec::new();
         for part in path.split('/') {
             match part {
@@ -46,7 +46,7 @@ impl RootPath {
         CString::new(joined).ok().map(RootPath)
     }
 
-    pub fn as_c_str(&self) -> &CStr {
+    pub(crate) fn as_c_str(&self) -> &CStr {
         &self.0
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// What the shim is there for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Left {
+pub(crate) enum Left {
     Something,
     /// No container, no pod, and nothing is being made.
     Nothing,
@@ -14,7 +14,7 @@ pub enum Left {
 }
 
 impl Sandbox {
-    pub fn left(&self) -> Left {
+    pub(crate) fn left(&self) -> Left {
         let containers = self.lock();
         match &containers.pod {
             _ if !containers.known.is_empty() => Left::Something,
@@ -29,7 +29,7 @@ impl Sandbox {
     }
 
     /// How long a pod may be there without being started.
-    pub fn unstarted_limit(&self) -> Duration {
+    pub(crate) fn unstarted_limit(&self) -> Duration {
         self.world.settings_or_default().unstarted_timeout
     }
 }

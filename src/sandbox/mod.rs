@@ -8,22 +8,20 @@ mod container;
 mod dump;
 mod left;
 mod pod;
-pub mod record;
+pub(crate) mod record;
 mod request;
 mod undo;
 mod watch;
 mod world;
 
-pub use container::poststop_of;
-pub use left::Left;
-pub use pod::{
-    member_records, Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
-};
-pub use request::{
-    Connected, Create, Deleted, Event, Options, ProcessKey, ProcessState, RootfsMount, Status,
-};
+pub(crate) use container::poststop_of;
+pub(crate) use left::Left;
+pub(crate) use pod::member_records;
+pub use pod::{Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodState, PodStatus};
+pub(crate) use request::ProcessState;
+pub use request::{Connected, Create, Deleted, Event, Options, ProcessKey, Status};
 use world::World;
-pub use world::{CgroupMaker, CgroupOrder, Config, EventSink, PodCgroup, Settings};
+pub use world::{CgroupOrder, Config};
 
 use crate::cgroup::stats::Stats;
 use crate::error::{Context, Error, Kind, Result};
@@ -31,11 +29,12 @@ use crate::launch::{ExitStatus, Leash};
 use crate::paths::Paths;
 use crate::spec::{self, resources::Resources};
 use crate::stdio::Stdio;
+use crate::sync::{Mutex, MutexGuard};
 use crate::tasks::{self, News, Then};
 use container::Container;
 use pod::Pod;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the end of a create may take, once its process was killed.
@@ -132,7 +131,7 @@ impl Sandbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Containers> {
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.containers.lock()
     }
 
     fn container(&self, id: &str) -> Result<Arc<Container>> {
@@ -167,17 +166,17 @@ impl Sandbox {
         &self.world.namespace
     }
 
-    /// What the operator says at this moment.
-    pub fn paths(&self) -> Paths {
+    pub(crate) fn paths(&self) -> Paths {
         self.world.paths
     }
 
     /// How long a launch may take whose request does not say so.
-    pub fn launch_limit(&self) -> Duration {
+    pub(crate) fn launch_limit(&self) -> Duration {
         self.world.launch_limit()
     }
 
-    pub fn settings(&self) -> Result<PodSettings> {
+    /// What the operator says at this moment.
+    pub(crate) fn settings(&self) -> Result<PodSettings> {
         self.world.settings()
     }
 
@@ -312,13 +311,13 @@ impl Sandbox {
     }
 
     pub async fn delete(&self, key: &ProcessKey) -> Result<Deleted> {
-        if key.exec.is_none() {
-            if let Some(leash) = self.making(&key.container) {
-                self.end_create(&key.container, &leash).await?;
-                // It may have come through a moment before.
-                if self.container(&key.container).is_err() {
-                    return Ok(Deleted { pid: 0, exit: container::never_ran() });
-                }
+        if key.exec.is_none()
+            && let Some(leash) = self.making(&key.container)
+        {
+            self.end_create(&key.container, &leash).await?;
+            // It may have come through a moment before.
+            if self.container(&key.container).is_err() {
+                return Ok(Deleted { pid: 0, exit: container::never_ran() });
             }
         }
         let container = self.container(&key.container)?;
@@ -366,7 +365,12 @@ impl Sandbox {
     }
 
     /// `resources` is the JSON of the OCI `LinuxResources`.
-    pub async fn update(&self, container: &str, resources: &[u8], deadline: Option<Instant>) -> Result<()> {
+    pub(crate) async fn update(
+        &self,
+        container: &str,
+        resources: &[u8],
+        deadline: Option<Instant>,
+    ) -> Result<()> {
         let container = self.container(container)?;
         let resources = Resources::from_json(resources, "resources");
         container.update(&resources.context(|| format!("update {}", container.id))?, deadline).await
@@ -379,15 +383,15 @@ impl Sandbox {
         Ok(self.container(&key.container)?.exit(key.exec.as_deref())?.then(waiter))
     }
 
-    pub fn stats(&self, container: &str) -> Result<Stats> {
+    pub(crate) fn stats(&self, container: &str) -> Result<Stats> {
         self.container(container)?.stats()
     }
 
-    pub fn resize(&self, key: &ProcessKey, columns: u16, rows: u16) -> Result<()> {
+    pub(crate) fn resize(&self, key: &ProcessKey, columns: u16, rows: u16) -> Result<()> {
         self.container(&key.container)?.resize(key.exec.as_deref(), columns, rows)
     }
 
-    pub fn close_stdin(&self, key: &ProcessKey) -> Result<()> {
+    pub(crate) fn close_stdin(&self, key: &ProcessKey) -> Result<()> {
         self.container(&key.container)?.close_stdin(key.exec.as_deref())
     }
 
@@ -409,12 +413,12 @@ impl Sandbox {
     }
 
     /// It has nothing to serve any more.
-    pub fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         self.lock().closed
     }
 
     /// Before the shim ends: gives logging programs until `limit` to end.
-    pub fn finish(&self, limit: Duration) {
+    pub(crate) fn finish(&self, limit: Duration) {
         self.world.streams.finish(limit);
     }
 }

@@ -31,13 +31,14 @@ use super::{record, Sandbox, Waits};
 use crate::cgroup::{stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::ExitStatus;
+use crate::sync::{Mutex, MutexGuard};
 use crate::tasks::News;
 use files::Files;
 use life::{Effect, Input, Life, Refused};
 use namespaces::Held;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 pub(super) struct Pod {
@@ -69,7 +70,7 @@ struct State {
 
 impl Pod {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn cannot(&self, verb: &str, is: &str) -> Error {
@@ -148,9 +149,10 @@ impl Sandbox {
     pub fn ping_pod(&self, id: &str) -> Result<()> {
         let pod = self.pod_of(id)?;
         let state = pod.lock();
-        match state.life.is_over() {
-            false => Ok(()),
-            true => Err(pod.cannot("ping", state.life.word())),
+        if state.life.is_over() {
+            Err(pod.cannot("ping", state.life.word()))
+        } else {
+            Ok(())
         }
     }
 
@@ -184,7 +186,7 @@ impl Sandbox {
     }
 
     /// Of the pod's cgroup.
-    pub fn pod_stats(&self, id: &str) -> Result<Stats> {
+    pub(crate) fn pod_stats(&self, id: &str) -> Result<Stats> {
         self.pod_of(id)?.cgroup.stats().context(|| format!("stats of sandbox {id}"))
     }
 

@@ -1,6 +1,7 @@
 //! What the sandbox is asked and what it answers, as plain data.
 
 use crate::launch::ExitStatus;
+use crate::plan::RootfsMount;
 use crate::stdio::Stdio;
 use std::fmt;
 use std::path::PathBuf;
@@ -29,27 +30,6 @@ impl fmt::Display for ProcessKey {
         match &self.exec {
             Some(exec) => write!(f, "exec {exec} of container {}", self.container),
             None => write!(f, "container {}", self.container),
-        }
-    }
-}
-
-/// A rootfs mount of the request (`containerd.types.Mount`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RootfsMount {
-    pub fstype: String,
-    pub source: String,
-    /// Below the rootfs; mostly empty.
-    pub target: String,
-    pub options: Vec<String>,
-}
-
-impl RootfsMount {
-    pub(super) fn to_plan(&self) -> crate::plan::RootfsMount {
-        crate::plan::RootfsMount {
-            fstype: self.fstype.clone(),
-            source: self.source.clone(),
-            target: self.target.clone(),
-            options: self.options.clone(),
         }
     }
 }

@@ -9,12 +9,13 @@ use super::Exit;
 use crate::cgroup::oom::{self, Happened};
 use crate::error::{Context, Result};
 use crate::launch::ExitStatus;
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::event::Event;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 /// Small: the thread only locks states and writes events.
 const STACK: usize = 128 * 1024;
@@ -42,7 +43,7 @@ pub(super) struct Queue {
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, VecDeque<News>> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+        self.news.lock()
     }
 
     pub fn push(&self, of: ExitOf, status: ExitStatus) {

@@ -7,8 +7,8 @@
 use super::{compile, Compiled};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::seccomp::Seccomp;
+use crate::sync::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A pod rarely has more than one; a program is some ten kilobytes.
 const CAPACITY: usize = 4;
@@ -33,7 +33,7 @@ impl Cache {
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<(Key, Compiled)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn take(&self, key: &Key) -> Option<Compiled> {

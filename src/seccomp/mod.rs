@@ -17,12 +17,11 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
-pub use arch::accepted;
-pub use cache::Cache;
+pub(crate) use arch::accepted;
+pub(crate) use cache::Cache;
 pub use compile::compile;
-pub use key::{unlocked, wanted};
-pub use only::only;
-pub use verdict::{verdict, Verdict};
+pub(crate) use key::{unlocked, wanted};
+pub(crate) use only::only;
 
 use crate::sys::seccomp::Filter;
 

@@ -55,7 +55,7 @@ impl About {
 
 /// Who answers.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// The shim that is asked for.
     Same,
     /// It is not, in words.
@@ -65,7 +65,7 @@ pub enum Peer {
 }
 
 /// Asks whether the server of this connection is a shoal shim of this group.
-pub fn ask(mut connection: UnixStream, namespace: &str, id: &str) -> Peer {
+pub(crate) fn ask(mut connection: UnixStream, namespace: &str, id: &str) -> Peer {
     let request = Request {
         service: SHIM.into(),
         method: METHOD.into(),

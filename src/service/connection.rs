@@ -5,6 +5,7 @@
 
 use super::frame::{self, Header, HEADER};
 use super::reply::{self, Call, Reply};
+use crate::sync::Mutex;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::event::Event;
 use crate::sys::poll;
@@ -15,16 +16,11 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 /// A peer that reads nothing may keep this much of ours in memory; then its connection is closed.
 const UNSENT_MAX: usize = 16 << 20;
-
-/// Locks also after a panic elsewhere: the data of this module is consistent between any two statements.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What the connections of one server share.
 pub(super) struct Common {
@@ -97,7 +93,7 @@ impl Connection {
 
     /// Reads until a frame is whole or the socket is empty.
     pub(super) fn receive(&self) -> Received {
-        let mut incoming = lock(&self.incoming);
+        let mut incoming = self.incoming.lock();
         loop {
             let mut scratch = [0; 4096];
             let buffer = match &mut *incoming {
@@ -125,9 +121,10 @@ impl Connection {
                     *have += got;
                     if *have == HEADER {
                         let header = Header::parse(*bytes);
-                        *incoming = match header.oversized() {
-                            true => Incoming::Discard(header, header.length as usize),
-                            false => Incoming::Payload(header, vec![0; header.length as usize], 0),
+                        *incoming = if header.oversized() {
+                            Incoming::Discard(header, header.length as usize)
+                        } else {
+                            Incoming::Payload(header, vec![0; header.length as usize], 0)
                         };
                     }
                 }
@@ -153,19 +150,19 @@ impl Connection {
 
     /// The thread that was told of this connection has the reading side from now on.
     pub(super) fn begin_reading(&self) {
-        lock(&self.outgoing).reading = true;
+        self.outgoing.lock().reading = true;
     }
 
     /// Gives the reading side back: the next frame may be read by any thread.
     pub(super) fn end_reading(&self) {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         outgoing.reading = false;
         self.arm(&outgoing);
     }
 
     /// Writes what was kept.
     pub(super) fn flush(&self) {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         let unsent = std::mem::take(&mut outgoing.unsent);
         self.write(&mut outgoing, &unsent);
     }
@@ -174,7 +171,7 @@ impl Connection {
     pub(super) fn finish(&self, end: Instant) {
         loop {
             self.flush();
-            let outgoing = lock(&self.outgoing);
+            let outgoing = self.outgoing.lock();
             if outgoing.unsent.is_empty() || outgoing.closed {
                 return;
             }
@@ -189,7 +186,7 @@ impl Connection {
     /// Sends the payload of a response; false where it is too large for the protocol.
     pub(super) fn send(&self, stream: u32, payload: &[u8]) -> bool {
         let Some(bytes) = frame::response(stream, payload) else { return false };
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         if outgoing.unsent.is_empty() {
             self.write(&mut outgoing, &bytes);
         } else {
@@ -234,21 +231,21 @@ impl Connection {
 
     /// Forgets the peer and the calls that wait.
     pub(super) fn close(&self) {
-        let mut outgoing = lock(&self.outgoing);
+        let mut outgoing = self.outgoing.lock();
         outgoing.closed = true;
         outgoing.unsent = Vec::new();
         let _ = self.common.epoll.remove(self.stream.as_fd());
         let _ = self.stream.shutdown(Shutdown::Both);
         drop(outgoing);
-        lock(&self.at_work).clear();
-        let calls = std::mem::take(&mut *lock(&self.waiting));
+        self.at_work.lock().clear();
+        let calls = std::mem::take(&mut *self.waiting.lock());
         // What they keep has locks of its own.
         drop(calls);
     }
 
     /// Keeps a call for an answer that comes later; gives it back where its stream is waiting already.
     pub(super) fn park(&self, stream: u32, call: Call) -> Result<(), Call> {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         if waiting.contains_key(&stream) {
             return Err(call);
         }
@@ -265,7 +262,7 @@ impl Connection {
     /// Something that is dropped with a parked call: now, where it is not parked any more.
     pub(super) fn keep_with(&self, stream: u32, what: Box<dyn Any + Send>) {
         let mut what = Some(what);
-        if let Some(call) = lock(&self.waiting).get_mut(&stream) {
+        if let Some(call) = self.waiting.lock().get_mut(&stream) {
             call.keeps = what.take();
         }
         drop(what);
@@ -274,25 +271,25 @@ impl Connection {
     /// The parked call, to be answered now; None where it was answered or its connection is gone.
     pub(super) fn unpark(connection: &Weak<Self>, stream: u32) -> Option<Reply> {
         let connection = connection.upgrade()?;
-        let call = lock(&connection.waiting).remove(&stream)?;
+        let call = connection.waiting.lock().remove(&stream)?;
         Some(Reply::new(connection, stream, call))
     }
 
     /// From now on this call is answered `by` a time, whatever its worker hangs in.
     pub(super) fn begin(&self, stream: u32, name: &str, by: Instant) {
         let at_work = AtWork { name: name.to_owned(), by, answered: false };
-        lock(&self.at_work).insert(stream, at_work);
+        self.at_work.lock().insert(stream, at_work);
         // The serving thread looks a moment after each frame.
         self.common.deadlines.store(true, Ordering::SeqCst);
     }
 
     /// It is not at work any more; false where it was answered.
     pub(super) fn done(&self, stream: u32) -> bool {
-        lock(&self.at_work).remove(&stream).is_none_or(|at_work| !at_work.answered)
+        self.at_work.lock().remove(&stream).is_none_or(|at_work| !at_work.answered)
     }
 
     fn answer_overdue(&self, now: Instant) -> Option<Instant> {
-        let mut at_work = lock(&self.at_work);
+        let mut at_work = self.at_work.lock();
         let mut next = None;
         let mut late = Vec::new();
         for (stream, call) in at_work.iter_mut().filter(|(_, call)| !call.answered) {
@@ -313,7 +310,7 @@ impl Connection {
 
     /// Answers each call that is past its time, and says when the next one is.
     pub(super) fn expire(self: &Arc<Self>, now: Instant) -> Option<Instant> {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         let late: Vec<u32> = waiting
             .iter()
             .filter(|(_, call)| call.deadline.is_some_and(|at| at <= now))

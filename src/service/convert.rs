@@ -2,7 +2,8 @@
 
 use crate::error::{invalid, Result};
 use crate::launch::ExitStatus;
-use crate::sandbox::{Create, Options, ProcessKey, ProcessState, RootfsMount, Status};
+use crate::plan::RootfsMount;
+use crate::sandbox::{Create, Options, ProcessKey, ProcessState, Status};
 use crate::stdio::Stdio;
 use containerd_shim_protos::api::{CreateTaskRequest, DeleteResponse, StateResponse};
 use containerd_shim_protos::types::mount::Mount;
@@ -33,10 +34,7 @@ pub(super) fn id(what: &str, id: String) -> Result<String> {
 
 /// An empty exec id is the container's first process.
 pub(super) fn key(container: String, exec: String) -> Result<ProcessKey> {
-    let exec = match exec.is_empty() {
-        true => None,
-        false => Some(id("exec_id", exec)?),
-    };
+    let exec = if exec.is_empty() { None } else { Some(id("exec_id", exec)?) };
     Ok(ProcessKey { container: id("id", container)?, exec })
 }
 

@@ -3,11 +3,12 @@
 //! containerd may be away for a restart; the events wait for it. The thread that sends exists while there is
 //! something to send and a little longer, since an idle thread costs every shim of the node memory.
 
-use super::connection::lock;
 use super::convert::{any, timestamp, wire_mount};
 use super::publish::{Forwarded, Publisher};
-use crate::sandbox::{Event, RootfsMount};
+use crate::plan::RootfsMount;
+use crate::sandbox::Event;
 use crate::stdio::Stdio;
+use crate::sync::{Condvar, Mutex};
 use containerd_shim_protos::events::task::*;
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim::events::ForwardRequest;
@@ -16,7 +17,7 @@ use protobuf::well_known_types::any::Any;
 use protobuf::{Message, MessageField};
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// As many as the Go shim keeps; the oldest go first, with a warning.
@@ -54,7 +55,7 @@ impl Events {
             namespace: namespace.to_owned(),
             address,
             state: Mutex::default(),
-            changed: Condvar::new(),
+            changed: Condvar::default(),
         }))
     }
 
@@ -77,11 +78,11 @@ impl Events {
             Ok(bytes) => bytes,
             Err(e) => return log::error!("encode an event for {topic}: {e}"),
         };
-        let mut state = lock(&self.0.state);
-        if state.queue.len() >= QUEUE_MAX {
-            if let Some((topic, _)) = state.queue.pop_front() {
-                log::warn!("dropped the oldest event ({topic}): {QUEUE_MAX} wait for containerd");
-            }
+        let mut state = self.0.state.lock();
+        if state.queue.len() >= QUEUE_MAX
+            && let Some((topic, _)) = state.queue.pop_front()
+        {
+            log::warn!("dropped the oldest event ({topic}): {QUEUE_MAX} wait for containerd");
         }
         state.queue.push_back((topic, request));
         self.0.changed.notify_all();
@@ -100,18 +101,18 @@ impl Events {
     /// Waits until all events are out, or `limit` has passed; returns how many are left.
     pub fn drain(&self, limit: Duration) -> usize {
         let end = Instant::now() + limit;
-        let mut state = lock(&self.0.state);
+        let mut state = self.0.state.lock();
         state.draining = true;
         self.0.changed.notify_all();
         while !state.queue.is_empty() {
             let Some(left) = end.checked_duration_since(Instant::now()) else { break };
-            state = self.0.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.0.changed.wait_timeout(state, left);
         }
         state.queue.len()
     }
 
     pub fn waiting(&self) -> usize {
-        lock(&self.0.state).queue.len()
+        self.0.state.lock().queue.len()
     }
 }
 
@@ -122,7 +123,7 @@ impl Shared {
         let mut refusals = 0;
         let mut away = false;
         loop {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             let deadline = Instant::now() + IDLE;
             while state.queue.is_empty() {
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -130,7 +131,7 @@ impl Shared {
                     state.running = false;
                     return;
                 }
-                state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                state = self.changed.wait_timeout(state, left);
             }
             // It stays in the queue until it is acknowledged.
             let Some((topic, request)) = state.queue.front().cloned() else { continue };
@@ -150,7 +151,7 @@ impl Shared {
                     false
                 }
             };
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             if done {
                 refusals = 0;
                 if std::mem::take(&mut away) {

@@ -5,7 +5,7 @@
 //! containerd.
 
 pub mod about;
-pub mod answer;
+pub(crate) mod answer;
 mod call;
 mod connection;
 mod controller;
@@ -13,8 +13,8 @@ pub(crate) mod convert;
 pub mod events;
 mod frame;
 mod grpc;
-pub mod metrics;
-pub mod options;
+pub(crate) mod metrics;
+pub(crate) mod options;
 mod pod;
 pub mod protos;
 mod publish;

@@ -85,11 +85,10 @@ impl Pod {
 
     /// Calls that need no pod, only the right shim.
     pub(super) fn known(&self, id: &str) -> Result<()> {
-        match id == self.id {
-            true => Ok(()),
-            false => {
-                Err(Error::new(Kind::NotFound, format!("sandbox {id}: this shim is that of {}", self.id)))
-            }
+        if id == self.id {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::NotFound, format!("sandbox {id}: this shim is that of {}", self.id)))
         }
     }
 
@@ -106,8 +105,9 @@ impl Pod {
 }
 
 fn absolute(field: &str, path: &str) -> Result<PathBuf> {
-    match path.starts_with('/') && !path.contains('\0') {
-        true => Ok(path.into()),
-        false => Err(invalid(format!("{field}: {path:?} is not an absolute path"))),
+    if path.starts_with('/') && !path.contains('\0') {
+        Ok(path.into())
+    } else {
+        Err(invalid(format!("{field}: {path:?} is not an absolute path")))
     }
 }

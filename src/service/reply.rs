@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ttrpc::proto::{Code, Response, Status};
 
 /// Who asked for what, for the log line.
-pub struct Call {
+pub(crate) struct Call {
     /// `Task.Create`.
     pub(super) name: String,
     /// The container, or `container/exec`.
@@ -49,7 +49,7 @@ impl Reply {
     }
 
     /// Names the container (and exec) that the call is about.
-    pub fn about(&mut self, container: &str, exec: &str) {
+    pub(crate) fn about(&mut self, container: &str, exec: &str) {
         if let Some(call) = &mut self.call {
             call.object = match exec {
                 "" => container.to_owned(),
@@ -59,7 +59,7 @@ impl Reply {
     }
 
     /// When the caller stops waiting.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.call.as_ref().and_then(|call| call.deadline)
     }
 
@@ -127,7 +127,7 @@ pub struct Later {
 
 impl Later {
     /// Drops this once the call is answered, past its time, or its peer is gone.
-    pub fn keep(&self, what: impl Any + Send) {
+    pub(crate) fn keep(&self, what: impl Any + Send) {
         if let Some(connection) = self.connection.upgrade() {
             connection.keep_with(self.stream, Box::new(what));
         }

@@ -16,8 +16,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use ttrpc::proto::{Code, Request};
 
-pub const TASK_V2: &str = "containerd.task.v2.Task";
-pub const TASK_V3: &str = "containerd.task.v3.Task";
+pub(crate) const TASK_V2: &str = "containerd.task.v2.Task";
+pub(crate) const TASK_V3: &str = "containerd.task.v3.Task";
 
 /// What the services are about.
 pub struct Config {

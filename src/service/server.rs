@@ -6,10 +6,11 @@
 //! from any thread. A call that waits for a process holds no thread at all (see `tasks` and `reply`).
 
 use super::answer::Rest;
-use super::connection::{lock, Common, Connection, Received};
+use super::connection::{Common, Connection, Received};
 use super::frame::Header;
 use super::reply::{Call, Reply};
 use crate::error::{Context, Result};
+use crate::sync::Mutex;
 use crate::sys::epoll::{Epoll, Interest, Ready};
 use crate::sys::event::Event;
 use crate::sys::peer;
@@ -22,7 +23,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ttrpc::proto::{Code, Request, FLAG_REMOTE_OPEN, MESSAGE_TYPE_DATA, MESSAGE_TYPE_REQUEST};
 
@@ -61,7 +62,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Answers a request, keeps the reply for later, or says what is left to do, which waits.
-pub type Handler = Box<dyn Fn(Request, Reply) -> Option<Rest> + Send + Sync>;
+pub(crate) type Handler = Box<dyn Fn(Request, Reply) -> Option<Rest> + Send + Sync>;
 
 /// What a caught signal does.
 type OnSignal = Box<dyn Fn() + Send + Sync>;
@@ -138,7 +139,7 @@ impl Stopper {
         self.stop();
     }
 
-    pub fn stopped(&self) -> bool {
+    pub(crate) fn stopped(&self) -> bool {
         self.0.stopped.load(Ordering::SeqCst)
     }
 }
@@ -157,7 +158,7 @@ pub struct Server {
 
 /// What the server is to do besides: look again at a time, and let a worker do what is left.
 #[derive(Default)]
-pub struct Look {
+pub(crate) struct Look {
     pub again: Option<Instant>,
     pub rest: Option<Rest>,
 }
@@ -199,7 +200,11 @@ impl Server {
     }
 
     /// Calls `act` on a server thread when `event` is raised (by a signal handler).
-    pub fn on_signal(&mut self, event: &'static Event, act: impl Fn() + Send + Sync + 'static) -> Result<()> {
+    pub(crate) fn on_signal(
+        &mut self,
+        event: &'static Event,
+        act: impl Fn() + Send + Sync + 'static,
+    ) -> Result<()> {
         self.common
             .epoll
             .add(event.as_fd(), SIGNAL, Interest::READ)
@@ -209,12 +214,12 @@ impl Server {
     }
 
     /// Calls `look` a moment after each request, and when it says.
-    pub fn on_look(&mut self, look: impl Fn(bool) -> Look + Send + Sync + 'static) {
+    pub(crate) fn on_look(&mut self, look: impl Fn(bool) -> Look + Send + Sync + 'static) {
         self.looks = Some(Box::new(look));
     }
 
     fn look(&self) -> Option<Instant> {
-        let peers = !lock(&self.connections).open.is_empty();
+        let peers = !self.connections.lock().open.is_empty();
         let Look { again, rest } = self.looks.as_ref()?(peers);
         if let Some(rest) = rest {
             let workers = self.workers.clone();
@@ -250,7 +255,7 @@ impl Server {
         if self.stopper.0.politely.load(Ordering::SeqCst) {
             self.wait_for_peers(Instant::now() + FAREWELL);
         }
-        for (_, connection) in lock(&self.connections).open.drain() {
+        for (_, connection) in self.connections.lock().open.drain() {
             connection.finish(end);
             connection.close();
         }
@@ -260,7 +265,7 @@ impl Server {
     fn wait_for_peers(self: &Arc<Self>, end: Instant) {
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || lock(&self.connections).open.is_empty() {
+            if left.is_zero() || self.connections.lock().open.is_empty() {
                 return;
             }
             match self.common.epoll.wait(Some(left)) {
@@ -292,7 +297,7 @@ impl Server {
                 let _ = self.common.epoll.arm(self.common.clock.as_fd(), CLOCK, Interest::READ);
             }
             token => {
-                let connection = lock(&self.connections).open.get(&token).cloned();
+                let connection = self.connections.lock().open.get(&token).cloned();
                 let Some(connection) = connection else { return };
                 if let Some((header, payload)) = self.read(&connection, ready) {
                     let (server, read) = (self.clone(), Instant::now());
@@ -321,7 +326,7 @@ impl Server {
             log::warn!("fcntl(O_NONBLOCK) on a connection: {e}");
             return;
         }
-        let mut connections = lock(&self.connections);
+        let mut connections = self.connections.lock();
         let token = FIRST_CONNECTION + connections.next;
         connections.next += 1;
         match Connection::new(stream, token, self.common.clone()) {
@@ -346,7 +351,7 @@ impl Server {
         match connection.receive() {
             Received::Nothing => connection.end_reading(),
             Received::Closed => {
-                lock(&self.connections).open.remove(&connection.token);
+                self.connections.lock().open.remove(&connection.token);
                 connection.close();
             }
             Received::Oversized(header) => {
@@ -422,7 +427,7 @@ impl Server {
             return None;
         }
         self.common.deadlines.store(false, Ordering::SeqCst);
-        let open: Vec<_> = lock(&self.connections).open.values().cloned().collect();
+        let open: Vec<_> = self.connections.lock().open.values().cloned().collect();
         let next = open.iter().filter_map(|connection| connection.expire(now)).min();
         if next.is_some() {
             self.common.deadlines.store(true, Ordering::SeqCst);

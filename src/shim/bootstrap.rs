@@ -40,10 +40,11 @@ fn decode(bytes: &[u8], id: &str, namespace: &str) -> Result<Bootstrap> {
     if bytes.is_empty() {
         return Ok(Bootstrap::default());
     }
-    if let Ok(params) = BootstrapParams::parse_from_bytes(bytes) {
-        if params.instance_id == id && params.namespace == namespace {
-            return modern(params);
-        }
+    if let Ok(params) = BootstrapParams::parse_from_bytes(bytes)
+        && params.instance_id == id
+        && params.namespace == namespace
+    {
+        return modern(params);
     }
     let any = Any::parse_from_bytes(bytes).map_err(|e| {
         let text = "the standard input is neither BootstrapParams of this id nor an Any";
@@ -83,9 +84,10 @@ fn level(value: i32) -> log::LevelFilter {
 /// The protocol version to answer with. 1.7 refuses 3; 2.x wants 3 where the shim is to take a sandbox's
 /// containers on its own socket. Nothing in arguments or environment tells them apart, but the launch does.
 pub fn version(bootstrap: &Bootstrap, bundle: &Path) -> u32 {
-    match bootstrap.modern || is_sandbox(bundle) {
-        true => 3,
-        false => 2,
+    if bootstrap.modern || is_sandbox(bundle) {
+        3
+    } else {
+        2
     }
 }
 

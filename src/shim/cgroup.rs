@@ -26,9 +26,10 @@ fn join_below(hierarchies: &[PathBuf], path: &str) -> Result<()> {
         std::fs::write(&procs, "0").context(|| format!("options: ShimCgroup: write({procs:?}, \"0\")"))?;
         joined = true;
     }
-    match joined {
-        true => Ok(()),
-        false => Err(Error::new(Kind::NotFound, format!("options: ShimCgroup {path:?} does not exist"))),
+    if joined {
+        Ok(())
+    } else {
+        Err(Error::new(Kind::NotFound, format!("options: ShimCgroup {path:?} does not exist")))
     }
 }
 

@@ -9,6 +9,7 @@ use super::arguments::Arguments;
 use super::{socket, start};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
+use crate::launch::{ExitStatus, KILLED};
 use crate::mountinfo::mounts;
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::{member_records, poststop_of};
@@ -23,17 +24,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// What the exit of a killed container is: 128 + SIGKILL.
-const KILLED: u32 = 137;
 /// containerd gives this verb five seconds.
 const GONE: Duration = Duration::from_secs(2);
 /// Of which the poststop hooks have these.
 const HOOKS: Duration = Duration::from_secs(2);
 
 pub(super) fn delete(arguments: &Arguments) -> Result<()> {
-    let bundle = match arguments.bundle == Path::new("") {
-        true => std::env::current_dir().context(|| "getcwd()")?,
-        false => arguments.bundle.clone(),
+    let bundle = if arguments.bundle == Path::new("") {
+        std::env::current_dir().context(|| "getcwd()")?
+    } else {
+        arguments.bundle.clone()
     };
     let record = record::read(&bundle).unwrap_or_else(|error| {
         complain(&error);
@@ -63,7 +63,7 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
         poststop_of(&record.id, &bundle, HOOKS).unwrap_or_else(|error| complain(&error));
     }
     record::remove(&bundle);
-    let response = convert::deleted(pid, crate::launch::ExitStatus { code, at });
+    let response = convert::deleted(pid, ExitStatus { code, at });
     let response = response.write_to_bytes();
     let response = response.map_err(|e| Error::caused_by(Kind::Bug, "encode DeleteResponse", e))?;
     std::io::stdout().write_all(&response).context(|| "write the answer")

@@ -101,9 +101,10 @@ impl<'kvs> VisitSource<'kvs> for Fields<'_> {
 /// Quoted where it holds more than the characters of names.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._/@^+".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => format!("{text:?}"),
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("{text:?}")
     }
 }
 

@@ -26,7 +26,7 @@ use arguments::{Arguments, Verb};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub const NAME: &str = "containerd-shim-shoal-v2";
+pub(crate) const NAME: &str = "containerd-shim-shoal-v2";
 
 /// What went wrong, to the standard error: containerd shows it to the user.
 fn fail(error: &Error) -> ExitCode {

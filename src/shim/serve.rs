@@ -12,13 +12,14 @@ use crate::sandbox::{CgroupOrder, Config, PodPlace, Sandbox};
 use crate::service::events::Events;
 use crate::service::router::{self, Router};
 use crate::service::server::{Admission, Server, Stopper};
+use crate::sync::Mutex;
 use crate::sys::event::Event;
 use crate::sys::handler::{self, SIGINT, SIGTERM, SIGUSR1};
 use crate::sys::{identity, process};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the end waits for containerd to take the last events: the Go shim's limit for a request.

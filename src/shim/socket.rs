@@ -29,9 +29,10 @@ pub fn path(folder: Option<&Path>, address: &str, namespace: &str, group: &str) 
     let digest = Sha256::digest(join(&[address, namespace, group]));
     let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let path = folder.unwrap_or(Path::new(FOLDER)).join(name);
-    match path.as_os_str().len() > PATH_MAX {
-        true => Err(invalid(format!("socket path {path:?} is longer than {PATH_MAX} bytes"))),
-        false => Ok(path),
+    if path.as_os_str().len() > PATH_MAX {
+        Err(invalid(format!("socket path {path:?} is longer than {PATH_MAX} bytes")))
+    } else {
+        Ok(path)
     }
 }
 

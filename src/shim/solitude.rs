@@ -2,8 +2,9 @@
 
 use crate::sandbox::{Left, Sandbox};
 use crate::service::server::Look;
+use crate::sync::Mutex;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long there must be no peer, no container, and no bundle: a client that restarts comes back in this time.
@@ -22,7 +23,7 @@ pub(super) struct Solitude {
 impl Solitude {
     /// Called after each request, and when it says; `peers`: somebody is connected.
     pub fn look(&self, peers: bool) -> Look {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = self.since.lock();
         let now = Instant::now();
         match self.sandbox.left() {
             Left::Nothing if !peers => {

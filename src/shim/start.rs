@@ -44,11 +44,8 @@ pub(super) fn start(arguments: &Arguments) -> Result<()> {
     let operator = || settings::read(Path::new(settings::FILE));
     block_on(bootstrap.options.judge_binary_name(Reading::default(), operator))?;
     let bundle = std::env::current_dir().context(|| "getcwd()")?;
-    let group = match bootstrap::is_sandbox(&bundle) {
-        // A pod is the group that others join; its config.json is not a container's.
-        true => None,
-        false => group(&bundle)?,
-    };
+    // A pod is the group that others join; its config.json is not a container's.
+    let group = if bootstrap::is_sandbox(&bundle) { None } else { group(&bundle)? };
     let group = group.unwrap_or_else(|| arguments.id.clone());
     let folder = bootstrap.socket_dir.as_deref();
     let containerd = address(arguments, &bootstrap);

@@ -3,7 +3,7 @@
 use super::raw;
 
 /// Bit n is the name of capability n; the last is of Linux 5.9.
-pub const NAMES: [&str; 41] = [
+pub(crate) const NAMES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -82,7 +82,7 @@ impl CapabilitySets {
     }
 
     /// The names of the bits of one set, lowest first; a bit without a name is its number.
-    pub fn names(mask: u64) -> impl Iterator<Item = String> {
+    pub(crate) fn names(mask: u64) -> impl Iterator<Item = String> {
         (0..64)
             .filter(move |bit| mask & (1 << bit) != 0)
             .map(|bit| NAMES.get(bit).map_or_else(|| bit.to_string(), |name| (*name).into()))

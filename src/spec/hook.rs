@@ -41,7 +41,7 @@ impl Hooks {
     }
 
     /// Those that run while the container's process waits in its namespaces, before its root becomes `/`.
-    pub fn of_create(&self) -> bool {
+    pub(crate) fn of_create(&self) -> bool {
         !(self.prestart.is_empty() && self.create_runtime.is_empty() && self.create_container.is_empty())
     }
 }

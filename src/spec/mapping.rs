@@ -22,21 +22,21 @@ pub struct Mappings {
 }
 
 impl Mappings {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.uids.is_empty() && self.gids.is_empty()
     }
 
     /// As `/proc/<pid>/uid_map` takes it.
-    pub fn uid_map(&self) -> String {
+    pub(crate) fn uid_map(&self) -> String {
         text(&self.uids)
     }
 
-    pub fn gid_map(&self) -> String {
+    pub(crate) fn gid_map(&self) -> String {
         text(&self.gids)
     }
 
     /// The host's id for a user id inside.
-    pub fn uid_outside(&self, inside: u32) -> Option<u32> {
+    pub(crate) fn uid_outside(&self, inside: u32) -> Option<u32> {
         self.uids.iter().find_map(|range| {
             let offset = inside.checked_sub(range.inside)?;
             (offset < range.count).then(|| range.outside.checked_add(offset)).flatten()
@@ -64,7 +64,7 @@ pub(super) fn check(raw: Option<&Vec<LinuxIdMapping>>, field: &str) -> Result<Ve
 }
 
 /// What the kernel would refuse without a word. `at` names a part of a line: `(1, "size")`.
-pub fn check_ranges(ranges: &[IdRange], at: impl Fn(usize, &str) -> String) -> Result<()> {
+pub(crate) fn check_ranges(ranges: &[IdRange], at: impl Fn(usize, &str) -> String) -> Result<()> {
     let overlap = |a: u32, b: u32, one: &IdRange, other: &IdRange| {
         u64::from(a) < u64::from(b) + u64::from(other.count)
             && u64::from(b) < u64::from(a) + u64::from(one.count)

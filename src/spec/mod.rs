@@ -5,33 +5,35 @@
 //! shoal does not do is refused by name (`Kind::Unsupported`), never dropped; what runc only warns about is in
 //! `warnings`.
 
-pub mod capability;
+pub(crate) mod capability;
 mod device;
-pub mod hook;
+pub(crate) mod hook;
 mod index_list;
 mod json;
-pub mod mapping;
-pub mod memory_policy;
+pub(crate) mod mapping;
+pub(crate) mod memory_policy;
 pub mod mount;
-pub mod namespace;
-pub mod process;
+pub(crate) mod namespace;
+pub(crate) mod process;
 mod raw;
 pub mod resources;
-pub mod seccomp;
+pub(crate) mod seccomp;
 mod sysctl;
 mod time;
 
-pub use capability::CapabilitySets;
-pub use device::Device;
-pub use hook::{Hook, Hooks};
-pub use index_list::IndexList;
-pub use json::parse as parse_json;
+pub(crate) use capability::CapabilitySets;
+pub(crate) use device::Device;
+pub use hook::Hook;
+pub(crate) use hook::Hooks;
+pub(crate) use index_list::IndexList;
+pub(crate) use json::parse as parse_json;
 pub use mapping::{IdRange, Mappings};
-pub use memory_policy::MemoryPolicy;
-pub use mount::Mount;
+pub(crate) use memory_policy::MemoryPolicy;
+pub(crate) use mount::Mount;
 pub use namespace::{Namespaces, Ns};
-pub use process::{Affinity, Process, Rlimit, SchedAttr, User};
-pub use sysctl::Sysctl;
+pub use process::Process;
+pub(crate) use process::{Affinity, Rlimit, SchedAttr};
+pub(crate) use sysctl::Sysctl;
 
 use crate::error::{invalid, Error, Kind, Result};
 use mount::Propagation;
@@ -83,9 +85,9 @@ pub struct Spec {
 }
 
 /// The specification's file, in a bundle.
-pub const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 /// What is larger is no specification: containerd takes none above 16 MiB from its clients.
-pub const CONFIG_MAX: u64 = 64 << 20;
+pub(crate) const CONFIG_MAX: u64 = 64 << 20;
 
 impl Spec {
     pub fn parse(json: &[u8]) -> Result<Spec> {

@@ -55,7 +55,7 @@ impl Propagation {
     }
 
     /// The spec's word for it.
-    pub fn word(self) -> String {
+    pub(crate) fn word(self) -> String {
         let word = match self.flag {
             libc::MS_PRIVATE => "private",
             libc::MS_SHARED => "shared",

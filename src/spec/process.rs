@@ -4,9 +4,9 @@ mod affinity;
 mod limit;
 mod schedule;
 
-pub use affinity::Affinity;
-pub use limit::Rlimit;
-pub use schedule::SchedAttr;
+pub(crate) use affinity::Affinity;
+pub(crate) use limit::Rlimit;
+pub(crate) use schedule::SchedAttr;
 
 use super::{json, raw, CapabilitySets};
 use crate::error::{invalid, Result};
@@ -104,7 +104,7 @@ impl Process {
     }
 
     /// The value of an environment variable; an empty one counts.
-    pub fn variable(&self, name: &str) -> Option<&[u8]> {
+    pub(crate) fn variable(&self, name: &str) -> Option<&[u8]> {
         self.env.iter().find_map(|pair| pair.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
     }
 }

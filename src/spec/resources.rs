@@ -7,7 +7,7 @@
 mod device;
 mod parse;
 
-pub use device::{Access, DeviceKind, DeviceRule};
+pub(crate) use device::{Access, DeviceKind, DeviceRule};
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub enum Limit {
 
 impl Limit {
     /// As the files of cgroup v1 take it.
-    pub fn v1(self) -> String {
+    pub(crate) fn v1(self) -> String {
         match self {
             Limit::Max => "-1".into(),
             Limit::Value(v) => v.to_string(),
@@ -28,7 +28,7 @@ impl Limit {
     }
 
     /// As systemd takes it: UINT64_MAX is infinity.
-    pub fn bus(self) -> u64 {
+    pub(crate) fn bus(self) -> u64 {
         match self {
             Limit::Max => u64::MAX,
             Limit::Value(v) => v,

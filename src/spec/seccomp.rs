@@ -6,7 +6,7 @@ use crate::error::{invalid, Error, Kind, Result};
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSyscall};
 use serde::Serialize;
 
-pub use oci_spec::runtime::LinuxSeccompOperator as Operator;
+pub(crate) use oci_spec::runtime::LinuxSeccompOperator as Operator;
 
 /// MAX_ERRNO of linux/err.h.
 const MAX_ERRNO: u32 = 4095;
@@ -56,7 +56,7 @@ pub struct Condition {
 }
 
 impl Seccomp {
-    pub fn check(profile: &LinuxSeccomp) -> Result<Self> {
+    pub(crate) fn check(profile: &LinuxSeccomp) -> Result<Self> {
         let mut warnings = Vec::new();
         let default = action(
             profile.default_action(),

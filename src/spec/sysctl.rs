@@ -16,7 +16,7 @@ pub struct Sysctl {
 
 impl Sysctl {
     /// The namespace that it belongs to, by the spec's word.
-    pub fn namespace(&self) -> &'static str {
+    pub(crate) fn namespace(&self) -> &'static str {
         match self.path.to_bytes() {
             path if path.starts_with(b"net/") => "network",
             path if path.starts_with(b"user/") => "user",

@@ -5,10 +5,11 @@ use super::copy::Copy;
 use super::desk::Desk;
 use super::fifo::Output;
 use crate::error::{Context, Result};
+use crate::sync::{Condvar, Mutex};
 use crate::sys::edge::Edges;
 use crate::tasks::News;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How long the thread waits for others.
@@ -77,20 +78,15 @@ struct Queue {
     loggers: usize,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these, and if it did the state would still be whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Exchange {
     pub fn new(limits: Limits, elder: Option<Arc<Exchange>>) -> Arc<Self> {
-        let (edges, queue, logger_gone) = (OnceLock::new(), Mutex::default(), Condvar::new());
+        let (edges, queue, logger_gone) = (OnceLock::new(), Mutex::default(), Condvar::default());
         Arc::new(Exchange { edges, limits, elder, queue, logger_gone })
     }
 
     /// A number for what belongs together.
     pub fn number(&self) -> u64 {
-        let mut queue = lock(&self.queue);
+        let mut queue = self.queue.lock();
         queue.last_number += 1;
         queue.last_number
     }
@@ -100,7 +96,7 @@ impl Exchange {
         if let (Command::Retire(..), Some(elder)) = (&command, &self.elder) {
             return elder.send(command);
         }
-        let mut queue = lock(&self.queue);
+        let mut queue = self.queue.lock();
         let begins = matches!(command, Command::Add(..) | Command::Close(..) | Command::Retire(..));
         if !queue.runs {
             if !begins {
@@ -135,30 +131,30 @@ impl Exchange {
 
     /// The commands since the last call.
     pub fn take(&self) -> Vec<Command> {
-        std::mem::take(&mut lock(&self.queue).commands)
+        std::mem::take(&mut self.queue.lock().commands)
     }
 
     /// The thread ends; the next command that needs one starts another.
     pub fn thread_ends(&self) {
-        lock(&self.queue).runs = false;
+        self.queue.lock().runs = false;
     }
 
     /// The same, unless there is a command; whether it ends.
     pub fn thread_rests(&self) -> bool {
-        let mut queue = lock(&self.queue);
+        let mut queue = self.queue.lock();
         queue.runs = !queue.commands.is_empty();
         !queue.runs
     }
 
     /// A logging program that was told to end has ended.
     pub fn logger_ended(&self) {
-        lock(&self.queue).loggers -= 1;
+        self.queue.lock().loggers -= 1;
         self.logger_gone.notify_all();
     }
 
     /// Waits for logging programs that were told to end, and kills those that are there after `limit`.
     pub fn wait_for_loggers(self: &Arc<Self>, limit: Duration) {
-        let queue = lock(&self.queue);
+        let queue = self.queue.lock();
         let waited = self.logger_gone.wait_timeout_while(queue, limit, |queue| queue.loggers > 0);
         drop(waited);
         // Without a thread there is no logger to kill.

@@ -5,9 +5,10 @@ use super::exchange::{Command, Exchange, Line, Progress};
 use super::fifo::Output;
 use super::logger::Logger;
 use crate::error::{Context, Error, Kind, Result};
-use crate::sys::tty;
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use crate::sync::{Mutex, MutexGuard};
+use crate::sys::console::{self, WindowSize};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// How long Delete lets a logging program finish after it has seen the end of its streams; then it gets SIGTERM.
@@ -47,7 +48,7 @@ impl Io {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock()
     }
 
     /// Hands a line to the thread that copies.
@@ -82,10 +83,10 @@ impl Io {
     }
 
     /// Sets the terminal's size; without a terminal, or after its end, nothing.
-    pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
+    pub(crate) fn resize(&self, columns: u16, rows: u16) -> Result<()> {
         let master = self.state().console.as_ref().and_then(Weak::upgrade);
         match master {
-            Some(master) => tty::resize(&*master, columns, rows)
+            Some(master) => console::resize(master.as_fd(), WindowSize { columns, rows })
                 .context(|| format!("ioctl(TIOCSWINSZ, {columns}x{rows})")),
             None => Ok(()),
         }
@@ -118,9 +119,9 @@ impl Io {
             for mut output in outputs {
                 if output.has_reader() {
                     let after = output.end();
-                    lock(&state).after.extend(after);
+                    state.lock().after.extend(after);
                 } else {
-                    let mut state = lock(&state);
+                    let mut state = state.lock();
                     if state.dropped {
                         continue;
                     }
@@ -135,7 +136,7 @@ impl Io {
 
     /// Gives what was said last a moment to reach its reader's fifo. Clients close their fifos when they hear of the
     /// exit (containerd's `cio` does), and only what is not copied is in there by then.
-    pub fn settle(&self, limit: Duration) {
+    pub(crate) fn settle(&self, limit: Duration) {
         let copies = self.state().copies.clone();
         let until = Instant::now() + limit;
         for [settled, _] in copies {
@@ -145,7 +146,7 @@ impl Io {
 
     /// For Delete: waits until everything the process wrote is with its reader, the log file or the logging
     /// program. False where that took longer than `limit`. Fifos without a terminal need no waiting.
-    pub async fn drain(&self, limit: Duration) -> bool {
+    pub(crate) async fn drain(&self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         let copies = std::mem::take(&mut self.state().copies);
         let left = || until.saturating_duration_since(Instant::now());
@@ -178,11 +179,6 @@ impl Drop for Io {
             apart(move || drop((stdin, outputs, after)));
         }
     }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // Nothing panics while it holds this, and if it did the state would still be whole.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// For what opens or closes an end of a pipe that a container has too: a process that copies from or to memory whose page

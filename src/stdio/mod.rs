@@ -22,7 +22,7 @@ mod uri;
 #[cfg(test)]
 mod tests;
 
-pub use io::Io;
+pub(crate) use io::Io;
 
 use crate::error::Result;
 use crate::paths::Paths;
@@ -80,7 +80,7 @@ impl Default for Switchboard {
 
 impl Switchboard {
     /// One for a container: what holds up its copies holds up no other's. Logging programs are still this one's.
-    pub fn of_container(&self) -> Self {
+    pub(crate) fn of_container(&self) -> Self {
         let elder = Some(Arc::clone(&self.exchange));
         Switchboard { exchange: Exchange::new(self.exchange.limits, elder), paths: self.paths }
     }
@@ -109,7 +109,7 @@ impl Switchboard {
     }
 
     /// Before the shim ends: waits for logging programs that were told to end, and kills what is left after `limit`.
-    pub fn finish(&self, limit: Duration) {
+    pub(crate) fn finish(&self, limit: Duration) {
         self.exchange.wait_for_loggers(limit);
     }
 }

@@ -156,10 +156,10 @@ impl Opening<'_> {
 
 /// In the order that [`Purpose`] says.
 fn next(opened: &mut Opened) -> Result<OwnedFd> {
-    match opened.fds.is_empty() {
-        true => Err(Error::new(crate::error::Kind::Bug, "a path was opened without a descriptor")),
-        false => Ok(opened.fds.remove(0)),
+    if opened.fds.is_empty() {
+        return Err(Error::new(crate::error::Kind::Bug, "a path was opened without a descriptor"));
     }
+    Ok(opened.fds.remove(0))
 }
 
 fn null() -> Result<OwnedFd> {

@@ -6,29 +6,27 @@
 pub mod child;
 
 /// The shim calls these as well.
-pub use child::{
-    board, clone, fd, identity, idle, keyring, mount, namespace, poll, signal, socket, wait, Errno, Result,
-};
+pub use child::{board, clone, console, fd, identity, mount, namespace, socket, wait, Result};
+pub(crate) use child::{idle, keyring, poll, signal, Errno};
 
-pub mod bpf;
-pub mod edge;
-pub mod epoll;
-pub mod event;
-pub mod handler;
-pub mod last;
-pub mod layout;
-pub mod memory;
-pub mod path;
-pub mod peer;
-pub mod pipe;
-pub mod process;
-pub mod random;
-pub mod seal;
+pub(crate) mod bpf;
+pub(crate) mod edge;
+pub(crate) mod epoll;
+pub(crate) mod event;
+pub(crate) mod handler;
+pub(crate) mod last;
+pub(crate) mod layout;
+pub(crate) mod memory;
+pub(crate) mod path;
+pub(crate) mod peer;
+pub(crate) mod pipe;
+pub(crate) mod process;
+pub(crate) mod random;
+pub(crate) mod seal;
 pub mod seccomp;
-pub mod spawn;
-pub mod stream;
+pub(crate) mod spawn;
+pub(crate) mod stream;
 #[cfg(debug_assertions)]
-pub mod tripwire;
-pub mod tty;
+pub(crate) mod tripwire;
 
 use child::check;

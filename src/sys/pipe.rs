@@ -84,11 +84,6 @@ pub fn set_nonblocking(fd: impl AsFd) -> nix::Result<()> {
     fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
 }
 
-pub fn is_nonblocking(fd: impl AsFd) -> nix::Result<bool> {
-    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
-    Ok(flags.contains(OFlag::O_NONBLOCK))
-}
-
 pub fn give_to(fd: impl AsFd, uid: u32, gid: u32) -> nix::Result<()> {
     nix::unistd::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }

@@ -8,11 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 pub use super::child::seccomp::{Filter, SockFilter};
 
 /// Log every action but "allow" (Linux 4.14).
-pub const FLAG_LOG: u64 = 1 << 1;
+pub(crate) const FLAG_LOG: u64 = 1 << 1;
 /// No mitigation of Speculative Store Bypass for the sake of the filter (Linux 4.17).
-pub const FLAG_SPEC_ALLOW: u64 = 1 << 2;
+pub(crate) const FLAG_SPEC_ALLOW: u64 = 1 << 2;
 /// BPF_MAXINSNS of linux/bpf_common.h: the kernel takes no longer program.
-pub const MAX_LENGTH: usize = 4096;
+pub(crate) const MAX_LENGTH: usize = 4096;
 
 /// Runs `write` on a descriptor and returns the instructions that it wrote there.
 pub fn collect<E>(
@@ -41,4 +41,4 @@ pub fn collect<E>(
 }
 
 #[cfg(test)]
-pub mod trial;
+pub(crate) mod trial;

@@ -38,9 +38,10 @@ impl Looks {
             }
             short
         });
-        match on_thread {
-            true => Ok(()),
-            false => sleep(spread(wait)).await,
+        if on_thread {
+            Ok(())
+        } else {
+            sleep(spread(wait)).await
         }
     }
 }

@@ -14,20 +14,16 @@ mod stream;
 mod task;
 mod workers;
 
-pub use looks::Looks;
-pub use news::{News, Then};
-pub use parking::{either, ready, sleep};
-pub use stream::connect;
-pub use task::{block_on, run, Answer};
-pub use workers::Workers;
+pub(crate) use looks::Looks;
+pub(crate) use news::{News, Then};
+pub use parking::sleep;
+pub(crate) use parking::{either, ready};
+pub(crate) use stream::connect;
+pub(crate) use task::run;
+pub use task::{block_on, Answer};
+pub(crate) use workers::Workers;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a future's waits have the threads of its workers: a child is at its gate within it, and a program runs.
 const MOMENT: Duration = Duration::from_millis(20);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What may panic runs after these locks; if something did all the same, the state is still whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -1,15 +1,16 @@
 //! Something that comes to be known once, and that many may wait for.
 
+use super::moment;
 use super::parking::Alarm;
-use super::{lock, moment};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// Cheap to clone; all clones are the same news.
-pub struct News<T>(Arc<Shared<T>>);
+pub(crate) struct News<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
     state: Mutex<State<T>>,
@@ -34,7 +35,7 @@ pub struct Then<T> {
 
 impl<T> Drop for Then<T> {
     fn drop(&mut self) {
-        let mut state = lock(&self.news.0.state);
+        let mut state = self.news.0.state.lock();
         let call = state.then.remove(&self.number);
         drop(state);
         drop(call);
@@ -50,13 +51,13 @@ impl<T> Clone for News<T> {
 impl<T> Default for News<T> {
     fn default() -> Self {
         let state = State { known: None, waiting: BTreeMap::new(), last: 0, then: BTreeMap::new() };
-        News(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
+        News(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::default() }))
     }
 }
 
 impl<T> std::fmt::Debug for News<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "News({})", lock(&self.0.state).known.is_some())
+        write!(f, "News({})", self.0.state.lock().known.is_some())
     }
 }
 
@@ -69,16 +70,16 @@ struct Waits<'a, T> {
 impl<T> Drop for Waits<'_, T> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            lock(&self.shared.state).waiting.remove(&number);
+            self.shared.state.lock().waiting.remove(&number);
         }
     }
 }
 
 impl<T: Clone> News<T> {
     /// The first call counts; it wakes all that wait.
-    pub fn set(&self, value: T) {
+    pub(crate) fn set(&self, value: T) {
         let (wakers, then) = {
-            let mut state = lock(&self.0.state);
+            let mut state = self.0.state.lock();
             if state.known.is_some() {
                 return;
             }
@@ -95,19 +96,19 @@ impl<T: Clone> News<T> {
     }
 
     /// None while it is still to come.
-    pub fn get(&self) -> Option<T> {
-        lock(&self.0.state).known.clone()
+    pub(crate) fn get(&self) -> Option<T> {
+        self.0.state.lock().known.clone()
     }
 
     /// Whether both are the same news.
-    pub fn is(&self, other: &News<T>) -> bool {
+    pub(crate) fn is(&self, other: &News<T>) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Calls `call` once it is known, unless what this returns is dropped before: at once, on this thread, if it is.
     #[must_use]
-    pub fn then(&self, call: Call<T>) -> Option<Then<T>> {
-        let mut state = lock(&self.0.state);
+    pub(crate) fn then(&self, call: Call<T>) -> Option<Then<T>> {
+        let mut state = self.0.state.lock();
         if let Some(value) = state.known.clone() {
             drop(state);
             call(value);
@@ -121,17 +122,16 @@ impl<T: Clone> News<T> {
 
     fn known(&self, limit: Duration) -> MutexGuard<'_, State<T>> {
         let unknown = |state: &mut State<T>| state.known.is_none();
-        let waited = self.0.changed.wait_timeout_while(lock(&self.0.state), limit, unknown);
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        self.0.changed.wait_timeout_while(self.0.state.lock(), limit, unknown)
     }
 
     /// As [`News::within`], by a thread that has nothing else to do.
-    pub fn wait(&self, limit: Duration) -> Option<T> {
+    pub(crate) fn wait(&self, limit: Duration) -> Option<T> {
         self.known(limit).known.clone()
     }
 
     /// None when `limit` has passed first.
-    pub async fn within(&self, limit: Duration) -> Option<T> {
+    pub(crate) async fn within(&self, limit: Duration) -> Option<T> {
         let begun = Instant::now();
         let deadline = begun.checked_add(limit).unwrap_or(begun + Duration::from_secs(1 << 30));
         let (mut waits, mut alarm) = (Waits { shared: &self.0, number: None }, Alarm::default());
@@ -139,7 +139,7 @@ impl<T: Clone> News<T> {
             let mut state = match waits.number {
                 // At first on this thread.
                 None => moment::spend(|left| self.known(left.min(limit))),
-                Some(_) => lock(&self.0.state),
+                Some(_) => self.0.state.lock(),
             };
             if state.known.is_some() || Instant::now() >= deadline {
                 return Poll::Ready(state.known.clone());
@@ -203,7 +203,7 @@ mod tests {
         let news: News<u32> = News::default();
         for limit in [Duration::ZERO, MOMENT, 8 * MOMENT] {
             assert_eq!(block_on(news.within(limit)), None);
-            assert!(lock(&news.0.state).waiting.is_empty());
+            assert!(news.0.state.lock().waiting.is_empty());
         }
         assert_eq!(news.wait(MOMENT), None);
     }

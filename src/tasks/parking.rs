@@ -1,7 +1,8 @@
 //! Where waits are parked: one epoll set, and the time that each has.
 
-use super::{lock, moment};
+use super::moment;
 use crate::error::{Context as _, Result};
+use crate::sync::Mutex;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::event::Event;
 use crate::sys::poll;
@@ -9,7 +10,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ struct Ticket {
 impl Ticket {
     /// Of something that wakes `waker` by `deadline`.
     fn new(deadline: Instant, waker: &Waker) -> Result<Ticket> {
-        let mut place = lock(&PARKING);
+        let mut place = PARKING.lock();
         let parking = match &*place {
             Some(parking) => Arc::clone(parking),
             None => {
@@ -60,7 +61,7 @@ impl Ticket {
             }
         };
         let number = {
-            let mut state = lock(&parking.state);
+            let mut state = parking.state.lock();
             state.last += 1;
             let number = state.last;
             state.parked.insert(number, Parked { deadline, waker: Some(waker.clone()) });
@@ -74,14 +75,14 @@ impl Ticket {
     /// Again, after it was woken.
     fn renew(&self, deadline: Instant, waker: &Waker) {
         let parked = Parked { deadline, waker: Some(waker.clone()) };
-        lock(&self.parking.state).parked.insert(self.number, parked);
+        self.parking.state.lock().parked.insert(self.number, parked);
         self.parking.bell.raise();
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut state = lock(&self.parking.state);
+        let mut state = self.parking.state.lock();
         state.parked.remove(&self.number);
         // The thread may end soon.
         if state.parked.is_empty() {
@@ -111,7 +112,7 @@ impl Parking {
         loop {
             let now = Instant::now();
             let (due, woken) = {
-                let mut state = lock(&self.state);
+                let mut state = self.state.lock();
                 alone_since = state.parked.is_empty().then(|| alone_since.unwrap_or(now));
                 let late = state.parked.values_mut().filter(|parked| parked.deadline <= now);
                 let woken: Vec<Waker> = late.filter_map(|parked| parked.waker.take()).collect();
@@ -120,8 +121,8 @@ impl Parking {
             };
             woken.into_iter().for_each(Waker::wake);
             if alone_since.is_some_and(|since| now >= since + IDLE) {
-                let mut place = lock(&PARKING);
-                if lock(&self.state).parked.is_empty() {
+                let mut place = PARKING.lock();
+                if self.state.lock().parked.is_empty() {
                     *place = None;
                     return;
                 }
@@ -137,7 +138,7 @@ impl Parking {
                     let _ = self.epoll.arm(self.bell.as_fd(), BELL, Interest::READ);
                 }
                 Ok(Some(ready)) => {
-                    let waker = lock(&self.state).parked.get_mut(&ready.token).and_then(|p| p.waker.take());
+                    let waker = self.state.lock().parked.get_mut(&ready.token).and_then(|p| p.waker.take());
                     waker.into_iter().for_each(Waker::wake);
                 }
                 Ok(None) => {}
@@ -224,12 +225,12 @@ impl<const N: usize> Drop for Ready<'_, N> {
 
 /// Waits until one of the two can be read, is at its end, or (a pidfd) has ended; which are so. Neither: the time
 /// is over.
-pub async fn either(fds: [BorrowedFd<'_>; 2], deadline: Instant) -> Result<[bool; 2]> {
+pub(crate) async fn either(fds: [BorrowedFd<'_>; 2], deadline: Instant) -> Result<[bool; 2]> {
     Ready { fds, interest: Interest::READ, deadline, ticket: None }.await
 }
 
 /// The same for one, and for what `interest` names; false: the time is over.
-pub async fn ready(fd: BorrowedFd<'_>, interest: Interest, deadline: Instant) -> Result<bool> {
+pub(crate) async fn ready(fd: BorrowedFd<'_>, interest: Interest, deadline: Instant) -> Result<bool> {
     let [ready] = Ready { fds: [fd], interest, deadline, ticket: None }.await?;
     Ok(ready)
 }
@@ -238,12 +239,15 @@ pub async fn ready(fd: BorrowedFd<'_>, interest: Interest, deadline: Instant) ->
 pub async fn sleep(limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     let mut alarm = Alarm::default();
-    std::future::poll_fn(move |context| match Instant::now() >= deadline {
-        true => Poll::Ready(Ok(())),
-        false => match alarm.set(deadline, context.waker()) {
-            Ok(()) => Poll::Pending,
-            Err(e) => Poll::Ready(Err(e)),
-        },
+    std::future::poll_fn(move |context| {
+        if Instant::now() >= deadline {
+            Poll::Ready(Ok(()))
+        } else {
+            match alarm.set(deadline, context.waker()) {
+                Ok(()) => Poll::Pending,
+                Err(e) => Poll::Ready(Err(e)),
+            }
+        }
     })
     .await
 }
@@ -280,9 +284,10 @@ mod tests {
         let begun = Instant::now();
         let all = |context: &mut Context<'_>, sleeps: &mut Vec<Pin<Box<dyn Future<Output = Result<()>>>>>| {
             sleeps.retain_mut(|sleep| sleep.as_mut().poll(context).is_pending());
-            match sleeps.is_empty() {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
+            if sleeps.is_empty() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
             }
         };
         let mut sleeps: Vec<Pin<Box<dyn Future<Output = Result<()>>>>> = Vec::new();

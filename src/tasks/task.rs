@@ -1,12 +1,12 @@
 //! A future on its way over the workers.
 
-use super::lock;
 use super::moment::Moment;
 use super::workers::Workers;
+use crate::sync::Mutex;
 use std::future::Future;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::{pin, Pin};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
@@ -22,7 +22,7 @@ struct Task {
 impl Task {
     fn poll(self: &Arc<Self>) {
         let waker = Waker::from(Arc::clone(self));
-        let mut place = lock(&self.future);
+        let mut place = self.future.lock();
         let Some((future, moment)) = place.as_mut() else { return };
         let mut context = Context::from_waker(&waker);
         let polled = moment.of(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context))));
@@ -41,7 +41,7 @@ impl Wake for Task {
 }
 
 /// Polls the future on this thread, which is a worker's, and from then on on whichever worker there is when it is woken.
-pub fn run(workers: &Workers, future: Answer<'static, ()>) {
+pub(crate) fn run(workers: &Workers, future: Answer<'static, ()>) {
     let task =
         Arc::new(Task { workers: workers.clone(), future: Mutex::new(Some((future, Moment::default()))) });
     task.poll();

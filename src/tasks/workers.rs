@@ -3,10 +3,10 @@
 //! The worker that became idle last gets the next job, so that those that a busy moment needed once stay idle and
 //! end. Their stacks, of which a Create touches a hundred KiB and more, go with them.
 
-use super::lock;
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::process;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -52,16 +52,16 @@ struct Seat {
 impl Workers {
     /// Never blocks. A job must not panic.
     pub fn give(&self, job: Job) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if let Some(seat) = state.idle.pop() {
-            *lock(&seat.job) = Some(job);
+            *seat.job.lock() = Some(job);
             seat.thread.unpark();
             return;
         }
         state.queue.push_back(job);
         if !self.hire(state, |workers| workers.work()) {
             // With no worker at all nobody would ever look into the queue.
-            let mut state = lock(&self.0);
+            let mut state = self.0.lock();
             let alone = if state.count == 0 { state.queue.pop_front() } else { None };
             drop(state);
             if let Some(job) = alone {
@@ -81,7 +81,7 @@ impl Workers {
         let thread = std::thread::Builder::new().name("rpc".into()).stack_size(STACK);
         if let Err(e) = thread.spawn(move || work(&workers)) {
             log::warn!("start a thread for requests: {e}");
-            lock(&self.0).count -= 1;
+            self.0.lock().count -= 1;
             return false;
         }
         true
@@ -97,7 +97,7 @@ impl Workers {
     /// has done so. Many come at once, and most have only a look and wait again: so a worker takes one, and calls another
     /// worker for the next.
     pub(super) fn give_woken(&self, job: Job) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         state.woken.push_back(job);
         self.call(state);
     }
@@ -109,7 +109,7 @@ impl Workers {
         }
         if let Some(seat) = state.idle.pop() {
             let workers = self.clone();
-            *lock(&seat.job) = Some(Box::new(move || workers.come()));
+            *seat.job.lock() = Some(Box::new(move || workers.come()));
             return seat.thread.unpark();
         }
         let come_and_stay = |workers: &Workers| {
@@ -118,29 +118,30 @@ impl Workers {
         };
         // Whoever is done with its own work looks for these too.
         if !self.hire(state, come_and_stay) {
-            lock(&self.0).called = false;
+            self.0.lock().called = false;
         }
     }
 
     /// By the one that was called.
     fn come(&self) {
-        lock(&self.0).called = false;
+        self.0.lock().called = false;
         self.fetch();
     }
 
     fn fetch(&self) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         let Some(job) = state.woken.pop_front() else { return };
-        match state.woken.is_empty() {
-            true => drop(state),
-            false => self.call(state),
+        if state.woken.is_empty() {
+            drop(state);
+        } else {
+            self.call(state);
         }
         self.long(job);
     }
 
     /// By a worker, within its job: this part of it may wait. It is done now, or once another one is done.
     pub fn long(&self, job: Job) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if state.long >= LONG_MAX {
             return state.long_queue.push_back(job);
         }
@@ -148,15 +149,16 @@ impl Workers {
         // Whoever does a job for lack of workers is none.
         let counted = state.count > 0;
         state.count -= usize::from(counted);
-        match state.queue.is_empty() {
-            true => drop(state),
+        if state.queue.is_empty() {
+            drop(state);
+        } else {
             // Its place is free for somebody else.
-            false => drop(self.hire(state, |workers| workers.work())),
+            self.hire(state, |workers| workers.work());
         }
         let mut job = job;
         loop {
             job();
-            let mut state = lock(&self.0);
+            let mut state = self.0.lock();
             match state.long_queue.pop_front() {
                 Some(next) => job = next,
                 None => {
@@ -177,7 +179,7 @@ impl Workers {
 
     /// The next job; None: nothing came, and the worker is not counted any more.
     fn next(&self, seat: &Arc<Seat>) -> Option<Job> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if let Some(job) = state.queue.pop_front() {
             return Some(job);
         }
@@ -189,7 +191,7 @@ impl Workers {
         drop(state);
         let end = Instant::now() + IDLE;
         loop {
-            if let Some(job) = lock(&seat.job).take() {
+            if let Some(job) = seat.job.lock().take() {
                 return Some(job);
             }
             let left = end.saturating_duration_since(Instant::now());
@@ -197,7 +199,7 @@ impl Workers {
                 std::thread::park_timeout(left);
                 continue;
             }
-            let mut state = lock(&self.0);
+            let mut state = self.0.lock();
             let Some(at) = state.idle.iter().position(|other| Arc::ptr_eq(other, seat)) else {
                 // It was taken from the list a moment ago: its job is there, or about to be.
                 drop(state);
@@ -238,7 +240,7 @@ mod tests {
             }));
         }
         all.recv_timeout(Duration::from_secs(20)).unwrap();
-        assert!(lock(&workers.0).count <= WORKERS_MAX);
+        assert!(workers.0.lock().count <= WORKERS_MAX);
     }
 
     #[test]
@@ -269,7 +271,7 @@ mod tests {
             workers.give(Box::new(move || {
                 let job = move || {
                     begun.send(()).unwrap();
-                    let _ = lock(&held).recv();
+                    let _ = held.lock().recv();
                 };
                 own.long(Box::new(job));
             }));
@@ -282,7 +284,7 @@ mod tests {
         done.recv_timeout(Duration::from_secs(20)).expect("and one more");
         drop(release);
         let end = Instant::now() + Duration::from_secs(20);
-        while lock(&workers.0).long > 0 {
+        while workers.0.lock().long > 0 {
             assert!(Instant::now() < end, "they end");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -296,13 +298,13 @@ mod tests {
             workers.give(Box::new(move || sender.send(()).unwrap()));
             done.recv_timeout(Duration::from_secs(20)).unwrap();
             // It sits down again a moment after its job is done.
-            while lock(&workers.0).idle.is_empty() {
+            while workers.0.lock().idle.is_empty() {
                 std::thread::yield_now();
             }
         }
-        assert_eq!(lock(&workers.0).count, 1);
+        assert_eq!(workers.0.lock().count, 1);
         let end = Instant::now() + 20 * IDLE;
-        while lock(&workers.0).count > 0 {
+        while workers.0.lock().count > 0 {
             assert!(Instant::now() < end, "an idle worker stays");
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -129,13 +129,10 @@ fn a_pod_with_one_container_at_rest() {
 #[test]
 fn the_binary_is_small() {
     // A debug build has no size to speak of.
-    let file = match optimised() {
-        true => shim(),
-        false => Path::new(SHIM)
-            .parent()
-            .unwrap()
-            .with_file_name("release")
-            .join(Path::new(SHIM).file_name().unwrap()),
+    let file = if optimised() {
+        shim()
+    } else {
+        Path::new(SHIM).parent().unwrap().with_file_name("release").join(Path::new(SHIM).file_name().unwrap())
     };
     if !file.exists() {
         return missing(&format!("a release build at {}: `make build`, or SHOAL_SHIM", file.display()));

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 /// Writes to the freezer as anybody may who has the rights, and waits.
 fn freeze(dir: &Path) {
     let v1 = dir.join("freezer.state");
-    match v1.exists() {
-        true => std::fs::write(&v1, "FROZEN").unwrap(),
-        false => std::fs::write(dir.join("cgroup.freeze"), "1").unwrap(),
+    if v1.exists() {
+        std::fs::write(&v1, "FROZEN").unwrap();
+    } else {
+        std::fs::write(dir.join("cgroup.freeze"), "1").unwrap();
     }
     until("the freezer", || is_frozen(dir));
 }
@@ -21,9 +22,10 @@ fn is_frozen(dir: &Path) -> bool {
 
 fn thaw(dir: &Path) {
     let v1 = dir.join("freezer.state");
-    match v1.exists() {
-        true => std::fs::write(&v1, "THAWED").unwrap(),
-        false => std::fs::write(dir.join("cgroup.freeze"), "0").unwrap(),
+    if v1.exists() {
+        std::fs::write(&v1, "THAWED").unwrap();
+    } else {
+        std::fs::write(dir.join("cgroup.freeze"), "0").unwrap();
     }
 }
 

@@ -31,9 +31,12 @@ fn scope(layout: &Layout, name: &str, json: &str) -> shoal::error::Result<Box<dy
 fn a_scope_lives_as_long_as_its_container() {
     let Some((layout, _alone)) = systemd() else { return };
     let memory = counts_memory(&layout);
-    let with_memory = |limit: &str, rest: &str| match memory {
-        true => format!(r#"{{"memory":{{"limit":{limit}}},{rest}"#),
-        false => format!("{{{rest}"),
+    let with_memory = |limit: &str, rest: &str| {
+        if memory {
+            format!(r#"{{"memory":{{"limit":{limit}}},{rest}"#)
+        } else {
+            format!("{{{rest}")
+        }
     };
     let json = with_memory("67108864", r#""pids":{"limit":32},"cpu":{"shares":512,"quota":50000}}"#);
     let cgroup = scope(&layout, "life", &json).unwrap();
@@ -116,9 +119,10 @@ fn update(cgroup: &dyn Cgroup, json: &str) {
 
 /// Quota and period.
 fn quota(layout: &Layout, cgroup: &dyn Cgroup) -> String {
-    match layout.is_v2() {
-        true => read(cgroup, "cpu", "cpu.max"),
-        false => ["cpu.cfs_quota_us", "cpu.cfs_period_us"].map(|file| read(cgroup, "cpu", file)).join(" "),
+    if layout.is_v2() {
+        read(cgroup, "cpu", "cpu.max")
+    } else {
+        ["cpu.cfs_quota_us", "cpu.cfs_period_us"].map(|file| read(cgroup, "cpu", file)).join(" ")
     }
 }
 

@@ -114,9 +114,10 @@ fn a_status_has_its_code_and_its_words() {
         let rule = move |seen: &Seen| {
             let code = StoreGetRequest::parse_from_bytes(&seen.message).unwrap().sandbox_id.parse().unwrap();
             let text = format!("n%C3%B6 {code}: 100%25");
-            match only {
-                true => Answer::Only(code, text),
-                false => Answer::Status(code, text),
+            if only {
+                Answer::Only(code, text)
+            } else {
+                Answer::Status(code, text)
             }
         };
         let _store = FakeStore::listen(&path, rule);
@@ -207,9 +208,12 @@ fn a_call_ends_at_its_time_limit() {
 #[test]
 fn calls_at_once_do_not_wait_for_each_other() {
     let world = World::new();
-    let slow = |seen: &Seen| match seen.message.ends_with(b"slow") {
-        true => Answer::Never,
-        false => Answer::Good(seen.message.clone()),
+    let slow = |seen: &Seen| {
+        if seen.message.ends_with(b"slow") {
+            Answer::Never
+        } else {
+            Answer::Good(seen.message.clone())
+        }
     };
     let _store = FakeStore::listen(&world.grpc(), slow);
     let mut stuck: Vec<Wire> = (0..8).map(|_| world.connect()).collect();

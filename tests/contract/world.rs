@@ -198,9 +198,10 @@ impl Cgroup for FakeCgroup {
         Box::pin(async {
             self.0.perhaps_panic();
             self.0.removals.fetch_add(1, Ordering::SeqCst);
-            match self.0.busy.load(Ordering::SeqCst) {
-                true => Err(Error::new(Kind::System, "the cgroup cannot be removed")),
-                false => Ok(()),
+            if self.0.busy.load(Ordering::SeqCst) {
+                Err(Error::new(Kind::System, "the cgroup cannot be removed"))
+            } else {
+                Ok(())
             }
         })
     }

@@ -34,9 +34,10 @@ fn limits_are_set_and_updated(case: &mut Case<'_>) {
 
 /// On v2 the weight that runc, too, makes of shares.
 fn shares(v1: &'static str, v2: &'static str) -> &'static str {
-    match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        true => v2,
-        false => v1,
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        v2
+    } else {
+        v1
     }
 }
 

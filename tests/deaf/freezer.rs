@@ -128,9 +128,10 @@ fn a_kill_in_a_pod_that_is_being_paused_has_no_thread() {
 fn freeze(world: &World, id: &str) {
     let below = format!("{}/{id}", world.containerd.namespace);
     let v1 = std::path::Path::new("/sys/fs/cgroup/freezer").join(&below).join("freezer.state");
-    match v1.exists() {
-        true => std::fs::write(v1, "FROZEN"),
-        false => std::fs::write(format!("/sys/fs/cgroup/{below}/cgroup.freeze"), "1"),
+    if v1.exists() {
+        std::fs::write(v1, "FROZEN")
+    } else {
+        std::fs::write(format!("/sys/fs/cgroup/{below}/cgroup.freeze"), "1")
     }
     .unwrap();
 }

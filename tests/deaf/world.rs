@@ -57,9 +57,10 @@ impl World {
         let (ids, complaints) = (Vec::new(), Vec::new());
         let mut world =
             World { containerd, shim, server, fuse, ears, complaints, ids, before, pod, over: false };
-        match in_pod {
-            true => world.prepare(NEIGHBOUR, &neighbour, |_| ()),
-            false => world.ids.push(NEIGHBOUR.to_owned()),
+        if in_pod {
+            world.prepare(NEIGHBOUR, &neighbour, |_| ());
+        } else {
+            world.ids.push(NEIGHBOUR.to_owned());
         }
         world.run(NEIGHBOUR);
         world

@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Lowest first; a module imports only from lower ranks, not from its own.
 const RANKS: &[&[&str]] = &[
-    &["error", "mountinfo"],
+    &["error", "mountinfo", "sync"],
     &["sys"],
     &["spec", "tasks"],
     &["paths"],

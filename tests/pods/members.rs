@@ -171,11 +171,10 @@ fn who_has_left_the_containers_cgroup_is_still_its_own() {
         world.sandbox.exec(&exec, process, Default::default()).unwrap();
         block_on(world.sandbox.start(&exec, None)).unwrap();
         assert_eq!(world.sandbox.pids("c1").unwrap().len(), 2);
-        match stop {
-            true => world.stop(),
-            false => {
-                block_on(world.sandbox.kill(&ProcessKey::init("c1"), libc::SIGKILL as u32, true)).unwrap()
-            }
+        if stop {
+            world.stop();
+        } else {
+            block_on(world.sandbox.kill(&ProcessKey::init("c1"), libc::SIGKILL as u32, true)).unwrap();
         }
         assert_eq!(world.wait("c1").code, 137);
         world.shut_down();

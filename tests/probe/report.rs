@@ -2,6 +2,7 @@
 
 use serde_json::{json, Map, Value};
 use std::fs::{read_dir, read_link, read_to_string};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 pub fn all() -> Value {
@@ -98,8 +99,8 @@ fn descriptors() -> Vec<String> {
 
 /// Rows and columns, where there is a terminal.
 fn window() -> Option<[u16; 2]> {
-    let size = shoal::sys::tty::size(std::io::stdin()).ok()?;
-    Some([size.1, size.0])
+    let size = shoal::sys::console::size(std::io::stdin().as_fd()).ok()?;
+    Some([size.rows, size.columns])
 }
 
 fn namespaces() -> Map<String, Value> {

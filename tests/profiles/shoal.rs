@@ -174,17 +174,19 @@ impl Shoal {
         }
         let Some(answer) = self.wait(id, exec) else { return Outcome::Hung("Wait") };
         let status = answer.unwrap().exit_status;
-        match self.program.was_executed() {
-            true => Outcome::Ran(status, self.written(case)),
-            false => Outcome::Pretended(status),
+        if self.program.was_executed() {
+            Outcome::Ran(status, self.written(case))
+        } else {
+            Outcome::Pretended(status)
         }
     }
 
     /// An error, which must be true.
     fn refused(&self, why: String) -> Outcome {
-        match self.program.was_executed() {
-            true => Outcome::Ran(u32::MAX, why),
-            false => Outcome::Refused(why),
+        if self.program.was_executed() {
+            Outcome::Ran(u32::MAX, why)
+        } else {
+            Outcome::Refused(why)
         }
     }
 

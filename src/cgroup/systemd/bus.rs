@@ -140,9 +140,10 @@ impl Bus {
         match error.kind() {
             ErrorKind::Interrupted => Ok(()),
             ErrorKind::WouldBlock => {
-                match tasks::ready(self.stream.as_fd(), interest, self.deadline).await? {
-                    true => Ok(()),
-                    false => Err(too_slow(self.limit)),
+                if tasks::ready(self.stream.as_fd(), interest, self.deadline).await? {
+                    Ok(())
+                } else {
+                    Err(too_slow(self.limit))
                 }
             }
             _ => Err(Error::caused_by(Kind::Unavailable, "systemd's D-Bus socket", error)),

@@ -64,9 +64,10 @@ pub(super) fn is_frozen(dir: &Dir) -> Result<bool> {
 
 /// A frozen cgroup would hold the container's first process for ever.
 pub(super) fn refuse_frozen(dir: &Dir) -> Result<()> {
-    match is_frozen(dir)? {
-        true => Err(tree::frozen_before(dir)),
-        false => Ok(()),
+    if is_frozen(dir)? {
+        Err(tree::frozen_before(dir))
+    } else {
+        Ok(())
     }
 }
 

@@ -55,8 +55,9 @@ pub(super) fn is_freezing(dir: &Dir) -> Result<bool> {
 
 /// A frozen cgroup would hold the container's first process for ever.
 pub(super) fn refuse_frozen(dir: &Dir) -> Result<()> {
-    match is_freezing(dir)? {
-        true => Err(tree::frozen_before(dir)),
-        false => Ok(()),
+    if is_freezing(dir)? {
+        Err(tree::frozen_before(dir))
+    } else {
+        Ok(())
     }
 }

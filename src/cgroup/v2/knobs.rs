@@ -57,7 +57,7 @@ impl V2 {
             refuse_below_usage(limit, dir.read_number("memory.current")?)
                 .context(|| format!("{field}.limit"))?;
         }
-        let mut known = self.limits.lock().unwrap_or_else(|e| e.into_inner());
+        let mut known = self.limits.lock();
         let mut next = Limits { memory: memory.limit.or(known.memory), swap: memory.swap.or(known.swap) };
         if memory.limit.is_some() || memory.swap.is_some() {
             if memory.swap.is_some() && next.memory.is_none() && !fresh {
@@ -171,10 +171,10 @@ fn apply_cpu(dir: &Dir, cpu: &Cpu) -> Result<()> {
     }
     // A burst may only fit the new quota: then once more, after it.
     let mut burst = cpu.burst.map(|burst| burst.to_string());
-    if let Some(value) = burst.take() {
-        if !accepted(dir.write("cpu.max.burst", &value), cpu.quota.is_some())? {
-            burst = Some(value);
-        }
+    if let Some(value) = burst.take()
+        && !accepted(dir.write("cpu.max.burst", &value), cpu.quota.is_some())?
+    {
+        burst = Some(value);
     }
     match (cpu.quota, cpu.period) {
         (None, None) => {}

@@ -57,9 +57,10 @@ fn superblock(word: &[u8]) -> Option<u64> {
 /// A label of SELinux may have commas of its own.
 fn quoted(key: &CStr, value: &CStr) -> Vec<u8> {
     let value = value.to_bytes();
-    match key.to_bytes().ends_with(b"context") && value.contains(&b',') {
-        true => [b"\"", value, b"\""].concat(),
-        false => value.to_vec(),
+    if key.to_bytes().ends_with(b"context") && value.contains(&b',') {
+        [b"\"", value, b"\""].concat()
+    } else {
+        value.to_vec()
     }
 }
 

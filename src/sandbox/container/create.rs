@@ -16,10 +16,11 @@ use crate::sandbox::request::Create;
 use crate::sandbox::watch::ExitOf;
 use crate::sandbox::{CgroupOrder, World};
 use crate::stdio::{Labels, Whose};
+use crate::sync::Mutex;
 use crate::tasks::Looks;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long what is left of a failed create may take to go.
@@ -123,7 +124,6 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         record::show_in(folder, records.folder())?;
     }
 
-    let rootfs: Vec<_> = request.rootfs.iter().map(crate::sandbox::request::RootfsMount::to_plan).collect();
     let compiled = filter(&world.filters, spec)?;
     if let Some(compiled) = &compiled {
         warn(id, &compiled.warnings);
@@ -134,7 +134,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         host: &world.host,
         id,
         bundle,
-        rootfs: &rootfs,
+        rootfs: &request.rootfs,
         filter: compiled.map(|compiled| compiled.filter),
         cgroup_dirs: &cgroup.directories(),
         no_pivot_root: revealing.as_deref(),

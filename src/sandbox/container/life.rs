@@ -261,9 +261,6 @@ pub enum Refused {
     FrozenAbove,
 }
 
-/// The exit of a process that was killed: 128 + SIGKILL.
-pub const KILLED: u32 = 137;
-
 type Answer<P> = Result<Vec<Effect<P>>, Refused>;
 
 impl<P: Parts> Init<P> {

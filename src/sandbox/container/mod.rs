@@ -25,15 +25,17 @@ pub(super) use process::never_ran;
 use self::life::{Effect, Freezer, Init, Input, Life, News, Own, Parts, Refused, Who};
 use self::process::{gone, settle, unborn, Facts, Handle};
 use super::record;
-use super::request::{Event, Options, ProcessKey, ProcessState, RootfsMount, Status};
+use super::request::{Event, Options, ProcessKey, ProcessState, Status};
 use super::{Exit, World};
 use crate::cgroup::{self, stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Waiting};
+use crate::plan::RootfsMount;
 use crate::spec::{self, Spec};
 use crate::stdio::{Io, Switchboard};
+use crate::sync::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long Delete waits for a process at its gate to die of SIGKILL, and a failed Start for the exit: containerd
@@ -163,7 +165,7 @@ enum Late {
 
 impl Container {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn name(&self, who: Option<&str>) -> String {
@@ -448,11 +450,7 @@ impl Container {
 
     /// One line per process, for a person. None: a request is at work.
     pub fn lines(&self) -> Option<Vec<String>> {
-        let state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let state = self.state.try_lock()?;
         let life = &state.life;
         let line =
             |who: Option<&str>| format!("{}: {}, pid {}", self.name(who), state.word(who), state.pid(who));

@@ -6,8 +6,8 @@ use super::{hooks, Container, Verb, DEATH};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::Leash;
 use crate::sandbox::undo::Undo;
+use crate::sync::Mutex;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a failed start waits for the exit where its time is over.
@@ -32,7 +32,7 @@ impl Container {
         };
         // From then on a kill is for the process alone, and for no hook beside it.
         let over = |ran| {
-            let pidfd = pidfd.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let pidfd = pidfd.lock().take();
             if let Some(pidfd) = pidfd {
                 self.hear(Input::StartOver { handle: Handle::Process(pidfd), ran });
             }

@@ -13,16 +13,15 @@ use crate::sandbox::record::{self, Record};
 use crate::sandbox::Exit;
 use crate::sandbox::{CgroupOrder, Options, PodPlace, Sandbox, World};
 use crate::spec::{self, Namespaces, Ns};
+use crate::sync::{Mutex, MutexGuard};
+use crate::sys::identity::HOSTNAME_MAX;
 use crate::tasks;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
-
-/// sethostname(2): HOST_NAME_MAX.
-const HOSTNAME_MAX: usize = 64;
 
 impl Sandbox {
     /// Makes the pod: namespaces, files, sysctls. A second one, or one with an id that a container has, is `Exists`;
@@ -223,7 +222,7 @@ struct News {
 
 impl InitExit {
     fn lock(&self) -> MutexGuard<'_, News> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub fn ended(&self, status: ExitStatus) {
@@ -252,9 +251,10 @@ impl InitExit {
 /// Where CRI puts its containers. A kubelet says of a slice where it is, and a scope is told its name only.
 fn in_parent(parent: &str, id: &str) -> String {
     let name = parent.rsplit('/').next().unwrap_or_default();
-    match name.ends_with(".slice") {
-        true => format!("{name}:cri-containerd:{id}"),
-        false => format!("{parent}/{id}"),
+    if name.ends_with(".slice") {
+        format!("{name}:cri-containerd:{id}")
+    } else {
+        format!("{parent}/{id}")
     }
 }
 

@@ -92,10 +92,7 @@ fn parse(text: &[u8]) -> Result<(PodConfig, Extra)> {
                 return Err(Error::new(Kind::Unsupported, what));
             }
         };
-        *place = match namespace.path.as_os_str().is_empty() {
-            true => Ns::New,
-            false => Ns::Join(namespace.path),
-        };
+        *place = if namespace.path.as_os_str().is_empty() { Ns::New } else { Ns::Join(namespace.path) };
     }
     let shm = document.mounts.unwrap_or_default().into_iter().find(|m| m.destination == SHM);
     let extra = Extra {

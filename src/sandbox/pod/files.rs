@@ -27,9 +27,10 @@ pub(crate) const SHM: &str = "/dev/shm";
 
 /// Writes the files, and mounts the pod's /dev/shm.
 pub(super) fn make(bundle: &Path, config: &PodConfig, shm_size: u64) -> Result<Files> {
-    let hostname = match config.hostname.is_empty() {
-        true => read_host("/proc/sys/kernel/hostname")?,
-        false => format!("{}\n", config.hostname),
+    let hostname = if config.hostname.is_empty() {
+        read_host("/proc/sys/kernel/hostname")?
+    } else {
+        format!("{}\n", config.hostname)
     };
     let resolv = match &config.dns {
         Some(dns) => resolv_conf(dns),

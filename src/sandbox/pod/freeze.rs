@@ -33,9 +33,10 @@ impl Sandbox {
         members.iter().for_each(|member| member.pod_pauses());
         let frozen = freeze(&pod, &members).await.and_then(|frozen| {
             // Who has ended it may have thawed it too early.
-            match pod.settle_or_thaw(&change, Some(frozen), &members) {
-                true => Ok(()),
-                false => Err(pod.cannot("pause", pod.lock().life.word())),
+            if pod.settle_or_thaw(&change, Some(frozen), &members) {
+                Ok(())
+            } else {
+                Err(pod.cannot("pause", pod.lock().life.word()))
             }
         });
         match frozen {

@@ -1,7 +1,8 @@
 //! The key opens, and nothing else does.
 
 use super::*;
-use crate::seccomp::{unlocked, verdict, wanted, Verdict};
+use crate::seccomp::verdict::{verdict, Verdict};
+use crate::seccomp::{unlocked, wanted};
 use crate::sys::seccomp::{Filter, MAX_LENGTH};
 
 const KEY: u64 = 0x0123_4567_89ab_cdef;
@@ -75,9 +76,10 @@ fn all_other_calls_and_architectures_are_as_they_were() {
         for number in (0..600).chain(X32_BIT..X32_BIT + 600) {
             for (first, sixth) in [(0, 0), (8, 0), (0, KEY), (0, KEY + 1)] {
                 let arguments = [first, 0, 0, 0, 0, sixth];
-                let expected = match sixth == KEY && arch == X86_64 && calls.contains(&number.into()) {
-                    true => ALLOW,
-                    false => simulate(&before.program, arch, number, arguments),
+                let expected = if sixth == KEY && arch == X86_64 && calls.contains(&number.into()) {
+                    ALLOW
+                } else {
+                    simulate(&before.program, arch, number, arguments)
                 };
                 let verdict = simulate(&after.program, arch, number, arguments);
                 assert_eq!(verdict, expected, "{arch:#x} {number} {arguments:?}");

@@ -8,6 +8,7 @@ use crate::service::protos::pod::{
     UserNamespace,
 };
 use crate::spec::{IdRange, Mappings, Ns};
+use crate::sys::identity::HOSTNAME_MAX;
 use protobuf::well_known_types::any::Any;
 use protobuf::{EnumOrUnknown, Message};
 use std::collections::BTreeMap;
@@ -16,9 +17,6 @@ use std::path::Path;
 
 const CRI: &str = "runtime.v1.PodSandboxConfig";
 const EMPTY: &str = "google.protobuf.Empty";
-
-/// `__NEW_UTS_LEN` of the kernel.
-const HOSTNAME_MAX: usize = 64;
 
 /// None: the pod is what config.json of its bundle says.
 pub(in crate::service) fn from_any(any: Option<&Any>) -> Result<Option<PodConfig>> {
@@ -183,9 +181,10 @@ fn dns(wanted: DNSConfig) -> Result<Dns> {
 }
 
 fn word(field: &str, i: usize, text: &str) -> Result<()> {
-    match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        true => Err(invalid(format!("dns_config.{field}[{i}]: {text:?} is not one word"))),
-        false => Ok(()),
+    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        Err(invalid(format!("dns_config.{field}[{i}]: {text:?} is not one word")))
+    } else {
+        Ok(())
     }
 }
 
@@ -193,9 +192,10 @@ fn cgroup_parent(linux: &LinuxPodSandboxConfig) -> Result<String> {
     let path = &linux.cgroup_parent;
     let bad =
         path.contains(['\0', '\n']) || Path::new(path).components().any(|part| part.as_os_str() == "..");
-    match bad {
-        true => Err(invalid(format!("linux.cgroup_parent: {path:?} is not a cgroup"))),
-        false => Ok(path.clone()),
+    if bad {
+        Err(invalid(format!("linux.cgroup_parent: {path:?} is not a cgroup")))
+    } else {
+        Ok(path.clone())
     }
 }
 

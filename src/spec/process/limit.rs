@@ -32,7 +32,7 @@ const NAMES: [&str; 16] = [
 ];
 
 impl Rlimit {
-    pub fn name(resource: u32) -> &'static str {
+    pub(crate) fn name(resource: u32) -> &'static str {
         NAMES.get(resource as usize).copied().unwrap_or("RLIMIT_?")
     }
 }

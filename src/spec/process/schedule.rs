@@ -34,7 +34,7 @@ const FLAGS: [&str; 7] = [
 ];
 
 impl SchedAttr {
-    pub fn policy_name(&self) -> &'static str {
+    pub(crate) fn policy_name(&self) -> &'static str {
         POLICIES.get(self.policy as usize).copied().unwrap_or("SCHED_?")
     }
 }

@@ -7,13 +7,13 @@ use std::fmt;
 pub struct Access(pub u8);
 
 impl Access {
-    pub const MKNOD: Access = Access(1);
-    pub const READ: Access = Access(2);
-    pub const WRITE: Access = Access(4);
-    pub const ALL: Access = Access(7);
+    pub(crate) const MKNOD: Access = Access(1);
+    pub(crate) const READ: Access = Access(2);
+    pub(crate) const WRITE: Access = Access(4);
+    pub(crate) const ALL: Access = Access(7);
 
     /// A composition of `r`, `w` and `m`.
-    pub fn parse(text: &str) -> Option<Access> {
+    pub(crate) fn parse(text: &str) -> Option<Access> {
         text.chars().try_fold(Access(0), |access, c| {
             let bit = match c {
                 'r' => Access::READ,

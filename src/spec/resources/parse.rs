@@ -13,7 +13,7 @@ use crate::error::{invalid, Error, Kind, Result};
 
 impl Resources {
     /// `field` is where the resources are in their document, e.g. `linux.resources`; errors start with it.
-    pub fn parse(from: &LinuxResources, field: &str) -> Result<Resources> {
+    pub(crate) fn parse(from: &LinuxResources, field: &str) -> Result<Resources> {
         let mut warnings = Vec::new();
         let at = |name: &str| format!("{field}.{name}");
         let memory = match from.memory() {
@@ -102,12 +102,12 @@ fn amount(value: Option<i64>, field: &str, name: &str) -> Result<Option<Limit>> 
 fn parse_memory(from: &LinuxMemory, field: &str, warnings: &mut Vec<String>) -> Result<Memory> {
     let limit = amount(from.limit(), field, "limit")?;
     let swap = amount(from.swap(), field, "swap")?;
-    if let (Some(Limit::Value(limit)), Some(Limit::Value(swap))) = (limit, swap) {
-        if swap < limit {
-            return Err(invalid(format!(
-                "{field}.swap: {swap} is memory and swap together, and cannot be less than the limit {limit}"
-            )));
-        }
+    if let (Some(Limit::Value(limit)), Some(Limit::Value(swap))) = (limit, swap)
+        && swap < limit
+    {
+        return Err(invalid(format!(
+            "{field}.swap: {swap} is memory and swap together, and cannot be less than the limit {limit}"
+        )));
     }
     if let Some(swappiness) = from.swappiness().filter(|s| *s > 100) {
         return Err(invalid(format!("{field}.swappiness: {swappiness} is not within 0 to 100")));
@@ -165,9 +165,10 @@ fn list(from: &Option<String>, field: &str, name: &str) -> Result<Option<String>
         Some((first, last)) => number(first) && number(last),
         None => number(part),
     });
-    match well_formed {
-        true => Ok(Some(text.to_owned())),
-        false => Err(invalid(format!("{field}.{name}: {text:?} is not a list such as 0-3,5"))),
+    if well_formed {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(invalid(format!("{field}.{name}: {text:?} is not a list such as 0-3,5")))
     }
 }
 

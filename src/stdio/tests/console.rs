@@ -1,9 +1,11 @@
 //! A terminal, through a real pseudo-terminal.
 
 use super::*;
+use crate::sys::console::{self, WindowSize};
 use nix::pty::openpty;
 use nix::sys::termios::{cfmakeraw, tcgetattr, tcsetattr, SetArg};
 use std::io::Write;
+use std::os::fd::AsFd;
 
 /// The container's side of a terminal, raw so that bytes pass as they are.
 fn terminal(bench: &Bench, stdin: bool) -> (File, Io) {
@@ -179,7 +181,7 @@ fn the_size_is_set_and_after_the_end_ignored() {
     let bench = Bench::new();
     let (container, io) = terminal(&bench, false);
     io.resize(101, 37).unwrap();
-    assert_eq!(crate::sys::tty::size(&container).unwrap(), (101, 37));
+    assert_eq!(console::size(container.as_fd()).unwrap(), WindowSize { columns: 101, rows: 37 });
     io.ended();
     assert!(block_on(io.drain(LONG)));
     drop(container);

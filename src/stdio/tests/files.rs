@@ -14,7 +14,7 @@ fn a_file_uri_takes_both_streams_in_their_order() {
     let (ends, io) = bench.open_ends(&Stdio { stdout: uri, ..Stdio::default() });
     // A pipe: with the file itself a container could truncate it, or make it a program.
     assert_eq!(pipe::kind(&ends.stdout).unwrap(), pipe::Kind::Fifo);
-    assert!(!pipe::is_nonblocking(&ends.stdout).unwrap());
+    assert!(blocks(&ends.stdout));
     let (mut stdout, mut stderr) = (File::from(ends.stdout), File::from(ends.stderr));
     for _ in 0..3 {
         stdout.write_all(b"out ").unwrap();

@@ -7,8 +7,10 @@ mod loggers;
 
 use super::*;
 use crate::tasks::block_on;
+use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use std::fs::{File, OpenOptions};
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -111,6 +113,11 @@ fn eventually(mut check: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < until, "this does not happen");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+fn blocks(end: &OwnedFd) -> bool {
+    let flags = fcntl(end, FcntlArg::F_GETFL).unwrap();
+    !OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK)
 }
 
 fn is_blocked(result: std::io::Result<usize>) -> bool {

@@ -1,4 +1,4 @@
-//! The terminal of a container, as its first process makes it: pts(4), ioctl_tty(2).
+//! The terminal of a container: pts(4), ioctl_tty(2).
 
 use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Result};
@@ -7,7 +7,7 @@ use ::std::os::fd::AsRawFd;
 use ::{core, libc};
 
 /// linux/magic.h.
-pub const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+pub(crate) const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 
 /// Lets the other side of `master` be opened.
 pub fn unlock(master: BorrowedFd<'_>) -> Result<()> {
@@ -27,12 +27,28 @@ pub fn slave(master: BorrowedFd<'_>) -> Result<OwnedFd> {
     check(unsafe { libc::syscall(libc::SYS_ioctl, master.as_raw_fd(), libc::TIOCGPTPEER, flags) }).map(own)
 }
 
-/// Sets the window size.
-pub fn resize(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> Result<()> {
-    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+/// In characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowSize {
+    pub columns: u16,
+    pub rows: u16,
+}
+
+/// Sets the window size, by either side; the kernel sends SIGWINCH to the foreground group where it has changed.
+pub fn resize(terminal: BorrowedFd<'_>, size: WindowSize) -> Result<()> {
+    let size = libc::winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call.
     let answer = unsafe {
         libc::syscall(libc::SYS_ioctl, terminal.as_raw_fd(), libc::TIOCSWINSZ, core::ptr::from_ref(&size))
     };
     check(answer).map(drop)
+}
+
+pub fn size(terminal: BorrowedFd<'_>) -> Result<WindowSize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ fills one winsize, which is exclusively ours.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_ioctl, terminal.as_raw_fd(), libc::TIOCGWINSZ, core::ptr::from_mut(&mut size))
+    };
+    check(answer).map(|_| WindowSize { columns: size.ws_col, rows: size.ws_row })
 }

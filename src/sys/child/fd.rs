@@ -3,7 +3,7 @@
 use super::{check, Forked, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
-pub use ::std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+pub use ::std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use ::{core, libc};
 
 /// close_range(2): sets close-on-exec instead of closing (5.11).
@@ -15,14 +15,8 @@ pub(in crate::sys) fn own(answer: libc::c_long) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(answer as RawFd) }
 }
 
-/// Lends the calling process's own descriptor `number` (0, 1 or 2), which is open for as long as it runs.
-pub fn standard(number: u8) -> BorrowedFd<'static> {
-    // SAFETY: only asked for 0 to 2, which a process of ours keeps open; -1 is not among them.
-    unsafe { BorrowedFd::borrow_raw(RawFd::from(number.min(2))) }
-}
-
 /// openat(2) with O_CLOEXEC.
-pub fn open_at(directory: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
+pub(crate) fn open_at(directory: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: `path` is NUL-terminated and outlives the call; the kernel only reads it.
     let answer =
@@ -68,7 +62,7 @@ pub fn install(_: Forked, fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
 }
 
 /// A copy whose number is at least 3: what is lent to a child must not be where its standard streams go.
-pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
+pub(crate) fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() > 2 {
         return Ok(fd);
     }
@@ -81,7 +75,7 @@ pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
 /// they stay as place-holders, so that nothing that is opened meanwhile gets their numbers.
 ///
 /// For the child's first act: it has opened nothing itself then.
-pub fn close_all_but(forked: Forked, keep: &[RawFd]) -> Result<()> {
+pub(crate) fn close_all_but(forked: Forked, keep: &[RawFd]) -> Result<()> {
     close_range(forked, 0, 2, CLOSE_RANGE_CLOEXEC)?;
     let mut first = 3;
     for kept in keep {
@@ -95,7 +89,7 @@ pub fn close_all_but(forked: Forked, keep: &[RawFd]) -> Result<()> {
 }
 
 /// Closes 0 to 2: for a child that has no use for them.
-pub fn close_standard(forked: Forked) -> Result<()> {
+pub(crate) fn close_standard(forked: Forked) -> Result<()> {
     close_range(forked, 0, 2, 0)
 }
 
@@ -121,12 +115,12 @@ impl Stat {
         self.mode & libc::S_IFMT
     }
 
-    pub fn is_directory(&self) -> bool {
+    pub(crate) fn is_directory(&self) -> bool {
         self.kind() == libc::S_IFDIR
     }
 
     /// A character device of these numbers.
-    pub fn is_character_device(&self, major: u32, minor: u32) -> bool {
+    pub(crate) fn is_character_device(&self, major: u32, minor: u32) -> bool {
         self.kind() == libc::S_IFCHR && self.device == libc::makedev(major, minor)
     }
 }
@@ -155,7 +149,7 @@ pub fn stat(fd: BorrowedFd<'_>) -> Result<Stat> {
 }
 
 /// stat(2): without a descriptor.
-pub fn stat_at(path: &CStr) -> Result<Stat> {
+pub(crate) fn stat_at(path: &CStr) -> Result<Stat> {
     let mut buffer = core::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: `path` is NUL-terminated and outlives the call, and `buffer` has room for one stat, which is all that the
     // kernel writes.
@@ -183,7 +177,7 @@ pub fn give(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
 }
 
 /// fchmod(2); not for O_PATH.
-pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
+pub(crate) fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
     // SAFETY: takes integers only.
     check(unsafe { libc::syscall(libc::SYS_fchmod, fd.as_raw_fd(), mode) }).map(drop)
 }

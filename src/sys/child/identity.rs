@@ -17,7 +17,7 @@ fn prctl(option: i32, a: u64, b: u64) -> Result<libc::c_long> {
 }
 
 /// PR_SET_DUMPABLE 0: /proc/self and ptrace(2) are root's of the initial namespace, until execve(2).
-pub fn undumpable() -> Result<()> {
+pub(crate) fn undumpable() -> Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
 }
 
@@ -26,30 +26,25 @@ pub fn no_new_privs() -> Result<()> {
 }
 
 /// The permitted capabilities outlive the next change of user id.
-pub fn keep_capabilities(_: Forked) -> Result<()> {
+pub(crate) fn keep_capabilities(_: Forked) -> Result<()> {
     prctl(libc::PR_SET_KEEPCAPS, 1, 0).map(drop)
 }
 
 /// Whether `capability` is in the bounding set; EINVAL where the kernel does not know it.
-pub fn in_bounding_set(capability: u8) -> Result<bool> {
+pub(crate) fn in_bounding_set(capability: u8) -> Result<bool> {
     prctl(libc::PR_CAPBSET_READ, capability.into(), 0).map(|answer| answer == 1)
 }
 
-pub fn drop_from_bounding_set(_: Forked, capability: u8) -> Result<()> {
+pub(crate) fn drop_from_bounding_set(_: Forked, capability: u8) -> Result<()> {
     prctl(libc::PR_CAPBSET_DROP, capability.into(), 0).map(drop)
 }
 
-pub fn clear_ambient(_: Forked) -> Result<()> {
+pub(crate) fn clear_ambient(_: Forked) -> Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0).map(drop)
 }
 
-pub fn raise_ambient(_: Forked, capability: u8) -> Result<()> {
+pub(crate) fn raise_ambient(_: Forked, capability: u8) -> Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, capability.into()).map(drop)
-}
-
-/// Re-parented descendants become children of the caller: PR_SET_CHILD_SUBREAPER.
-pub fn become_subreaper() -> Result<()> {
-    prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map(drop)
 }
 
 #[repr(C)]
@@ -67,7 +62,7 @@ struct CapabilityWords {
 }
 
 /// capset(2) of the calling thread.
-pub fn set_capabilities(_: Forked, effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+pub(crate) fn set_capabilities(_: Forked, effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
     let words = |shift: u32| CapabilityWords {
         effective: (effective >> shift) as u32,
@@ -82,10 +77,10 @@ pub fn set_capabilities(_: Forked, effective: u64, permitted: u64, inheritable: 
 }
 
 /// Bit of linux/capability.h.
-pub const SYS_ADMIN: u64 = 1 << 21;
+pub(crate) const SYS_ADMIN: u64 = 1 << 21;
 
 /// What of `capabilities` is permitted becomes effective, and nothing else: capget(2), capset(2) of the calling thread.
-pub fn regain(forked: Forked, capabilities: u64) -> Result<()> {
+pub(crate) fn regain(forked: Forked, capabilities: u64) -> Result<()> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
     let mut data = [CapabilityWords::default(); 2];
     // SAFETY: version 3 has two triples of words, which the kernel writes into `data`, exclusively ours; it writes the
@@ -99,43 +94,46 @@ pub fn regain(forked: Forked, capabilities: u64) -> Result<()> {
 }
 
 /// setgroups(2).
-pub fn set_groups(_: Forked, groups: &[u32]) -> Result<()> {
+pub(crate) fn set_groups(_: Forked, groups: &[u32]) -> Result<()> {
     // SAFETY: the kernel reads `len` ids of `groups`, which outlives the call.
     check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
 /// setgid(2): all three ids, for whoever has CAP_SETGID. runc's call, which a profile that it works with allows.
-pub fn set_gid(_: Forked, gid: u32) -> Result<()> {
+pub(crate) fn set_gid(_: Forked, gid: u32) -> Result<()> {
     // SAFETY: takes integers only.
     check(unsafe { libc::syscall(libc::SYS_setgid, gid) }).map(drop)
 }
 
 /// setuid(2): as [`set_gid`], with CAP_SETUID.
-pub fn set_uid(_: Forked, uid: u32) -> Result<()> {
+pub(crate) fn set_uid(_: Forked, uid: u32) -> Result<()> {
     // SAFETY: takes integers only.
     check(unsafe { libc::syscall(libc::SYS_setuid, uid) }).map(drop)
 }
 
+/// `__NEW_UTS_LEN` of the kernel: the bytes that a name may have.
+pub(crate) const HOSTNAME_MAX: usize = 64;
+
 /// sethostname(2).
-pub fn set_hostname(name: &[u8]) -> Result<()> {
+pub(crate) fn set_hostname(name: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads `len` bytes of `name`, which outlives the call.
     check(unsafe { libc::syscall(libc::SYS_sethostname, name.as_ptr(), name.len()) }).map(drop)
 }
 
 /// setdomainname(2).
-pub fn set_domainname(name: &[u8]) -> Result<()> {
+pub(crate) fn set_domainname(name: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads `len` bytes of `name`, which outlives the call.
     check(unsafe { libc::syscall(libc::SYS_setdomainname, name.as_ptr(), name.len()) }).map(drop)
 }
 
 /// The thread's own id in its pid namespace.
-pub fn thread_id() -> u32 {
+pub(crate) fn thread_id() -> u32 {
     // SAFETY: takes nothing, and cannot fail.
     let answer = unsafe { libc::syscall(libc::SYS_gettid) };
     answer as u32
 }
 
 /// A bit mask of capabilities as the numbers in it.
-pub fn capability_numbers(mask: u64) -> impl Iterator<Item = u8> {
+pub(crate) fn capability_numbers(mask: u64) -> impl Iterator<Item = u8> {
     (0..64u8).filter(move |n| mask.checked_shr(u32::from(*n)).unwrap_or(0) & 1 == 1)
 }

@@ -183,9 +183,12 @@ unsafe extern "C" fn run(orders: *const Orders) -> ! {
 
 /// Gives up every descriptor but the streams and the gate, and all memory but what is here.
 fn strip(orders: &Orders) -> isize {
-    let close = |first: usize, last: usize| match first > last {
-        true => 0,
-        false => call(orders.key, Sysno::close_range, [first, last, 0, 0, 0]),
+    let close = |first: usize, last: usize| {
+        if first > last {
+            0
+        } else {
+            call(orders.key, Sysno::close_range, [first, last, 0, 0, 0])
+        }
     };
     let mut answer = close(3, orders.gate.wrapping_sub(1));
     if answer >= 0 {

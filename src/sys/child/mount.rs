@@ -20,8 +20,8 @@ const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
 const AT_RECURSIVE: u32 = 0x8000;
 
 /// linux/magic.h.
-pub const PROC_SUPER_MAGIC: i64 = 0x9fa0;
-pub const SYSFS_MAGIC: i64 = 0x6265_6572;
+pub(crate) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+pub(crate) const SYSFS_MAGIC: i64 = 0x6265_6572;
 
 /// MOUNT_ATTR_* of linux/mount.h, as far as this crate names them itself.
 pub const ATTR_RDONLY: u64 = 0x01;
@@ -56,21 +56,21 @@ pub fn unmount(target: &CStr, flags: i32) -> Result<()> {
 }
 
 /// pivot_root(".", "."): the working directory becomes the root, the old root lies on top of it.
-pub fn pivot_here(_: Forked) -> Result<()> {
+pub(crate) fn pivot_here(_: Forked) -> Result<()> {
     let here = c".".as_ptr();
     // SAFETY: both are the same NUL-terminated constant.
     check(unsafe { libc::syscall(libc::SYS_pivot_root, here, here) }).map(drop)
 }
 
 /// chroot(2).
-pub fn chroot(_: Forked, path: &CStr) -> Result<()> {
+pub(crate) fn chroot(_: Forked, path: &CStr) -> Result<()> {
     // SAFETY: `path` is NUL-terminated and outlives the call; the kernel only reads it.
     check(unsafe { libc::syscall(libc::SYS_chroot, path.as_ptr()) }).map(drop)
 }
 
 /// A filesystem that is being configured: fsopen(2).
 #[derive(Debug)]
-pub struct Filesystem(OwnedFd);
+pub(crate) struct Filesystem(OwnedFd);
 
 impl Filesystem {
     pub fn open(fstype: &CStr) -> Result<Self> {
@@ -126,7 +126,7 @@ pub fn clone_tree(path: &CStr, recursive: bool) -> Result<OwnedFd> {
 
 /// A detached copy of the mount at what `fd` has open. It must be in the caller's mount namespace (a detached
 /// mount can be copied since 6.15 only).
-pub fn clone_tree_of(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd> {
+pub(crate) fn clone_tree_of(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd> {
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
     open_tree(fd.as_raw_fd(), EMPTY, recursive | libc::AT_EMPTY_PATH as u32)
 }
@@ -170,7 +170,7 @@ pub fn change(mount: BorrowedFd<'_>, change: Change, recursive: bool) -> Result<
 }
 
 /// The owners of files on a detached mount are seen through the maps of `namespace`, a user namespace.
-pub fn map_ids(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: bool) -> Result<()> {
+pub(crate) fn map_ids(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: bool) -> Result<()> {
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,

@@ -7,7 +7,7 @@ use ::libc;
 use ::std::os::fd::AsRawFd;
 
 /// The magic number of the filesystem that namespace files are on (linux/magic.h).
-pub const NSFS_MAGIC: i64 = 0x6e73_6673;
+pub(crate) const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 /// linux/nsfs.h: `_IO(0xb7, 0x1)`.
 const NS_GET_USERNS: libc::c_ulong = 0xb701;

@@ -20,7 +20,7 @@ const ATTEMPTS: u32 = 16;
 
 /// What a path is created as where it is missing; the mode is that of the last component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub(crate) enum Missing {
     Fails,
     Directory(u32),
     File(u32),
@@ -28,7 +28,7 @@ pub enum Missing {
 
 /// Opens (O_PATH) what an absolute path of the host's leads to: ELOOP where a magic link of /proc is on the way. (A walk
 /// takes these for their text, which is a path or nothing.)
-pub fn open_without_magic(path: &CStr) -> Result<OwnedFd> {
+pub(crate) fn open_without_magic(path: &CStr) -> Result<OwnedFd> {
     match resolve(libc::AT_FDCWD, path, libc::O_PATH, libc::RESOLVE_NO_MAGICLINKS) {
         Err(Errno::ENOSYS | Errno::EPERM) => {
             let root = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
@@ -83,7 +83,7 @@ pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd> {
 
 /// A descriptor of what `path` names inside of `root`, made where it is missing, with its parents. It is for being
 /// mounted on, and for finding what is below it.
-pub fn open_or_create(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Result<OwnedFd> {
+pub(crate) fn open_or_create(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Result<OwnedFd> {
     match openat2(root, path, libc::O_PATH, IN_ROOT) {
         Err(Errno::ENOENT) => match create_last(root, path, missing) {
             Some(made) => Ok(made),
@@ -129,7 +129,7 @@ pub fn split(path: &CStr) -> Option<(&[u8], &CStr)> {
 
 /// Opens a file of a filesystem that is all the kernel's, e.g. a detached procfs: no mount, no link of any kind
 /// and no `..` on the way.
-pub fn open_plainly(directory: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd> {
+pub(crate) fn open_plainly(directory: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd> {
     let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_SYMLINKS;
     match openat2(directory, path, flags, resolve) {
         Err(Errno::ENOSYS | Errno::EPERM) => {
@@ -148,7 +148,7 @@ pub fn open_plainly(directory: BorrowedFd<'_>, path: &CStr, flags: i32) -> Resul
 
 /// A directory in `root` that is what `path` says, without a link on the way; made where only it is missing. ELOOP or
 /// ENOTDIR where the image has a link there.
-pub fn ordinary_directory(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+pub(crate) fn ordinary_directory(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let find = || match openat2(root, path, flags, IN_ROOT | libc::RESOLVE_NO_SYMLINKS) {
         Err(Errno::ENOSYS | Errno::EPERM) => walk::open_without_links(root, path, flags),
@@ -164,20 +164,26 @@ pub fn ordinary_directory(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> 
 }
 
 /// mkdirat(2).
-pub fn make_directory(parent: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<()> {
+pub(crate) fn make_directory(parent: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<()> {
     // SAFETY: `name` is NUL-terminated and outlives the call; the kernel only reads it.
     check(unsafe { libc::syscall(libc::SYS_mkdirat, parent.as_raw_fd(), name.as_ptr(), mode) }).map(drop)
 }
 
 /// mknodat(2).
-pub fn make_node(parent: BorrowedFd<'_>, name: &CStr, mode: u32, major: u32, minor: u32) -> Result<()> {
+pub(crate) fn make_node(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    mode: u32,
+    major: u32,
+    minor: u32,
+) -> Result<()> {
     let (parent, device) = (parent.as_raw_fd(), libc::makedev(major, minor));
     // SAFETY: `name` is NUL-terminated and outlives the call; the kernel only reads it.
     check(unsafe { libc::syscall(libc::SYS_mknodat, parent, name.as_ptr(), mode, device) }).map(drop)
 }
 
 /// symlinkat(2).
-pub fn make_symlink(target: &CStr, parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+pub(crate) fn make_symlink(target: &CStr, parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let (target, name) = (target.as_ptr(), name.as_ptr());
     // SAFETY: both are NUL-terminated and outlive the call; the kernel only reads them.
     check(unsafe { libc::syscall(libc::SYS_symlinkat, target, parent.as_raw_fd(), name) }).map(drop)
@@ -191,7 +197,7 @@ pub fn give(parent: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> Result<(
 }
 
 /// fchmodat(2) of a name in a directory; `.` is the directory itself, also where it was opened with O_PATH.
-pub fn set_mode(parent: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<()> {
+pub(crate) fn set_mode(parent: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<()> {
     // SAFETY: `name` is NUL-terminated and outlives the call; the kernel only reads it.
     check(unsafe { libc::syscall(libc::SYS_fchmodat, parent.as_raw_fd(), name.as_ptr(), mode) }).map(drop)
 }

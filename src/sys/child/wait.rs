@@ -35,7 +35,7 @@ pub fn reap(pid: u32) -> Result<Ended> {
 }
 
 /// Whether `pid` is a child that has not been reaped.
-pub fn is_child(pid: u32) -> bool {
+pub(crate) fn is_child(pid: u32) -> bool {
     waitid(libc::P_PID, pid, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).is_ok()
 }
 

@@ -1,7 +1,7 @@
 //! Exits, OOM kills and deletions.
 
-use super::{Answer, Effect, Exec, Init, Life, News, Own, Parts, Refused, KILLED};
-use crate::launch::ExitStatus;
+use super::{Answer, Effect, Exec, Init, Life, News, Own, Parts, Refused};
+use crate::launch::{ExitStatus, KILLED};
 
 impl<P: Parts> Life<P> {
     pub(super) fn exited(&mut self, exit: ExitStatus) -> Vec<Effect<P>> {

@@ -109,9 +109,10 @@ impl<P: Parts> Life<P> {
     pub(super) fn pod_resumed(&mut self) -> Vec<Effect<P>> {
         let told = self.freezer == Freezer::Told;
         self.freezer = Freezer::Free(self.freezer.own());
-        match told && self.can_pause().is_ok() {
-            true => vec![Effect::Emit(News::Resumed)],
-            false => Vec::new(),
+        if told && self.can_pause().is_ok() {
+            vec![Effect::Emit(News::Resumed)]
+        } else {
+            Vec::new()
         }
     }
 }

@@ -4,6 +4,7 @@ mod demands;
 mod nothing;
 
 use super::*;
+use crate::launch::KILLED;
 use nothing::Nothing;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -135,9 +136,10 @@ impl Scene {
             steps.push(("exec Exited", || Input::Exited { who: exec(), exit: exit_of(false) }));
         }
         if a.again.contains(&None) {
-            steps.push(match a.killed {
-                true => ("Again", || Input::Exited { who: None, exit: exit_of(true) }),
-                false => ("Again", || Input::Exited { who: None, exit: exit_of(false) }),
+            steps.push(if a.killed {
+                ("Again", || Input::Exited { who: None, exit: exit_of(true) })
+            } else {
+                ("Again", || Input::Exited { who: None, exit: exit_of(false) })
             });
         }
         if a.again.contains(&exec()) {
@@ -350,13 +352,12 @@ fn whatever_happens_in_whatever_order_is_told_once_and_in_its_order() {
             let Ok(next) = next else { panic!("after {:?}, {}: {scene:?}", path(&from, &scene), step.0) };
             let Some(next) = next else { continue };
             // Resume thaws under the lock.
-            let next = match step.0.starts_with("Resume") {
-                true => {
-                    let above = next.life.clone().on(Input::Thawed { frozen: true });
-                    assert_eq!(above, Ok(vec![Effect::Fail(Refused::FrozenAbove)]));
-                    next.after(("Thawed", || Input::Thawed { frozen: false })).expect("it is never refused")
-                }
-                false => next,
+            let next = if step.0.starts_with("Resume") {
+                let above = next.life.clone().on(Input::Thawed { frozen: true });
+                assert_eq!(above, Ok(vec![Effect::Fail(Refused::FrozenAbove)]));
+                next.after(("Thawed", || Input::Thawed { frozen: false })).expect("it is never refused")
+            } else {
+                next
             };
             // What a kill could not thaw can be resumed, or killed again.
             if step.0 == "Kill" && scene.life.freezer.own() == Own::Frozen {
@@ -409,9 +410,10 @@ fn an_oom_kill_that_was_heard_of_late_is_told_where_the_first_process_was_killed
         life.on(Input::Made(())).unwrap();
         let exited = || Input::Exited { who: None, exit: exit_of(killed) };
         let settled = || Input::Settled { who: None };
-        let inputs = match gone_first {
-            true => [Input::OomGone, exited(), settled()],
-            false => [exited(), settled(), Input::OomGone],
+        let inputs = if gone_first {
+            [Input::OomGone, exited(), settled()]
+        } else {
+            [exited(), settled(), Input::OomGone]
         };
         let effects: Vec<_> = inputs.into_iter().flat_map(|input| life.on(input).unwrap()).collect();
         assert_eq!(effects.contains(&Effect::Emit(News::Oom)), killed, "{gone_first}");

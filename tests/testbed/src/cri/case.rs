@@ -99,15 +99,17 @@ impl Case<'_> {
     /// What a kubelet says about a plain pod, with `config` on top.
     pub fn config(&self, name: &str, config: &Value) -> Value {
         let machine = self.node.machine();
+        let parent = if systemd() {
+            format!("{}_{name}.slice", machine.mark).replace('-', "_")
+        } else {
+            format!("/{}/{name}", machine.mark)
+        };
         let mut all = json!({
             "metadata": { "name": name, "namespace": "tests", "uid": name },
             "hostname": name,
             "log_directory": machine.dir.join("logs").join(name),
             "linux": {
-                "cgroup_parent": match systemd() {
-                    true => format!("{}_{name}.slice", machine.mark).replace('-', "_"),
-                    false => format!("/{}/{name}", machine.mark),
-                },
+                "cgroup_parent": parent,
                 "security_context": { "namespace_options": { "network": "POD", "pid": "CONTAINER", "ipc": "POD" } },
             },
         });

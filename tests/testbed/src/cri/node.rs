@@ -156,14 +156,13 @@ fn network(dir: &Path, suite: Suite) {
 
 /// shoal knows by the form of a cgroup's path; runc has to be told.
 fn runc_with_systemd() -> &'static str {
-    match systemd() {
-        true => {
-            "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\n\
-             runtime_type = \"io.containerd.runc.v2\"\n\
-             [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc.options]\n\
-             SystemdCgroup = true\n"
-        }
-        false => "",
+    if systemd() {
+        "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\n\
+         runtime_type = \"io.containerd.runc.v2\"\n\
+         [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc.options]\n\
+         SystemdCgroup = true\n"
+    } else {
+        ""
     }
 }
 

@@ -115,12 +115,11 @@ impl Containerd {
     pub fn pod_cgroups(&self) -> Vec<PathBuf> {
         let root = Path::new("/sys/fs/cgroup");
         let below = Path::new(&self.namespace).join("pod");
-        match root.join("cgroup.controllers").exists() {
-            true => vec![root.join(below)],
-            false => {
-                let hierarchies = std::fs::read_dir(root).unwrap().flatten().map(|entry| entry.path());
-                hierarchies.filter(|path| !path.is_symlink()).map(|path| path.join(&below)).collect()
-            }
+        if root.join("cgroup.controllers").exists() {
+            vec![root.join(below)]
+        } else {
+            let hierarchies = std::fs::read_dir(root).unwrap().flatten().map(|entry| entry.path());
+            hierarchies.filter(|path| !path.is_symlink()).map(|path| path.join(&below)).collect()
         }
     }
 
@@ -266,9 +265,10 @@ impl Containerd {
         child.stdin.take().unwrap().write_all(&self.input(id, options)).unwrap();
         let mut text = String::new();
         output.read_to_string(&mut text).unwrap();
-        match child.wait().unwrap().success() {
-            true => Ok(self.understand(&text)),
-            false => Err(text),
+        if child.wait().unwrap().success() {
+            Ok(self.understand(&text))
+        } else {
+            Err(text)
         }
     }
 
