@@ -31,13 +31,12 @@ impl CgroupsPath {
             return wrong("has a NUL in it");
         }
         let parts: Vec<&str> = text.split(':').collect();
-        if let (Some([slice, prefix, name]), false) = (parts.first_chunk(), text.contains('/')) {
-            if parts.len() == 3 && (systemd || slice.is_empty() || slice.ends_with(".slice")) {
-                return unit(slice, prefix, name).map_or_else(
-                    || wrong("names no slice or no unit"),
-                    |unit| Ok(CgroupsPath::Systemd(unit)),
-                );
-            }
+        if let (Some([slice, prefix, name]), false) = (parts.first_chunk(), text.contains('/'))
+            && parts.len() == 3
+            && (systemd || slice.is_empty() || slice.ends_with(".slice"))
+        {
+            return unit(slice, prefix, name)
+                .map_or_else(|| wrong("names no slice or no unit"), |unit| Ok(CgroupsPath::Systemd(unit)));
         }
         if systemd && text.is_empty() {
             return match unit("", "shoal", id) {

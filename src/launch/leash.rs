@@ -121,10 +121,10 @@ impl Leash {
             if let Poll::Ready(done) = future.as_mut().poll(context) {
                 return Poll::Ready(done);
             }
-            if over.is_none() {
-                if let Poll::Ready(killed) = killed.as_mut().poll(context) {
-                    over = Some(killed);
-                }
+            if over.is_none()
+                && let Poll::Ready(killed) = killed.as_mut().poll(context)
+            {
+                over = Some(killed);
             }
             match over {
                 None => Poll::Pending,

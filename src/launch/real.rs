@@ -283,11 +283,11 @@ impl Real {
     /// clone3(2) puts the child into its cgroup; where it cannot, the child is to write cgroup.procs itself.
     fn make_in_cgroup(&self, plan: &Plan, prepared: &mut Prepared) -> Result<Child> {
         // With a user namespace it is the second process that enters the cgroup: two may be more than its limit.
-        if plan.steps.iter().any(|(step, _)| matches!(step, Step::Sibling { .. } | Step::GiveCgroup { .. })) {
-            if let Some(directory) = prepared.into.take() {
-                prepared.procs.push(open_procs(&directory)?);
-                prepared.cgroup = Some(fd::above_standard(directory).context(|| "fcntl(F_DUPFD_CLOEXEC)")?);
-            }
+        if plan.steps.iter().any(|(step, _)| matches!(step, Step::Sibling { .. } | Step::GiveCgroup { .. }))
+            && let Some(directory) = prepared.into.take()
+        {
+            prepared.procs.push(open_procs(&directory)?);
+            prepared.cgroup = Some(fd::above_standard(directory).context(|| "fcntl(F_DUPFD_CLOEXEC)")?);
         }
         let refused = match self.make(plan, prepared) {
             Err(refused) if prepared.into.is_some() => refused,

@@ -161,7 +161,7 @@ impl Reaper {
 impl Table {
     /// Its parent has ended: whoever was born is entered before his own end can be seen here.
     /// What is returned is told once the table is free: it wakes others, for which a thread may have to be made.
-    fn adopt(&mut self, heir: Heir) -> impl FnOnce() {
+    fn adopt(&mut self, heir: Heir) -> impl FnOnce() + use<> {
         let Heir { birth, on_exit, ended } = heir;
         let born = birth.board.born().map(|pid| {
             // The kernel gives a pid to nobody else before it has been reaped: one that is a child of ours is this one,

@@ -301,13 +301,13 @@ impl Sandbox {
     }
 
     pub async fn delete(&self, key: &ProcessKey) -> Result<Deleted> {
-        if key.exec.is_none() {
-            if let Some(leash) = self.making(&key.container) {
-                self.end_create(&key.container, &leash).await?;
-                // It may have come through a moment before.
-                if self.container(&key.container).is_err() {
-                    return Ok(Deleted { pid: 0, exit: container::never_ran() });
-                }
+        if key.exec.is_none()
+            && let Some(leash) = self.making(&key.container)
+        {
+            self.end_create(&key.container, &leash).await?;
+            // It may have come through a moment before.
+            if self.container(&key.container).is_err() {
+                return Ok(Deleted { pid: 0, exit: container::never_ran() });
             }
         }
         let container = self.container(&key.container)?;

@@ -79,10 +79,10 @@ impl Events {
             Err(e) => return log::error!("encode an event for {topic}: {e}"),
         };
         let mut state = self.0.state.lock();
-        if state.queue.len() >= QUEUE_MAX {
-            if let Some((topic, _)) = state.queue.pop_front() {
-                log::warn!("dropped the oldest event ({topic}): {QUEUE_MAX} wait for containerd");
-            }
+        if state.queue.len() >= QUEUE_MAX
+            && let Some((topic, _)) = state.queue.pop_front()
+        {
+            log::warn!("dropped the oldest event ({topic}): {QUEUE_MAX} wait for containerd");
         }
         state.queue.push_back((topic, request));
         self.0.changed.notify_all();

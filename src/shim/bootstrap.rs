@@ -39,10 +39,11 @@ fn decode(bytes: &[u8], id: &str, namespace: &str) -> Result<Bootstrap> {
     if bytes.is_empty() {
         return Ok(Bootstrap::default());
     }
-    if let Ok(params) = BootstrapParams::parse_from_bytes(bytes) {
-        if params.instance_id == id && params.namespace == namespace {
-            return modern(params);
-        }
+    if let Ok(params) = BootstrapParams::parse_from_bytes(bytes)
+        && params.instance_id == id
+        && params.namespace == namespace
+    {
+        return modern(params);
     }
     let any = Any::parse_from_bytes(bytes).map_err(|e| {
         let text = "the standard input is neither BootstrapParams of this id nor an Any";

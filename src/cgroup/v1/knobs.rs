@@ -188,16 +188,16 @@ fn apply_cpu(dir: &Dir, cpu: &Cpu) -> Result<()> {
     }
     // A new period may only fit the new quota, and a burst only the new quota: then once more, after it.
     let mut period = cpu.period.map(|period| period.to_string());
-    if let Some(value) = period.take() {
-        if !accepted(dir.write("cpu.cfs_period_us", &value), cpu.quota.is_some())? {
-            period = Some(value);
-        }
+    if let Some(value) = period.take()
+        && !accepted(dir.write("cpu.cfs_period_us", &value), cpu.quota.is_some())?
+    {
+        period = Some(value);
     }
     let mut burst = cpu.burst.map(|burst| burst.to_string());
-    if let Some(value) = burst.take() {
-        if !accepted(dir.write("cpu.cfs_burst_us", &value), cpu.quota.is_some())? {
-            burst = Some(value);
-        }
+    if let Some(value) = burst.take()
+        && !accepted(dir.write("cpu.cfs_burst_us", &value), cpu.quota.is_some())?
+    {
+        burst = Some(value);
     }
     if let Some(quota) = cpu.quota {
         dir.write("cpu.cfs_quota_us", &quota.v1())?;

@@ -171,10 +171,10 @@ fn apply_cpu(dir: &Dir, cpu: &Cpu) -> Result<()> {
     }
     // A burst may only fit the new quota: then once more, after it.
     let mut burst = cpu.burst.map(|burst| burst.to_string());
-    if let Some(value) = burst.take() {
-        if !accepted(dir.write("cpu.max.burst", &value), cpu.quota.is_some())? {
-            burst = Some(value);
-        }
+    if let Some(value) = burst.take()
+        && !accepted(dir.write("cpu.max.burst", &value), cpu.quota.is_some())?
+    {
+        burst = Some(value);
     }
     match (cpu.quota, cpu.period) {
         (None, None) => {}

@@ -116,10 +116,10 @@ impl Container {
                 leash.kill();
             }
         }
-        if self.spec.namespaces.pid != Ns::New {
-            if let Err(e) = self.kill_within(state) {
-                log::warn!(id = self.id.as_str(); "could not kill what the first process left: {e}");
-            }
+        if self.spec.namespaces.pid != Ns::New
+            && let Err(e) = self.kill_within(state)
+        {
+            log::warn!(id = self.id.as_str(); "could not kill what the first process left: {e}");
         }
     }
 

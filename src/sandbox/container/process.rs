@@ -48,10 +48,10 @@ impl Facts {
         if close_stdin {
             io.close_stdin();
         }
-        if let Some((columns, rows)) = size {
-            if let Err(e) = io.resize(columns, rows) {
-                log::warn!(process = name; "the size of its terminal: {e}");
-            }
+        if let Some((columns, rows)) = size
+            && let Err(e) = io.resize(columns, rows)
+        {
+            log::warn!(process = name; "the size of its terminal: {e}");
         }
         (self.pid, self.io) = (pid, Some(Arc::new(io)));
     }

@@ -102,12 +102,12 @@ fn amount(value: Option<i64>, field: &str, name: &str) -> Result<Option<Limit>> 
 fn parse_memory(from: &LinuxMemory, field: &str, warnings: &mut Vec<String>) -> Result<Memory> {
     let limit = amount(from.limit(), field, "limit")?;
     let swap = amount(from.swap(), field, "swap")?;
-    if let (Some(Limit::Value(limit)), Some(Limit::Value(swap))) = (limit, swap) {
-        if swap < limit {
-            return Err(invalid(format!(
-                "{field}.swap: {swap} is memory and swap together, and cannot be less than the limit {limit}"
-            )));
-        }
+    if let (Some(Limit::Value(limit)), Some(Limit::Value(swap))) = (limit, swap)
+        && swap < limit
+    {
+        return Err(invalid(format!(
+            "{field}.swap: {swap} is memory and swap together, and cannot be less than the limit {limit}"
+        )));
     }
     if let Some(swappiness) = from.swappiness().filter(|s| *s > 100) {
         return Err(invalid(format!("{field}.swappiness: {swappiness} is not within 0 to 100")));

@@ -15,7 +15,7 @@ const SIGNATURE: u32 = 0x5305_3053;
 #[cfg(target_arch = "aarch64")]
 const SIGNATURE: u32 = 0xd428_bc00;
 
-extern "C" {
+unsafe extern "C" {
     /// From the thread pointer; glibc 2.35.
     static __rseq_offset: isize;
     /// 0 where nothing was registered.
