@@ -90,11 +90,10 @@ async fn attempt(
         ends: Some(ends),
         entry,
         init,
-        hooks: None,
         leash,
         on_exit: Box::new(move |status| tell.set(status)),
     };
-    let pidfd = launcher.launch(order).await?.start_by(leash).await?;
+    let pidfd = launcher.launch(order).await?.at_gate().await?.start_by(leash).await?;
     let mut tail = Tail::default();
     let begun = Instant::now();
     let in_time = follow(&pidfd, errors, deadline, &mut tail).await?;

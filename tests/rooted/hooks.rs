@@ -5,8 +5,10 @@ use crate::container::Bundle;
 use serde_json::{json, Value};
 use shoal::cgroup::Entry;
 use shoal::launch::hooks::{run, Place};
+use shoal::launch::{Launched, Launcher, Order};
 use shoal::plan::{HookInput, Host, Step};
 use shoal::spec::{Hook, Spec};
+use shoal::stdio::Ends;
 use shoal::tasks::block_on;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -133,6 +135,29 @@ fn a_create_hook_that_fails_ends_the_launch() {
     .unwrap_err();
     assert_eq!(error.to_string(), "not today");
     assert!(!exists(&format!("/proc/{child}")));
+}
+
+/// Its gate is closed then too, which one that was stopped does not see.
+#[test]
+fn a_process_that_is_dropped_at_its_hooks_is_killed() {
+    if !rooted("a_process_that_is_dropped_at_its_hooks_is_killed") {
+        return;
+    }
+    let order = Order {
+        plan: &program(&["true"], vec![Step::Hooks]),
+        ends: Some(Ends { stdin: null(), stdout: null(), stderr: null() }),
+        entry: Entry::default(),
+        init: None,
+        leash: &leash(),
+        on_exit: Box::new(|_| {}),
+    };
+    let Ok(Launched::AtHooks(process)) = block_on(launcher().launch(order)) else {
+        panic!("not at its hooks")
+    };
+    shoal::sys::wait::signal(process.pidfd.as_fd(), libc::SIGSTOP).unwrap();
+    let pid = process.pid;
+    drop(process);
+    eventually("it is gone", || !exists(&format!("/proc/{pid}")));
 }
 
 /// The program of a startContainer hook is a file of the image.

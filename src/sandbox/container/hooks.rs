@@ -8,12 +8,12 @@ use super::Container;
 use crate::cgroup::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::launch::hooks::{self, Place};
-use crate::launch::{Launcher, Leash, Real, Reaper, Strangers, Waiting};
+use crate::launch::{AtHooks, Launcher, Leash, Real, Reaper, Strangers, Waiting};
 use crate::plan::{self, Plan};
 use crate::spec::{Hook, Ns, Spec};
 use crate::tasks::block_on;
 use serde_json::json;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -71,13 +71,13 @@ async fn run(
 }
 
 /// The child has its namespaces and its mounts, and its root is not yet `/`.
-pub(super) async fn create(container: &Container, leash: &Leash, pid: u32, pidfd: OwnedFd) -> Result<()> {
+pub(super) async fn create(container: &Container, leash: &Leash, process: &AtHooks<'_>) -> Result<()> {
     let (hooks, launcher) = (&container.spec.hooks, &*container.world.launcher);
-    let at = |kind, place| Moment { kind, status: "creating", pid, place };
+    let at = |kind, place| Moment { kind, status: "creating", pid: process.pid, place };
     run(launcher, leash, container.into(), &hooks.prestart, &at("prestart", Place::Host)).await?;
     run(launcher, leash, container.into(), &hooks.create_runtime, &at("createRuntime", Place::Host)).await?;
     let alone = container.spec.namespaces.pid == Ns::New;
-    let place = Place::Namespaces { init: pidfd.as_fd(), alone };
+    let place = Place::Namespaces { init: process.pidfd.as_fd(), alone };
     run(launcher, leash, container.into(), &hooks.create_container, &at("createContainer", place)).await
 }
 
