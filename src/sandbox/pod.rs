@@ -36,7 +36,6 @@ use files::Files;
 use life::{Effect, Input, Life, Refused};
 use namespaces::Held;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -55,8 +54,6 @@ pub(super) struct Pod {
     exit: Exit,
     init_exit: Exit,
     state: Mutex<State>,
-    /// A shutdown is at work.
-    ending: AtomicBool,
 }
 
 struct State {
@@ -65,6 +62,8 @@ struct State {
     changed: News<()>,
     /// The same of the last request to stop it, whatever came of it.
     stopped: News<()>,
+    /// A shutdown is at work; this is known once it is over.
+    shutdown: Option<News<()>>,
 }
 
 impl Pod {

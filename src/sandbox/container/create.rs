@@ -62,7 +62,7 @@ pub async fn create(
         records,
         world: Arc::clone(world),
         streams: world.streams.of_container(),
-        state: Mutex::new(State { life, updates: Default::default() }),
+        state: Mutex::new(State { life, updates: Default::default(), deletion: Default::default() }),
     });
     let launched = launch(&container, &request, leash).await;
     if launched.is_err() {

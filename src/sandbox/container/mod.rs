@@ -57,6 +57,7 @@ pub(super) struct Container {
 pub(super) struct State {
     life: Life<Real>,
     updates: update::Updates,
+    deletion: delete::Deletion,
 }
 
 /// What the states of a life own here.
@@ -440,10 +441,6 @@ impl Container {
     /// Its process waits at its gate.
     pub fn is_created(&self) -> bool {
         matches!(self.lock().life.init, Init::Created(_))
-    }
-
-    pub fn is_being_deleted(&self) -> bool {
-        self.lock().life.init.is_being_deleted()
     }
 
     /// Nothing is left that `delete` would have to find.
