@@ -21,7 +21,7 @@ mod namespaces;
 mod request;
 
 pub(super) use create::InitExit;
-pub use member::records as member_records;
+pub use files::records as member_records;
 pub use request::{
     Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
 };

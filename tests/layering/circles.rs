@@ -12,8 +12,6 @@ const KNOWN: &[&str] = &[
     "plan::mount",
     "sandbox::container",
     "sandbox::pod",
-    "sandbox::pod::files",
-    "sandbox::pod::member",
     "sandbox::watch",
     "sandbox::world",
     "service::connection",
