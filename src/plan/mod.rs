@@ -5,7 +5,6 @@
 //! tell the difference; why it is so is said where it is not obvious.
 
 mod builder;
-mod cgroupfs;
 mod dev;
 mod display;
 mod dress;
@@ -116,7 +115,7 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
         network: isolate::NETWORK,
         apart: &|name| isolate::apart(spec, name),
     };
-    cgroupfs::give(&mut b, input);
+    mount::cgroupfs::give(&mut b, input);
     isolate::leave(&mut b, &isolation)?;
     rootfs::mounts(&mut b, input)?;
     isolate::settle(&mut b, &isolation);
