@@ -20,9 +20,7 @@ const KNOWN: &[&str] = &[
     "sys::child::exec",
     "sys::child::fd",
     "sys::child::last",
-    "sys::child::root",
     "sys::child::signal",
-    "sys::child::walk",
 ];
 
 /// Which file imports which, by their modules' paths.

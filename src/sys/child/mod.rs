@@ -22,6 +22,7 @@ pub mod board;
 pub mod clone;
 pub mod console;
 pub mod directory;
+pub mod entry;
 pub mod exec;
 pub mod fd;
 pub mod identity;
