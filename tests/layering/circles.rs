@@ -12,8 +12,6 @@ const KNOWN: &[&str] = &[
     "sandbox::pod",
     "sandbox::watch",
     "sandbox::world",
-    "service::connection",
-    "service::reply",
     "stdio::desk",
     "stdio::exchange",
     "sys::child::clone",
