@@ -33,7 +33,8 @@ pub use parent::Parent;
 pub use path::CgroupsPath;
 pub use stats::Stats;
 
-use self::systemd::{PlaceHolder, Scope};
+pub use self::systemd::PlaceHolder;
+use self::systemd::Scope;
 use crate::error::{Error, Kind, Result};
 use crate::spec::resources::{Limit, Resources};
 use crate::tasks::Answer;

@@ -4,8 +4,8 @@ use super::registers::Registers;
 use super::Lent;
 use crate::sys::child::console::WindowSize;
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
-use crate::sys::child::root::{self, Missing};
-use crate::sys::child::{console, mount, Errno, Forked, Result};
+use crate::sys::child::walk::Missing;
+use crate::sys::child::{console, mount, root, Errno, Forked, Result};
 use ::core::prelude::rust_2021::*;
 use ::libc;
 

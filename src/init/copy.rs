@@ -4,7 +4,7 @@
 
 use crate::sys::child::directory::{self, Entries};
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, Stat};
-use crate::sys::child::{root, Errno, Result};
+use crate::sys::child::{entry, Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
@@ -36,7 +36,7 @@ fn entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, left: u32) -> Re
     if !stat.is_directory() {
         return leaf(from, to, name, there.as_fd(), stat);
     }
-    root::make_directory(to, name, 0o700)?;
+    entry::make_directory(to, name, 0o700)?;
     let made = fd::open_at(to, name, libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY, 0)?;
     level(there.as_fd(), made.as_fd(), left)
 }
@@ -62,17 +62,17 @@ fn leaf(
         }
         libc::S_IFLNK => {
             let mut text = [0u8; 4096];
-            let length = root::read_link(there, c"", &mut text)?;
+            let length = entry::read_link(there, c"", &mut text)?;
             // The last byte is not for the text: it ends it.
             if length >= text.len() {
                 return Err(Errno::ENAMETOOLONG);
             }
             let target = CStr::from_bytes_until_nul(&text).map_err(|_| Errno::ENAMETOOLONG)?;
-            root::make_symlink(target, to, name)?;
+            entry::make_symlink(target, to, name)?;
         }
         // A socket belongs to whoever listens on it.
         libc::S_IFSOCK => return Ok(()),
-        _ => root::make_node(to, name, stat.mode, libc::major(stat.device), libc::minor(stat.device))?,
+        _ => entry::make_node(to, name, stat.mode, libc::major(stat.device), libc::minor(stat.device))?,
     }
-    root::give(to, name, stat.uid, stat.gid)
+    entry::give(to, name, stat.uid, stat.gid)
 }

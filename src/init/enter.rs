@@ -5,7 +5,7 @@ use crate::plan::step::SchedAttr;
 use crate::sys::child::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::sys::child::limits::{self, Schedule};
 use crate::sys::child::walk::PathBuffer;
-use crate::sys::child::{self as sys, exec, mount, root, Errno, Forked, Result};
+use crate::sys::child::{self as sys, entry, exec, mount, root, Errno, Forked, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
@@ -59,7 +59,7 @@ pub(super) fn name_of<'a>(device: BorrowedFd<'_>, room: &'a mut [u8; 64]) -> Res
     let mut link = [0; 16];
     let link = numbered(b"", device.as_raw_fd(), &mut link)?;
     let directory = host_proc_directory(c"self/fd")?;
-    let length = root::read_link(directory.as_fd(), link, room)?;
+    let length = entry::read_link(directory.as_fd(), link, room)?;
     // A name that fills the room has no end.
     *room.get_mut(length).ok_or(Errno::ENAMETOOLONG)? = 0;
     CStr::from_bytes_until_nul(room).map_err(|_| Errno::ENAMETOOLONG)
@@ -100,9 +100,9 @@ const DELEGATED: [&CStr; 5] =
 
 /// The group stays.
 pub(super) fn give_cgroup(cgroup: BorrowedFd<'_>, uid: u32) -> Result<()> {
-    root::give(cgroup, c".", uid, u32::MAX)?;
+    entry::give(cgroup, c".", uid, u32::MAX)?;
     for name in DELEGATED {
-        match root::give(cgroup, name, uid, u32::MAX) {
+        match entry::give(cgroup, name, uid, u32::MAX) {
             Err(Errno::ENOENT) => {}
             answer => answer?,
         }

@@ -7,8 +7,8 @@ use crate::plan::step::{Attributes, FsOption, Propagation, RootPath, Whole};
 use crate::plan::BELOW_PROC;
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::child::mount::{self, Change, Filesystem};
-use crate::sys::child::root::{self, Missing};
-use crate::sys::child::{Errno, Result};
+use crate::sys::child::walk::Missing;
+use crate::sys::child::{entry, root, Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
@@ -137,7 +137,7 @@ pub(super) fn attach_filesystem(
     let target = match existed {
         Some(target) => {
             let mode = fd::stat(target.as_fd())?.mode & 0o7777;
-            root::set_mode(tree.as_fd(), c".", mode)?;
+            entry::set_mode(tree.as_fd(), c".", mode)?;
             target
         }
         None if is_of_kernel(tree.as_fd())? => root::ordinary_directory(root, path.as_c_str())?,

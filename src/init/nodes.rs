@@ -3,7 +3,7 @@
 use super::registers::Registers;
 use crate::plan::step::RootPath;
 use crate::sys::child::fd::{self, AsFd, BorrowedFd};
-use crate::sys::child::{root, Errno, Result};
+use crate::sys::child::{entry, Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
@@ -11,7 +11,7 @@ use ::libc;
 /// What is there already stays, as with runc.
 pub(super) fn symlink<'a>(registers: &mut Registers<'a>, path: &'a RootPath, target: &CStr) -> Result<()> {
     let (parent, name) = registers.parent(path.as_c_str())?;
-    match root::make_symlink(target, parent, name) {
+    match entry::make_symlink(target, parent, name) {
         Err(Errno::EEXIST) => Ok(()),
         answer => answer,
     }
@@ -25,7 +25,7 @@ pub(super) fn node<'a>(
     (uid, gid): (u32, u32),
 ) -> Result<()> {
     let (parent, name) = registers.parent(path.as_c_str())?;
-    match root::make_node(parent, name, mode, major, minor) {
+    match entry::make_node(parent, name, mode, major, minor) {
         Ok(()) => {}
         Err(Errno::EEXIST) => return same_node(parent, name, mode, (major, minor)),
         Err(errno) => return Err(errno),
@@ -33,7 +33,7 @@ pub(super) fn node<'a>(
     if (uid, gid) == (0, 0) {
         return Ok(());
     }
-    root::give(parent, name, uid, gid)
+    entry::give(parent, name, uid, gid)
 }
 
 /// What the image has at the place of a device must be that device, and not e.g. a link to something else.

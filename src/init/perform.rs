@@ -5,8 +5,8 @@ use super::{console, enter, home, lock, masks, mounts, nodes, opens, privileges,
 use crate::plan::step::Step;
 use crate::sys::child::console::WindowSize;
 use crate::sys::child::fd::{self, AsFd};
-use crate::sys::child::root::{self, Missing};
-use crate::sys::child::{self as sys, Errno, Result};
+use crate::sys::child::walk::Missing;
+use crate::sys::child::{self as sys, root, Errno, Result};
 use ::core::matches;
 use ::core::prelude::rust_2021::*;
 use ::libc;

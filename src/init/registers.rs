@@ -2,9 +2,8 @@
 
 use super::home::Home;
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
-use crate::sys::child::root::{self, Missing};
-use crate::sys::child::walk::PathBuffer;
-use crate::sys::child::{Errno, Forked, Result};
+use crate::sys::child::walk::{Missing, PathBuffer};
+use crate::sys::child::{root, Errno, Forked, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;

@@ -91,11 +91,6 @@ impl Leash {
         }
     }
 
-    /// Whether both are of the same launch.
-    pub(crate) fn is(&self, other: &Leash) -> bool {
-        Arc::ptr_eq(&self.process, &other.process)
-    }
-
     /// Nobody waits for it any more.
     pub(crate) fn is_over(&self) -> bool {
         Instant::now() >= self.deadline

@@ -21,7 +21,7 @@ mod waiting;
 pub(crate) use holder::Holder;
 pub(crate) use leash::after;
 pub use leash::Leash;
-pub use real::Real;
+pub use real::{AtHooks, Real};
 pub use reaper::{Reaper, Strangers};
 pub use waiting::Waiting;
 
@@ -32,7 +32,7 @@ use crate::error::Result;
 use crate::plan::Plan;
 use crate::stdio::Ends;
 use crate::tasks::Answer;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::SystemTime;
 
 /// How a process ended: its exit code, or 128 + the signal that killed it, and when it was reaped.
@@ -56,20 +56,32 @@ pub struct Order<'a> {
     pub entry: Entry,
     /// What `Open::Init` stands for.
     pub init: Option<BorrowedFd<'a>>,
-    /// For a plan with `Step::Hooks`.
-    pub hooks: Option<AtHooks<'a>>,
     pub leash: &'a Leash,
     /// Called once, on the reaper's thread, when the process has ended for whatever reason after the launch
-    /// returned Ok (also where its start failed, or where the `Waiting` was dropped). Must not block.
+    /// has come to a [`Waiting`] (also where its start failed, or where that was dropped). Must not block.
     pub on_exit: OnExit,
 }
 
-/// Called with the child's pid and pidfd when it has reached `Step::Hooks`; an error ends the launch.
-pub(crate) type AtHooks<'a> = Box<dyn FnOnce(u32, OwnedFd) -> Answer<'a, Result<()>> + Send + 'a>;
+/// How far a launch has come.
+pub enum Launched<'a> {
+    /// The plan has a `Step::Hooks`: they run now.
+    AtHooks(AtHooks<'a>),
+    Waiting(Waiting),
+}
+
+impl Launched<'_> {
+    /// At its gate, for a process that has no hooks.
+    pub async fn at_gate(self) -> Result<Waiting> {
+        match self {
+            Launched::AtHooks(process) => process.go_on(Ok(())).await,
+            Launched::Waiting(waiting) => Ok(waiting),
+        }
+    }
+}
 
 /// Makes processes. The real one clones; tests have one that needs no root.
 pub trait Launcher: Send + Sync {
-    /// Is there when the process waits at its gate. Where it fails, nothing is left of the process, unless it was
-    /// killed because its time was over, and has not gone.
-    fn launch<'a>(&'a self, order: Order<'a>) -> Answer<'a, Result<Waiting>>;
+    /// Is there when the process waits at its hooks, or at its gate. Where it fails, nothing is left of the process, unless
+    /// it was killed because its time was over, and has not gone.
+    fn launch<'a>(&'a self, order: Order<'a>) -> Answer<'a, Result<Launched<'a>>>;
 }

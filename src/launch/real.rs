@@ -5,8 +5,8 @@ use super::ended::{GONE, LATE};
 use super::leash::Leash;
 use super::reaper::{died, Kept, Reaper};
 use super::waiting::{end, Waiting, REAPED};
-use super::{failure, last, opens, AtHooks, Launcher, OnExit, Order};
-use crate::cgroup::Entry;
+use super::{failure, last, opens, Launched, Launcher, Order};
+use crate::cgroup::{Entry, PlaceHolder};
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::{self, Lent, Report};
 use crate::plan::{Plan, Step};
@@ -16,7 +16,7 @@ use crate::sys::clone::{clone, Child};
 use crate::sys::epoll::Interest;
 use crate::sys::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::sys::layout::Layout;
-use crate::sys::{signal, socket};
+use crate::sys::{signal, socket, wait};
 use crate::tasks::{self, Answer};
 use std::cell::OnceCell;
 use std::convert::Infallible;
@@ -58,29 +58,25 @@ struct Prepared {
 }
 
 impl Launcher for Real {
-    fn launch<'a>(&'a self, order: Order<'a>) -> Answer<'a, Result<Waiting>> {
+    fn launch<'a>(&'a self, order: Order<'a>) -> Answer<'a, Result<Launched<'a>>> {
         Box::pin(async move {
-            let Order { plan, ends, mut entry, init, hooks, leash, on_exit } = order;
-            // Until the child is in its cgroup, which it is when it has come to the gate.
-            let _hold = entry.hold.take();
-            let mut launched = self.clone_child(plan, ends, entry, init, leash, on_exit)?;
-            let made = launched.follow(hooks).await;
-            launched.settle(made).await
+            let mut underway = self.clone_child(order)?;
+            match underway.follow().await {
+                Ok(Reached::Hooks(pidfd)) => {
+                    let pid = underway.process.child.pid;
+                    Ok(Launched::AtHooks(AtHooks { pid, pidfd, underway: Some(underway) }))
+                }
+                reached => underway.settle(reached.map(drop)).await.map(Launched::Waiting),
+            }
         })
     }
 }
 
 impl Real {
     /// The part that waits for nobody.
-    fn clone_child<'a>(
-        &'a self,
-        plan: &'a Plan,
-        ends: Option<Ends>,
-        entry: Entry,
-        init: Option<BorrowedFd<'_>>,
-        leash: &'a Leash,
-        on_exit: OnExit,
-    ) -> Result<Launched<'a>> {
+    fn clone_child<'a>(&'a self, order: Order<'a>) -> Result<Underway<'a>> {
+        let Order { plan, ends, mut entry, init, leash, on_exit } = order;
+        let _hold = entry.hold.take();
         let opened = opens::all(&plan.opens, init, &self.reaper)?;
         let (gate, theirs) = socket::pair().context(|| "socketpair(SOCK_SEQPACKET)")?;
         let board = Arc::new(Board::new().context(|| "mmap(MAP_SHARED)")?);
@@ -106,7 +102,8 @@ impl Real {
             self.reaper.spawn(|| self.make_in_cgroup(plan, &mut prepared), on_exit)?
         };
         // The child has its copies; as long as ours are open (in `prepared`), their ends are not seen.
-        Ok(Launched { reaper: &self.reaper, plan, gate, board, birth, leash, process })
+        let (reaper, expected) = (&self.reaper, births(plan));
+        Ok(Underway { reaper, plan, gate, board, birth, leash, process, expected, console: None, _hold })
     }
 }
 
@@ -120,8 +117,46 @@ fn opens_at_gate(plan: &Plan) -> bool {
     plan.steps.iter().any(|(step, _)| matches!(step, Step::Gate))
 }
 
+/// A process that waits at `Step::Hooks`. Dropped, it is killed.
+pub struct AtHooks<'a> {
+    pub pid: u32,
+    pub pidfd: OwnedFd,
+    /// Until it goes on.
+    underway: Option<Underway<'a>>,
+}
+
+impl AtHooks<'_> {
+    /// On to its gate, if the hooks `ran` well; else the process ends, and their error is what this returns.
+    pub async fn go_on(mut self, ran: Result<()>) -> Result<Waiting> {
+        let Some(mut underway) = self.underway.take() else {
+            return Err(Error::new(Kind::Bug, "a process has left its hooks twice"));
+        };
+        let made = match ran {
+            Ok(()) => underway.pass_hooks().await,
+            failed => failed,
+        };
+        underway.settle(made).await
+    }
+}
+
+impl Drop for AtHooks<'_> {
+    fn drop(&mut self) {
+        if self.underway.is_some() {
+            let _ = wait::signal(self.pidfd.as_fd(), libc::SIGKILL);
+        }
+    }
+}
+
+/// Where a process waits for a word.
+enum Reached {
+    /// With its pidfd.
+    Hooks(OwnedFd),
+    /// Its gate; or it is the process that becomes the program, where the plan has no gate.
+    Gate,
+}
+
 /// A process on its way, as the shim follows it.
-struct Launched<'a> {
+struct Underway<'a> {
     reaper: &'a Reaper,
     plan: &'a Plan,
     gate: OwnedFd,
@@ -129,14 +164,20 @@ struct Launched<'a> {
     birth: Arc<Birth>,
     leash: &'a Leash,
     process: Kept,
+    /// Another process is to go on in the stead of this one.
+    expected: bool,
+    /// The master of the terminal, once it has come.
+    console: Option<OwnedFd>,
+    /// Until the child is in its cgroup, which it is when it has come to the gate.
+    _hold: Option<PlaceHolder>,
 }
 
-impl Launched<'_> {
+impl Underway<'_> {
     /// Who waits at the gate, or the end of whoever was made.
-    async fn settle(self, made: Result<Option<OwnedFd>>) -> Result<Waiting> {
-        let Launched { plan, gate, board, birth, leash, process, .. } = self;
+    async fn settle(self, made: Result<()>) -> Result<Waiting> {
+        let Underway { plan, gate, board, birth, leash, process, console, .. } = self;
         match made {
-            Ok(console) => {
+            Ok(()) => {
                 let gated = opens_at_gate(plan);
                 if gated {
                     let kept = process.keep().await;
@@ -162,17 +203,15 @@ impl Launched<'_> {
         }
     }
 
-    /// To the gate, or, where the plan has none, to the process that becomes the program. The master of its terminal
-    /// comes on the way.
-    async fn follow(&mut self, mut hooks: Option<AtHooks<'_>>) -> Result<Option<OwnedFd>> {
+    /// To the hooks or the gate, whichever comes next.
+    async fn follow(&mut self) -> Result<Reached> {
+        // Behind the hooks once more: the leash was theirs.
         self.leash.hold(&self.process.child)?;
         let born_last = self.plan.steps.iter().any(|(step, _)| matches!(step, Step::Birth));
-        let mut expected = births(self.plan);
-        let mut console = None;
         loop {
             let (gate, deadline) = (self.gate.as_fd(), self.leash.deadline);
             let pidfd = self.process.child.pidfd.as_fd();
-            let [said, ended] = match (expected, born_last) {
+            let [said, ended] = match (self.expected, born_last) {
                 (true, true) => tasks::either([gate, pidfd], deadline).await?,
                 // What is said is of the one who is born, and is for when he is known.
                 (true, false) => [false, tasks::ready(pidfd, Interest::READ, deadline).await?],
@@ -183,21 +222,24 @@ impl Launched<'_> {
                 let mut bytes = [0; Report::SIZE];
                 let received = socket::receive(self.gate.as_fd(), &mut bytes).context(|| "recvmsg(gate)")?;
                 match received {
-                    (0, _) if expected => {}
+                    (0, _) if self.expected => {}
                     (0, _) if !born_last && !opens_at_gate(self.plan) => {
                         // A program of the host's, which nobody has to be born for: it runs, or has told why not.
                         return match self.board.failed() {
                             Some(_) => Err(self.silent().await),
-                            None => Ok(console),
+                            None => Ok(Reached::Gate),
                         };
                     }
                     (0, _) => return Err(self.silent().await),
                     (Report::SIZE, passed) => {
                         let report = Report::from_bytes(bytes);
                         match self.plan.steps.get(report.step as usize) {
-                            Some((Step::Gate, _)) => return Ok(console),
-                            Some((Step::Console { .. }, _)) => console = passed,
-                            Some((Step::Hooks, _)) => self.at_hooks(hooks.take()).await?,
+                            Some((Step::Gate, _)) => return Ok(Reached::Gate),
+                            Some((Step::Console { .. }, _)) => self.console = passed,
+                            Some((Step::Hooks, _)) => {
+                                let pidfd = self.process.child.pidfd.try_clone();
+                                return pidfd.map(Reached::Hooks).context(|| "dup(pidfd)");
+                            }
                             _ => {
                                 let what = format!("a report from step {}", report.step);
                                 return Err(Error::new(Kind::Bug, what));
@@ -212,8 +254,8 @@ impl Launched<'_> {
             } else if !ended {
                 return Err(failure::late(self.plan, self.board.step()));
             }
-            if expected {
-                expected = false;
+            if self.expected {
+                self.expected = false;
                 let Some((pid, pidfd, ended)) = self.birth.within(GONE).await else {
                     return Err(self.silent().await);
                 };
@@ -225,20 +267,21 @@ impl Launched<'_> {
                 self.process = self.reaper.kept(Child { pid, pidfd }, ended);
                 self.leash.hold(&self.process.child)?;
                 if born_last {
-                    return Ok(console);
+                    return Ok(Reached::Gate);
                 }
             }
         }
     }
 
-    async fn at_hooks(&self, hooks: Option<AtHooks<'_>>) -> Result<()> {
-        let pidfd = self.process.child.pidfd.as_fd();
-        if let Some(hooks) = hooks {
-            hooks(self.process.child.pid, pidfd.try_clone_to_owned().context(|| "dup(pidfd)")?).await?;
+    /// From the hooks to the gate.
+    async fn pass_hooks(&mut self) -> Result<()> {
+        loop {
+            self.leash.check()?;
+            socket::send(self.gate.as_fd(), &[1], None).context(|| "send(gate)")?;
+            if let Reached::Gate = self.follow().await? {
+                return Ok(());
+            }
         }
-        self.leash.hold(&self.process.child)?;
-        self.leash.check()?;
-        socket::send(self.gate.as_fd(), &[1], None).context(|| "send(gate)")
     }
 
     /// The gate is closed before it should be: a step failed, or it was killed, e.g. for lack of memory in its cgroup.

@@ -5,10 +5,10 @@
 //! tell the difference; why it is so is said where it is not obvious.
 
 mod builder;
-mod cgroupfs;
 mod dev;
 mod display;
 mod dress;
+mod hook;
 mod host;
 mod isolate;
 mod mount;
@@ -19,18 +19,17 @@ mod rootfs;
 mod run;
 pub(crate) mod step;
 
+pub use hook::{hook, HookPlace};
 pub use host::{AppArmor, CgroupMounts, Hierarchy, Host};
 pub(crate) use mount::BELOW_PROC;
 pub use pod::{pod, PodInput};
 pub(crate) use step::RootPath;
 pub use step::{Open, Slot, Step};
 
-use crate::error::{invalid, Result};
-use crate::spec::{Affinity, Hook, Ns, Process, Spec};
+use crate::error::Result;
+use crate::spec::{Ns, Process, Spec};
 use crate::sys::seccomp::Filter;
 use builder::Builder;
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The field of the spec that a step or a descriptor came from, e.g. `mounts[7]`.
@@ -119,7 +118,7 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
         network: isolate::NETWORK,
         apart: &|name| isolate::apart(spec, name),
     };
-    cgroupfs::give(&mut b, input);
+    mount::cgroupfs::give(&mut b, input);
     isolate::leave(&mut b, &isolation)?;
     rootfs::mounts(&mut b, input)?;
     isolate::settle(&mut b, &isolation);
@@ -186,60 +185,6 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
     privileges::all(&mut b, process, input.host, input.filter.as_ref(), in_user);
     run::all(&mut b, process, input.filter.clone(), run::Start::AtOnce)?;
     Ok(b.plan)
-}
-
-/// What a hook inside of a container is compiled from.
-pub struct HookInput<'a> {
-    pub spec: &'a Spec,
-    pub hook: &'a Hook,
-    pub host: &'a Host,
-    pub id: &'a str,
-    pub filter: Option<Filter>,
-}
-
-/// The plan of a startContainer hook: an exec with the rights of the container's program, and with the environment that
-/// the spec gives the hook and nothing else; where it gives none, with the program's, as in runc.
-pub fn hook(input: &HookInput<'_>) -> Result<Plan> {
-    let text = |bytes: &[u8]| {
-        CString::new(bytes)
-            .map_err(|_| invalid(format!("a NUL byte in {:?}", bytes.escape_ascii().to_string())))
-    };
-    let all = |list: &[String]| list.iter().map(|word| text(word.as_bytes())).collect::<Result<Vec<_>>>();
-    let path = text(input.hook.path.as_os_str().as_bytes())?;
-    let mut args = all(&input.hook.args)?;
-    if args.is_empty() {
-        args.push(path.clone());
-    }
-    let env = all(&input.hook.env)?;
-    let own = !env.is_empty();
-    let process = Process {
-        terminal: false,
-        args,
-        env: if own { env } else { input.spec.process.env.clone() },
-        cwd: c"/".into(),
-        oom_score_adj: None,
-        // It is none of the execs that this is for.
-        exec_cpu_affinity: Some(Affinity::default()),
-        warnings: Vec::new(),
-        ..input.spec.process.clone()
-    };
-    let mut plan = exec(&ExecInput {
-        spec: input.spec,
-        process: &process,
-        host: input.host,
-        id: input.id,
-        filter: input.filter.clone(),
-        // The session keyring is the program's, and it has not begun.
-        no_new_keyring: true,
-    })?;
-    plan.steps.retain(|(step, _)| !own || !matches!(step, Step::Home { .. }));
-    for (step, _) in &mut plan.steps {
-        // args[0] is a name; what runs is `path`.
-        if let Step::FindProgram { name, candidates } = step {
-            (*name, *candidates) = (path.clone(), vec![path.clone()]);
-        }
-    }
-    Ok(plan)
 }
 
 /// What the exec's own `Process` leaves out is the container's, as in runc (which forgets the limits). Inheritable capabilities are never

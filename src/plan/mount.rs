@@ -1,9 +1,10 @@
 //! The spec's mounts, in the spec's order, and what is closed off after them.
 
+pub(super) mod cgroupfs;
 mod whole;
 
 use super::builder::{host_path, root_path, Builder};
-use super::{cgroupfs, CgroupMounts, Input, RootPath, Step};
+use super::{CgroupMounts, Input, RootPath, Step};
 use crate::error::{invalid, Error, Kind, Result};
 use crate::spec::mount::{Attributes, FsOption, Mount, Propagation, Source};
 use crate::spec::{Ns, Process, Spec, Sysctl};

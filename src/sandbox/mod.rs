@@ -30,7 +30,7 @@ use crate::paths::Paths;
 use crate::spec::{self, resources::Resources};
 use crate::stdio::Stdio;
 use crate::sync::{Mutex, MutexGuard};
-use crate::tasks::{self, News, Then};
+use crate::tasks::{News, Then};
 use container::Container;
 use pod::Pod;
 use std::collections::BTreeMap;
@@ -60,9 +60,29 @@ struct Containers {
     closed: bool,
 }
 
+/// A create that is at work.
+#[derive(Clone)]
+struct Making {
+    leash: Leash,
+    /// Known once it is over, whatever came of it.
+    over: News<()>,
+}
+
+impl Making {
+    fn new(leash: &Leash) -> Self {
+        Making { leash: leash.clone(), over: News::default() }
+    }
+
+    /// Kills what it makes, and returns what tells that it is over.
+    fn end(self) -> News<()> {
+        self.leash.kill();
+        self.over
+    }
+}
+
 enum Known {
-    /// A create is at work: the id is taken, and there is nothing to ask yet, but it can be ended.
-    Making(Leash),
+    /// The id is taken, and there is nothing to ask yet.
+    Making(Making),
     Here(Arc<Container>),
 }
 
@@ -74,9 +94,9 @@ impl Known {
         }
     }
 
-    fn leash(&self) -> Option<Leash> {
+    fn making(&self) -> Option<Making> {
         match self {
-            Known::Making(leash) => Some(leash.clone()),
+            Known::Making(making) => Some(making.clone()),
             Known::Here(_) => None,
         }
     }
@@ -88,12 +108,12 @@ enum PodSlot {
     #[default]
     None,
     /// One with this id is being created.
-    Taken(String, Leash),
+    Taken(String, Making),
     Here(Arc<Pod>),
 }
 
 /// Gives the place of a create that ends without a pod up, by an error or by a panic.
-struct PodTaken<'a>(&'a Sandbox);
+struct PodTaken<'a>(&'a Sandbox, News<()>);
 
 impl PodTaken<'_> {
     fn fill(self, pod: Arc<Pod>) {
@@ -107,6 +127,8 @@ impl Drop for PodTaken<'_> {
         if matches!(containers.pod, PodSlot::Taken(..)) {
             containers.pod = PodSlot::None;
         }
+        drop(containers);
+        self.1.set(());
     }
 }
 
@@ -114,6 +136,7 @@ impl Drop for PodTaken<'_> {
 struct Taken<'a> {
     sandbox: &'a Sandbox,
     id: &'a str,
+    over: News<()>,
 }
 
 impl Drop for Taken<'_> {
@@ -122,6 +145,8 @@ impl Drop for Taken<'_> {
         if let Some(Known::Making(_)) = containers.known.get(self.id) {
             containers.known.remove(self.id);
         }
+        drop(containers);
+        self.over.set(());
     }
 }
 
@@ -150,16 +175,15 @@ impl Sandbox {
         self.lock().known.values().any(|known| known.here().is_none())
     }
 
-    /// Ends every create that is at work; whether there was one.
-    fn end_creates(&self) -> bool {
-        let leashes: Vec<Leash> = self.lock().known.values().filter_map(Known::leash).collect();
-        leashes.iter().for_each(Leash::kill);
-        !leashes.is_empty()
+    /// Ends every create that is at work; what tells of each that it is over.
+    fn end_creates(&self) -> Vec<News<()>> {
+        let making: Vec<Making> = self.lock().known.values().filter_map(Known::making).collect();
+        making.into_iter().map(Making::end).collect()
     }
 
     /// A create with this id is at work.
-    fn making(&self, id: &str) -> Option<Leash> {
-        self.lock().known.get(id).and_then(Known::leash)
+    fn making(&self, id: &str) -> Option<Making> {
+        self.lock().known.get(id).and_then(Known::making)
     }
 
     pub fn namespace(&self) -> &str {
@@ -194,14 +218,13 @@ impl Sandbox {
         }
     }
 
-    /// Whether one is being made; that ends, since nobody waits for it any more.
-    fn end_pod_create(&self) -> bool {
-        let leash = match &self.lock().pod {
-            PodSlot::Taken(_, leash) => leash.clone(),
-            _ => return false,
+    /// If one is being made, that ends, since nobody waits for it any more: what tells that it is over.
+    fn end_pod_create(&self) -> Option<News<()>> {
+        let making = match &self.lock().pod {
+            PodSlot::Taken(_, making) => making.clone(),
+            _ => return None,
         };
-        leash.kill();
-        true
+        Some(making.end())
     }
 
     fn take_pod(&self, id: &str, leash: &Leash) -> Result<PodTaken<'_>> {
@@ -216,8 +239,10 @@ impl Sandbox {
             PodSlot::Taken(taken, _) => return exists(&format!("sandbox {taken} is being created")),
             PodSlot::Here(pod) => return exists(&format!("sandbox {} exists", pod.id)),
         }
-        containers.pod = PodSlot::Taken(id.to_owned(), leash.clone());
-        Ok(PodTaken(self))
+        let making = Making::new(leash);
+        let over = making.over.clone();
+        containers.pod = PodSlot::Taken(id.to_owned(), making);
+        Ok(PodTaken(self, over))
     }
 
     /// No create succeeds any more.
@@ -231,6 +256,7 @@ impl Sandbox {
     pub async fn create(&self, request: Create) -> Result<u32> {
         let id = request.id.clone();
         let leash = self.world.leash(request.deadline);
+        let making = Making::new(&leash);
         {
             let mut containers = self.lock();
             if containers.closed {
@@ -244,9 +270,9 @@ impl Sandbox {
             if pods || containers.known.contains_key(&id) {
                 return Err(Error::new(Kind::Exists, format!("container {id} exists")));
             }
-            containers.known.insert(id.clone(), Known::Making(leash.clone()));
+            containers.known.insert(id.clone(), Known::Making(making.clone()));
         }
-        let _taken = Taken { sandbox: self, id: &id };
+        let _taken = Taken { sandbox: self, id: &id, over: making.over };
         let made = container::create(&self.world, self.pod(), request, &leash).await;
         let container = made.context(|| format!("create {id}"))?;
         let pid = container.pid();
@@ -282,7 +308,7 @@ impl Sandbox {
     /// `all` signals every process of the container; it means nothing for an exec.
     pub async fn kill(&self, key: &ProcessKey, signal: u32, all: bool) -> Result<()> {
         let kills = signal == libc::SIGKILL as u32;
-        if let Some(leash) = self.making(&key.container).filter(|_| key.exec.is_none()) {
+        if let Some(Making { leash, .. }) = self.making(&key.container).filter(|_| key.exec.is_none()) {
             // No other one: it may be a hook that would get it.
             container::number(signal)?;
             let sent = kills && leash.signal(libc::SIGKILL);
@@ -312,9 +338,13 @@ impl Sandbox {
 
     pub async fn delete(&self, key: &ProcessKey) -> Result<Deleted> {
         if key.exec.is_none()
-            && let Some(leash) = self.making(&key.container)
+            && let Some(making) = self.making(&key.container)
         {
-            self.end_create(&key.container, &leash).await?;
+            // It ends, and leaves nothing.
+            making.end().within(UNBORN).await.ok_or_else(|| {
+                let what = format!("delete {}: it is still being created", key.container);
+                Error::new(Kind::Deadline, what)
+            })?;
             // It may have come through a moment before.
             if self.container(&key.container).is_err() {
                 return Ok(Deleted { pid: 0, exit: container::never_ran() });
@@ -331,20 +361,6 @@ impl Sandbox {
         let deleted = container.delete(self.world.launch_limit()).await?;
         self.forget(&key.container);
         Ok(deleted)
-    }
-
-    /// The create ends, and leaves nothing.
-    async fn end_create(&self, id: &str, leash: &Leash) -> Result<()> {
-        let deadline = Instant::now() + UNBORN;
-        leash.kill();
-        // Not another one, which has taken the id since.
-        while self.making(id).is_some_and(|other| other.is(leash)) {
-            if Instant::now() > deadline {
-                return Err(Error::new(Kind::Deadline, format!("delete {id}: it is still being created")));
-            }
-            tasks::sleep(Duration::from_millis(2)).await?;
-        }
-        Ok(())
     }
 
     pub fn state(&self, key: &ProcessKey) -> Result<ProcessState> {

@@ -21,7 +21,7 @@ mod namespaces;
 mod request;
 
 pub(super) use create::InitExit;
-pub use member::records as member_records;
+pub use files::records as member_records;
 pub use request::{
     Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
 };
@@ -37,7 +37,6 @@ use files::Files;
 use life::{Effect, Input, Life, Refused};
 use namespaces::Held;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -56,8 +55,6 @@ pub(super) struct Pod {
     exit: Exit,
     init_exit: Exit,
     state: Mutex<State>,
-    /// A shutdown is at work.
-    ending: AtomicBool,
 }
 
 struct State {
@@ -66,6 +63,8 @@ struct State {
     changed: News<()>,
     /// The same of the last request to stop it, whatever came of it.
     stopped: News<()>,
+    /// A shutdown is at work; this is known once it is over.
+    shutdown: Option<News<()>>,
 }
 
 impl Pod {

@@ -4,7 +4,6 @@
 //! so. A thread may therefore answer from anywhere, also from where an exit is published.
 
 use super::frame::{self, Header, HEADER};
-use super::reply::{self, Call, Reply};
 use crate::sync::Mutex;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::event::Event;
@@ -16,8 +15,8 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A peer that reads nothing may keep this much of ours in memory; then its connection is closed.
 const UNSENT_MAX: usize = 16 << 20;
@@ -29,6 +28,42 @@ pub(super) struct Common {
     pub(super) clock: Event,
     /// Some parked call has a deadline.
     pub(super) deadlines: AtomicBool,
+}
+
+/// Who asked for what, for the log line.
+pub(super) struct Call {
+    /// `Task.Create`.
+    pub(super) name: String,
+    /// The container, or `container/exec`.
+    pub(super) object: String,
+    pub(super) begun: Instant,
+    /// When the caller stops waiting.
+    pub(super) deadline: Option<Instant>,
+    /// Of a call that waits: dropped with it, for whoever was to answer.
+    pub(super) keeps: Option<Box<dyn Any + Send>>,
+}
+
+impl Call {
+    pub(super) fn new(name: String, timeout_nano: i64) -> Self {
+        let begun = Instant::now();
+        let limit = u64::try_from(timeout_nano).ok().filter(|&nanos| nanos > 0).map(Duration::from_nanos);
+        Call {
+            name,
+            object: String::new(),
+            begun,
+            deadline: limit.and_then(|limit| begun.checked_add(limit)),
+            keeps: None,
+        }
+    }
+}
+
+/// Calls that are past their time, by stream.
+pub(super) struct Late {
+    pub(super) waiting: Vec<(u32, Call)>,
+    /// Their names: a worker has the calls.
+    pub(super) at_work: Vec<(u32, String)>,
+    /// When the next one will be.
+    pub(super) next: Option<Instant>,
 }
 
 pub(super) struct Connection {
@@ -268,11 +303,9 @@ impl Connection {
         drop(what);
     }
 
-    /// The parked call, to be answered now; None where it was answered or its connection is gone.
-    pub(super) fn unpark(connection: &Weak<Self>, stream: u32) -> Option<Reply> {
-        let connection = connection.upgrade()?;
-        let call = connection.waiting.lock().remove(&stream)?;
-        Some(Reply::new(connection, stream, call))
+    /// The parked call, to be answered now; None where it was.
+    pub(super) fn unpark(&self, stream: u32) -> Option<Call> {
+        self.waiting.lock().remove(&stream)
     }
 
     /// From now on this call is answered `by` a time, whatever its worker hangs in.
@@ -288,44 +321,26 @@ impl Connection {
         self.at_work.lock().remove(&stream).is_none_or(|at_work| !at_work.answered)
     }
 
-    fn answer_overdue(&self, now: Instant) -> Option<Instant> {
-        let mut at_work = self.at_work.lock();
-        let mut next = None;
-        let mut late = Vec::new();
-        for (stream, call) in at_work.iter_mut().filter(|(_, call)| !call.answered) {
-            if call.by <= now {
-                call.answered = true;
-                late.push((*stream, call.name.clone()));
-            } else {
-                next = Some(next.map_or(call.by, |next: Instant| next.min(call.by)));
-            }
-        }
-        drop(at_work);
-        for (stream, name) in late {
-            log::warn!(rpc = name; "a request is past its time, and still at work");
-            reply::overdue(self, stream, &name);
-        }
-        next
-    }
-
-    /// Answers each call that is past its time, and says when the next one is.
-    pub(super) fn expire(self: &Arc<Self>, now: Instant) -> Option<Instant> {
+    /// The calls that are to be answered since they are past their time.
+    pub(super) fn late(&self, now: Instant) -> Late {
         let mut waiting = self.waiting.lock();
         let late: Vec<u32> = waiting
             .iter()
             .filter(|(_, call)| call.deadline.is_some_and(|at| at <= now))
             .map(|(&stream, _)| stream)
             .collect();
-        let late: Vec<Reply> = late
-            .into_iter()
-            .filter_map(|stream| Some(Reply::new(self.clone(), stream, waiting.remove(&stream)?)))
-            .collect();
-        let next = waiting.values().filter_map(|call| call.deadline);
-        let next = next.chain(self.answer_overdue(now)).min();
+        let late = late.into_iter().filter_map(|stream| Some((stream, waiting.remove(&stream)?))).collect();
+        let mut at_work = Vec::new();
+        let mut next = waiting.values().filter_map(|call| call.deadline).min();
         drop(waiting);
-        for reply in late {
-            reply.expired();
+        for (stream, call) in self.at_work.lock().iter_mut().filter(|(_, call)| !call.answered) {
+            if call.by <= now {
+                call.answered = true;
+                at_work.push((*stream, call.name.clone()));
+            } else {
+                next = Some(next.map_or(call.by, |next| next.min(call.by)));
+            }
         }
-        next
+        Late { waiting: late, at_work, next }
     }
 }

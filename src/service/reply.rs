@@ -1,40 +1,13 @@
 //! The answer to one request: given exactly once, now or later, whatever happens in between.
 
 use super::code;
-use super::connection::Connection;
+use super::connection::{Call, Connection, Late};
 use crate::error::{Error, Kind, Result};
 use protobuf::Message;
 use std::any::Any;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use ttrpc::proto::{Code, Response, Status};
-
-/// Who asked for what, for the log line.
-pub(crate) struct Call {
-    /// `Task.Create`.
-    pub(super) name: String,
-    /// The container, or `container/exec`.
-    pub(super) object: String,
-    pub(super) begun: Instant,
-    /// When the caller stops waiting.
-    pub(super) deadline: Option<Instant>,
-    /// Of a call that waits: dropped with it, for whoever was to answer.
-    pub(super) keeps: Option<Box<dyn Any + Send>>,
-}
-
-impl Call {
-    pub(super) fn new(name: String, timeout_nano: i64) -> Self {
-        let begun = Instant::now();
-        let limit = u64::try_from(timeout_nano).ok().filter(|&nanos| nanos > 0).map(Duration::from_nanos);
-        Call {
-            name,
-            object: String::new(),
-            begun,
-            deadline: limit.and_then(|limit| begun.checked_add(limit)),
-            keeps: None,
-        }
-    }
-}
 
 /// Must be answered; one that is dropped answers by itself, since a caller that hears nothing waits for ever.
 pub struct Reply {
@@ -75,7 +48,7 @@ impl Reply {
         self.finish(code, message.into(), Vec::new());
     }
 
-    pub(super) fn expired(self) {
+    fn expired(self) {
         let text = "the process has not ended within the time limit of the request";
         self.send(Err(Error::new(Kind::Deadline, text)));
     }
@@ -134,14 +107,29 @@ impl Later {
     }
 
     pub fn send(&self, answer: Result<Vec<u8>>) {
-        if let Some(reply) = Connection::unpark(&self.connection, self.stream) {
-            reply.send(answer);
+        let Some(connection) = self.connection.upgrade() else { return };
+        // Else it was answered.
+        if let Some(call) = connection.unpark(self.stream) {
+            Reply::new(connection, self.stream, call).send(answer);
         }
     }
 }
 
+/// Answers each call of a connection that is past its time, and says when the next one is.
+pub(super) fn expire(connection: &Arc<Connection>, now: Instant) -> Option<Instant> {
+    let Late { waiting, at_work, next } = connection.late(now);
+    for (stream, name) in at_work {
+        log::warn!(rpc = name; "a request is past its time, and still at work");
+        overdue(connection, stream, &name);
+    }
+    for (stream, call) in waiting {
+        Reply::new(Arc::clone(connection), stream, call).expired();
+    }
+    next
+}
+
 /// For a call whose worker hangs, e.g. in a filesystem that does not answer.
-pub(super) fn overdue(connection: &Connection, stream: u32, name: &str) {
+fn overdue(connection: &Connection, stream: u32, name: &str) {
     let text =
         format!("{name} was not done within the time limit of the request, and is given up once it can be");
     connection.send(stream, &encode(Code::DEADLINE_EXCEEDED, text, Vec::new()));

@@ -6,9 +6,9 @@
 //! from any thread. A call that waits for a process holds no thread at all (see `tasks` and `reply`).
 
 use super::answer::Rest;
-use super::connection::{Common, Connection, Received};
+use super::connection::{Call, Common, Connection, Received};
 use super::frame::Header;
-use super::reply::{Call, Reply};
+use super::reply::{self, Reply};
 use crate::error::{Context, Result};
 use crate::sync::Mutex;
 use crate::sys::epoll::{Epoll, Interest, Ready};
@@ -428,7 +428,7 @@ impl Server {
         }
         self.common.deadlines.store(false, Ordering::SeqCst);
         let open: Vec<_> = self.connections.lock().open.values().cloned().collect();
-        let next = open.iter().filter_map(|connection| connection.expire(now)).min();
+        let next = open.iter().filter_map(|connection| reply::expire(connection, now)).min();
         if next.is_some() {
             self.common.deadlines.store(true, Ordering::SeqCst);
         }

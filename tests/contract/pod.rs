@@ -260,9 +260,11 @@ fn a_container_that_is_being_made_is_in_the_way_of_a_pause() {
 
 #[test]
 fn a_shutdown_ends_the_pod_that_is_being_made() {
-    let mut world = World::new();
+    let world = World::new();
     let request = create_request(&world, POD);
     let request = CreateSandboxRequest { options: sharing_pids(), ..request };
+    // For both answers: the shim's own end waits for its peers.
+    world.stage.stays.store(true, Ordering::SeqCst);
     world.stage.hold.store(true, Ordering::SeqCst);
     let (mut one, mut other) = (world.connect(), world.connect());
     one.ask(SANDBOX, "CreateSandbox", &request, Duration::ZERO);
@@ -272,7 +274,7 @@ fn a_shutdown_ends_the_pod_that_is_being_made() {
     world.stage.hold.store(false, Ordering::SeqCst);
     assert_eq!(code(decode::<CreateSandboxResponse>(one.next().unwrap().1)), FP);
     assert_eq!(code(decode::<ShutdownSandboxResponse>(other.next().unwrap().1)), OK);
-    assert!(world.wire.next().is_none() && world.has_ended());
+    world.until(|_| world.has_ended());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use protobuf::well_known_types::any::Any;
 use shoal::cgroup::stats::{Stats, V2};
 use shoal::cgroup::{self, oom, Cgroup, Entry};
 use shoal::error::{Error, Kind, Result};
-use shoal::launch::{ExitStatus, Launcher, Order, Waiting};
+use shoal::launch::{ExitStatus, Launched, Launcher, Order, Waiting};
 use shoal::plan::Host;
 use shoal::sandbox::{Config, Event, PodSettings, Sandbox};
 use shoal::service::router::{self, Router};
@@ -80,8 +80,8 @@ impl Stage {
 struct FakeLauncher(Arc<Stage>);
 
 impl Launcher for FakeLauncher {
-    fn launch<'a>(&'a self, order: Order<'a>) -> Answer<'a, Result<Waiting>> {
-        Box::pin(async { self.make(order) })
+    fn launch<'a>(&'a self, order: Order<'a>) -> Answer<'a, Result<Launched<'a>>> {
+        Box::pin(async { self.make(order).map(Launched::Waiting) })
     }
 }
 

@@ -197,6 +197,6 @@ fn overlay(layers: usize) -> RootfsMount {
     }
 }
 
-fn filter() -> Filter {
+pub fn filter() -> Filter {
     Filter { program: [SockFilter { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 }].into(), flags: 0 }
 }

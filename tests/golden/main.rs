@@ -6,6 +6,7 @@
 
 mod case;
 mod error;
+mod hook;
 mod mapping;
 mod mutation;
 mod pod;
@@ -36,6 +37,11 @@ fn every_spec_has_its_plan_on_both_hosts() {
 #[test]
 fn every_kind_of_pod_has_its_plan() {
     compare("pods", &pod::all());
+}
+
+#[test]
+fn every_place_of_a_hook_has_its_plan() {
+    compare("hooks", &hook::all());
 }
 
 /// `texts` are by the names of their files in the folder, which has no others.

@@ -2,7 +2,7 @@
 
 use shoal::cgroup::Entry;
 use shoal::error::Result;
-use shoal::launch::{ExitStatus, Launcher, Leash, Order, Real, Reaper, Strangers, Waiting};
+use shoal::launch::{ExitStatus, Launched, Launcher, Leash, Order, Real, Reaper, Strangers, Waiting};
 use shoal::plan::{Plan, Step};
 use shoal::stdio::Ends;
 use shoal::tasks::block_on;
@@ -110,13 +110,20 @@ pub fn launch_with(
         ends: Some(ends),
         entry: Entry::default(),
         init,
-        hooks: Some(Box::new(move |pid, pidfd| Box::pin(async move { hooks(pid, pidfd.as_fd()) }))),
         leash: &leash(),
         on_exit: Box::new(move |status| {
             let _ = tell.send(status);
         }),
     };
-    let waiting = block_on(launcher().launch(order))?;
+    let waiting = block_on(async {
+        match launcher().launch(order).await? {
+            Launched::AtHooks(process) => {
+                let ran = hooks(process.pid, process.pidfd.as_fd());
+                process.go_on(ran).await
+            }
+            Launched::Waiting(waiting) => Ok(waiting),
+        }
+    })?;
     Ok(Process { waiting, output, exit })
 }
 

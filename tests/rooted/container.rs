@@ -227,17 +227,17 @@ pub fn launch_by(
     let (output, end) = std::io::pipe().unwrap();
     let (tell, exit) = channel();
     let ends = Ends { stdin: null(), stdout: end.try_clone().unwrap().into(), stderr: end.into() };
-    let waiting = block_on(launcher.launch(Order {
+    let order = Order {
         plan,
         ends: (!terminal).then_some(ends),
         entry,
         init,
-        hooks: None,
         leash: &leash(),
         on_exit: Box::new(move |status| {
             let _ = tell.send(status);
         }),
-    }))?;
+    };
+    let waiting = block_on(async { launcher.launch(order).await?.at_gate().await })?;
     Ok(Running { waiting, output, exit })
 }
 

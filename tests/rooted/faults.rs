@@ -38,16 +38,16 @@ fn a_launch_whose_time_is_over_leaves_no_process() {
     for round in 0..400u64 {
         let leash = Leash::lasting(Duration::from_micros(round * 17 % 6000));
         let ends = shoal::stdio::Ends { stdin: null(), stdout: null(), stderr: null() };
-        let launched = block_on(launcher.launch(Order {
+        let order = Order {
             plan: &plan,
             ends: Some(ends),
             entry: Entry::default(),
             init: Some(std::os::fd::AsFd::as_fd(&pidfd)),
-            hooks: None,
             leash: &leash,
             on_exit: Box::new(|_| {}),
-        }));
-        match launched.and_then(|waiting| block_on(waiting.start_by(&leash))) {
+        };
+        let started = async { launcher.launch(order).await?.at_gate().await?.start_by(&leash).await };
+        match block_on(started) {
             Err(error) => {
                 assert_eq!(error.kind(), shoal::error::Kind::Deadline, "{error}");
                 late += 1;

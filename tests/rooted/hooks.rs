@@ -4,11 +4,14 @@ use crate::bench::*;
 use crate::container::Bundle;
 use serde_json::{json, Value};
 use shoal::cgroup::Entry;
-use shoal::launch::hooks::{run, Place};
-use shoal::plan::{HookInput, Host, Step};
+use shoal::error::Result;
+use shoal::launch::hooks::{run, Run};
+use shoal::launch::{Launched, Launcher, Order};
+use shoal::plan::{self, HookPlace, Host, Step};
 use shoal::spec::{Hook, Spec};
+use shoal::stdio::Ends;
 use shoal::tasks::block_on;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,9 +24,15 @@ fn shell(script: &str) -> Hook {
     }
 }
 
+/// `init` is whom it joins.
+pub fn run_in(place: HookPlace<'_>, hook: &Hook, init: Option<BorrowedFd<'_>>) -> Result<()> {
+    let (plan, entry) = (&plan::hook(hook, place)?, Entry::default());
+    let hook = Run { plan, entry, init, timeout: hook.timeout, state: b"{\"id\":\"c1\"}" };
+    block_on(run(launcher(), &leash(), hook))
+}
+
 fn run_on_host(hook: &Hook, bundle: &Path) -> Result<(), String> {
-    block_on(run(launcher(), &leash(), hook, "hooks.poststop[0]", b"{\"id\":\"c1\"}", bundle, Place::Host))
-        .map_err(|e| e.to_string())
+    run_in(HookPlace::Host { bundle }, hook, None).map_err(|e| e.to_string())
 }
 
 #[test]
@@ -52,7 +61,7 @@ fn a_hook_that_fails_says_why() {
         return;
     }
     let error = run_on_host(&shell("echo out; echo no good >&2; exit 3"), Path::new("/")).unwrap_err();
-    assert_eq!(error, "hooks.poststop[0] \"/bin/sh\": exit status 3, stderr: no good");
+    assert_eq!(error, "exit status 3, stderr: no good");
     let hook = Hook { path: "/no/such".into(), ..shell("") };
     let error = run_on_host(&hook, Path::new("/")).unwrap_err();
     assert!(error.contains("no such file or directory"), "{error}");
@@ -67,7 +76,7 @@ fn a_hook_is_killed_when_its_time_is_over() {
     let began = Instant::now();
     let error = run_on_host(&hook, Path::new("/")).unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(20));
-    assert_eq!(error, "hooks.poststop[0] \"/bin/sh\": killed after 2s, stderr: slow");
+    assert_eq!(error, "killed after 2s, stderr: slow");
 }
 
 #[test]
@@ -105,15 +114,8 @@ fn hooks_inside_are_in_the_containers_namespaces() {
     let process = launch_with(&plan, None, &mut |pid, pidfd| {
         let link = std::fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
         mount_namespace = link.to_str().unwrap().to_owned();
-        block_on(run(
-            launcher(),
-            &leash(),
-            &shell(&script),
-            "hooks.createContainer[0]",
-            b"{}",
-            Path::new("/"),
-            Place::Namespaces { init: pidfd, alone: true },
-        ))
+        let place = HookPlace::Namespaces { bundle: Path::new("/"), alone: true };
+        run_in(place, &shell(&script), Some(pidfd))
     })
     .unwrap();
     assert_eq!(std::fs::read_to_string(&out).unwrap(), format!("inside\n{mount_namespace}\n"));
@@ -135,6 +137,29 @@ fn a_create_hook_that_fails_ends_the_launch() {
     assert!(!exists(&format!("/proc/{child}")));
 }
 
+/// Its gate is closed then too, which one that was stopped does not see.
+#[test]
+fn a_process_that_is_dropped_at_its_hooks_is_killed() {
+    if !rooted("a_process_that_is_dropped_at_its_hooks_is_killed") {
+        return;
+    }
+    let order = Order {
+        plan: &program(&["true"], vec![Step::Hooks]),
+        ends: Some(Ends { stdin: null(), stdout: null(), stderr: null() }),
+        entry: Entry::default(),
+        init: None,
+        leash: &leash(),
+        on_exit: Box::new(|_| {}),
+    };
+    let Ok(Launched::AtHooks(process)) = block_on(launcher().launch(order)) else {
+        panic!("not at its hooks")
+    };
+    shoal::sys::wait::signal(process.pidfd.as_fd(), libc::SIGSTOP).unwrap();
+    let pid = process.pid;
+    drop(process);
+    eventually("it is gone", || !exists(&format!("/proc/{pid}")));
+}
+
 /// The program of a startContainer hook is a file of the image.
 #[test]
 fn a_hook_of_the_container_has_no_more_rights_than_its_program() {
@@ -152,14 +177,9 @@ fn a_hook_of_the_container_has_no_more_rights_than_its_program() {
     };
     let spec = Spec::parse(&serde_json::to_vec(&bundle.spec).unwrap()).unwrap();
     let host = Host::probe(Path::new("/")).unwrap();
-    let compile = |hook: &Hook| {
-        let input = HookInput { spec: &spec, hook, host: &host, id: "rooted", filter: None };
-        Ok((shoal::plan::hook(&input)?, Entry::default()))
-    };
     let init = bundle.create().unwrap();
-    let place = Place::Container(init.waiting.pidfd.as_fd(), &compile);
-    block_on(run(launcher(), &leash(), &hook, "hooks.startContainer[0]", b"{}", bundle.dir.path(), place))
-        .unwrap();
+    let place = HookPlace::Container { spec: &spec, host: &host, id: "rooted", filter: None };
+    run_in(place, &hook, Some(init.waiting.pidfd.as_fd())).unwrap();
     let ours: Value = serde_json::from_slice(&std::fs::read(saved).unwrap()).unwrap();
     assert_eq!(ours["environment"], json!(["ONLY=this"]));
     assert_eq!(ours["arguments"], json!(["name", "save", "/home/user/saved"]));

@@ -1,13 +1,12 @@
 //! User namespaces and mapped owners: what a container finds, what the host sees of it, and what is left of a failure.
 
-use crate::bench::{eventually, launch_with, launcher, leash, left_behind, rooted};
+use crate::bench::{eventually, launch_with, left_behind, rooted};
 use crate::container::Bundle;
+use crate::hooks::run_in;
 use crate::reports::{same, same_exec};
 use serde_json::{json, Value};
-use shoal::launch::hooks::{run, Place};
-use shoal::plan::Open;
+use shoal::plan::{HookPlace, Open};
 use shoal::spec::Hook;
-use shoal::tasks::block_on;
 use std::os::unix::fs::{chown, MetadataExt};
 use std::path::Path;
 
@@ -270,8 +269,8 @@ fn a_hook_inside_is_root_of_the_user_namespace() {
             let link = std::fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
             namespaces += &format!("{}\n", link.display());
         }
-        let place = Place::Namespaces { init: pidfd, alone: true };
-        block_on(run(launcher(), &leash(), &hook, "hooks.createContainer[0]", b"{}", Path::new("/"), place))
+        let place = HookPlace::Namespaces { bundle: Path::new("/"), alone: true };
+        run_in(place, &hook, Some(pidfd))
     });
     assert_eq!(process.unwrap().finish().1, 0);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("0\n0\n{namespaces}"));

@@ -8,7 +8,7 @@ use super::process::{Facts, Handle};
 use super::{hooks, Container, Records, State, Verb};
 use crate::cgroup::oom::{Happened, Watch};
 use crate::error::{Error, Kind, Result};
-use crate::launch::{Leash, Order};
+use crate::launch::{Launched, Leash, Order};
 use crate::plan::{self, Host};
 use crate::sandbox::pod::{member, Pod};
 use crate::sandbox::record::{self, Record};
@@ -67,7 +67,7 @@ pub async fn create(
         records,
         world: Arc::clone(world),
         streams: world.streams.of_container(),
-        state: Mutex::new(State { life, updates: Default::default() }),
+        state: Mutex::new(State { life, updates: Default::default(), deletion: Default::default() }),
     });
     let launched = launch(&container, &request, leash).await;
     if launched.is_err() {
@@ -156,15 +156,23 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         log::warn!(id = id.as_str(); "no OOM events: {e}");
         None
     });
-    let launched = world.launcher.launch(Order {
+    let order = Order {
         plan: &plan,
         ends,
         entry: cgroup.entry(None)?,
         init: None,
-        hooks: Some(Box::new(move |pid, pidfd| Box::pin(hooks::create(container, leash, pid, pidfd)))),
         leash,
         on_exit: Box::new(move |status| queue.push(exit_of, status)),
-    });
+    };
+    let launched = async {
+        match world.launcher.launch(order).await? {
+            Launched::AtHooks(process) => {
+                let ran = hooks::create(container, leash, &process).await;
+                process.go_on(ran).await
+            }
+            Launched::Waiting(waiting) => Ok(waiting),
+        }
+    };
     let mut waiting = launched.await.map_err(|e| match oom.as_mut().map(Watch::take) {
         Some(Ok(Happened::Kills(1..))) => {
             e.context("killed by the kernel for memory: linux.resources.memory.limit is too low")

@@ -12,6 +12,7 @@ use crate::sandbox::request::Deleted;
 use crate::sandbox::undo::Undo;
 use crate::sandbox::Exit;
 use crate::stdio::Io;
+use crate::tasks::News;
 use std::time::Duration;
 
 /// How long Delete waits for the last output of a stream that the shim copies, as the Go shim does.
@@ -21,6 +22,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 const SHOWN: Duration = Duration::from_secs(1);
 
 const DELETE: Verb = Verb::of("delete");
+
+/// Of the last request to delete a container: known once that is over, and whether the container is deleted.
+pub(in crate::sandbox) type Deletion = News<bool>;
 
 impl Container {
     pub async fn delete_exec(&self, id: &str) -> Result<Deleted> {
@@ -36,10 +40,24 @@ impl Container {
         Ok(Deleted { pid: facts.pid, exit })
     }
 
+    /// The one that is at work, or that has deleted it.
+    pub fn deletion(&self) -> Option<Deletion> {
+        let state = self.lock();
+        state.life.init.is_being_deleted().then(|| state.deletion.clone())
+    }
+
     /// Ends what is left of a stopped (or not yet started) container: processes, cgroup, streams, records.
     pub async fn delete(&self, hooks: Duration) -> Result<Deleted> {
-        self.on(DELETE, None, Input::Delete)?;
-        let undo = Undo::new(|| self.hear(Input::DeleteFailed));
+        let over = {
+            let mut state = self.lock();
+            self.act(&mut state, &mut Vec::new(), DELETE, None, Input::Delete)?;
+            state.deletion = Deletion::default();
+            state.deletion.clone()
+        };
+        let undo = Undo::new(|| {
+            self.hear(Input::DeleteFailed);
+            over.set(false);
+        });
         let (pid, exit) = {
             let state = self.lock();
             (state.life.facts.pid, state.life.facts.exit.clone())
@@ -47,6 +65,7 @@ impl Container {
         let exit = self.end(hooks, &exit).await.context(|| format!("delete {}", self.id))?;
         undo.done();
         self.hear(Input::Deleted);
+        over.set(true);
         Ok(Deleted { pid, exit })
     }
 

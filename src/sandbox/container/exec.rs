@@ -133,11 +133,10 @@ impl Container {
             ends,
             entry: self.cgroup.entry(Some(wanted.init_pid))?,
             init: Some(wanted.init.as_fd()),
-            hooks: None,
             leash,
             on_exit: Box::new(move |status| queue.push(exit_of, status)),
         };
-        let mut waiting = world.launcher.launch(order).await?;
+        let mut waiting = world.launcher.launch(order).await?.at_gate().await?;
         if let Some(master) = waiting.console.take() {
             io.attach_console(master)?;
         }

@@ -6,15 +6,14 @@
 use super::prepare::{filter, read_spec};
 use super::Container;
 use crate::cgroup::Entry;
-use crate::error::{Error, Kind, Result};
-use crate::launch::hooks::{self, Place};
-use crate::launch::{after, Launcher, Leash, Real, Reaper, Strangers, Waiting};
+use crate::error::{Context, Error, Kind, Result};
+use crate::launch::hooks::{self, Run};
+use crate::launch::{after, AtHooks, Launcher, Leash, Waiting};
 use crate::paths::Paths;
-use crate::plan::{self, Plan};
+use crate::plan::{self, HookPlace};
 use crate::spec::{Hook, Ns, Spec};
-use crate::tasks::block_on;
 use serde_json::json;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -53,6 +52,14 @@ struct Moment<'a> {
     place: Place<'a>,
 }
 
+/// Where hooks run: see [`HookPlace`].
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Host,
+    Namespaces(BorrowedFd<'a>),
+    Container(&'a Container, &'a Waiting),
+}
+
 async fn run(
     launcher: &dyn Launcher,
     leash: &Leash,
@@ -65,37 +72,49 @@ async fn run(
     }
     let state = state(owner, moment.status, moment.pid)?;
     for (i, hook) in list.iter().enumerate() {
-        let field = format!("hooks.{}[{i}]", moment.kind);
-        hooks::run(launcher, leash, hook, &field, &state, owner.bundle, moment.place).await?;
+        let ran = run_one(launcher, leash, owner, hook, &state, moment.place).await;
+        ran.context(|| format!("hooks.{}[{i}] {:?}", moment.kind, hook.path))?;
     }
     Ok(())
 }
 
+async fn run_one(
+    launcher: &dyn Launcher,
+    leash: &Leash,
+    owner: Owner<'_>,
+    hook: &Hook,
+    state: &[u8],
+    place: Place<'_>,
+) -> Result<()> {
+    let Owner { id, bundle, spec } = owner;
+    let (place, entry, init) = match place {
+        Place::Host => (HookPlace::Host { bundle }, Entry::default(), None),
+        Place::Namespaces(init) => {
+            let alone = spec.namespaces.pid == Ns::New;
+            (HookPlace::Namespaces { bundle, alone }, Entry::default(), Some(init))
+        }
+        Place::Container(Container { world, cgroup, .. }, waiting) => {
+            let filter = filter(&world.filters, spec)?.map(|compiled| compiled.filter);
+            let place = HookPlace::Container { spec, host: &world.host, id, filter };
+            (place, cgroup.entry(Some(waiting.pid))?, Some(waiting.pidfd.as_fd()))
+        }
+    };
+    let plan = plan::hook(hook, place)?;
+    hooks::run(launcher, leash, Run { plan: &plan, entry, init, timeout: hook.timeout, state }).await
+}
+
 /// The child has its namespaces and its mounts, and its root is not yet `/`.
-pub(super) async fn create(container: &Container, leash: &Leash, pid: u32, pidfd: OwnedFd) -> Result<()> {
+pub(super) async fn create(container: &Container, leash: &Leash, process: &AtHooks<'_>) -> Result<()> {
     let (hooks, launcher) = (&container.spec.hooks, &*container.world.launcher);
-    let at = |kind, place| Moment { kind, status: "creating", pid, place };
+    let at = |kind, place| Moment { kind, status: "creating", pid: process.pid, place };
     run(launcher, leash, container.into(), &hooks.prestart, &at("prestart", Place::Host)).await?;
     run(launcher, leash, container.into(), &hooks.create_runtime, &at("createRuntime", Place::Host)).await?;
-    let alone = container.spec.namespaces.pid == Ns::New;
-    let place = Place::Namespaces { init: pidfd.as_fd(), alone };
+    let place = Place::Namespaces(process.pidfd.as_fd());
     run(launcher, leash, container.into(), &hooks.create_container, &at("createContainer", place)).await
 }
 
-/// The hook's program is a file of the image: it runs as the container's own program would.
 pub(super) async fn start_container(container: &Container, leash: &Leash, waiting: &Waiting) -> Result<()> {
-    let compile = |hook: &Hook| -> Result<(Plan, Entry)> {
-        let compiled = filter(&container.world.filters, &container.spec)?;
-        let plan = plan::hook(&plan::HookInput {
-            spec: &container.spec,
-            hook,
-            host: &container.world.host,
-            id: &container.id,
-            filter: compiled.map(|compiled| compiled.filter),
-        })?;
-        Ok((plan, container.cgroup.entry(Some(waiting.pid))?))
-    };
-    let place = Place::Container(waiting.pidfd.as_fd(), &compile);
+    let place = Place::Container(container, waiting);
     let moment = Moment { kind: "startContainer", status: "created", pid: waiting.pid, place };
     let hooks = &container.spec.hooks.start_container;
     run(&*container.world.launcher, leash, container.into(), hooks, &moment).await
@@ -113,9 +132,15 @@ pub(super) async fn poststop(container: &Container, limit: Duration) {
 
 const POSTSTOP: Moment<'_> = Moment { kind: "poststop", status: "stopped", pid: 0, place: Place::Host };
 
-/// The poststop hooks of a container whose shim is gone. They are killed after `limit`, whatever the spec allows.
-pub fn poststop_of(id: &str, bundle: &Path, limit: Duration) -> Result<()> {
-    let spec = block_on(read_spec(&Paths::default(), bundle, after(limit)))?;
+/// The poststop hooks of a container whose shim is gone. They are killed after `limit`, whatever the spec allows. The
+/// launcher is made if there are any.
+pub async fn poststop_of<L: Launcher>(
+    launcher: impl FnOnce() -> Result<L>,
+    id: &str,
+    bundle: &Path,
+    limit: Duration,
+) -> Result<()> {
+    let spec = read_spec(&Paths::default(), bundle, after(limit)).await?;
     let mut hooks = spec.hooks.poststop.clone();
     if hooks.is_empty() {
         return Ok(());
@@ -125,10 +150,9 @@ pub fn poststop_of(id: &str, bundle: &Path, limit: Duration) -> Result<()> {
     for hook in &mut hooks {
         hook.timeout = Some(hook.timeout.map_or(part, |own| own.min(part)));
     }
-    let launcher = Real::new(Reaper::start(Strangers::Reap)?)?;
     // The limit is in the hooks' own.
     let (leash, owner) = (Leash::lasting(limit * 2), Owner { id, bundle, spec: &spec });
-    block_on(run(&launcher, &leash, owner, &hooks, &POSTSTOP))
+    run(&launcher()?, &leash, owner, &hooks, &POSTSTOP).await
 }
 
 fn warn(container: &Container, ran: Result<()>) {

@@ -59,6 +59,7 @@ pub(super) struct Container {
 pub(super) struct State {
     life: Life<Real>,
     updates: update::Updates,
+    deletion: delete::Deletion,
 }
 
 /// What the states of a life own here.
@@ -442,10 +443,6 @@ impl Container {
     /// Its process waits at its gate.
     pub fn is_created(&self) -> bool {
         matches!(self.lock().life.init, Init::Created(_))
-    }
-
-    pub fn is_being_deleted(&self) -> bool {
-        self.lock().life.init.is_being_deleted()
     }
 
     /// One line per process, for a person. None: a request is at work.

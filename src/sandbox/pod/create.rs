@@ -161,11 +161,11 @@ impl Make<'_> {
             spec,
             exit: Exit::default(),
             init_exit: Exit::default(),
-            ending: AtomicBool::new(false),
             state: Mutex::new(State {
                 life: Life::created(Arc::new(held)),
                 changed: tasks::News::default(),
                 stopped: tasks::News::default(),
+                shutdown: None,
             }),
         });
         // Else the process was one that made the namespaces and ended, at whatever moment the reaper tells of it.

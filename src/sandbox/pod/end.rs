@@ -7,12 +7,9 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::sandbox::container::{Container, REST};
 use crate::sandbox::undo::Undo;
 use crate::sandbox::{record, Sandbox};
-use crate::tasks::{self, News};
-use std::sync::atomic::Ordering;
+use crate::tasks::News;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-const POLL: Duration = Duration::from_millis(2);
 
 impl Sandbox {
     /// Kills what runs and releases every namespace; fine where that is done. `Deadline` where a process is left
@@ -53,7 +50,7 @@ impl Sandbox {
         let left = || deadline.saturating_duration_since(Instant::now());
         loop {
             // First this: what was being made is among the members then, or will be found the next time.
-            let creating = self.end_creates();
+            let creates = self.end_creates();
             let members = self.all();
             for member in &members {
                 member.kill_all().context(|| format!("kill container {}", member.id))?;
@@ -83,13 +80,13 @@ impl Sandbox {
                     log::warn!(sandbox = pod.id.as_str(), container = member.id.as_str(); "processes are left that do not die");
                 }
             }
-            if !creating {
+            if creates.is_empty() {
                 break;
             }
-            if left().is_zero() {
-                return Err(late(&pod.id, "a container is still being created"));
+            for over in creates {
+                let over = over.within(left()).await;
+                over.ok_or_else(|| late(&pod.id, "a container is still being created"))?;
             }
-            tasks::sleep(POLL).await?;
         }
         // The descriptors too: what is in the network namespace no longer keeps it.
         let held = pod.lock().life.on(Input::Release);
@@ -111,33 +108,36 @@ impl Sandbox {
     /// create that has failed.
     pub async fn shutdown_pod(&self, id: &str, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
+        let left = || deadline.saturating_duration_since(Instant::now());
         // Its caller has given it up: what it makes would be nobody's.
-        while self.end_pod_create() {
-            if Instant::now() > deadline {
-                return Err(late(id, "it is still being created"));
-            }
-            tasks::sleep(POLL).await?;
+        while let Some(over) = self.end_pod_create() {
+            over.within(left()).await.ok_or_else(|| late(id, "it is still being created"))?;
         }
         if self.shutdown() {
             return Ok(());
         }
         let pod = self.pod_of(id)?;
         // One after the other: the shim ends with the first one's answer.
-        while pod.ending.swap(true, Ordering::SeqCst) {
-            if Instant::now() > deadline {
-                return Err(late(id, "another request to shut it down is still at work"));
-            }
-            tasks::sleep(POLL).await?;
-        }
-        let _alone = Undo::new(|| pod.ending.store(false, Ordering::SeqCst));
+        let over = loop {
+            let at_work = match &mut pod.lock().shutdown {
+                Some(at_work) => at_work.clone(),
+                none => break none.insert(News::default()).clone(),
+            };
+            let over = at_work.within(left()).await;
+            over.ok_or_else(|| late(id, "another request to shut it down is still at work"))?;
+        };
+        let _alone = Undo::new(|| {
+            pod.lock().shutdown = None;
+            over.set(());
+        });
         if self.shutdown() {
             return Ok(());
         }
-        self.stop_pod(id, deadline.saturating_duration_since(Instant::now())).await?;
-        let mut left = false;
+        self.stop_pod(id, left()).await?;
+        let mut rest = false;
         let mut failed = |what: &str, result: Result<()>| {
             if let Err(e) = result {
-                left = true;
+                rest = true;
                 log::warn!(sandbox = id; "shutdown left {what}: {e}");
             }
         };
@@ -150,7 +150,7 @@ impl Sandbox {
         failed("files", files::remove(&pod.bundle));
         failed("the pod's cgroup", pod.cgroup.remove().await);
         // What is left is for the `delete` verb, which goes by the record.
-        if !left {
+        if !rest {
             record::remove(&pod.bundle);
         }
         self.forget_pod();
@@ -160,14 +160,13 @@ impl Sandbox {
 
     async fn delete_member(&self, member: &Arc<Container>, deadline: Instant) -> Result<()> {
         // By a Task.Delete, which may be running hooks that would not survive the shim.
-        while member.is_being_deleted() && self.container(&member.id).is_ok() {
-            if Instant::now() > deadline {
-                return Err(late(&member.id, "another request to delete it is still at work"));
+        while let Some(deletion) = member.deletion() {
+            match deletion.within(deadline.saturating_duration_since(Instant::now())).await {
+                Some(true) => return Ok(()),
+                // It has failed: this one tries.
+                Some(false) => {}
+                None => return Err(late(&member.id, "another request to delete it is still at work")),
             }
-            tasks::sleep(POLL).await?;
-        }
-        if self.container(&member.id).is_err() {
-            return Ok(());
         }
         member.delete(self.world.launch_limit()).await?;
         self.forget(&member.id);

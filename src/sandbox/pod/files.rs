@@ -100,6 +100,11 @@ fn mount_shm(at: &Path, size: u64) -> Result<PathBuf> {
     Ok(at.to_owned())
 }
 
+/// Where the records of a pod's containers are, each in a folder of its own.
+pub fn records(bundle: &Path) -> PathBuf {
+    bundle.join("members")
+}
+
 /// Takes away what [`make`] has made, as far as it is there.
 pub(super) fn remove(bundle: &Path) -> Result<()> {
     let shm = bundle.join("shm");
@@ -112,7 +117,7 @@ pub(super) fn remove(bundle: &Path) -> Result<()> {
             Err(errno) => return Err(errno).context(|| format!("umount2({shm:?}, MNT_DETACH)")),
         }
     }
-    for folder in [shm, super::member::records(bundle)] {
+    for folder in [shm, records(bundle)] {
         let _ = std::fs::remove_dir(folder);
     }
     for name in ["hostname", "hosts", "resolv.conf"] {

@@ -4,7 +4,7 @@
 //! container belongs to the pod is told by its bundle, and the namespaces are those that the shim holds: a path with a
 //! number in it may have become somebody else's.
 
-use super::files::SHM;
+use super::files::{records, SHM};
 use super::namespaces::Held;
 use super::request::PodPid;
 use super::Pod;
@@ -170,9 +170,4 @@ fn cgroup(world: &World, pod: &Pod, request: &Create, spec: &mut Spec) {
     {
         spec.cgroups_path = Some(format!("/{}/{id}", below.display()));
     }
-}
-
-/// Where the records of a pod's containers are, each in a folder of its own.
-pub fn records(bundle: &Path) -> PathBuf {
-    bundle.join("members")
 }

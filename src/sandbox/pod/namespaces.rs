@@ -83,8 +83,8 @@ pub(super) async fn make(
             host,
             root: wanted.root.as_deref(),
         })?;
-        let order = Order { plan: &plan, ends: None, entry, init: None, hooks: None, leash, on_exit };
-        let waiting = launcher.launch(order).await?;
+        let order = Order { plan: &plan, ends: None, entry, init: None, leash, on_exit };
+        let waiting = launcher.launch(order).await?.at_gate().await?;
         for ((name, _), ns) in KINDS.iter().zip(all) {
             if *ns != Ns::Host {
                 files.push((*name, open(waiting.pid, name)?));

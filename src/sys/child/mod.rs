@@ -22,6 +22,7 @@ pub mod board;
 pub mod clone;
 pub mod console;
 pub(crate) mod directory;
+pub(crate) mod entry;
 pub(crate) mod exec;
 pub mod fd;
 pub mod identity;

@@ -4,8 +4,9 @@
 //! openat2(2) with RESOLVE_IN_ROOT (5.6) does it in one call. Where it is refused (a seccomp profile that is
 //! older than it), or where something is to be created on the way, `walk` goes one component at a time.
 
+use super::entry::make_directory;
 use super::fd::{self, own, AsFd, BorrowedFd, OwnedFd};
-use super::walk::{self, PathBuffer};
+use super::walk::{self, Missing, PathBuffer};
 use super::{check, Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
@@ -17,14 +18,6 @@ const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
 
 /// A race with a rename makes openat2(2) give up with EAGAIN; so often it is tried.
 const ATTEMPTS: u32 = 16;
-
-/// What a path is created as where it is missing; the mode is that of the last component.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
-    Fails,
-    Directory(u32),
-    File(u32),
-}
 
 /// Opens (O_PATH) what an absolute path of the host's leads to: ELOOP where a magic link of /proc is on the way. (A walk
 /// takes these for their text, which is a path or nothing.)
@@ -161,51 +154,4 @@ pub(crate) fn ordinary_directory(root: BorrowedFd<'_>, path: &CStr) -> Result<Ow
         }
         answer => answer,
     }
-}
-
-/// mkdirat(2).
-pub(crate) fn make_directory(parent: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<()> {
-    // SAFETY: `name` is NUL-terminated and outlives the call; the kernel only reads it.
-    check(unsafe { libc::syscall(libc::SYS_mkdirat, parent.as_raw_fd(), name.as_ptr(), mode) }).map(drop)
-}
-
-/// mknodat(2).
-pub(crate) fn make_node(
-    parent: BorrowedFd<'_>,
-    name: &CStr,
-    mode: u32,
-    major: u32,
-    minor: u32,
-) -> Result<()> {
-    let (parent, device) = (parent.as_raw_fd(), libc::makedev(major, minor));
-    // SAFETY: `name` is NUL-terminated and outlives the call; the kernel only reads it.
-    check(unsafe { libc::syscall(libc::SYS_mknodat, parent, name.as_ptr(), mode, device) }).map(drop)
-}
-
-/// symlinkat(2).
-pub(crate) fn make_symlink(target: &CStr, parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-    let (target, name) = (target.as_ptr(), name.as_ptr());
-    // SAFETY: both are NUL-terminated and outlive the call; the kernel only reads them.
-    check(unsafe { libc::syscall(libc::SYS_symlinkat, target, parent.as_raw_fd(), name) }).map(drop)
-}
-
-/// fchownat(2) of a name itself, not of what a link leads to.
-pub fn give(parent: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> Result<()> {
-    let (parent, flags) = (parent.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
-    // SAFETY: `name` is NUL-terminated and outlives the call; the kernel only reads it.
-    check(unsafe { libc::syscall(libc::SYS_fchownat, parent, name.as_ptr(), uid, gid, flags) }).map(drop)
-}
-
-/// fchmodat(2) of a name in a directory; `.` is the directory itself, also where it was opened with O_PATH.
-pub(crate) fn set_mode(parent: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<()> {
-    // SAFETY: `name` is NUL-terminated and outlives the call; the kernel only reads it.
-    check(unsafe { libc::syscall(libc::SYS_fchmodat, parent.as_raw_fd(), name.as_ptr(), mode) }).map(drop)
-}
-
-/// readlinkat(2): the text of a link, either a name in `at`, or (with an empty name) an O_PATH descriptor of the
-/// link itself.
-pub fn read_link(at: BorrowedFd<'_>, name: &CStr, buffer: &mut [u8]) -> Result<usize> {
-    let (at, room, length) = (at.as_raw_fd(), buffer.as_mut_ptr(), buffer.len());
-    // SAFETY: `name` is NUL-terminated; the kernel writes at most `length` bytes into `buffer`.
-    check(unsafe { libc::syscall(libc::SYS_readlinkat, at, name.as_ptr(), room, length) }).map(|n| n as usize)
 }

@@ -4,8 +4,8 @@
 //! kernel: what was resolved so far is a list of real names, which `..` shortens, and which is then walked again
 //! from the root. So a rename or a new link during the walk can make it fail, but not leave the root.
 
+use super::entry::{make_directory, read_link};
 use super::fd::{self, AsFd, BorrowedFd, OwnedFd};
-use super::root::{self, Missing};
 use super::{Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
@@ -16,6 +16,14 @@ const ROOM: usize = 4096;
 
 /// As many links as the kernel follows in one path.
 const LINKS: u32 = 40;
+
+/// What a path is created as where it is missing; the mode is that of the last component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    Fails,
+    Directory(u32),
+    File(u32),
+}
 
 /// A path in a fixed buffer, always NUL-terminated.
 #[derive(Clone, Debug)]
@@ -124,7 +132,7 @@ pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: i32, missing: Missing) -> 
                     return Err(Errno::ELOOP);
                 }
                 let mut text = [0u8; ROOM];
-                let length = root::read_link(next.as_fd(), c"", &mut text)?;
+                let length = read_link(next.as_fd(), c"", &mut text)?;
                 let target = text.get(..length).ok_or(Errno::ENAMETOOLONG)?;
                 if target.starts_with(b"/") {
                     done = PathBuffer::new(b"")?;
@@ -157,8 +165,8 @@ fn create(at: BorrowedFd<'_>, name: &CStr, last: bool, missing: Missing) -> Resu
             let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_RDONLY;
             fd::open_at(at, name, flags, mode).map(drop)
         }
-        Missing::Directory(mode) if last => root::make_directory(at, name, mode),
-        Missing::Directory(_) | Missing::File(_) => root::make_directory(at, name, 0o755),
+        Missing::Directory(mode) if last => make_directory(at, name, mode),
+        Missing::Directory(_) | Missing::File(_) => make_directory(at, name, 0o755),
     };
     match made {
         Ok(()) | Err(Errno::EEXIST) => fd::open_at(at, name, HERE, 0),
@@ -194,6 +202,7 @@ mod tests {
         clippy::disallowed_types,
         clippy::unwrap_used
     )]
+    use super::super::root;
     use super::*;
     use ::std::ffi::CString;
     use ::std::os::unix::fs::{symlink, MetadataExt};

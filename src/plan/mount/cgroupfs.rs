@@ -1,9 +1,9 @@
 //! A mount of type `cgroup`: what it is depends on the host.
 
-use super::builder::{root_path, Builder};
-use super::mount::{attributes, bind, binds_follow, Place};
-use super::{CgroupMounts, Hierarchy, Input, RootPath, Step};
+use super::{attributes, bind, binds_follow, Place};
 use crate::error::Result;
+use crate::plan::builder::{root_path, Builder};
+use crate::plan::{CgroupMounts, Hierarchy, Input, RootPath, Step};
 use crate::spec::mount::{Attributes, FsOption, Mount, Propagation, Source};
 use crate::spec::Ns;
 use libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
@@ -26,7 +26,7 @@ pub(super) fn v2(b: &mut Builder, place: &Place<'_>, input: &Input<'_>) -> Resul
 
 /// As in runc: who is root of a user namespace and has a cgroup namespace with a cgroup2 that can be written gets the
 /// cgroup for its own.
-pub(super) fn give(b: &mut Builder, input: &Input<'_>) {
+pub(in crate::plan) fn give(b: &mut Builder, input: &Input<'_>) {
     let spec = input.spec;
     let private = spec.namespaces.user != Ns::Host && spec.namespaces.cgroup == Ns::New;
     if !private || input.host.cgroups != CgroupMounts::V2 {

@@ -1,0 +1,121 @@
+//! The plan of a hook, by where it runs.
+
+use super::{exec, ExecInput, Host, Open, Plan, Slot, Step};
+use crate::error::{invalid, Result};
+use crate::spec::{Affinity, Hook, Process, Spec};
+use crate::sys::seccomp::Filter;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Where a hook runs.
+pub enum HookPlace<'a> {
+    /// On the host: prestart, createRuntime, poststart, poststop.
+    Host { bundle: &'a Path },
+    /// In the container's namespaces, while its root is still the host's: createContainer.
+    /// `alone`: nobody but the container's process is in its pid namespace, which the hook joins then. Others would see a
+    /// program of the host's with all its rights.
+    Namespaces { bundle: &'a Path, alone: bool },
+    /// In the container: startContainer. The program is a file of the image, so it has no more rights than the
+    /// container's program.
+    Container { spec: &'a Spec, host: &'a Host, id: &'a str, filter: Option<Filter> },
+}
+
+/// The plan of one hook. It has only the environment that the spec gives it: inherited variables from an image were
+/// CVE-2025-23266.
+pub fn hook(hook: &Hook, place: HookPlace<'_>) -> Result<Plan> {
+    let program = Program::of(hook)?;
+    match place {
+        HookPlace::Host { bundle } => outside(program, bundle, Vec::new(), false),
+        HookPlace::Namespaces { bundle, alone } => {
+            let pids = if alone { libc::CLONE_NEWPID } else { 0 };
+            let flags = libc::CLONE_NEWNS
+                | libc::CLONE_NEWNET
+                | libc::CLONE_NEWIPC
+                | libc::CLONE_NEWUTS
+                | libc::CLONE_NEWCGROUP
+                | pids;
+            let join = vec![
+                Step::SetNs { slot: Slot::Lent(0), flags: flags as u64 },
+                // As the root of the container's user namespace, where it has one: as in runc.
+                Step::JoinUser { slot: Slot::Lent(0), apart: true },
+                Step::BecomeRoot { unshare: 0 },
+            ];
+            let mut plan = outside(program, bundle, join, alone)?;
+            plan.opens.push((Open::Init, "".into()));
+            Ok(plan)
+        }
+        HookPlace::Container { spec, host, id, filter } => inside(program, spec, host, id, filter),
+    }
+}
+
+struct Program {
+    path: CString,
+    argv: Vec<CString>,
+    envp: Vec<CString>,
+}
+
+impl Program {
+    fn of(hook: &Hook) -> Result<Self> {
+        let all = |list: &[String], what: &str| {
+            list.iter().map(|entry| text(entry.as_bytes(), what)).collect::<Result<Vec<_>>>()
+        };
+        let path = text(hook.path.as_os_str().as_bytes(), "path")?;
+        let mut argv = all(&hook.args, "args")?;
+        if argv.is_empty() {
+            argv.push(path.clone());
+        }
+        Ok(Program { path, argv, envp: all(&hook.env, "env")? })
+    }
+}
+
+fn text(bytes: &[u8], what: &str) -> Result<CString> {
+    CString::new(bytes)
+        .map_err(|_| invalid(format!("{what}: a NUL byte in {:?}", bytes.escape_ascii().to_string())))
+}
+
+/// A program of the host's, in the bundle, behind the steps of `join`.
+fn outside(program: Program, bundle: &Path, join: Vec<Step>, born: bool) -> Result<Plan> {
+    let Program { path, argv, envp } = program;
+    let bundle = text(bundle.as_os_str().as_bytes(), "bundle")?;
+    let mut steps = join;
+    steps.extend([
+        Step::Stdio { uid: 0 },
+        Step::Umask(0o22),
+        Step::Workdir { path: bundle, retry: false },
+        Step::FindProgram { name: path.clone(), candidates: vec![path] },
+        Step::Bare,
+    ]);
+    steps.extend(born.then_some(Step::Birth));
+    steps.extend([Step::SetSid, Step::Exec { argv, envp }]);
+    Ok(Plan { steps: steps.into_iter().map(|step| (step, "".into())).collect(), ..Plan::default() })
+}
+
+/// An exec with the rights of the container's program. Where the spec gives no environment, it is the program's, as in
+/// runc.
+fn inside(program: Program, spec: &Spec, host: &Host, id: &str, filter: Option<Filter>) -> Result<Plan> {
+    let Program { path, argv, envp } = program;
+    let own = !envp.is_empty();
+    let process = Process {
+        terminal: false,
+        args: argv,
+        env: if own { envp } else { spec.process.env.clone() },
+        cwd: c"/".into(),
+        oom_score_adj: None,
+        // It is none of the execs that this is for.
+        exec_cpu_affinity: Some(Affinity::default()),
+        warnings: Vec::new(),
+        ..spec.process.clone()
+    };
+    // The session keyring is the program's, and it has not begun.
+    let no_new_keyring = true;
+    let mut plan = exec(&ExecInput { spec, process: &process, host, id, filter, no_new_keyring })?;
+    plan.steps.retain(|(step, _)| !own || !matches!(step, Step::Home { .. }));
+    for (step, _) in &mut plan.steps {
+        // args[0] is a name; what runs is `path`.
+        if let Step::FindProgram { name, candidates } = step {
+            (*name, *candidates) = (path.clone(), vec![path.clone()]);
+        }
+    }
+    Ok(plan)
+}
