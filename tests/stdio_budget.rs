@@ -3,7 +3,7 @@
 //! One test in a program of its own: descriptors and threads are counted for the whole process.
 
 use nix::pty::openpty;
-use shoal::stdio::{Labels, Stdio, Switchboard, Whose};
+use shoal::stdio::{Labels, Stdio, Streams, Whose};
 use shoal::tasks::block_on;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -64,7 +64,7 @@ fn streams_leave_nothing_open_and_idle_ones_cost_nothing() {
     let dir = tempfile::TempDir::new().unwrap();
     let (stdin, stdout, stderr) = (fifo(dir.path(), "in"), fifo(dir.path(), "out"), fifo(dir.path(), "err"));
     let log = format!("file://{}/log", dir.path().display());
-    let board = Switchboard::default();
+    let board = Streams::default();
     let soon = Instant::now() + Duration::from_secs(60);
     let open = |request: &Stdio| block_on(board.open(request, &LABELS, (0, 0), Whose::Container, soon));
 

@@ -73,7 +73,7 @@ pub trait Cgroup: Send + Sync {
     /// is gone.
     fn frozen(&self) -> Result<bool>;
     /// After a SIGKILL: nothing that is frozen keeps from dying whom it was for.
-    fn let_die(&self, who: Dying) -> Result<()>;
+    fn thaw_to_die(&self, who: Dying) -> Result<()>;
     /// SIGKILL to everything in it and below, also when frozen. Ok where it is gone.
     fn kill(&self) -> Result<()>;
     /// Without a number where it is gone, as systemd removes it with its last process: who has just ended has an answer.

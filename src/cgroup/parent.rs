@@ -129,7 +129,7 @@ impl Cgroup for Parent {
     }
 
     /// Nobody is in it who is not in a container's.
-    fn let_die(&self, _who: Dying) -> Result<()> {
+    fn thaw_to_die(&self, _who: Dying) -> Result<()> {
         Ok(())
     }
 

@@ -265,8 +265,8 @@ impl Cgroup for Scope {
         self.files.as_ref().map_or(Ok(false), |files| files.frozen())
     }
 
-    fn let_die(&self, who: Dying) -> Result<()> {
-        self.files.as_ref().map_or(Ok(()), |files| files.let_die(who))
+    fn thaw_to_die(&self, who: Dying) -> Result<()> {
+        self.files.as_ref().map_or(Ok(()), |files| files.thaw_to_die(who))
     }
 
     fn kill(&self) -> Result<()> {

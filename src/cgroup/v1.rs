@@ -231,9 +231,9 @@ impl Cgroup for V1 {
         self.dir("freezer").map_or(Ok(false), freezer::is_frozen)
     }
 
-    fn let_die(&self, who: Dying) -> Result<()> {
+    fn thaw_to_die(&self, who: Dying) -> Result<()> {
         match self.place("freezer") {
-            Some(place) => freezer::let_die(&place.dir, &place.at.mount, who),
+            Some(place) => freezer::thaw_to_die(&place.dir, &place.at.mount, who),
             None => Ok(()),
         }
     }
@@ -243,7 +243,7 @@ impl Cgroup for V1 {
             // Hybrid, kernel 5.14: the kernel does it, also for processes that are being forked.
             if unified.write_if("cgroup.kill", "1")? {
                 // Frozen processes die once they are thawed.
-                return self.let_die(Dying::All);
+                return self.thaw_to_die(Dying::All);
             }
         }
         let Some(census) = self.census() else { return Ok(()) };
@@ -252,7 +252,7 @@ impl Cgroup for V1 {
             let _ = freezer::begin(dir);
         }
         let killed = tree::kill_within(census);
-        self.let_die(Dying::All)?;
+        self.thaw_to_die(Dying::All)?;
         killed
     }
 

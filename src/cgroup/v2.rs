@@ -242,7 +242,7 @@ impl Cgroup for V2 {
     }
 
     /// A frozen process of v2 does (kernel 5.2, "cgroup: cgroup v2 freezer").
-    fn let_die(&self, _who: Dying) -> Result<()> {
+    fn thaw_to_die(&self, _who: Dying) -> Result<()> {
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The container's terminal and its standard streams.
 
-use super::registers::Registers;
+use super::state::State;
 use super::Lent;
 use crate::sys::child::console::WindowSize;
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
@@ -14,9 +14,9 @@ const SAME_GROUP: u32 = u32::MAX;
 
 /// Makes a terminal in the container's own devpts; returns the shim's side of it. Neither side is found by a name that the container could have
 /// set up: the multiplexer is checked to be one, and the slave comes from it (CVE-2025-52565).
-pub(super) fn open(registers: &mut Registers<'_>, size: WindowSize, uid: u32, bind: bool) -> Result<OwnedFd> {
+pub(super) fn open(state: &mut State<'_>, size: WindowSize, uid: u32, bind: bool) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
-    let master = root::open(registers.root()?, c"dev/pts/ptmx", flags)?;
+    let master = root::open(state.root()?, c"dev/pts/ptmx", flags)?;
     if fd::filesystem(master.as_fd())? != console::DEVPTS_SUPER_MAGIC
         || !fd::stat(master.as_fd())?.is_character_device(5, 2)
     {
@@ -29,19 +29,19 @@ pub(super) fn open(registers: &mut Registers<'_>, size: WindowSize, uid: u32, bi
     }
     fd::give(slave.as_fd(), uid, SAME_GROUP)?;
     if bind {
-        let target = root::open_or_create(registers.root()?, c"dev/console", Missing::File(0o666))?;
+        let target = root::open_or_create(state.root()?, c"dev/console", Missing::File(0o666))?;
         let device = mount::clone_tree_of(slave.as_fd(), false)?;
         mount::attach(device.as_fd(), target.as_fd())?;
     }
-    registers.terminal = Some(slave);
+    state.terminal = Some(slave);
     Ok(master)
 }
 
 /// The slave becomes 0, 1 and 2.
-pub(super) fn become_standard(registers: &mut Registers<'_>) -> Result<()> {
-    let slave = registers.terminal.as_ref().ok_or(Errno::EBADF)?.as_fd();
+pub(super) fn become_standard(state: &mut State<'_>) -> Result<()> {
+    let slave = state.terminal.as_ref().ok_or(Errno::EBADF)?.as_fd();
     for number in 0..3 {
-        fd::install(registers.forked, slave, number)?;
+        fd::install(state.forked, slave, number)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Into the new root; and the small acts around it.
 
-use super::registers::Registers;
+use super::state::State;
 use crate::plan::step::SchedAttr;
 use crate::sys::child::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::sys::child::limits::{self, Schedule};
@@ -166,11 +166,11 @@ pub(super) fn move_root(forked: Forked, root: BorrowedFd<'_>) -> Result<()> {
 
 /// Enters the working directory, and proves that it is below the root: a path such as /proc/self/fd/7 could lead
 /// out of it where a descriptor was left open (CVE-2024-21626; none is, but this costs one call).
-pub(super) fn workdir(registers: &mut Registers<'_>, path: &CStr, retry: bool) -> Result<()> {
-    if registers.in_workdir {
+pub(super) fn workdir(state: &mut State<'_>, path: &CStr, retry: bool) -> Result<()> {
+    if state.in_workdir {
         return Ok(());
     }
-    match exec::chdir(registers.forked, path) {
+    match exec::chdir(state.forked, path) {
         Err(Errno::EACCES) if retry => return Ok(()),
         answer => answer?,
     }
@@ -178,7 +178,7 @@ pub(super) fn workdir(registers: &mut Registers<'_>, path: &CStr, retry: bool) -
     if exec::cwd_starts_with(buffer.room())? != b'/' {
         return Err(Errno::EXDEV);
     }
-    registers.in_workdir = true;
+    state.in_workdir = true;
     Ok(())
 }
 

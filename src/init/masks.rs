@@ -1,6 +1,6 @@
 //! Masked and read-only paths.
 
-use super::registers::Registers;
+use super::state::State;
 use crate::plan::step::RootPath;
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::child::mount::{self, Change, Filesystem};
@@ -17,10 +17,10 @@ fn find(root: BorrowedFd<'_>, path: &RootPath) -> Result<Option<OwnedFd>> {
     }
 }
 
-pub(super) fn mask(registers: &mut Registers<'_>, path: &RootPath) -> Result<()> {
-    let Some(target) = find(registers.root()?, path)? else { return Ok(()) };
+pub(super) fn mask(state: &mut State<'_>, path: &RootPath) -> Result<()> {
+    let Some(target) = find(state.root()?, path)? else { return Ok(()) };
     let directory = fd::stat(target.as_fd())?.is_directory();
-    let covers = &mut registers.covers;
+    let covers = &mut state.covers;
     let register = if directory { &mut covers.directory } else { &mut covers.file };
     if let Some(first) = register {
         let cover = mount::clone_tree_of(first.as_fd(), false)?;

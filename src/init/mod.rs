@@ -43,17 +43,17 @@ mod console;
 mod copy;
 mod enter;
 mod home;
+pub mod host_paths;
 mod lock;
 mod masks;
 mod mounts;
 mod nodes;
-pub mod opens;
 mod outpost;
 mod perform;
 mod privileges;
 mod program;
-mod registers;
 mod sibling;
+mod state;
 
 /// A report of the child: which step, and the errno (0: it waits there).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,11 +189,11 @@ fn walk(forked: Forked, lent: &Lent<'_>, first: u32, step: &mut u32) -> sys::Res
     sys::signal::reset(forked, lent.ignored)?;
     // Modes in the plan are exact.
     sys::limits::set_umask(forked, 0);
-    let mut registers = registers::Registers::new(forked);
+    let mut state = state::State::new(forked);
     for (number, (act, _)) in (0u32..).zip(lent.steps).skip(first as usize) {
         *step = number;
         lent.board.at(number);
-        perform::perform(act, number, lent, &mut registers)?;
+        perform::perform(act, number, lent, &mut state)?;
     }
     *step = step.saturating_add(1);
     Ok(())

@@ -1,7 +1,7 @@
 //! Filesystems, bind mounts and what is made in the root, all by descriptor: a mount is complete, attributes and
 //! all, before it is attached to a target that was opened inside of the root (CVE-2021-30465).
 
-use super::registers::Registers;
+use super::state::State;
 use super::{copy, outpost, Lent};
 use crate::plan::step::{Attributes, FsOption, Propagation, RootPath, Whole};
 use crate::plan::BELOW_PROC;
@@ -16,16 +16,12 @@ use ::libc;
 const DIRECTORY: Missing = Missing::Directory(0o755);
 
 /// A procfs of the pid namespace in `pids`, which this process is not in; else of its own.
-fn procfs(
-    lent: &Lent<'_>,
-    registers: &mut Registers<'_>,
-    pids: Option<BorrowedFd<'_>>,
-) -> Result<Filesystem> {
+fn procfs(lent: &Lent<'_>, state: &mut State<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Filesystem> {
     let procfs = Filesystem::open(c"proc")?;
     let Some(pids) = pids else { return Ok(procfs) };
     match procfs.lend(c"pidns", pids) {
         // Before 6.17.
-        Err(Errno::EINVAL) => outpost::procfs(lent, registers, pids),
+        Err(Errno::EINVAL) => outpost::procfs(lent, state, pids),
         answer => answer.map(|()| procfs),
     }
 }
@@ -41,15 +37,15 @@ fn checked(procfs: OwnedFd) -> Result<OwnedFd> {
 /// A procfs that no path leads to: what is written below it arrives (CVE-2025-52881).
 pub(super) fn private_procfs(
     lent: &Lent<'_>,
-    registers: &mut Registers<'_>,
+    state: &mut State<'_>,
     pids: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd> {
     let hardened = mount::ATTR_NOSUID | mount::ATTR_NODEV | mount::ATTR_NOEXEC;
-    checked(procfs(lent, registers, pids)?.mount(hardened)?)
+    checked(procfs(lent, state, pids)?.mount(hardened)?)
 }
 
-pub(super) fn sysctl(registers: &mut Registers<'_>, name: &CStr, value: &CStr) -> Result<()> {
-    let procfs = registers.procfs.as_ref().ok_or(Errno::EBADF)?;
+pub(super) fn sysctl(state: &mut State<'_>, name: &CStr, value: &CStr) -> Result<()> {
+    let procfs = state.procfs.as_ref().ok_or(Errno::EBADF)?;
     let sys = root::open_plainly(procfs.as_fd(), c"sys", libc::O_PATH | libc::O_DIRECTORY)?;
     let file = root::open_plainly(sys.as_fd(), name, libc::O_WRONLY)?;
     fd::write(file.as_fd(), value.to_bytes()).map(drop)
@@ -58,14 +54,14 @@ pub(super) fn sysctl(registers: &mut Registers<'_>, name: &CStr, value: &CStr) -
 /// With `pids` it is a procfs.
 pub(super) fn filesystem(
     lent: &Lent<'_>,
-    registers: &mut Registers<'_>,
+    state: &mut State<'_>,
     (fstype, pids): (&CStr, Option<BorrowedFd<'_>>),
     source: &CStr,
     options: &[FsOption],
     attributes: u64,
 ) -> Result<OwnedFd> {
     let filesystem = match pids {
-        Some(_) => procfs(lent, registers, pids)?,
+        Some(_) => procfs(lent, state, pids)?,
         None => Filesystem::open(fstype)?,
     };
     if !source.is_empty() {
@@ -87,13 +83,13 @@ pub(super) fn filesystem(
 /// A filesystem whose options fsconfig(2) does not take. The path is that of the root, which no container decides on: it is
 /// covered for a moment that nobody else is there to see.
 pub(super) fn by_path(
-    registers: &Registers<'_>,
+    state: &State<'_>,
     fstype: &CStr,
     source: &CStr,
     whole: &Whole,
     attributes: u64,
 ) -> Result<OwnedFd> {
-    let place = registers.root_path.ok_or(Errno::EBADF)?;
+    let place = state.root_path.ok_or(Errno::EBADF)?;
     mount::mount(Some(source), place, Some(fstype), whole.flags, Some(&whole.data))?;
     let tree = mount::clone_tree(place, false);
     mount::unmount(place, libc::MNT_DETACH)?;

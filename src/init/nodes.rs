@@ -1,6 +1,6 @@
 //! Device nodes and symbolic links in the root.
 
-use super::registers::Registers;
+use super::state::State;
 use crate::plan::step::RootPath;
 use crate::sys::child::fd::{self, AsFd, BorrowedFd};
 use crate::sys::child::{entry, Errno, Result};
@@ -9,8 +9,8 @@ use ::core::prelude::rust_2021::*;
 use ::libc;
 
 /// What is there already stays, as with runc.
-pub(super) fn symlink<'a>(registers: &mut Registers<'a>, path: &'a RootPath, target: &CStr) -> Result<()> {
-    let (parent, name) = registers.parent(path.as_c_str())?;
+pub(super) fn symlink<'a>(state: &mut State<'a>, path: &'a RootPath, target: &CStr) -> Result<()> {
+    let (parent, name) = state.parent(path.as_c_str())?;
     match entry::make_symlink(target, parent, name) {
         Err(Errno::EEXIST) => Ok(()),
         answer => answer,
@@ -18,13 +18,13 @@ pub(super) fn symlink<'a>(registers: &mut Registers<'a>, path: &'a RootPath, tar
 }
 
 pub(super) fn node<'a>(
-    registers: &mut Registers<'a>,
+    state: &mut State<'a>,
     path: &'a RootPath,
     mode: u32,
     (major, minor): (u32, u32),
     (uid, gid): (u32, u32),
 ) -> Result<()> {
-    let (parent, name) = registers.parent(path.as_c_str())?;
+    let (parent, name) = state.parent(path.as_c_str())?;
     match entry::make_node(parent, name, mode, major, minor) {
         Ok(()) => {}
         Err(Errno::EEXIST) => return same_node(parent, name, mode, (major, minor)),

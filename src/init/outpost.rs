@@ -4,7 +4,7 @@
 //! stop and take over. He has nothing: the container's root, in a mount namespace with nothing else, no descriptor but the
 //! socket that the answer goes through, no memory of the shim's, one capability, and a filter that leaves him five calls.
 
-use super::registers::Registers;
+use super::state::State;
 use super::{enter, Lent, Outpost};
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::child::mount::Filesystem;
@@ -22,13 +22,9 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// A procfs that is not yet made. What comes back may be another filesystem, from whoever has taken the process over: the
 /// caller looks at what it mounts.
-pub(super) fn procfs(
-    lent: &Lent<'_>,
-    registers: &mut Registers<'_>,
-    pids: BorrowedFd<'_>,
-) -> Result<Filesystem> {
+pub(super) fn procfs(lent: &Lent<'_>, state: &mut State<'_>, pids: BorrowedFd<'_>) -> Result<Filesystem> {
     let outpost = lent.outpost.ok_or(Errno::EINVAL)?;
-    let path = registers.root_path.ok_or(Errno::EINVAL)?;
+    let path = state.root_path.ok_or(Errno::EINVAL)?;
     let act = |forked| -> Infallible {
         let Err(errno) = go(forked, &outpost, path, pids);
         outpost.board.fail(0, errno as i32);

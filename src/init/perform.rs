@@ -1,7 +1,9 @@
 //! One step, one act.
 
-use super::registers::Registers;
-use super::{console, enter, home, lock, masks, mounts, nodes, opens, privileges, program, sibling, Lent};
+use super::state::State;
+use super::{
+    console, enter, home, host_paths, lock, masks, mounts, nodes, privileges, program, sibling, Lent,
+};
 use crate::plan::step::Step;
 use crate::sys::child::console::WindowSize;
 use crate::sys::child::fd::{self, AsFd};
@@ -11,21 +13,16 @@ use ::core::matches;
 use ::core::prelude::rust_2021::*;
 use ::libc;
 
-pub(super) fn perform<'a>(
-    step: &'a Step,
-    number: u32,
-    lent: &Lent<'a>,
-    registers: &mut Registers<'a>,
-) -> Result<()> {
+pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &mut State<'a>) -> Result<()> {
     if !matches!(step, Step::Mknod { .. } | Step::Symlink { .. }) {
-        registers.forget_parent();
+        state.forget_parent();
     }
-    let forked = registers.forked;
+    let forked = state.forked;
     match step {
         Step::OpenNamespace { slot, path, kind, apart } => {
-            opens::namespace(lent, *slot, path, *kind, apart.is_some())
+            host_paths::namespace(lent, *slot, path, *kind, apart.is_some())
         }
-        Step::OpenOwner { slot, of, .. } => opens::owner(lent, *slot, lent.slot(*of)?),
+        Step::OpenOwner { slot, of, .. } => host_paths::owner(lent, *slot, lent.slot(*of)?),
         Step::EnterCgroup => {
             for procs in lent.cgroups {
                 sys::fd::write(*procs, b"0")?;
@@ -46,7 +43,7 @@ pub(super) fn perform<'a>(
         }
         Step::OomScoreAdj(score) => enter::oom_score_adj(*score),
         Step::OpenExecLabel { file } => {
-            registers.label = Some(enter::open_label(file)?);
+            state.label = Some(enter::open_label(file)?);
             Ok(())
         }
         Step::SetNs { slot, flags } => {
@@ -70,17 +67,17 @@ pub(super) fn perform<'a>(
             lent.fill(*slot, sys::mount::clone_tree_of(source.as_fd(), *recursive)?)
         }
         Step::OpenDevice { slot, path, kind, major, minor } => {
-            opens::device(lent, *slot, path, *kind, (*major, *minor))
+            host_paths::device(lent, *slot, path, *kind, (*major, *minor))
         }
         Step::OpenLoop { slot, path, readonly, direct } => {
             let options = sys::loop_device::Options { readonly: *readonly, direct: *direct };
-            lent.fill(*slot, opens::loop_device(path, options)?)
+            lent.fill(*slot, host_paths::loop_device(path, options)?)
         }
         Step::MapTree { slot, namespace, recursive } => {
             sys::mount::map_ids(lent.slot(*slot)?, lent.slot(*namespace)?, *recursive)
         }
         Step::LockMounts { user } => lock::mounts(lent.slot(*user)?),
-        Step::Secede => sys::mount::mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None),
+        Step::MakeSlave => sys::mount::mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None),
 
         Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {
             if let Some(directory) = chdir {
@@ -116,15 +113,15 @@ pub(super) fn perform<'a>(
                 let private = sys::mount::Change { propagation: libc::MS_PRIVATE, ..Default::default() };
                 sys::mount::change(root.as_fd(), private, false)?;
             }
-            registers.set_root(root);
-            registers.root_path = Some(target);
+            state.set_root(root);
+            state.root_path = Some(target);
             Ok(())
         }
         Step::OpenProc { pids } => {
-            registers.procfs = Some(mounts::private_procfs(lent, registers, lent.namespace(*pids)?)?);
+            state.procfs = Some(mounts::private_procfs(lent, state, lent.namespace(*pids)?)?);
             Ok(())
         }
-        Step::Sysctl { name, value } => mounts::sysctl(registers, name, value),
+        Step::Sysctl { name, value } => mounts::sysctl(state, name, value),
         Step::MountFs {
             fstype,
             source,
@@ -139,41 +136,41 @@ pub(super) fn perform<'a>(
         } => {
             let pids = lent.namespace(*pids)?;
             let tree = match whole {
-                Some(whole) => mounts::by_path(registers, fstype, source, whole, *attributes)?,
-                None => mounts::filesystem(lent, registers, (fstype, pids), source, options, *attributes)?,
+                Some(whole) => mounts::by_path(state, fstype, source, whole, *attributes)?,
+                None => mounts::filesystem(lent, state, (fstype, pids), source, options, *attributes)?,
             };
             let covers = mounts::Covers { inherit_mode: *inherit_mode, copy_up: *copy_up };
-            mounts::attach_filesystem(registers.root()?, tree, target, *propagation, covers)
+            mounts::attach_filesystem(state.root()?, tree, target, *propagation, covers)
         }
         Step::Attach { slot, target, attributes, propagation } => {
             let tree = lent.slot(*slot)?;
-            mounts::attach_tree(registers.root()?, tree, target, *attributes, propagation)
+            mounts::attach_tree(state.root()?, tree, target, *attributes, propagation)
         }
-        Step::Remount { target, attributes } => mounts::remount(registers.root()?, target, *attributes),
+        Step::Remount { target, attributes } => mounts::remount(state.root()?, target, *attributes),
         Step::Mkdir { path, mode } => {
-            root::open_or_create(registers.root()?, path.as_c_str(), Missing::Directory(*mode)).map(drop)
+            root::open_or_create(state.root()?, path.as_c_str(), Missing::Directory(*mode)).map(drop)
         }
-        Step::Symlink { path, target } => nodes::symlink(registers, path, target),
+        Step::Symlink { path, target } => nodes::symlink(state, path, target),
         Step::Mknod { path, mode, major, minor, uid, gid } => {
-            nodes::node(registers, path, *mode, (*major, *minor), (*uid, *gid))
+            nodes::node(state, path, *mode, (*major, *minor), (*uid, *gid))
         }
         Step::Console { rows, columns, uid, bind } => {
             let size = WindowSize { columns: *columns, rows: *rows };
-            let master = console::open(registers, size, *uid, *bind)?;
+            let master = console::open(state, size, *uid, *bind)?;
             let report = super::Report { step: number, errno: 0 };
             sys::socket::send(lent.gate, &report.to_bytes(), Some(master.as_fd()))
         }
-        Step::Mask { path } => masks::mask(registers, path),
-        Step::ReadonlyPath { path } => masks::readonly(registers.root()?, path),
+        Step::Mask { path } => masks::mask(state, path),
+        Step::ReadonlyPath { path } => masks::readonly(state.root()?, path),
         Step::ReadonlyRoot => {
             let readonly = sys::mount::Change { set: sys::mount::ATTR_RDONLY, ..Default::default() };
-            sys::mount::change(registers.root()?, readonly, false)
+            sys::mount::change(state.root()?, readonly, false)
         }
         Step::Hooks => super::rendezvous(forked, lent, number),
 
-        Step::Pivot => enter::pivot(forked, registers.root()?),
+        Step::Pivot => enter::pivot(forked, state.root()?),
         Step::Detach { target } => enter::detach(target),
-        Step::MoveRoot => enter::move_root(forked, registers.root()?),
+        Step::MoveRoot => enter::move_root(forked, state.root()?),
         Step::RootPropagation(propagation) => {
             let flags = propagation.flag | if propagation.recursive { libc::MS_REC } else { 0 };
             sys::mount::mount(None, c"/", None, flags, None)
@@ -182,7 +179,7 @@ pub(super) fn perform<'a>(
         Step::Hostname(name) => sys::identity::set_hostname(name.to_bytes()),
         Step::Domainname(name) => sys::identity::set_domainname(name.to_bytes()),
 
-        Step::Terminal => console::become_standard(registers),
+        Step::Terminal => console::become_standard(state),
         Step::Stdio { uid } => console::streams(forked, lent, *uid),
         Step::Keyring { name, search } => match sys::keyring::join_session(name, *search) {
             // A kernel without keys has none to protect.
@@ -199,11 +196,11 @@ pub(super) fn perform<'a>(
         Step::MemoryPolicy(policy) => sys::limits::set_memory_policy(policy.mode, &policy.nodes.mask),
         Step::IoPriority(value) => sys::limits::set_io_priority(*value),
         Step::Home { uid } => {
-            registers.home = Some(home::of(*uid));
+            state.home = Some(home::of(*uid));
             Ok(())
         }
         Step::ExecLabel { value } => {
-            let file = registers.label.as_ref().ok_or(Errno::EBADF)?;
+            let file = state.label.as_ref().ok_or(Errno::EBADF)?;
             fd::write(file.as_fd(), value.to_bytes()).map(drop)
         }
 
@@ -216,12 +213,12 @@ pub(super) fn perform<'a>(
         Step::BoundingSet { keep, last } => privileges::bounding_set(forked, *keep, *last),
         Step::SetGroups(groups) => sys::identity::set_groups(forked, groups),
         Step::SetIds { uid, gid } => privileges::set_ids(forked, *uid, *gid),
-        Step::Workdir { path, retry } => enter::workdir(registers, path, *retry),
+        Step::Workdir { path, retry } => enter::workdir(state, path, *retry),
         Step::Capabilities(sets) => privileges::capabilities(forked, sets),
 
         Step::Sibling { flags } => sibling::make(forked, lent, number, *flags),
         Step::FindProgram { candidates, .. } => {
-            registers.program = Some(program::find(candidates)?);
+            state.program = Some(program::find(candidates)?);
             Ok(())
         }
         Step::Bare => {
@@ -229,8 +226,8 @@ pub(super) fn perform<'a>(
                 sys::signal::leave_children_to_the_kernel(forked)?;
             }
             let last = lent.last.ok_or(Errno::ENOEXEC)?;
-            let home = registers.home.as_ref().map(|home| home.as_c_str());
-            match last.enter(forked, registers.program, home)? {}
+            let home = state.home.as_ref().map(|home| home.as_c_str());
+            match last.enter(forked, state.program, home)? {}
         }
         // Of a pod whose namespaces are all that is wanted: nobody sees the process.
         Step::Gate => super::rendezvous(forked, lent, number),

@@ -5,7 +5,7 @@
 //! the exit codes 126 and 127.
 
 use crate::error::{invalid, Error, Kind};
-use crate::init::{opens, Report};
+use crate::init::{host_paths, Report};
 use crate::plan::{Field, Plan, Step};
 use crate::sys::Errno;
 use std::ffi::CStr;
@@ -132,7 +132,7 @@ fn opening(step: &Step) -> Option<(&CStr, Vec<(Errno, String)>)> {
         Step::OpenNamespace { path, kind, apart, .. } => (path, namespace(*kind, *apart)),
         Step::OpenOwner { path, .. } => (path, namespace(libc::CLONE_NEWUSER as u64, None)),
         Step::OpenDevice { path, .. } => {
-            (path, vec![(opens::OTHER_DEVICE, "the host has another device there".to_owned())])
+            (path, vec![(host_paths::OTHER_DEVICE, "the host has another device there".to_owned())])
         }
         Step::OpenTree { path, plain: true, .. } => {
             let why = "links without end, or one of /proc that is the runtime's own";
@@ -150,9 +150,9 @@ fn namespace(kind: u64, apart: Option<&str>) -> Vec<(Errno, String)> {
         format!("{} would change", apart.unwrap_or("the container"))
     };
     vec![
-        (opens::NO_NAMESPACE, "not a namespace".to_owned()),
-        (opens::OTHER_KIND, "a namespace of another kind".to_owned()),
-        (opens::OF_THE_HOST, format!("the host's, which {changes}")),
+        (host_paths::NO_NAMESPACE, "not a namespace".to_owned()),
+        (host_paths::OTHER_KIND, "a namespace of another kind".to_owned()),
+        (host_paths::OF_THE_HOST, format!("the host's, which {changes}")),
     ]
 }
 fn call(plan: &Plan, step: &Step, number: u32) -> String {

@@ -8,7 +8,7 @@ use super::{after, ExitStatus, Launcher, Leash, Order};
 use crate::cgroup::Entry;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Plan;
-use crate::stdio::Ends;
+use crate::stdio::StdioFds;
 use crate::sys::epoll::Interest;
 use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::sys::{memory, pipe};
@@ -41,7 +41,7 @@ pub async fn run(launcher: &dyn Launcher, leash: &Leash, hook: Run<'_>) -> Resul
     let own = timeout.filter(|limit| after(*limit) <= leash.deadline);
     let deadline = own.map_or(leash.deadline, after);
     let (errors, errors_end) = pipe::pipe().context(|| "pipe")?;
-    let ends = Ends {
+    let ends = StdioFds {
         stdin: memory::file(c"state", state).context(|| "memfd_create(state)")?,
         stdout: pipe::null().context(|| "open(\"/dev/null\")")?,
         stderr: errors_end,

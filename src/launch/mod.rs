@@ -1,10 +1,11 @@
 //! The shim's side of making a process: open what the plan names, clone, listen to the child, reap it.
 //!
-//! [`Real`] makes processes, [`Reaper`] knows when they end, [`Waiting`] is one that has not been started.
+//! [`CloneLauncher`] makes processes, [`Reaper`] knows when they end, [`Waiting`] is one that has not been started.
 //! A launcher for tests makes a [`Waiting`] of one end of a socket pair (`sys::socket::pair`) and plays the child
 //! on the other: see [`Waiting::new`].
 
 mod birth;
+mod clone_launcher;
 mod ended;
 mod executed;
 mod failure;
@@ -12,16 +13,15 @@ mod holder;
 pub mod hooks;
 mod last;
 mod leash;
+mod lend;
 mod mapping;
-mod opens;
-mod real;
 mod reaper;
 mod waiting;
 
+pub use clone_launcher::{AtHooks, CloneLauncher};
 pub(crate) use holder::Holder;
 pub(crate) use leash::after;
 pub use leash::Leash;
-pub use real::{AtHooks, Real};
 pub use reaper::{Reaper, Strangers};
 pub use waiting::Waiting;
 
@@ -30,7 +30,7 @@ mod host;
 use crate::cgroup::Entry;
 use crate::error::Result;
 use crate::plan::Plan;
-use crate::stdio::Ends;
+use crate::stdio::StdioFds;
 use crate::tasks::Answer;
 use std::os::fd::BorrowedFd;
 use std::time::SystemTime;
@@ -52,7 +52,7 @@ pub(crate) type OnExit = Box<dyn FnOnce(ExitStatus) + Send>;
 pub struct Order<'a> {
     pub plan: &'a Plan,
     /// None where the plan allocates a terminal.
-    pub ends: Option<Ends>,
+    pub ends: Option<StdioFds>,
     pub entry: Entry,
     /// What `Open::Init` stands for.
     pub init: Option<BorrowedFd<'a>>,

@@ -1,15 +1,15 @@
 //! A step as a sentence: it reads like the call that it is.
 
+mod flag_names;
 mod plan;
-mod word;
 
 use super::step::{FsOption, Open, RootPath, Slot, Step, Whole};
 use crate::spec::mapping::IdRange;
 use crate::spec::Rlimit;
 use crate::sys::keyring::Search;
+use flag_names::{attribute_words, namespace_words, Attr, Caps, ListOf, MountFlags};
 use std::ffi::CStr;
 use std::fmt::{self, Display, Formatter};
-use word::{attribute_words, namespace_words, Attr, Caps, ListOf, MountFlags};
 
 /// A C string in quotes.
 struct Q<'a>(&'a CStr);
@@ -128,7 +128,7 @@ impl Display for Step {
             Step::LockMounts { user } => {
                 write!(f, "setns(mnt), to a copy that the user namespace in {user} owns")
             }
-            Step::Secede => f.write_str("mount(\"\", \"/\", \"\", SLAVE|REC)"),
+            Step::MakeSlave => f.write_str("mount(\"\", \"/\", \"\", SLAVE|REC)"),
 
             Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {
                 if let Some(chdir) = chdir {

@@ -5,7 +5,7 @@
 //! and gives birth to the second, whose new namespaces the user namespace owns therefore. See [`Step::Sibling`].
 
 use super::builder::{host_path, Builder, Pids};
-use super::dress::Label;
+use super::session::Label;
 use super::{Open, Slot, Step};
 use crate::error::Result;
 use crate::spec::{Affinity, Mappings, Namespaces, Ns, Process, Spec};
@@ -121,7 +121,7 @@ pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
         loopback(b, ns);
         // Before the mounts cease to be the host's peers: a bind can be meant to stay one.
         b.sources_here();
-        b.step(MOUNT, Step::Secede);
+        b.step(MOUNT, Step::MakeSlave);
         return Ok(());
     }
     b.user = Some(match &ns.user {
@@ -143,7 +143,7 @@ pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     if ns.mount == Ns::New {
         b.step(MOUNT, Step::Unshare { flags: libc::CLONE_NEWNS as u64 });
     }
-    b.step(MOUNT, Step::Secede);
+    b.step(MOUNT, Step::MakeSlave);
     Ok(())
 }
 
@@ -162,7 +162,7 @@ pub(super) fn leave_for_pod(b: &mut Builder, isolation: &Isolation<'_>) -> Resul
     join_all(b, isolation)?;
     loopback(b, ns);
     if stays {
-        b.step(MOUNT, Step::Secede);
+        b.step(MOUNT, Step::MakeSlave);
     }
     Ok(())
 }

@@ -7,7 +7,6 @@
 mod builder;
 mod dev;
 mod display;
-mod dress;
 mod hook;
 mod host;
 mod isolate;
@@ -17,6 +16,7 @@ mod pod;
 mod privileges;
 mod rootfs;
 mod run;
+mod session;
 pub(crate) mod step;
 
 pub use hook::{hook, HookPlace};
@@ -107,7 +107,7 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
     let process = &spec.process;
     let mut b = Builder::default();
     b.plan.warnings.clone_from(&spec.warnings);
-    let label = dress::label(process, input.host)?;
+    let label = session::label(process, input.host)?;
 
     let isolation = isolate::Isolation {
         process: Some(process),
@@ -136,14 +136,14 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
     rootfs::enter(&mut b, input)?;
 
     let in_user = spec.namespaces.user != Ns::Host;
-    let keyring = dress::Keyring { user_namespace: in_user, first: true };
-    let session = dress::Session {
+    let keyring = session::Keyring { user_namespace: in_user, first: true };
+    let session = session::Session {
         id: input.id,
         keyring: (!input.no_new_keyring).then_some(keyring),
         personality: spec.personality,
         memory_policy: spec.memory_policy.as_ref(),
     };
-    dress::all(&mut b, process, &session, label)?;
+    session::all(&mut b, process, &session, label)?;
     isolate::aim(&mut b);
     privileges::all(&mut b, process, input.host, input.filter.as_ref(), in_user);
     run::all(&mut b, process, input.filter.clone(), run::Start::Gate)?;
@@ -155,7 +155,7 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
     let process = &inherit(input.process, &input.spec.process);
     let mut b = Builder::default();
     b.plan.warnings.clone_from(&process.warnings);
-    let label = dress::label(process, input.host)?;
+    let label = session::label(process, input.host)?;
 
     let isolation = isolate::Isolation {
         process: Some(process),
@@ -174,14 +174,14 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
     }
 
     let in_user = input.spec.namespaces.user != Ns::Host;
-    let keyring = dress::Keyring { user_namespace: in_user, first: false };
-    let session = dress::Session {
+    let keyring = session::Keyring { user_namespace: in_user, first: false };
+    let session = session::Session {
         id: input.id,
         keyring: (!input.no_new_keyring).then_some(keyring),
         personality: input.spec.personality,
         memory_policy: input.spec.memory_policy.as_ref(),
     };
-    dress::all(&mut b, process, &session, label)?;
+    session::all(&mut b, process, &session, label)?;
     privileges::all(&mut b, process, input.host, input.filter.as_ref(), in_user);
     run::all(&mut b, process, input.filter.clone(), run::Start::AtOnce)?;
     Ok(b.plan)

@@ -24,7 +24,7 @@ impl Step {
             | Step::OpenDevice { .. }
             | Step::OpenLoop { .. }
             | Step::MapTree { .. }
-            | Step::Secede
+            | Step::MakeSlave
             | Step::LockMounts { .. }
             | Step::Idmap { .. }
             | Step::MountRootfs { .. }
@@ -61,7 +61,7 @@ impl Step {
             | Step::Scheduler(_)
             | Step::IoPriority(_)
             | Step::Home { .. }
-            | Step::ExecLabel { .. } => Phase::Dress,
+            | Step::ExecLabel { .. } => Phase::Session,
             Step::Aim { .. }
             | Step::NoNewPrivs
             | Step::Regain

@@ -73,7 +73,7 @@ pub enum Phase {
     /// The root becomes `/`.
     Enter,
     /// Session, terminal, stdio, limits.
-    Dress,
+    Session,
     /// Ids and capabilities are given up.
     Privileges,
     /// The program is looked up, the gate is passed, the program runs.
@@ -187,7 +187,7 @@ pub enum Step {
         recursive: bool,
     },
     /// `/` becomes a slave, recursively: no mount of ours reaches the host.
-    Secede,
+    MakeSlave,
     /// The mount namespace becomes a copy of itself that the user namespace in `user` owns. What is mounted by now has its
     /// flags (`ro`, `nosuid`, `nodev`, `noexec`) locked in there, and so has what is cloned of it: no capability of that
     /// user namespace takes them back (mount_namespaces(7)). The process itself stays root of the host, who finds every

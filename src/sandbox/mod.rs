@@ -113,15 +113,15 @@ enum PodSlot {
 }
 
 /// Gives the place of a create that ends without a pod up, by an error or by a panic.
-struct PodTaken<'a>(&'a Sandbox, News<()>);
+struct PodCreateGuard<'a>(&'a Sandbox, News<()>);
 
-impl PodTaken<'_> {
+impl PodCreateGuard<'_> {
     fn fill(self, pod: Arc<Pod>) {
         self.0.lock().pod = PodSlot::Here(pod);
     }
 }
 
-impl Drop for PodTaken<'_> {
+impl Drop for PodCreateGuard<'_> {
     fn drop(&mut self) {
         let mut containers = self.0.lock();
         if matches!(containers.pod, PodSlot::Taken(..)) {
@@ -133,13 +133,13 @@ impl Drop for PodTaken<'_> {
 }
 
 /// Frees the id of a create that ends without a container, by an error or by a panic.
-struct Taken<'a> {
+struct CreateGuard<'a> {
     sandbox: &'a Sandbox,
     id: &'a str,
     over: News<()>,
 }
 
-impl Drop for Taken<'_> {
+impl Drop for CreateGuard<'_> {
     fn drop(&mut self) {
         let mut containers = self.sandbox.lock();
         if let Some(Known::Making(_)) = containers.known.get(self.id) {
@@ -227,7 +227,7 @@ impl Sandbox {
         Some(making.end())
     }
 
-    fn take_pod(&self, id: &str, leash: &Leash) -> Result<PodTaken<'_>> {
+    fn take_pod(&self, id: &str, leash: &Leash) -> Result<PodCreateGuard<'_>> {
         let mut containers = self.lock();
         if containers.closed {
             return Err(Error::new(Kind::Unavailable, format!("create sandbox {id}: the shim is ending")));
@@ -242,7 +242,7 @@ impl Sandbox {
         let making = Making::new(leash);
         let over = making.over.clone();
         containers.pod = PodSlot::Taken(id.to_owned(), making);
-        Ok(PodTaken(self, over))
+        Ok(PodCreateGuard(self, over))
     }
 
     /// No create succeeds any more.
@@ -272,7 +272,7 @@ impl Sandbox {
             }
             containers.known.insert(id.clone(), Known::Making(making.clone()));
         }
-        let _taken = Taken { sandbox: self, id: &id, over: making.over };
+        let _taken = CreateGuard { sandbox: self, id: &id, over: making.over };
         let made = container::create(&self.world, self.pod(), request, &leash).await;
         let container = made.context(|| format!("create {id}"))?;
         let pid = container.pid();
@@ -331,7 +331,7 @@ impl Sandbox {
         let container = self.container(&key.container)?;
         container.kill(key.exec.as_deref(), signal, all)?;
         if kills && key.exec.is_none() {
-            self.let_die(&container).await?;
+            self.thaw_to_die(&container).await?;
         }
         Ok(())
     }
@@ -347,7 +347,7 @@ impl Sandbox {
             })?;
             // It may have come through a moment before.
             if self.container(&key.container).is_err() {
-                return Ok(Deleted { pid: 0, exit: container::never_ran() });
+                return Ok(Deleted { pid: 0, exit: container::exit_of_never_ran() });
             }
         }
         let container = self.container(&key.container)?;
@@ -356,7 +356,7 @@ impl Sandbox {
         }
         // At its gate it is killed now, and in a paused pod would not die.
         if container.is_created() {
-            self.let_die(&container).await?;
+            self.thaw_to_die(&container).await?;
         }
         let deleted = container.delete(self.world.launch_limit()).await?;
         self.forget(&key.container);

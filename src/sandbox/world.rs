@@ -10,7 +10,7 @@ use crate::paths::Paths;
 use crate::plan::Host;
 use crate::seccomp::Cache;
 use crate::spec::resources::Resources;
-use crate::stdio::Switchboard;
+use crate::stdio::Streams;
 use crate::tasks::Answer;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -65,7 +65,7 @@ pub(super) struct World {
     settings: Settings,
     pub events: EventSink,
     pub watch: Watch,
-    pub streams: Switchboard,
+    pub streams: Streams,
     pub filters: Cache,
 }
 
@@ -83,7 +83,7 @@ impl World {
             settings,
             events,
             watch: Watch::start()?,
-            streams: Switchboard::new(paths),
+            streams: Streams::new(paths),
             filters: Cache::default(),
         })
     }

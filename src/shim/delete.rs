@@ -9,7 +9,7 @@ use super::arguments::Arguments;
 use super::{socket, start};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::{ExitStatus, Real, Reaper, Strangers, KILLED};
+use crate::launch::{CloneLauncher, ExitStatus, Reaper, Strangers, KILLED};
 use crate::mountinfo::mounts;
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::{member_records, poststop_of};
@@ -60,7 +60,7 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
     // A pod has no hooks.
     if let Some(record) = record.as_ref().filter(|record| record.parent.is_none()) {
         // The server runs them before it removes the record.
-        let launcher = || Real::new(Reaper::start(Strangers::Reap)?);
+        let launcher = || CloneLauncher::new(Reaper::start(Strangers::Reap)?);
         let hooks = poststop_of(launcher, &record.id, &bundle, HOOKS);
         block_on(hooks).unwrap_or_else(|error| complain(&error));
     }

@@ -5,7 +5,7 @@ use super::solitude::Solitude;
 use super::{log as server_log, socket, start};
 use crate::cgroup::{self, Cgroup, CgroupsPath, Layout, Parent};
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::{Real, Reaper, Strangers};
+use crate::launch::{CloneLauncher, Reaper, Strangers};
 use crate::paths::Paths;
 use crate::plan::Host;
 use crate::sandbox::{CgroupOrder, Config, PodPlace, Sandbox};
@@ -180,7 +180,7 @@ fn sandbox(arguments: &Arguments, paths: Paths, events: Events) -> Result<Sandbo
         namespace: arguments.namespace.clone(),
         host: facts,
         paths,
-        launcher: Box::new(Real::new(Reaper::start(Strangers::Reap)?)?),
+        launcher: Box::new(CloneLauncher::new(Reaper::start(Strangers::Reap)?)?),
         cgroups: Box::new(move |order| Box::pin(cgroup_of(where_to.clone(), order))),
         pod_cgroup: Box::new(pod_cgroup),
         pod_settings: Box::new(|| super::settings::read(Path::new(super::settings::FILE))),

@@ -5,7 +5,7 @@
 //! (`runc features`, "mountOptions") with runc's meaning.
 
 mod option;
-mod words;
+mod option_list;
 
 use super::{json, mapping, Mappings, Namespaces, Ns};
 use crate::error::{invalid, Result};
@@ -232,9 +232,11 @@ fn filesystem(raw: &oci::Mount, fstype: &str, options: &Options, i: usize) -> Re
     }
     for (j, word) in &options.data {
         let c_string = |text| json::c_string(|| format!("mounts[{i}].options[{j}]"), text);
-        for option in words::apart(fstype, word) {
+        for option in option_list::split(fstype, word) {
             all.push(match option.split_once('=') {
-                Some((key, value)) => FsOption::Value(c_string(key)?, c_string(words::value(key, value))?),
+                Some((key, value)) => {
+                    FsOption::Value(c_string(key)?, c_string(option_list::value(key, value))?)
+                }
                 None => FsOption::Flag(c_string(option)?),
             });
         }

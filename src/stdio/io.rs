@@ -1,7 +1,7 @@
 //! What the shim holds of a process's streams, from the opening to Delete.
 
 use super::console::Terminal;
-use super::exchange::{Command, Exchange, Line, Progress};
+use super::copy_queue::{Command, CopyQueue, Line, Progress};
 use super::fifo::Output;
 use super::logger::Logger;
 use crate::error::{Context, Error, Kind, Result};
@@ -16,7 +16,7 @@ const LOGGER_GRACE: Duration = Duration::from_secs(1);
 
 /// The shim's side of a process's streams. Dropping it closes and ends everything, without waiting.
 pub struct Io {
-    exchange: Arc<Exchange>,
+    copy_queue: Arc<CopyQueue>,
     state: Arc<Mutex<State>>,
 }
 
@@ -43,8 +43,8 @@ pub(super) struct State {
 }
 
 impl Io {
-    pub(super) fn new(exchange: &Arc<Exchange>) -> Self {
-        Io { exchange: Arc::clone(exchange), state: Arc::default() }
+    pub(super) fn new(copy_queue: &Arc<CopyQueue>) -> Self {
+        Io { copy_queue: Arc::clone(copy_queue), state: Arc::default() }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -57,11 +57,11 @@ impl Io {
         output: Option<super::copy::Copy>,
         input: Option<super::copy::Copy>,
     ) -> Result<()> {
-        let number = self.exchange.number();
+        let number = self.copy_queue.number();
         let [settled, progress] = [Progress::default(), Progress::default()];
         let told = [settled.clone(), progress.clone()];
         let line = Line { output, input, settled, progress };
-        self.exchange.send(Command::Add(number, line))?;
+        self.copy_queue.send(Command::Add(number, line))?;
         let mut state = self.state();
         state.numbers.push(number);
         state.copies.push(told);
@@ -106,14 +106,14 @@ impl Io {
             let mut state = self.state();
             for number in &state.numbers {
                 // A thread that does not run has nothing to end.
-                let _ = self.exchange.send(Command::End(*number));
+                let _ = self.copy_queue.send(Command::End(*number));
             }
             (state.stdin.take(), std::mem::take(&mut state.outputs))
         };
         if stdin.is_none() && outputs.is_empty() {
             return;
         }
-        let (exchange, state) = (Arc::clone(&self.exchange), Arc::clone(&self.state));
+        let (copy_queue, state) = (Arc::clone(&self.copy_queue), Arc::clone(&self.state));
         apart(move || {
             drop(stdin);
             for mut output in outputs {
@@ -125,10 +125,10 @@ impl Io {
                     if state.dropped {
                         continue;
                     }
-                    let number = exchange.number();
+                    let number = copy_queue.number();
                     state.numbers.push(number);
                     // No thread: the output is closed now, and a reader that comes later finds nothing.
-                    let _ = exchange.send(Command::Close(number, output));
+                    let _ = copy_queue.send(Command::Close(number, output));
                 }
             }
         });
@@ -169,11 +169,11 @@ impl Drop for Io {
             std::mem::replace(&mut *self.state(), State { dropped: true, ..State::default() });
         for number in numbers {
             // A thread that does not run holds nothing.
-            let _ = self.exchange.send(Command::Drop(number));
+            let _ = self.copy_queue.send(Command::Drop(number));
         }
         if let Some(pidfd) = logger.take().and_then(Logger::into_pidfd) {
             // Where the thread cannot be started the program has had its SIGTERM, and sees the end of its streams.
-            let _ = self.exchange.send(Command::Retire(pidfd));
+            let _ = self.copy_queue.send(Command::Retire(pidfd));
         }
         if stdin.is_some() || !outputs.is_empty() || !after.is_empty() {
             apart(move || drop((stdin, outputs, after)));

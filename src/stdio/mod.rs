@@ -4,15 +4,15 @@
 //! it must: for a terminal, whose master it has, for an exec, whose client must see the end of a stream that a process
 //! holds which the exec has left behind, and for files, because a descriptor of a host's file would let the
 //! container truncate it, change its mode, and execute what it wrote there. All copies of a container are made by one
-//! thread (`desk`), which is there while there are any.
+//! thread (`copier`), which is there while there are any.
 //!
 //! Nothing here waits for the other side of a fifo. Time limits: that of the request for what a path leads to, 10 s for a
 //! logging program to be ready.
 
 mod console;
+mod copier;
 mod copy;
-mod desk;
-mod exchange;
+mod copy_queue;
 mod fifo;
 mod io;
 mod logger;
@@ -26,7 +26,7 @@ pub(crate) use io::Io;
 
 use crate::error::Result;
 use crate::paths::Paths;
-use exchange::{Command, Exchange, Limits};
+use copy_queue::{Command, CopyQueue, Limits};
 use open::Opening;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub struct Stdio {
 
 /// The child's descriptors 0, 1 and 2. They are moved into the launch, so that the shim cannot keep them open.
 #[derive(Debug)]
-pub struct Ends {
+pub struct StdioFds {
     pub stdin: OwnedFd,
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
@@ -67,22 +67,22 @@ pub struct Labels<'a> {
 }
 
 /// Opens the streams of a sandbox's processes. Dropping it stops the thread that copies.
-pub struct Switchboard {
-    exchange: Arc<Exchange>,
+pub struct Streams {
+    copy_queue: Arc<CopyQueue>,
     paths: Paths,
 }
 
-impl Default for Switchboard {
+impl Default for Streams {
     fn default() -> Self {
         Self::new(Paths::default())
     }
 }
 
-impl Switchboard {
+impl Streams {
     /// One for a container: what holds up its copies holds up no other's. Logging programs are still this one's.
     pub(crate) fn of_container(&self) -> Self {
-        let elder = Some(Arc::clone(&self.exchange));
-        Switchboard { exchange: Exchange::new(self.exchange.limits, elder), paths: self.paths }
+        let elder = Some(Arc::clone(&self.copy_queue));
+        Streams { copy_queue: CopyQueue::new(self.copy_queue.limits, elder), paths: self.paths }
     }
 
     pub fn new(paths: Paths) -> Self {
@@ -90,7 +90,7 @@ impl Switchboard {
     }
 
     fn with(limits: Limits, paths: Paths) -> Self {
-        Switchboard { exchange: Exchange::new(limits, None), paths }
+        Streams { copy_queue: CopyQueue::new(limits, None), paths }
     }
 
     /// Opens what `request` names. The ends are for the child, and absent with a terminal: the child makes it, and
@@ -103,20 +103,20 @@ impl Switchboard {
         owner: (u32, u32),
         whose: Whose,
         deadline: Instant,
-    ) -> Result<(Option<Ends>, Io)> {
-        let Switchboard { exchange, paths } = self;
-        Opening { exchange, paths, whose, deadline }.open(request, labels, owner).await
+    ) -> Result<(Option<StdioFds>, Io)> {
+        let Streams { copy_queue, paths } = self;
+        Opening { copy_queue, paths, whose, deadline }.open(request, labels, owner).await
     }
 
     /// Before the shim ends: waits for logging programs that were told to end, and kills what is left after `limit`.
     pub(crate) fn finish(&self, limit: Duration) {
-        self.exchange.wait_for_loggers(limit);
+        self.copy_queue.wait_for_loggers(limit);
     }
 }
 
-impl Drop for Switchboard {
+impl Drop for Streams {
     fn drop(&mut self) {
         // Without a thread there is nothing to stop.
-        let _ = self.exchange.send(Command::Stop);
+        let _ = self.copy_queue.send(Command::Stop);
     }
 }

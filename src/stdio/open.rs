@@ -2,11 +2,11 @@
 
 use super::console::Terminal;
 use super::copy::{Copy, Sink, Source};
-use super::exchange::Exchange;
+use super::copy_queue::CopyQueue;
 use super::fifo::Output;
 use super::io::Io;
 use super::uri::{Program, Target};
-use super::{logger, Ends, Labels, Stdio, Whose};
+use super::{logger, Labels, Stdio, StdioFds, Whose};
 use crate::error::{invalid, Context, Error, Result};
 use crate::paths::{Opened, Paths, Purpose};
 use crate::sys::pipe::{self, Kind};
@@ -15,9 +15,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What streams are opened with; see [`super::Switchboard::open`].
+/// What streams are opened with; see [`super::Streams::open`].
 pub(super) struct Opening<'a> {
-    pub exchange: &'a Arc<Exchange>,
+    pub copy_queue: &'a Arc<CopyQueue>,
     pub paths: &'a Paths,
     pub whose: Whose,
     pub deadline: Instant,
@@ -30,9 +30,9 @@ impl Opening<'_> {
         request: &Stdio,
         labels: &Labels<'_>,
         owner: (u32, u32),
-    ) -> Result<(Option<Ends>, Io)> {
+    ) -> Result<(Option<StdioFds>, Io)> {
         let target = Target::parse(&request.stdout)?;
-        let io = Io::new(self.exchange);
+        let io = Io::new(self.copy_queue);
         if request.terminal {
             let output = match &target {
                 Target::Paths => self.terminal_output(&request.stdout).await?,
@@ -65,7 +65,7 @@ impl Opening<'_> {
             Some(stdin) => stdin,
             None => null()?,
         };
-        let ends = Ends { stdin, stdout, stderr };
+        let ends = StdioFds { stdin, stdout, stderr };
         if owner != (0, 0) {
             give(&ends, owner)?;
         }
@@ -213,7 +213,7 @@ async fn binary_for_terminal(
 }
 
 /// Fifos and pipes may be opened again through /proc/self/fd or /dev/stdout by whoever owns them.
-fn give(ends: &Ends, (uid, gid): (u32, u32)) -> Result<()> {
+fn give(ends: &StdioFds, (uid, gid): (u32, u32)) -> Result<()> {
     for (name, end) in [("stdin", &ends.stdin), ("stdout", &ends.stdout), ("stderr", &ends.stderr)] {
         if pipe::kind(end).context(|| "fstat()")? == Kind::Fifo {
             pipe::give_to(end, uid, gid).context(|| format!("fchown({name}, {uid}, {gid})"))?;

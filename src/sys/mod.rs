@@ -10,7 +10,7 @@ pub use child::{board, clone, console, fd, identity, mount, namespace, socket, w
 pub(crate) use child::{idle, keyring, poll, signal, Errno};
 
 pub(crate) mod bpf;
-pub(crate) mod edge;
+pub(crate) mod edge_epoll;
 pub(crate) mod epoll;
 pub(crate) mod event;
 pub(crate) mod handler;

@@ -173,7 +173,7 @@ impl Cgroup for FakeCgroup {
     fn frozen(&self) -> Result<bool> {
         Ok(self.0.frozen.load(Ordering::SeqCst))
     }
-    fn let_die(&self, _who: cgroup::Dying) -> Result<()> {
+    fn thaw_to_die(&self, _who: cgroup::Dying) -> Result<()> {
         Ok(())
     }
     fn kill(&self) -> Result<()> {

@@ -3,7 +3,7 @@
 use serde_json::{json, Value};
 use shoal::cgroup::{self, Cgroup, CgroupsPath, Layout, Parent};
 use shoal::error::Result;
-use shoal::launch::{ExitStatus, Real, Reaper, Strangers};
+use shoal::launch::{CloneLauncher, ExitStatus, Reaper, Strangers};
 use shoal::plan::Host;
 use shoal::sandbox::{
     CgroupOrder, Config, Create, Event, PodConfig, PodCreate, PodPlace, PodSettings, ProcessKey, Sandbox,
@@ -220,7 +220,7 @@ fn sandbox(namespace: &str, events: Arc<Mutex<Vec<Event>>>) -> Sandbox {
     Sandbox::new(Config {
         namespace: namespace.into(),
         host: Host::probe(Path::new("/")).unwrap(),
-        launcher: Box::new(Real::new(Reaper::start(Strangers::Leave).unwrap()).unwrap()),
+        launcher: Box::new(CloneLauncher::new(Reaper::start(Strangers::Leave).unwrap()).unwrap()),
         cgroups: Box::new(move |CgroupOrder { path, limits, options, id, asked }| {
             let path = path.map_or_else(|| format!("/{ours}/{id}"), str::to_owned);
             let (host, layout) = (host.clone(), layout.clone());

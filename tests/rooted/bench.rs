@@ -2,9 +2,11 @@
 
 use shoal::cgroup::Entry;
 use shoal::error::Result;
-use shoal::launch::{ExitStatus, Launched, Launcher, Leash, Order, Real, Reaper, Strangers, Waiting};
+use shoal::launch::{
+    CloneLauncher, ExitStatus, Launched, Launcher, Leash, Order, Reaper, Strangers, Waiting,
+};
 use shoal::plan::{Plan, Step};
-use shoal::stdio::Ends;
+use shoal::stdio::StdioFds;
 use shoal::tasks::block_on;
 use std::ffi::CString;
 use std::io::Read;
@@ -20,9 +22,9 @@ pub fn leash() -> Leash {
 }
 
 /// One launcher for the process. Strangers are left alone: tests run other programs too.
-pub fn launcher() -> &'static Real {
-    static LAUNCHER: OnceLock<Real> = OnceLock::new();
-    LAUNCHER.get_or_init(|| Real::new(Reaper::start(Strangers::Leave).unwrap()).unwrap())
+pub fn launcher() -> &'static CloneLauncher {
+    static LAUNCHER: OnceLock<CloneLauncher> = OnceLock::new();
+    LAUNCHER.get_or_init(|| CloneLauncher::new(Reaper::start(Strangers::Leave).unwrap()).unwrap())
 }
 
 /// True where a test can run; else says why it does not.
@@ -49,7 +51,7 @@ pub const NAMESPACES: u64 =
 
 /// A program in new namespaces on the host's root.
 pub fn program(argv: &[&str], between: Vec<Step>) -> Plan {
-    let mut steps = vec![Step::Secede];
+    let mut steps = vec![Step::MakeSlave];
     steps.extend(between);
     steps.extend(run(argv));
     plan(NAMESPACES, steps)
@@ -104,7 +106,7 @@ pub fn launch_with(
 ) -> Result<Process> {
     let (output, end) = std::io::pipe().unwrap();
     let (tell, exit) = channel();
-    let ends = Ends { stdin: null(), stdout: end.try_clone().unwrap().into(), stderr: end.into() };
+    let ends = StdioFds { stdin: null(), stdout: end.try_clone().unwrap().into(), stderr: end.into() };
     let order = Order {
         plan,
         ends: Some(ends),

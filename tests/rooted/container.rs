@@ -5,10 +5,10 @@ use crate::bench::{launcher, leash, null};
 use serde_json::{json, Value};
 use shoal::cgroup::Entry;
 use shoal::error::Result;
-use shoal::launch::{ExitStatus, Launcher, Order, Real, Waiting};
+use shoal::launch::{CloneLauncher, ExitStatus, Launcher, Order, Waiting};
 use shoal::plan::{self, Host, Plan, RootfsMount};
 use shoal::spec::Spec;
-use shoal::stdio::Ends;
+use shoal::stdio::StdioFds;
 use shoal::sys::seccomp::Filter;
 use shoal::tasks::block_on;
 use std::io::Read;
@@ -218,7 +218,7 @@ pub fn launch_in(plan: &Plan, init: Option<std::os::fd::BorrowedFd<'_>>, entry: 
 }
 
 pub fn launch_by(
-    launcher: &Real,
+    launcher: &CloneLauncher,
     plan: &Plan,
     init: Option<std::os::fd::BorrowedFd<'_>>,
     entry: Entry,
@@ -226,7 +226,7 @@ pub fn launch_by(
     let terminal = plan.steps.iter().any(|(step, _)| matches!(step, plan::Step::Console { .. }));
     let (output, end) = std::io::pipe().unwrap();
     let (tell, exit) = channel();
-    let ends = Ends { stdin: null(), stdout: end.try_clone().unwrap().into(), stderr: end.into() };
+    let ends = StdioFds { stdin: null(), stdout: end.try_clone().unwrap().into(), stderr: end.into() };
     let order = Order {
         plan,
         ends: (!terminal).then_some(ends),

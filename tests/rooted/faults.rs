@@ -4,7 +4,7 @@ use crate::bench::{alone, eventually, left_behind, null, rooted};
 use crate::container::{launch_by, Bundle};
 use crate::users::bundle;
 use shoal::cgroup::Entry;
-use shoal::launch::{Launcher, Leash, Order, Real, Reaper, Strangers};
+use shoal::launch::{CloneLauncher, Launcher, Leash, Order, Reaper, Strangers};
 use shoal::tasks::block_on;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn a_launch_whose_time_is_over_leaves_no_process() {
     if !rooted(NAME) || !alone(NAME) {
         return;
     }
-    let launcher = &Real::new(Reaper::start(Strangers::Reap).unwrap()).unwrap();
+    let launcher = &CloneLauncher::new(Reaper::start(Strangers::Reap).unwrap()).unwrap();
     let container = Bundle::new(&["/probe", "sleep"]);
     let init = launch_by(launcher, &container.plan().unwrap(), None, Entry::default()).unwrap();
     let pidfd = init.waiting.start().unwrap();
@@ -37,7 +37,7 @@ fn a_launch_whose_time_is_over_leaves_no_process() {
     let (mut late, mut made) = (0, 0);
     for round in 0..400u64 {
         let leash = Leash::lasting(Duration::from_micros(round * 17 % 6000));
-        let ends = shoal::stdio::Ends { stdin: null(), stdout: null(), stderr: null() };
+        let ends = shoal::stdio::StdioFds { stdin: null(), stdout: null(), stderr: null() };
         let order = Order {
             plan: &plan,
             ends: Some(ends),
@@ -75,7 +75,7 @@ fn a_launch_whose_processes_are_killed_fails_and_leaves_nothing() {
     // What makes one is a child too, and neither to be killed nor reaped.
     let bundles = [(); 2].map(|()| bundle(&["/probe", "exit", "0"]));
     // As the shim has it: a process that was born to one that could not say so any more is nobody's, and is reaped too.
-    let launcher = &Real::new(Reaper::start(Strangers::Reap).unwrap()).unwrap();
+    let launcher = &CloneLauncher::new(Reaper::start(Strangers::Reap).unwrap()).unwrap();
     let create = |bundle: &Bundle| launch_by(launcher, &bundle.plan().unwrap(), None, Entry::default());
     create(&bundles[0]).unwrap().finish();
     let before = left_behind();

@@ -9,7 +9,7 @@ use shoal::launch::hooks::{run, Run};
 use shoal::launch::{Launched, Launcher, Order};
 use shoal::plan::{self, HookPlace, Host, Step};
 use shoal::spec::{Hook, Spec};
-use shoal::stdio::Ends;
+use shoal::stdio::StdioFds;
 use shoal::tasks::block_on;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -145,7 +145,7 @@ fn a_process_that_is_dropped_at_its_hooks_is_killed() {
     }
     let order = Order {
         plan: &program(&["true"], vec![Step::Hooks]),
-        ends: Some(Ends { stdin: null(), stdout: null(), stderr: null() }),
+        ends: Some(StdioFds { stdin: null(), stdout: null(), stderr: null() }),
         entry: Entry::default(),
         init: None,
         leash: &leash(),

@@ -9,7 +9,7 @@ use shoal::cgroup::Entry;
 use shoal::error::{Error, Kind};
 use shoal::launch::{Launcher, Leash, Order};
 use shoal::plan::RootfsMount;
-use shoal::stdio::Ends;
+use shoal::stdio::StdioFds;
 use shoal::sys::{mount, namespace};
 use shoal::tasks::block_on;
 use std::os::fd::AsRawFd;
@@ -321,7 +321,7 @@ fn too_long(bundle: &Bundle) -> Error {
     let begun = Instant::now();
     let order = Order {
         plan: &plan,
-        ends: Some(Ends { stdin: null(), stdout: null(), stderr: null() }),
+        ends: Some(StdioFds { stdin: null(), stdout: null(), stderr: null() }),
         entry: Entry::default(),
         init: None,
         leash: &Leash::lasting(Duration::from_millis(500)),

@@ -80,7 +80,7 @@ fn thaw_all(dir: &Dir) -> Result<()> {
 ///
 /// Where a cgroup above it is frozen, others are in there that are to stay so: who dies goes to the root of the hierarchy
 /// instead, which cannot be frozen.
-pub(super) fn let_die(dir: &Dir, root: &Path, who: Dying) -> Result<()> {
+pub(super) fn thaw_to_die(dir: &Dir, root: &Path, who: Dying) -> Result<()> {
     let frozen = is_frozen(dir)?;
     if !frozen && !dir.may_have_children() {
         return Ok(());

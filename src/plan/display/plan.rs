@@ -1,6 +1,6 @@
 //! A whole plan as text, one step a line with the field it came from: for the log and for the golden tests.
 
-use super::word::namespace_words;
+use super::flag_names::namespace_words;
 use crate::plan::Plan;
 use std::fmt::{self, Display, Formatter};
 

@@ -3,7 +3,7 @@
 use super::kill::REST;
 use super::life::Input;
 use super::prepare::shown_in;
-use super::process::not_started;
+use super::process::exit_of_not_started;
 use super::{hooks, Container, Verb, DEATH};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{after, ExitStatus};
@@ -31,7 +31,7 @@ impl Container {
         let given = self.on(DELETE, Some(id), Input::DeleteExec { id: id.into() })?;
         let gone = || Error::new(Kind::Bug, "an exec that was deleted is not given");
         let (facts, exit) = given.removed.ok_or_else(gone)?;
-        let exit = exit.unwrap_or_else(not_started);
+        let exit = exit.unwrap_or_else(exit_of_not_started);
         // Whoever waits for an exec that was never started waits no longer.
         facts.exit.set(exit);
         if let Some(io) = &facts.io {

@@ -2,7 +2,7 @@
 
 use super::life::{Init, Input};
 use super::prepare::{filter, io_owner, warn};
-use super::process::{never_ran, Facts, Handle};
+use super::process::{exit_of_never_ran, Facts, Handle};
 use super::{Container, Verb};
 use crate::cgroup::Dying;
 use crate::error::{Context, Error, Kind, Result};
@@ -46,7 +46,7 @@ impl Container {
 
     pub async fn start_exec(self: &Arc<Self>, id: &str, leash: &Leash) -> Result<u32> {
         let wanted = self.want(id, leash)?;
-        let failed = || Input::ExecFailed { id: id.into(), exit: never_ran() };
+        let failed = || Input::ExecFailed { id: id.into(), exit: exit_of_never_ran() };
         let undo = Undo::new(|| self.hear(failed()));
         let started = match wanted {
             Some(wanted) => self.make(id, leash, &wanted).await,
@@ -61,7 +61,7 @@ impl Container {
             Err(e) => {
                 self.hear(failed());
                 // The cgroup may have been frozen meanwhile.
-                if let Some(Err(e)) = left.map(|pid| self.cgroup.let_die(Dying::One(pid))) {
+                if let Some(Err(e)) = left.map(|pid| self.cgroup.thaw_to_die(Dying::One(pid))) {
                     log::warn!(id = self.id.as_str(); "exec {id}: {e}");
                 }
                 return Err(e.context(format!("exec {id} in {}", self.id)));
@@ -80,7 +80,7 @@ impl Container {
             // By a kill that came when the launch was over, and this not yet known.
             if leash.check().is_err() {
                 let _ = self.signal(&state, Some(id), libc::SIGKILL);
-                let _ = self.cgroup.let_die(Dying::One(pid));
+                let _ = self.cgroup.thaw_to_die(Dying::One(pid));
             }
         }
         self.finish(late);

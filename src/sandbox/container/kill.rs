@@ -1,7 +1,7 @@
 //! Task.Kill: to one process, or to all of a container.
 
 use super::life::{Exec, Init, Input};
-use super::process::{gone, send, unborn, Handle};
+use super::process::{already_finished, not_created, send, Handle};
 use super::{Container, State, Verb, DEATH};
 use crate::cgroup::Dying;
 use crate::error::{Error, Kind, Result};
@@ -77,13 +77,13 @@ impl Container {
                 Init::Making { handle, .. } | Init::Starting { handle, .. } | Init::Running(handle) => handle,
                 Init::Created(gate) | Init::Killed(gate) => return send(gate.pidfd.as_fd(), &name, signal),
                 Init::Ending { .. } | Init::Stopped(_) | Init::Deleting(_) | Init::Deleted(_) => {
-                    return Err(gone(&name))
+                    return Err(already_finished(&name))
                 }
             },
             Some(id) => match state.life.execs.get(id) {
                 Some((Exec::Starting { handle, .. } | Exec::Running(handle), _)) => handle,
-                Some((Exec::Added(_), _)) => return Err(unborn(&name)),
-                _ => return Err(gone(&name)),
+                Some((Exec::Added(_), _)) => return Err(not_created(&name)),
+                _ => return Err(already_finished(&name)),
             },
         };
         handle.signal(&name, signal)
@@ -124,7 +124,13 @@ impl Container {
     }
 
     /// See [`super::life::Effect::LetDie`].
-    pub(super) fn let_die(&self, state: &State, who: Option<&str>, thaw: bool, beyond: bool) -> Result<()> {
+    pub(super) fn thaw_to_die(
+        &self,
+        state: &State,
+        who: Option<&str>,
+        thaw: bool,
+        beyond: bool,
+    ) -> Result<()> {
         if thaw {
             self.cgroup.thaw()?;
         }
@@ -141,7 +147,7 @@ impl Container {
             },
         };
         if beyond {
-            self.cgroup.let_die(dying)
+            self.cgroup.thaw_to_die(dying)
         } else {
             Ok(())
         }

@@ -20,10 +20,10 @@ mod update;
 pub(super) use create::create;
 pub use hooks::poststop_of;
 pub(super) use kill::{number, REST};
-pub(super) use process::never_ran;
+pub(super) use process::exit_of_never_ran;
 
 use self::life::{Effect, Freezer, Init, Input, Life, News, Own, Parts, Refused, Who};
-use self::process::{gone, settle, unborn, Facts, Handle};
+use self::process::{already_finished, not_created, settle, Facts, Handle};
 use super::record;
 use super::request::{Event, Options, ProcessKey, ProcessState, Status};
 use super::{Exit, World};
@@ -32,7 +32,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{ExitStatus, Waiting};
 use crate::plan::RootfsMount;
 use crate::spec::{self, Spec};
-use crate::stdio::{Io, Switchboard};
+use crate::stdio::{Io, Streams};
 use crate::sync::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,20 +52,20 @@ pub(super) struct Container {
     pub cgroup: Box<dyn Cgroup>,
     records: Records,
     world: Arc<World>,
-    streams: Switchboard,
+    streams: Streams,
     state: Mutex<State>,
 }
 
 pub(super) struct State {
-    life: Life<Real>,
+    life: Life<ProcessParts>,
     updates: update::Updates,
     deletion: delete::Deletion,
 }
 
 /// What the states of a life own here.
-pub(super) struct Real;
+pub(super) struct ProcessParts;
 
-impl Parts for Real {
+impl Parts for ProcessParts {
     type Facts = Facts;
     type Wanted = Box<spec::Process>;
     type Gate = Waiting;
@@ -190,8 +190,8 @@ impl Container {
             }
             Refused::NoExec => Error::new(Kind::NotFound, format!("{name} does not exist")),
             Refused::ExecExists => Error::new(Kind::Exists, format!("{name} exists")),
-            Refused::Unborn => unborn(&name),
-            Refused::Gone => gone(&name),
+            Refused::Unborn => not_created(&name),
+            Refused::Gone => already_finished(&name),
             Refused::BeingDeleted => state(format!("{init} is being deleted")),
             Refused::NotPaused => state(format!("cannot resume {init}: it is not paused")),
             Refused::Killed => state(format!("{init} was killed while it was paused")),
@@ -200,7 +200,7 @@ impl Container {
     }
 
     /// Takes an input to the life, and does all that comes of it.
-    fn on(&self, verb: Verb, who: Option<&str>, input: Input<Real>) -> Result<Given> {
+    fn on(&self, verb: Verb, who: Option<&str>, input: Input<ProcessParts>) -> Result<Given> {
         let mut late = Vec::new();
         let given = self.act(&mut self.lock(), &mut late, verb, who, input);
         self.finish(late);
@@ -208,7 +208,7 @@ impl Container {
     }
 
     /// The same for news, which nothing refuses.
-    fn hear(&self, input: Input<Real>) {
+    fn hear(&self, input: Input<ProcessParts>) {
         if let Err(e) = self.on(NEWS, None, input) {
             log::debug!(id = self.id.as_str(); "{e}");
         }
@@ -221,7 +221,7 @@ impl Container {
         late: &mut Vec<Late>,
         verb: Verb,
         who: Option<&str>,
-        input: Input<Real>,
+        input: Input<ProcessParts>,
     ) -> Result<Given> {
         let was = state.life.freezer.own();
         let effects = state.life.on(input).map_err(|refused| self.refusal(refused, verb, who))?;
@@ -272,7 +272,7 @@ impl Container {
                 // Nobody was killed.
                 Effect::LetDie { who: Some(_), .. } if done.is_err() => Ok(()),
                 Effect::LetDie { who, thaw, beyond } => {
-                    let thawed = self.let_die(state, who.as_deref(), thaw, beyond);
+                    let thawed = self.thaw_to_die(state, who.as_deref(), thaw, beyond);
                     if thawed.is_err() && was == Own::Frozen {
                         let _ = state.life.on(Input::NotThawed); // it is never refused
                     }

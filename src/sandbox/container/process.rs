@@ -64,11 +64,11 @@ pub fn settle(io: &Io, exit: ExitStatus) {
 }
 
 /// Of an exec that nobody has started, as containerd's own shim has it.
-pub fn not_started() -> ExitStatus {
+pub fn exit_of_not_started() -> ExitStatus {
     ExitStatus { code: 0, at: SystemTime::now() }
 }
 
-pub fn never_ran() -> ExitStatus {
+pub fn exit_of_never_ran() -> ExitStatus {
     ExitStatus { code: NEVER_RAN, at: SystemTime::now() }
 }
 
@@ -101,7 +101,7 @@ impl Handle {
             Handle::Starting(_, leash) if signal == libc::SIGKILL => leash.kill(),
             _ => {}
         }
-        self.pidfd().map_or_else(|| Err(unborn(name)), |pidfd| send(pidfd, name, signal))
+        self.pidfd().map_or_else(|| Err(not_created(name)), |pidfd| send(pidfd, name, signal))
     }
 }
 
@@ -109,16 +109,16 @@ impl Handle {
 pub fn send(pidfd: BorrowedFd<'_>, name: &str, signal: i32) -> Result<()> {
     match wait::signal(pidfd, signal) {
         Ok(()) => Ok(()),
-        Err(Errno::ESRCH) => Err(gone(name)),
+        Err(Errno::ESRCH) => Err(already_finished(name)),
         Err(errno) => Err(Error::system(format!("pidfd_send_signal({name}, {signal})"), errno as i32)),
     }
 }
 
-pub fn unborn(name: &str) -> Error {
+pub fn not_created(name: &str) -> Error {
     Error::new(Kind::State, format!("{name}: process not created"))
 }
 
-pub fn gone(name: &str) -> Error {
+pub fn already_finished(name: &str) -> Error {
     Error::new(Kind::NotFound, format!("{name}: process already finished"))
 }
 

@@ -73,7 +73,7 @@ impl Sandbox {
 
     /// A process that was killed in a frozen pod can only die once its cgroup is thawed (v1); the others stay as they
     /// are, each frozen by its own.
-    pub(in crate::sandbox) async fn let_die(&self, container: &Container) -> Result<()> {
+    pub(in crate::sandbox) async fn thaw_to_die(&self, container: &Container) -> Result<()> {
         let Some(pod) = self.pod() else { return Ok(()) };
         let Some((change, frozen)) = pod.begin_thaw().await? else { return Ok(()) };
         let undo = Undo::new(|| _ = pod.settle(&change, Some(frozen)));
@@ -204,7 +204,7 @@ fn thaw(pod: &Pod, members: &[Arc<Container>], frozen: Frozen) -> Result<()> {
     if frozen == Frozen::AsOne {
         pod.cgroup.thaw()?;
     }
-    // Also where it was frozen as one: a `let_die` that failed may have left some frozen by their own.
+    // Also where it was frozen as one: a `thaw_to_die` that failed may have left some frozen by their own.
     members.iter().filter(|member| member.lives()).try_for_each(|member| member.thaw_unless_paused())
 }
 

@@ -213,7 +213,7 @@ fn an_exec_lets_go_of_its_clients_streams() {
     let bench = Bench::new();
     let opened = block_on(bench.board.open(&outputs(&bench), &LABELS, (0, 0), Whose::Exec, soon()));
     let (ends, io) = opened.unwrap();
-    let Ends { stdout, stderr, .. } = ends.unwrap();
+    let StdioFds { stdout, stderr, .. } = ends.unwrap();
     let mut reader = bench.peek("out");
     let mut left_behind = File::from(stdout);
     drop(stderr);

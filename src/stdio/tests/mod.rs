@@ -25,7 +25,7 @@ fn soon() -> Instant {
 
 /// A folder with fifos, as containerd makes them, and a switchboard.
 struct Bench {
-    board: Switchboard,
+    board: Streams,
     dir: TempDir,
 }
 
@@ -35,10 +35,7 @@ impl Bench {
     }
 
     fn with(limits: Limits) -> Self {
-        Bench {
-            board: Switchboard::with(limits, crate::paths::Paths::default()),
-            dir: TempDir::new().unwrap(),
-        }
+        Bench { board: Streams::with(limits, crate::paths::Paths::default()), dir: TempDir::new().unwrap() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -54,11 +51,11 @@ impl Bench {
         self.text(name)
     }
 
-    fn open(&self, request: &Stdio) -> Result<(Option<Ends>, Io)> {
+    fn open(&self, request: &Stdio) -> Result<(Option<StdioFds>, Io)> {
         block_on(self.board.open(request, &LABELS, (0, 0), Whose::Container, soon()))
     }
 
-    fn open_ends(&self, request: &Stdio) -> (Ends, Io) {
+    fn open_ends(&self, request: &Stdio) -> (StdioFds, Io) {
         let (ends, io) = self.open(request).unwrap();
         (ends.unwrap(), io)
     }

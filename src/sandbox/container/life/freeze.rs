@@ -40,7 +40,7 @@ impl<P: Parts> Life<P> {
         let mut effects = vec![if all { Effect::SignalAll(signal) } else { Effect::Signal(None, signal) }];
         if kill {
             let thaw = self.freezer.own() != Own::Thawed;
-            // The others of a paused pod stay as they are: see `let_die` of a pod.
+            // The others of a paused pod stay as they are: see `thaw_to_die` of a pod.
             effects.push(Effect::LetDie { who: None, thaw, beyond: !self.freezer.with_pod() });
             // A pause that is at work fails.
             self.freezer.set(Own::Thawed);

@@ -18,7 +18,7 @@ fn exec() -> Who {
 
 /// A process, as the kernel and the reaper have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Real {
+enum ProcessParts {
     None,
     Alive,
     /// Its exit was handed over.
@@ -28,8 +28,8 @@ enum Real {
 /// What is at work, and what has been told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Around {
-    init: Real,
-    exec: Real,
+    init: ProcessParts,
+    exec: ProcessParts,
     /// How the first process has ended.
     killed: bool,
     making: bool,
@@ -88,8 +88,8 @@ const REQUESTS: [Step; 24] = [
 impl Scene {
     fn first() -> Scene {
         let around = Around {
-            init: Real::None,
-            exec: Real::None,
+            init: ProcessParts::None,
+            exec: ProcessParts::None,
             killed: false,
             making: true,
             starting: false,
@@ -109,10 +109,10 @@ impl Scene {
     fn news(&self) -> Vec<Step> {
         let a = &self.around;
         let mut steps: Vec<Step> = Vec::new();
-        if a.making && a.init == Real::None {
+        if a.making && a.init == ProcessParts::None {
             steps.push(("born", || Input::OomKill));
         }
-        if a.making && a.init != Real::None {
+        if a.making && a.init != ProcessParts::None {
             steps.push(("Made", || Input::Made(())));
         }
         if a.starting {
@@ -120,19 +120,19 @@ impl Scene {
             steps.push(("StartOver", || Input::StartOver { handle: (), ran: false }));
         }
         if a.starting_exec {
-            if a.exec != Real::None {
+            if a.exec != ProcessParts::None {
                 steps.push(("ExecStarted", || Input::ExecStarted { id: EXEC.into(), handle: () }));
             }
-            if a.exec == Real::None {
+            if a.exec == ProcessParts::None {
                 steps.push(("exec born", || Input::OomKill));
             }
             steps.push(("ExecFailed", || Input::ExecFailed { id: EXEC.into(), exit: NEVER_RAN }));
         }
-        if a.init == Real::Alive {
+        if a.init == ProcessParts::Alive {
             steps.push(("Exited", || Input::Exited { who: None, exit: exit_of(false) }));
             steps.push(("Exited, killed", || Input::Exited { who: None, exit: exit_of(true) }));
         }
-        if a.exec == Real::Alive {
+        if a.exec == ProcessParts::Alive {
             steps.push(("exec Exited", || Input::Exited { who: exec(), exit: exit_of(false) }));
         }
         if a.again.contains(&None) {
@@ -173,11 +173,11 @@ impl Scene {
         let mut next = self.clone();
         match name {
             "born" => {
-                next.around.init = Real::Alive;
+                next.around.init = ProcessParts::Alive;
                 return Some(next);
             }
             "exec born" => {
-                next.around.exec = Real::Alive;
+                next.around.exec = ProcessParts::Alive;
                 return Some(next);
             }
             // It is watched from behind its Create on.
@@ -206,8 +206,10 @@ impl Scene {
             "PauseOver" | "PauseOver, frozen" => a.pausing = false,
             "Delete" => a.deleting = true,
             "DeleteFailed" | "Deleted" => a.deleting = false,
-            "Exited" | "Exited, killed" => (a.init, a.killed) = (Real::Reaped, name.ends_with("killed")),
-            "exec Exited" => a.exec = Real::Reaped,
+            "Exited" | "Exited, killed" => {
+                (a.init, a.killed) = (ProcessParts::Reaped, name.ends_with("killed"))
+            }
+            "exec Exited" => a.exec = ProcessParts::Reaped,
             "Again" => a.again.retain(|who| who.is_some()),
             "exec Again" => a.again.retain(|who| who.is_none()),
             "Settled" => a.settling.retain(|who| who.is_some()),
@@ -291,7 +293,7 @@ impl Scene {
             }
             Effect::Removed((), _) => {
                 self.around.exec_told.clear();
-                self.around.exec = Real::None;
+                self.around.exec = ProcessParts::None;
             }
             Effect::LetDie { who, thaw, beyond } => {
                 let own = who.is_none() && was != Own::Thawed;
@@ -314,14 +316,14 @@ impl Scene {
     fn check(&self, step: &str) {
         let Around { init, exec, making, starting, starting_exec, again, settling, told, .. } = &self.around;
         let quiet = !making && !starting && !starting_exec && again.is_empty() && settling.is_empty();
-        if *init == Real::Reaped && *exec != Real::Alive && quiet {
+        if *init == ProcessParts::Reaped && *exec != ProcessParts::Alive && quiet {
             assert!(self.life.init.exited().is_some(), "{step}: the exit was lost");
             assert!(told.contains(&"told"), "{step}: nobody was told");
         }
-        if *exec == Real::Reaped && quiet {
+        if *exec == ProcessParts::Reaped && quiet {
             assert!(self.around.exec_told.contains(&"told"), "{step}: nobody was told of the exec");
         }
-        if told.contains(&"start") && *init != Real::Reaped {
+        if told.contains(&"start") && *init != ProcessParts::Reaped {
             assert!(self.life.init.exited().is_none(), "{step}: told before its end");
         }
     }

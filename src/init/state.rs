@@ -16,7 +16,7 @@ pub(super) struct Covers {
     pub(super) directory: Option<OwnedFd>,
 }
 
-pub(super) struct Registers<'a> {
+pub(super) struct State<'a> {
     pub(super) forked: Forked,
     root: Option<OwnedFd>,
     /// By which it was opened, in the mount namespace.
@@ -34,9 +34,9 @@ pub(super) struct Registers<'a> {
     pub(super) program: Option<&'a CStr>,
 }
 
-impl<'a> Registers<'a> {
+impl<'a> State<'a> {
     pub(super) fn new(forked: Forked) -> Self {
-        Registers {
+        State {
             forked,
             root: None,
             root_path: None,

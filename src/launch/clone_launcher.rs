@@ -5,12 +5,12 @@ use super::ended::{GONE, LATE};
 use super::leash::Leash;
 use super::reaper::{died, Kept, Reaper};
 use super::waiting::{end, Waiting, REAPED};
-use super::{failure, last, opens, Launched, Launcher, Order};
+use super::{failure, last, lend, Launched, Launcher, Order};
 use crate::cgroup::{Entry, PlaceHolder};
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::{self, Lent, Report};
 use crate::plan::{Plan, Step};
-use crate::stdio::Ends;
+use crate::stdio::StdioFds;
 use crate::sys::board::Board;
 use crate::sys::clone::{clone, Child};
 use crate::sys::epoll::Interest;
@@ -23,16 +23,16 @@ use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 
 /// Makes processes by clone3(2). May be called from any thread: its signals are blocked during the clone.
-pub struct Real {
+pub struct CloneLauncher {
     reaper: Reaper,
     ignored: signal::Ignored,
     layout: OnceLock<Layout>,
 }
 
-impl Real {
+impl CloneLauncher {
     pub fn new(reaper: Reaper) -> Result<Self> {
         let ignored = signal::ignored().context(|| "sigaction")?;
-        Ok(Real { reaper, ignored, layout: OnceLock::new() })
+        Ok(CloneLauncher { reaper, ignored, layout: OnceLock::new() })
     }
 
     fn layout(&self) -> Result<&Layout> {
@@ -57,7 +57,7 @@ struct Prepared {
     outpost: Option<last::Outpost>,
 }
 
-impl Launcher for Real {
+impl Launcher for CloneLauncher {
     fn launch<'a>(&'a self, order: Order<'a>) -> Answer<'a, Result<Launched<'a>>> {
         Box::pin(async move {
             let mut underway = self.clone_child(order)?;
@@ -72,12 +72,12 @@ impl Launcher for Real {
     }
 }
 
-impl Real {
+impl CloneLauncher {
     /// The part that waits for nobody.
     fn clone_child<'a>(&'a self, order: Order<'a>) -> Result<Underway<'a>> {
         let Order { plan, ends, mut entry, init, leash, on_exit } = order;
         let _hold = entry.hold.take();
-        let opened = opens::all(&plan.opens, init, &self.reaper)?;
+        let opened = lend::all(&plan.opens, init, &self.reaper)?;
         let (gate, theirs) = socket::pair().context(|| "socketpair(SOCK_SEQPACKET)")?;
         let board = Arc::new(Board::new().context(|| "mmap(MAP_SHARED)")?);
         let mut prepared = prepare(opened, ends, entry, theirs, &board)?;
@@ -307,14 +307,16 @@ fn open_procs(directory: &OwnedFd) -> Result<OwnedFd> {
 
 fn prepare(
     opened: Vec<OwnedFd>,
-    ends: Option<Ends>,
+    ends: Option<StdioFds>,
     entry: Entry,
     gate: OwnedFd,
     board: &Arc<Board>,
 ) -> Result<Prepared> {
     let move_up = |fd: OwnedFd| fd::above_standard(fd).context(|| "fcntl(F_DUPFD_CLOEXEC)");
     let ends = match ends {
-        Some(Ends { stdin, stdout, stderr }) => Some([move_up(stdin)?, move_up(stdout)?, move_up(stderr)?]),
+        Some(StdioFds { stdin, stdout, stderr }) => {
+            Some([move_up(stdin)?, move_up(stdout)?, move_up(stderr)?])
+        }
         None => None,
     };
     let procs = entry.procs.into_iter().map(move_up).collect::<Result<Vec<_>>>()?;
@@ -322,7 +324,7 @@ fn prepare(
     Ok(Prepared { opened, ends, procs, into, gate, cgroup: None, board, last: None, outpost: None })
 }
 
-impl Real {
+impl CloneLauncher {
     /// clone3(2) puts the child into its cgroup; where it cannot, the child is to write cgroup.procs itself.
     fn make_in_cgroup(&self, plan: &Plan, prepared: &mut Prepared) -> Result<Child> {
         // With a user namespace it is the second process that enters the cgroup: two may be more than its limit.

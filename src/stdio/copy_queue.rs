@@ -1,12 +1,12 @@
-//! What reaches the thread that copies (`desk`), and how: as [`Command`]s, so that no request waits for it but
+//! What reaches the thread that copies (`copier`), and how: as [`Command`]s, so that no request waits for it but
 //! for [`Progress`], with a time limit. The thread starts with the first thing it is needed for.
 
+use super::copier::Copier;
 use super::copy::Copy;
-use super::desk::Desk;
 use super::fifo::Output;
 use crate::error::{Context, Result};
 use crate::sync::{Condvar, Mutex};
-use crate::sys::edge::Edges;
+use crate::sys::edge_epoll::EdgeEpoll;
 use crate::tasks::News;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
@@ -59,12 +59,12 @@ pub type Progress = News<()>;
 
 /// The exchange of a container: shared by its thread and all that send to it. Each has its own, since a process can hold a
 /// pipe locked (by a copy from memory whose page does not come), and then holds up whoever reads, writes or closes it.
-pub struct Exchange {
+pub struct CopyQueue {
     /// Made with the first thread.
-    edges: OnceLock<Edges>,
+    edges: OnceLock<EdgeEpoll>,
     pub limits: Limits,
     /// Who looks after logging programs that were told to end: they outlive their container.
-    elder: Option<Arc<Exchange>>,
+    elder: Option<Arc<CopyQueue>>,
     queue: Mutex<Queue>,
     /// Signalled when a logger is gone.
     logger_gone: Condvar,
@@ -78,10 +78,10 @@ struct Queue {
     loggers: usize,
 }
 
-impl Exchange {
-    pub fn new(limits: Limits, elder: Option<Arc<Exchange>>) -> Arc<Self> {
+impl CopyQueue {
+    pub fn new(limits: Limits, elder: Option<Arc<CopyQueue>>) -> Arc<Self> {
         let (edges, queue, logger_gone) = (OnceLock::new(), Mutex::default(), Condvar::default());
-        Arc::new(Exchange { edges, limits, elder, queue, logger_gone })
+        Arc::new(CopyQueue { edges, limits, elder, queue, logger_gone })
     }
 
     /// A number for what belongs together.
@@ -104,15 +104,15 @@ impl Exchange {
             }
             if self.edges.get().is_none() {
                 // The queue is locked: nobody else does.
-                let _ = self.edges.set(Edges::new().context(|| "epoll_create1()")?);
+                let _ = self.edges.set(EdgeEpoll::new().context(|| "epoll_create1()")?);
             }
-            let exchange = Arc::clone(self);
+            let copy_queue = Arc::clone(self);
             std::thread::Builder::new()
                 .name("stdio".into())
                 .stack_size(STACK)
                 .spawn(move || {
-                    if let Some(edges) = exchange.edges.get() {
-                        Desk::new(&exchange, edges).run();
+                    if let Some(edges) = copy_queue.edges.get() {
+                        Copier::new(&copy_queue, edges).run();
                     }
                 })
                 .context(|| "start the stdio thread")?;

@@ -5,7 +5,7 @@
 const LABELS: [&str; 4] = ["context=", "fscontext=", "defcontext=", "rootcontext="];
 
 /// The options in `words`, which are empty nowhere.
-pub(super) fn apart<'a>(fstype: &str, words: &'a str) -> Vec<&'a str> {
+pub(super) fn split<'a>(fstype: &str, words: &'a str) -> Vec<&'a str> {
     let mut options = Vec::new();
     let mut rest = words;
     while !rest.is_empty() {
@@ -55,14 +55,14 @@ mod tests {
 
     #[test]
     fn each_filesystem_takes_its_options_apart() {
-        assert_eq!(apart("ext4", "a=1,b,,c=2,"), ["a=1", "b", "c=2"]);
-        assert_eq!(apart("tmpfs", "mpol=bind:0,2-3,size=1m"), ["mpol=bind:0,2-3", "size=1m"]);
-        assert_eq!(apart("ext4", "a,1"), ["a", "1"]);
-        assert_eq!(apart("overlay", r"lowerdir=/a\,b:/c,x\\,y"), [r"lowerdir=/a\,b:/c", r"x\\", "y"]);
-        assert_eq!(apart("ext4", r"a\,b"), [r"a\", "b"]);
-        assert!(apart("tmpfs", ",,").is_empty());
+        assert_eq!(split("ext4", "a=1,b,,c=2,"), ["a=1", "b", "c=2"]);
+        assert_eq!(split("tmpfs", "mpol=bind:0,2-3,size=1m"), ["mpol=bind:0,2-3", "size=1m"]);
+        assert_eq!(split("ext4", "a,1"), ["a", "1"]);
+        assert_eq!(split("overlay", r"lowerdir=/a\,b:/c,x\\,y"), [r"lowerdir=/a\,b:/c", r"x\\", "y"]);
+        assert_eq!(split("ext4", r"a\,b"), [r"a\", "b"]);
+        assert!(split("tmpfs", ",,").is_empty());
         assert_eq!(
-            apart("tmpfs", "context=\"u:r:t:s0:c1,c2\",size=1"),
+            split("tmpfs", "context=\"u:r:t:s0:c1,c2\",size=1"),
             ["context=\"u:r:t:s0:c1,c2\"", "size=1"]
         );
         assert_eq!(value("context", "\"u:r:t:s0:c1,c2\""), "u:r:t:s0:c1,c2");

@@ -4,10 +4,10 @@
 //! program that does not end when told to.
 
 use super::copy::{Copy, Outcome, Sink};
-use super::exchange::{Command, Exchange, Line};
+use super::copy_queue::{Command, CopyQueue, Line};
 use super::fifo::Output;
 use super::logger;
-use crate::sys::edge::{Edge, Edges};
+use crate::sys::edge_epoll::{Edge, EdgeEpoll};
 use crate::sys::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -54,19 +54,19 @@ fn token(number: u64, role: Role) -> u64 {
 }
 
 /// What the thread has on its desk.
-pub struct Desk<'a> {
-    exchange: &'a Arc<Exchange>,
-    edges: &'a Edges,
+pub struct Copier<'a> {
+    copy_queue: &'a Arc<CopyQueue>,
+    edges: &'a EdgeEpoll,
     lines: BTreeMap<u64, Line>,
     hot: BTreeSet<u64>,
     lingering: Vec<Lingering>,
     retired: BTreeMap<u64, Retired>,
 }
 
-impl<'a> Desk<'a> {
-    pub fn new(exchange: &'a Arc<Exchange>, edges: &'a Edges) -> Self {
-        Desk {
-            exchange,
+impl<'a> Copier<'a> {
+    pub fn new(copy_queue: &'a Arc<CopyQueue>, edges: &'a EdgeEpoll) -> Self {
+        Copier {
+            copy_queue,
             edges,
             lines: BTreeMap::new(),
             hot: BTreeSet::new(),
@@ -79,10 +79,10 @@ impl<'a> Desk<'a> {
         let mut scratch = vec![0; SCRATCH];
         let mut edges = Vec::new();
         loop {
-            let commands = self.exchange.take();
+            let commands = self.copy_queue.take();
             for command in commands {
                 if matches!(command, Command::Stop) {
-                    self.exchange.thread_ends();
+                    self.copy_queue.thread_ends();
                     return;
                 }
                 self.obey(command);
@@ -102,13 +102,13 @@ impl<'a> Desk<'a> {
             let begun = Instant::now();
             if self.edges.wait(&mut edges, limit).is_err() {
                 // epoll_wait(2) refuses only what is not an epoll descriptor.
-                self.exchange.thread_ends();
+                self.copy_queue.thread_ends();
                 return;
             }
             for edge in &edges {
                 self.note(edge);
             }
-            if rests && begun.elapsed() >= IDLE && self.exchange.thread_rests() {
+            if rests && begun.elapsed() >= IDLE && self.copy_queue.thread_rests() {
                 return;
             }
         }
@@ -148,9 +148,9 @@ impl<'a> Desk<'a> {
                 self.lingering.retain(|lingering| lingering.number != number);
             }
             Command::Retire(pidfd) => {
-                let number = self.exchange.number();
+                let number = self.copy_queue.number();
                 self.watch(pidfd.as_fd(), token(number, Role::Logger));
-                let until = Instant::now() + self.exchange.limits.logger;
+                let until = Instant::now() + self.copy_queue.limits.logger;
                 self.retired.insert(number, Retired { pidfd, until, killed: false });
             }
             Command::KillLoggers => {
@@ -175,7 +175,7 @@ impl<'a> Desk<'a> {
         let number = edge.token / ROLES;
         if edge.token % ROLES == Role::Logger as u64 {
             if edge.readable && self.retired.remove(&number).is_some() {
-                self.exchange.logger_ended();
+                self.copy_queue.logger_ended();
             }
             return;
         }
@@ -242,7 +242,7 @@ impl<'a> Desk<'a> {
             self.lingering.push(Lingering {
                 number,
                 output,
-                until: now + self.exchange.limits.reader,
+                until: now + self.copy_queue.limits.reader,
                 next: now + FIRST_LOOK,
                 pause: FIRST_LOOK,
             });
@@ -278,7 +278,7 @@ impl<'a> Desk<'a> {
 }
 
 /// No input any more, and what the output has now is the rest.
-fn end(edges: &Edges, line: &mut Line) {
+fn end(edges: &EdgeEpoll, line: &mut Line) {
     if let Some(copy) = line.input.take() {
         forget(edges, &copy);
     }
@@ -287,7 +287,7 @@ fn end(edges: &Edges, line: &mut Line) {
     }
 }
 
-fn forget(edges: &Edges, copy: &Copy) {
+fn forget(edges: &EdgeEpoll, copy: &Copy) {
     edges.forget(&copy.from);
     if let Some(fd) = copy.to.watched() {
         edges.forget(fd);

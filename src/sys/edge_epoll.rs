@@ -20,17 +20,17 @@ pub struct Edge {
     pub writable: bool,
 }
 
-pub struct Edges {
+pub struct EdgeEpoll {
     epoll: Epoll,
     wake: EventFd,
 }
 
-impl Edges {
+impl EdgeEpoll {
     pub fn new() -> nix::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKE))?;
-        Ok(Edges { epoll, wake })
+        Ok(EdgeEpoll { epoll, wake })
     }
 
     /// Starts to watch; `token` must not be 0. EPERM: a regular file, which is always ready.
