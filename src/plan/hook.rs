@@ -2,7 +2,7 @@
 
 use super::{exec, ExecInput, Host, Open, Plan, Slot, Step};
 use crate::error::{invalid, Result};
-use crate::spec::{Affinity, Hook, Process, Spec};
+use crate::spec::{Affinity, Hook, Namespaces, Ns, Process, Spec};
 use crate::sys::seccomp::Filter;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -13,9 +13,9 @@ pub enum HookPlace<'a> {
     /// On the host: prestart, createRuntime, poststart, poststop.
     Host { bundle: &'a Path },
     /// In the container's namespaces, while its root is still the host's: createContainer.
-    /// `alone`: nobody but the container's process is in its pid namespace, which the hook joins then. Others would see a
-    /// program of the host's with all its rights.
-    Namespaces { bundle: &'a Path, alone: bool },
+    /// A pid namespace is joined only if nobody but the container's process is in it. Others would see a program of the
+    /// host's with all its rights.
+    Namespaces { bundle: &'a Path, namespaces: &'a Namespaces },
     /// In the container: startContainer. The program is a file of the image, so it has no more rights than the
     /// container's program.
     Container { spec: &'a Spec, host: &'a Host, id: &'a str, filter: Option<Filter> },
@@ -27,14 +27,18 @@ pub fn hook(hook: &Hook, place: HookPlace<'_>) -> Result<Plan> {
     let program = Program::of(hook)?;
     match place {
         HookPlace::Host { bundle } => outside(program, bundle, Vec::new(), false),
-        HookPlace::Namespaces { bundle, alone } => {
+        HookPlace::Namespaces { bundle, namespaces } => {
+            let alone = namespaces.pid == Ns::New;
             let pids = if alone { libc::CLONE_NEWPID } else { 0 };
+            // Not every kernel has one.
+            let time = if namespaces.time == Ns::Host { 0 } else { libc::CLONE_NEWTIME };
             let flags = libc::CLONE_NEWNS
                 | libc::CLONE_NEWNET
                 | libc::CLONE_NEWIPC
                 | libc::CLONE_NEWUTS
                 | libc::CLONE_NEWCGROUP
-                | pids;
+                | pids
+                | time;
             let join = vec![
                 Step::SetNs { slot: Slot::Lent(0), flags: flags as u64 },
                 // As the root of the container's user namespace, where it has one: as in runc.

@@ -2,7 +2,7 @@
 
 use super::case::{filter, read, Hosts};
 use shoal::plan::{self, HookPlace};
-use shoal::spec::{Hook, Spec};
+use shoal::spec::{Hook, Namespaces, Ns, Spec};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -16,11 +16,14 @@ pub fn all() -> BTreeMap<String, String> {
     };
     let silent = Hook { args: Vec::new(), env: Vec::new(), ..hook.clone() };
     let bundle = Path::new("/bundle");
+    let own = Namespaces { pid: Ns::New, ..Namespaces::default() };
+    let within = |namespaces| plan::hook(&hook, HookPlace::Namespaces { bundle, namespaces });
     let mut all = vec![
         ("host".to_owned(), plan::hook(&hook, HookPlace::Host { bundle })),
         ("host-silent".into(), plan::hook(&silent, HookPlace::Host { bundle })),
-        ("namespaces".into(), plan::hook(&hook, HookPlace::Namespaces { bundle, alone: true })),
-        ("namespaces-shared-pid".into(), plan::hook(&hook, HookPlace::Namespaces { bundle, alone: false })),
+        ("namespaces".into(), within(&own)),
+        ("namespaces-shared-pid".into(), within(&Namespaces::default())),
+        ("namespaces-time".into(), within(&Namespaces { time: Ns::New, ..own.clone() })),
     ];
     for (name, hook, of) in [
         ("container", &hook, "ctr-2.1-default"),

@@ -8,7 +8,7 @@ use shoal::error::Result;
 use shoal::launch::hooks::{run, Run};
 use shoal::launch::{Launched, Launcher, Order};
 use shoal::plan::{self, HookPlace, Host, Step};
-use shoal::spec::{Hook, Spec};
+use shoal::spec::{Hook, Namespaces, Ns, Spec};
 use shoal::stdio::StdioFds;
 use shoal::tasks::block_on;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -114,11 +114,37 @@ fn hooks_inside_are_in_the_containers_namespaces() {
     let process = launch_with(&plan, None, &mut |pid, pidfd| {
         let link = std::fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
         mount_namespace = link.to_str().unwrap().to_owned();
-        let place = HookPlace::Namespaces { bundle: Path::new("/"), alone: true };
+        let own = Namespaces { pid: Ns::New, ..Namespaces::default() };
+        let place = HookPlace::Namespaces { bundle: Path::new("/"), namespaces: &own };
         run_in(place, &shell(&script), Some(pidfd))
     })
     .unwrap();
     assert_eq!(std::fs::read_to_string(&out).unwrap(), format!("inside\n{mount_namespace}\n"));
+    assert_eq!(process.finish().1, 0);
+}
+
+#[test]
+fn hooks_inside_have_the_containers_clocks() {
+    if !rooted("hooks_inside_have_the_containers_clocks") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let script = format!("cat /proc/self/timens_offsets > {}", out.display());
+    let steps = vec![
+        Step::Unshare { flags: nix::libc::CLONE_NEWTIME as u64 },
+        Step::TimeOffsets(c("boottime 86400 7\n")),
+        Step::EnterTime,
+        Step::Hooks,
+    ];
+    let process = launch_with(&program(&["true"], steps), None, &mut |_, pidfd| {
+        let own = Namespaces { time: Ns::New, ..Namespaces::default() };
+        let place = HookPlace::Namespaces { bundle: Path::new("/"), namespaces: &own };
+        run_in(place, &shell(&script), Some(pidfd))
+    })
+    .unwrap();
+    let offsets = std::fs::read_to_string(&out).unwrap();
+    assert!(offsets.lines().any(|line| line.split_whitespace().eq(["boottime", "86400", "7"])), "{offsets}");
     assert_eq!(process.finish().1, 0);
 }
 

@@ -6,7 +6,7 @@ use crate::hooks::run_in;
 use crate::reports::{same, same_exec};
 use serde_json::{json, Value};
 use shoal::plan::{HookPlace, Open};
-use shoal::spec::Hook;
+use shoal::spec::{Hook, Namespaces, Ns};
 use std::os::unix::fs::{chown, MetadataExt};
 use std::path::Path;
 
@@ -269,7 +269,8 @@ fn a_hook_inside_is_root_of_the_user_namespace() {
             let link = std::fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
             namespaces += &format!("{}\n", link.display());
         }
-        let place = HookPlace::Namespaces { bundle: Path::new("/"), alone: true };
+        let own = Namespaces { pid: Ns::New, ..Namespaces::default() };
+        let place = HookPlace::Namespaces { bundle: Path::new("/"), namespaces: &own };
         run_in(place, &hook, Some(pidfd))
     });
     assert_eq!(process.unwrap().finish().1, 0);

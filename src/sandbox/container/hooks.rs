@@ -11,7 +11,7 @@ use crate::launch::hooks::{self, Run};
 use crate::launch::{after, AtHooks, Launcher, Leash, Waiting};
 use crate::paths::Paths;
 use crate::plan::{self, HookPlace};
-use crate::spec::{Hook, Ns, Spec};
+use crate::spec::{Hook, Spec};
 use serde_json::json;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -90,8 +90,8 @@ async fn run_one(
     let (place, entry, init) = match place {
         Place::Host => (HookPlace::Host { bundle }, Entry::default(), None),
         Place::Namespaces(init) => {
-            let alone = spec.namespaces.pid == Ns::New;
-            (HookPlace::Namespaces { bundle, alone }, Entry::default(), Some(init))
+            let namespaces = &spec.namespaces;
+            (HookPlace::Namespaces { bundle, namespaces }, Entry::default(), Some(init))
         }
         Place::Container(Container { world, cgroup, .. }, waiting) => {
             let filter = filter(&world.filters, spec)?.map(|compiled| compiled.filter);
