@@ -17,11 +17,11 @@ mod world;
 pub(crate) use container::poststop_of;
 pub(crate) use left::Left;
 pub(crate) use pod::member_records;
-pub use pod::{Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodState, PodStatus};
+pub use pod::{Dns, PodConfig, PodCreate, PodPid, PodState, PodStatus};
 pub(crate) use request::ProcessState;
 pub use request::{Connected, Create, Deleted, Event, Options, ProcessKey, Status};
 use world::World;
-pub use world::{CgroupOrder, Config};
+pub use world::{CgroupOrder, Config, PodPlace, PodSettings};
 
 use crate::cgroup::stats::Stats;
 use crate::error::{Context, Error, Kind, Result};
@@ -31,7 +31,7 @@ use crate::spec::{self, resources::Resources};
 use crate::stdio::Stdio;
 use crate::sync::{Mutex, MutexGuard};
 use crate::tasks::{News, Then};
-use container::Container;
+use container::{Container, Records};
 use pod::Pod;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -207,7 +207,7 @@ impl Sandbox {
     fn forget(&self, id: &str) {
         let known = self.lock().known.remove(id);
         if let Some(Known::Here(container)) = known {
-            self.world.watch.forget(Arc::downgrade(&container));
+            self.world.watch.forget(&container);
         }
     }
 
@@ -273,8 +273,7 @@ impl Sandbox {
             containers.known.insert(id.clone(), Known::Making(making.clone()));
         }
         let _taken = CreateGuard { sandbox: self, id: &id, over: making.over };
-        let made = container::create(&self.world, self.pod(), request, &leash).await;
-        let container = made.context(|| format!("create {id}"))?;
+        let container = self.make(request, &leash).await.context(|| format!("create {id}"))?;
         let pid = container.pid();
         self.lock().known.insert(id.clone(), Known::Here(Arc::clone(&container)));
         leash.release();
@@ -283,6 +282,20 @@ impl Sandbox {
             let _ = container.kill(None, libc::SIGKILL as u32, false);
         }
         Ok(pid)
+    }
+
+    async fn make(&self, request: Create, leash: &Leash) -> Result<Arc<Container>> {
+        let mut spec = container::read(&self.world, &request, leash).await?;
+        let member = match self.pod() {
+            Some(pod) => pod::join(&pod, &self.world, &request, &mut spec)?,
+            None => None,
+        };
+        let records = match &member {
+            Some(member) => member.records(&request.bundle),
+            None => Records::Bundle(request.bundle.clone()),
+        };
+        // What a member joins is held until it is opened.
+        container::create(&self.world, request, spec, records, leash).await
     }
 
     /// The program runs by `deadline`, else within the operator's limit, or its process is gone.

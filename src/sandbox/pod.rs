@@ -16,15 +16,13 @@ mod end;
 mod files;
 mod freeze;
 mod life;
-pub(super) mod member;
+mod member;
 mod namespaces;
 mod request;
 
-pub(super) use create::InitExit;
 pub use files::records as member_records;
-pub use request::{
-    Dns, PodConfig, PodCreate, PodPid, PodPlace, PodSettings, PodStarted, PodState, PodStatus,
-};
+pub(super) use member::join;
+pub use request::{Dns, PodConfig, PodCreate, PodPid, PodStarted, PodState, PodStatus};
 
 use super::Exit;
 use super::{record, Sandbox, Waits};

@@ -1,6 +1,5 @@
 //! The world around a sandbox: what its containers and its pod are made with.
 
-use super::pod::{PodPlace, PodSettings};
 use super::request::{Event, Options};
 use super::watch::Watch;
 use crate::cgroup::Cgroup;
@@ -12,6 +11,7 @@ use crate::seccomp::Cache;
 use crate::spec::resources::Resources;
 use crate::stdio::Streams;
 use crate::tasks::Answer;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,49 @@ pub type PodCgroup = Box<dyn Fn(PodPlace<'_>) -> Result<Box<dyn Cgroup>> + Send 
 
 /// What the operator has decided; read anew for each pod, and for each launch without a limit of its own.
 pub type Settings = Box<dyn Fn() -> Result<PodSettings> + Send + Sync>;
+
+/// What an operator decides for all pods of CRI; it does not tell a shim what its own configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodSettings {
+    /// net.ipv4.ip_unprivileged_port_start=0 (CRI's `enable_unprivileged_ports`).
+    pub unprivileged_ports: bool,
+    /// net.ipv4.ping_group_range="0 2147483647" (CRI's `enable_unprivileged_icmp`).
+    pub unprivileged_icmp: bool,
+    /// A program that options name as the runtime (`BinaryName`) is ignored instead of refused.
+    pub ignore_binary_name: bool,
+    /// How long a process may take to become its program, hooks and all, where the request says no time.
+    pub launch_timeout: Duration,
+    /// How long a pod may be there without being started.
+    pub unstarted_timeout: Duration,
+}
+
+/// The kubelet's limit for a request.
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Between the two requests containerd sets nothing up that takes long.
+const UNSTARTED_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// CRI's own defaults.
+impl Default for PodSettings {
+    fn default() -> Self {
+        PodSettings {
+            unprivileged_ports: true,
+            unprivileged_icmp: true,
+            ignore_binary_name: false,
+            launch_timeout: LAUNCH_TIMEOUT,
+            unstarted_timeout: UNSTARTED_TIMEOUT,
+        }
+    }
+}
+
+/// Where a pod's cgroup is.
+#[derive(Clone, Copy, Debug)]
+pub enum PodPlace<'a> {
+    /// The client's `cgroup_parent`.
+    Client(&'a str),
+    /// One of our own, below each hierarchy's mount point.
+    Own(&'a Path),
+}
 
 /// What comes from outside, as parameters.
 pub struct Config {

@@ -53,8 +53,13 @@ fn token(number: u64, role: Role) -> u64 {
     number * ROLES + role as u64
 }
 
+/// The work of a [`CopyQueue`]'s thread.
+pub fn run(copy_queue: &Arc<CopyQueue>, edges: &EdgeEpoll) {
+    Copier::new(copy_queue, edges).run();
+}
+
 /// What the thread has on its desk.
-pub struct Copier<'a> {
+struct Copier<'a> {
     copy_queue: &'a Arc<CopyQueue>,
     edges: &'a EdgeEpoll,
     lines: BTreeMap<u64, Line>,
@@ -64,7 +69,7 @@ pub struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    pub fn new(copy_queue: &'a Arc<CopyQueue>, edges: &'a EdgeEpoll) -> Self {
+    fn new(copy_queue: &'a Arc<CopyQueue>, edges: &'a EdgeEpoll) -> Self {
         Copier {
             copy_queue,
             edges,
@@ -75,7 +80,7 @@ impl<'a> Copier<'a> {
         }
     }
 
-    pub fn run(mut self) {
+    fn run(mut self) {
         let mut scratch = vec![0; SCRATCH];
         let mut edges = Vec::new();
         loop {

@@ -1,7 +1,6 @@
 //! What reaches the thread that copies (`copier`), and how: as [`Command`]s, so that no request waits for it but
 //! for [`Progress`], with a time limit. The thread starts with the first thing it is needed for.
 
-use super::copier::Copier;
 use super::copy::Copy;
 use super::fifo::Output;
 use crate::error::{Context, Result};
@@ -57,11 +56,16 @@ pub struct Line {
 /// All output has been copied.
 pub type Progress = News<()>;
 
+/// Copies what the commands say, until there is nothing left to copy.
+type Run = fn(&Arc<CopyQueue>, &EdgeEpoll);
+
 /// The exchange of a container: shared by its thread and all that send to it. Each has its own, since a process can hold a
 /// pipe locked (by a copy from memory whose page does not come), and then holds up whoever reads, writes or closes it.
 pub struct CopyQueue {
     /// Made with the first thread.
     edges: OnceLock<EdgeEpoll>,
+    /// The thread's work.
+    run: Run,
     pub limits: Limits,
     /// Who looks after logging programs that were told to end: they outlive their container.
     elder: Option<Arc<CopyQueue>>,
@@ -79,9 +83,9 @@ struct Queue {
 }
 
 impl CopyQueue {
-    pub fn new(limits: Limits, elder: Option<Arc<CopyQueue>>) -> Arc<Self> {
+    pub fn new(limits: Limits, run: Run, elder: Option<Arc<CopyQueue>>) -> Arc<Self> {
         let (edges, queue, logger_gone) = (OnceLock::new(), Mutex::default(), Condvar::default());
-        Arc::new(CopyQueue { edges, limits, elder, queue, logger_gone })
+        Arc::new(CopyQueue { edges, run, limits, elder, queue, logger_gone })
     }
 
     /// A number for what belongs together.
@@ -112,7 +116,7 @@ impl CopyQueue {
                 .stack_size(STACK)
                 .spawn(move || {
                     if let Some(edges) = copy_queue.edges.get() {
-                        Copier::new(&copy_queue, edges).run();
+                        (copy_queue.run)(&copy_queue, edges);
                     }
                 })
                 .context(|| "start the stdio thread")?;

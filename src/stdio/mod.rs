@@ -82,7 +82,7 @@ impl Streams {
     /// One for a container: what holds up its copies holds up no other's. Logging programs are still this one's.
     pub(crate) fn of_container(&self) -> Self {
         let elder = Some(Arc::clone(&self.copy_queue));
-        Streams { copy_queue: CopyQueue::new(self.copy_queue.limits, elder), paths: self.paths }
+        Streams { copy_queue: CopyQueue::new(self.copy_queue.limits, copier::run, elder), paths: self.paths }
     }
 
     pub fn new(paths: Paths) -> Self {
@@ -90,7 +90,7 @@ impl Streams {
     }
 
     fn with(limits: Limits, paths: Paths) -> Self {
-        Streams { copy_queue: CopyQueue::new(limits, None), paths }
+        Streams { copy_queue: CopyQueue::new(limits, copier::run, None), paths }
     }
 
     /// Opens what `request` names. The ends are for the child, and absent with a terminal: the child makes it, and

@@ -4,8 +4,9 @@
 //! process would have taken that exit already. The child has a copy of the shim's memory and makes system calls
 //! only; what it needs is prepared before the clone.
 
-use super::child::clone::{clone, Child, Forked};
+use super::child::clone::{clone, Child};
 use super::child::exec;
+use super::child::Forked;
 use super::signal::{self, Ignored};
 use super::Result;
 use nix::errno::Errno;

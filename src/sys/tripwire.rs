@@ -5,7 +5,7 @@
 //!
 //! It counts as well, for the tests that budget what a request allocates.
 
-use super::child::{clone, exec};
+use super::child::{exec, forked};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,7 +27,7 @@ static TRIPWIRE: Tripwire = Tripwire;
 // SAFETY: every call is passed on to `System` unchanged, or does not return.
 unsafe impl GlobalAlloc for Tripwire {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if let Some(forked) = clone::forked() {
+        if let Some(forked) = forked::forked() {
             exec::exit(forked, CODE);
         }
         COUNT.fetch_add(1, Ordering::Relaxed);
@@ -36,7 +36,7 @@ unsafe impl GlobalAlloc for Tripwire {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        if let Some(forked) = clone::forked() {
+        if let Some(forked) = forked::forked() {
             exec::exit(forked, CODE);
         }
         // SAFETY: the caller's promises are passed on; `pointer` came from `System`.

@@ -59,6 +59,16 @@ fn imports_go_downward() {
 }
 
 #[test]
+fn only_a_clone_makes_the_witness_of_one() {
+    let sources = Source::below("src").into_iter();
+    let found = sources.flat_map(|s| s.lines_with_word(&["after_clone"])).collect::<Vec<_>>();
+    let of = |file: &str| {
+        found.iter().filter(|line| line.starts_with(&format!("src/sys/child/{file}.rs:"))).count()
+    };
+    assert_eq!((of("forked"), of("clone"), found.len()), (1, 1, 2), "{found:?}");
+}
+
+#[test]
 fn unsafe_is_in_sys_only() {
     let outside = Source::below("src").into_iter().filter(|s| s.module() != "sys");
     let found: Vec<String> = outside.flat_map(|s| s.lines_with_word(&["unsafe"])).collect();

@@ -10,11 +10,10 @@ use crate::cgroup::oom::{Happened, Watch};
 use crate::error::{Error, Kind, Result};
 use crate::launch::{Launched, Leash, Order};
 use crate::plan::{self, Host};
-use crate::sandbox::pod::{member, Pod};
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::request::Create;
-use crate::sandbox::watch::ExitOf;
 use crate::sandbox::{CgroupOrder, World};
+use crate::spec::Spec;
 use crate::stdio::{Labels, Whose};
 use crate::sync::Mutex;
 use crate::tasks::Looks;
@@ -28,30 +27,22 @@ const DYING: Duration = Duration::from_secs(1);
 /// The same where nobody waits for it any more.
 const LATE: Duration = Duration::from_millis(100);
 
-/// `pod` is that of the shim, if it has one.
-pub async fn create(
-    world: &Arc<World>,
-    pod: Option<Arc<Pod>>,
-    request: Create,
-    leash: &Leash,
-) -> Result<Arc<Container>> {
-    let opening = async {
+/// The specification of the bundle.
+pub async fn read(world: &World, request: &Create, leash: &Leash) -> Result<Spec> {
+    let reading = async {
         world.paths.check_bundle(&request.bundle, leash.deadline).await?;
         read_spec(&world.paths, &request.bundle, leash.deadline).await
     };
-    let mut spec = leash.unless_killed(opening).await?;
-    let member = match pod {
-        Some(pod) => member::join(&pod, world, &request, &mut spec)?,
-        None => None,
-    };
-    let records = match &member {
-        Some(member) => Records::Own {
-            folder: member.records.clone(),
-            bundle: request.bundle.clone(),
-            place: member.place.clone(),
-        },
-        None => Records::Bundle(request.bundle.clone()),
-    };
+    leash.unless_killed(reading).await
+}
+
+pub async fn create(
+    world: &Arc<World>,
+    request: Create,
+    spec: Spec,
+    records: Records,
+    leash: &Leash,
+) -> Result<Arc<Container>> {
     let (path, limits) = (spec.cgroups_path.as_deref(), &spec.resources);
     let asked = AtomicBool::new(false);
     let order = CgroupOrder { path, limits, options: &request.options, id: &request.id, asked: &asked };
@@ -81,8 +72,6 @@ pub async fn create(
             container.forget(patience(leash)).await;
         }
     }
-    // What a member joins is opened by now.
-    drop(member);
     launched.map(|()| container)
 }
 
@@ -149,8 +138,6 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
     let opening = streams.open(&request.stdio, &labels, owner, Whose::Container, by);
     let (ends, io) = leash.unless_killed(opening).await?;
     let exit = container.exit(None)?;
-    let exit_of = ExitOf { container: Arc::downgrade(container), exec: None, exit };
-    let queue = Arc::clone(world.watch.queue());
     // Watched from before the process is born: a limit that is too low for it kills it on its way.
     let mut oom = cgroup.watch_oom().unwrap_or_else(|e| {
         log::warn!(id = id.as_str(); "no OOM events: {e}");
@@ -162,7 +149,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         entry: cgroup.entry(None)?,
         init: None,
         leash,
-        on_exit: Box::new(move |status| queue.push(exit_of, status)),
+        on_exit: container.on_exit(None, exit),
     };
     let launched = async {
         match world.launcher.launch(order).await? {
@@ -193,7 +180,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
     }
     // Behind the event of the create, and before an exit that has come already.
     if let Some(watch) = oom {
-        world.watch.oom(Arc::downgrade(container), watch);
+        world.watch.oom(container, watch, Container::hear_oom);
     }
     container.finish(late);
     Ok(())

@@ -9,7 +9,6 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Leash, Order};
 use crate::plan;
 use crate::sandbox::undo::Undo;
-use crate::sandbox::watch::ExitOf;
 use crate::sandbox::Exit;
 use crate::spec;
 use crate::stdio::{Io, Labels, Stdio, Whose};
@@ -125,16 +124,13 @@ impl Container {
         let (owner, by) = (io_owner(&self.options), leash.deadline);
         let opening = self.streams.open(&wanted.stdio, &labels, owner, Whose::Exec, by);
         let (ends, io) = leash.unless_killed(opening).await?;
-        let exit_of =
-            ExitOf { container: Arc::downgrade(self), exec: Some(id.into()), exit: wanted.exit.clone() };
-        let queue = Arc::clone(world.watch.queue());
         let order = Order {
             plan: &plan,
             ends,
             entry: self.cgroup.entry(Some(wanted.init_pid))?,
             init: Some(wanted.init.as_fd()),
             leash,
-            on_exit: Box::new(move |status| queue.push(exit_of, status)),
+            on_exit: self.on_exit(Some(id.into()), wanted.exit.clone()),
         };
         let mut waiting = world.launcher.launch(order).await?.at_gate().await?;
         if let Some(master) = waiting.console.take() {

@@ -11,13 +11,14 @@ mod exec;
 mod hooks;
 mod kill;
 pub(super) mod life;
+mod news;
 mod pause;
 mod prepare;
 mod process;
 mod start;
 mod update;
 
-pub(super) use create::create;
+pub(super) use create::{create, read};
 pub use hooks::poststop_of;
 pub(super) use kill::{number, REST};
 pub(super) use process::exit_of_never_ran;
@@ -330,29 +331,6 @@ impl Container {
                 }
             }
         }
-    }
-
-    /// The reaper's news, in its order. `whose` tells the process from a later one with the same id.
-    pub fn exited(&self, exec: Option<&str>, whose: &Exit, exit: ExitStatus) {
-        let mut late = Vec::new();
-        {
-            let mut state = self.lock();
-            if state.facts(exec).is_none_or(|facts| !facts.exit.is(whose)) {
-                return;
-            }
-            let input = Input::Exited { who: exec.map(Into::into), exit };
-            let _ = self.act(&mut state, &mut late, NEWS, exec, input); // it is never refused
-        }
-        self.finish(late);
-    }
-
-    pub fn oom_killed(&self) {
-        self.hear(Input::OomKill);
-    }
-
-    /// The cgroup is gone, and its last news with it.
-    pub fn perhaps_oom_killed(&self) {
-        self.hear(Input::OomGone);
     }
 
     pub fn exit(&self, exec: Option<&str>) -> Result<Exit> {

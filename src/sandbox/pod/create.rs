@@ -4,14 +4,14 @@ use super::document::{self, Extra};
 use super::files::{self, SHM_SIZE};
 use super::life::Life;
 use super::namespaces::{self, Held, Wanted};
-use super::request::{PodConfig, PodCreate, PodPid, PodSettings};
+use super::request::{PodConfig, PodCreate, PodPid};
 use super::{path_of, Pod, State};
 use crate::cgroup::{Cgroup, Entry};
 use crate::error::{invalid, Context, Result};
 use crate::launch::{ExitStatus, Leash, OnExit};
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::Exit;
-use crate::sandbox::{CgroupOrder, Options, PodPlace, Sandbox, World};
+use crate::sandbox::{CgroupOrder, Options, PodPlace, PodSettings, Sandbox, World};
 use crate::spec::{self, Namespaces, Ns};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::identity::HOSTNAME_MAX;
@@ -182,7 +182,7 @@ impl Make<'_> {
         news: &Arc<InitExit>,
     ) -> Result<Held> {
         let (told, queue) = (Arc::clone(news), Arc::clone(self.world.watch.queue()));
-        let on_exit: OnExit = Box::new(move |status| queue.push_pod(told, status));
+        let on_exit: OnExit = Box::new(move |status| queue.push(move || told.ended(status)));
         let entry = own.map_or_else(|| Ok(Entry::default()), |own| own.entry(None))?;
         let held =
             namespaces::make(&*self.world.launcher, &self.world.host, wanted, entry, self.leash, on_exit)
@@ -212,7 +212,7 @@ impl Make<'_> {
 
 /// The end of the pod's first process, which may come before there is a pod to tell.
 #[derive(Default)]
-pub(in crate::sandbox) struct InitExit(Mutex<News>);
+struct InitExit(Mutex<News>);
 
 #[derive(Default)]
 struct News {

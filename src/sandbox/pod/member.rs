@@ -10,6 +10,7 @@ use super::request::PodPid;
 use super::Pod;
 use crate::cgroup;
 use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::sandbox::container::Records;
 use crate::sandbox::{record, Create, World};
 use crate::spec::mount::{Attributes, Mount, Source};
 use crate::spec::{Ns, Spec};
@@ -23,10 +24,16 @@ const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 pub(in crate::sandbox) struct Membership {
     /// Where the container's record is: in the pod's bundle, since containerd removes a container's own before it has
     /// `delete` called for a pod whose shim is gone.
-    pub records: PathBuf,
+    records: PathBuf,
     /// The pod's cgroup.
-    pub place: cgroup::Record,
+    place: cgroup::Record,
     _held: Arc<Held>,
+}
+
+impl Membership {
+    pub fn records(&self, bundle: &Path) -> Records {
+        Records::Own { folder: self.records.clone(), bundle: bundle.to_owned(), place: self.place.clone() }
+    }
 }
 
 /// Makes a container of this shim's pod one of its members; None where it is none.

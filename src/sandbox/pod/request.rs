@@ -4,8 +4,8 @@ use crate::launch::ExitStatus;
 use crate::sandbox::ProcessState;
 use crate::spec::{Mappings, Ns};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime};
 
 /// CreateSandbox (or the seed's Controller.Start), checked as far as that needs no look at the host.
 #[derive(Clone, Debug, Default)]
@@ -66,49 +66,6 @@ pub struct Dns {
     pub servers: Vec<String>,
     pub searches: Vec<String>,
     pub options: Vec<String>,
-}
-
-/// What an operator decides for all pods of CRI; it does not tell a shim what its own configuration says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PodSettings {
-    /// net.ipv4.ip_unprivileged_port_start=0 (CRI's `enable_unprivileged_ports`).
-    pub unprivileged_ports: bool,
-    /// net.ipv4.ping_group_range="0 2147483647" (CRI's `enable_unprivileged_icmp`).
-    pub unprivileged_icmp: bool,
-    /// A program that options name as the runtime (`BinaryName`) is ignored instead of refused.
-    pub ignore_binary_name: bool,
-    /// How long a process may take to become its program, hooks and all, where the request says no time.
-    pub launch_timeout: Duration,
-    /// How long a pod may be there without being started.
-    pub unstarted_timeout: Duration,
-}
-
-/// The kubelet's limit for a request.
-const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// Between the two requests containerd sets nothing up that takes long.
-const UNSTARTED_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// CRI's own defaults.
-impl Default for PodSettings {
-    fn default() -> Self {
-        PodSettings {
-            unprivileged_ports: true,
-            unprivileged_icmp: true,
-            ignore_binary_name: false,
-            launch_timeout: LAUNCH_TIMEOUT,
-            unstarted_timeout: UNSTARTED_TIMEOUT,
-        }
-    }
-}
-
-/// Where a pod's cgroup is.
-#[derive(Clone, Copy, Debug)]
-pub enum PodPlace<'a> {
-    /// The client's `cgroup_parent`.
-    Client(&'a str),
-    /// One of our own, below each hierarchy's mount point.
-    Own(&'a Path),
 }
 
 /// The answer to StartSandbox.

@@ -2,10 +2,9 @@
 
 use super::board::Board;
 use super::fd::{own, BorrowedFd, OwnedFd};
-use super::{check, Errno, Result};
+use super::{check, Errno, Forked, Result};
 use ::core::convert::Infallible;
 use ::core::prelude::rust_2021::*;
-use ::core::sync::atomic::{AtomicBool, Ordering};
 use ::std::os::fd::AsRawFd;
 use ::{core, libc};
 
@@ -23,24 +22,6 @@ const CLONE_NEWTIME: u64 = 0x80;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Linux 5.5: the child has no handlers, which would take a system call for each signal.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-
-/// Witness of being the child of a clone: a copy of a process with threads, which is alone in its memory.
-///
-/// Only a clone hands it out, to what the child runs. A function that asks for it would do harm in the shim: it takes
-/// descriptors or memory from their owners, ends the process without its handlers, changes what all threads share
-/// (working directory, root, umask, limits, dispositions of signals), or changes in one thread what the C library keeps
-/// the same in all of them (ids, groups) or nobody expects to differ (capabilities).
-#[derive(Clone, Copy, Debug)]
-pub struct Forked(());
-
-/// True in a child (which has its own copy of it); never reset, the child ends in execve(2) or exit.
-static FORKED: AtomicBool = AtomicBool::new(false);
-
-/// For the allocator, to which nothing can be passed.
-#[cfg(debug_assertions)]
-pub(in crate::sys) fn forked() -> Option<Forked> {
-    FORKED.load(Ordering::Relaxed).then_some(Forked(()))
-}
 
 /// A new process, not yet waited for.
 #[derive(Debug)]
@@ -98,8 +79,7 @@ fn any(
     }
     match answer? {
         0 => {
-            FORKED.store(true, Ordering::Relaxed);
-            let forked = Forked(());
+            let forked = Forked::after_clone();
             let _guard = Guard(forked);
             if legacy && super::signal::reset_all(forked).is_err() {
                 super::exec::exit(forked, 78);

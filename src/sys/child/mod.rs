@@ -25,6 +25,7 @@ pub(crate) mod directory;
 pub(crate) mod entry;
 pub(crate) mod exec;
 pub mod fd;
+pub(crate) mod forked;
 pub mod identity;
 pub(crate) mod idle;
 pub(crate) mod keyring;
@@ -44,7 +45,7 @@ pub mod wait;
 pub(crate) mod walk;
 
 pub use ::nix::errno::Errno;
-pub use clone::Forked;
+pub use forked::Forked;
 
 pub type Result<T, E = Errno> = core::result::Result<T, E>;
 
