@@ -106,7 +106,10 @@ impl Leash {
         let never = after(Duration::MAX).saturating_duration_since(Instant::now());
         let (mut future, mut killed) = (pin!(future), pin!(self.killed.within(never)));
         poll_fn(|context| match future.as_mut().poll(context) {
-            Poll::Pending => killed.as_mut().poll(context).map(|_| Err(was_killed())),
+            Poll::Pending => killed.as_mut().poll(context).map(|killed| match killed {
+                Some(()) => Err(was_killed()),
+                None => Err(Error::new(Kind::System, "no thread is to be had that would tell of a kill")),
+            }),
             done => done,
         })
         .await

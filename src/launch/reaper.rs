@@ -115,6 +115,11 @@ impl Reaper {
             .stack_size(256 << 10)
             .spawn(move || shared.run(strangers))
             .context(|| "start the reaper's thread")?;
+        let shared = Arc::clone(&reaper.shared);
+        crate::sys::spawn::tell(move || {
+            shared.table.lock().entered += 1;
+            shared.spawned.notify_one();
+        });
         Ok(reaper)
     }
 

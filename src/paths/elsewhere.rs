@@ -1,12 +1,13 @@
 //! Opens a file in a process of its own: this program with the verb [`VERB`]. It can be killed while a filesystem keeps it
 //! waiting, and a thread cannot.
 //!
-//! It has a socket at descriptor 3, by which it sends one message, and then one for each descriptor. It is the shim's, not a
-//! container's: it runs in the shim's namespaces and cgroup, with nothing in its environment.
+//! It has a socket at descriptor 3, by which it sends one message, one for each descriptor, and one when it has closed them.
+//! It is the shim's, not a container's: it runs in the shim's namespaces and cgroup, with nothing in its environment.
 
 use super::here::{self, Refused};
 use super::{Opened, Purpose};
 use crate::error::{Context, Error, Kind, Result};
+use crate::sync::Mutex;
 use crate::sys::epoll::Interest;
 use crate::sys::{pipe, process, socket, spawn, wait};
 use crate::tasks;
@@ -17,14 +18,42 @@ use std::io::{Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub const VERB: &str = "open-path";
+const LINK: &str = "link";
+const UNLINK: &str = "unlink";
 /// What the program calls itself: ps(1) shows why it is there.
 const NAME: &CStr = c"containerd-shim-shoal-v2";
 const SOCKET: i32 = 3;
 /// Of a message: a path, twice as long where it is quoted, and the call.
 const ROOM: usize = 16 << 10;
+
+/// More of them than wait for one filesystem that does not answer.
+const OPENERS_MAX: usize = 256;
+
+/// Those that have not ended: a filesystem can keep one from its end after it was killed.
+#[derive(Debug, Default)]
+pub(super) struct Openers(Mutex<Vec<OwnedFd>>);
+
+/// What a process is to do.
+#[derive(Clone, Copy)]
+pub(super) enum Order<'a> {
+    Open(&'a CStr, Purpose),
+    Link(&'a CStr, &'a CStr),
+    Unlink(&'a CStr),
+}
+
+impl Order<'_> {
+    fn words(self) -> Vec<CString> {
+        let word = |word: &str| CString::new(word).unwrap_or_default();
+        match self {
+            Order::Open(path, purpose) => vec![word(&purpose.to_word()), path.to_owned()],
+            Order::Link(at, to) => vec![word(LINK), at.to_owned(), to.to_owned()],
+            Order::Unlink(at) => vec![word(UNLINK), at.to_owned()],
+        }
+    }
+}
 
 /// Killed when it is dropped, so when its time is over, or when nobody wants its answer any more.
 struct Opener(OwnedFd);
@@ -36,38 +65,55 @@ impl Drop for Opener {
     }
 }
 
-/// The shim's side.
-pub async fn open(c_path: &CStr, path: &Path, purpose: Purpose, deadline: Instant) -> Result<Opened> {
-    let what = || format!("open({path:?})");
-    let (ours, its) = socket::pair().context(|| "socketpair()")?;
-    let verb = CString::new(VERB).map_err(|e| Error::caused_by(Kind::Bug, VERB, e))?;
-    let word = CString::new(purpose.to_word()).map_err(|e| Error::caused_by(Kind::Bug, VERB, e))?;
-    let argv = [NAME.to_owned(), verb, word, c_path.to_owned()];
-    let started = spawn::spawn(c"/proc/self/exe", &argv, &[], &[its.as_fd()])
-        .context(|| "start a process that opens a path")?;
-    drop(its);
-    let _opener = Opener(started.child.pidfd);
-
-    let mut bytes = vec![0; ROOM];
-    let (length, _) = receive(ours.as_fd(), &mut bytes, deadline).await.context(what)?;
-    let Some(answer) = bytes.get(..length).and_then(decode) else {
-        let why = || format!("{}: the process that was to do it", what());
-        return Err(match started.status.errno().context(why)? {
-            Some(errno) => Error::system(why(), errno as i32),
-            None => Error::new(Kind::System, format!("{} has ended", why())),
-        });
-    };
-    let (mut opened, count) = match answer {
-        Answer::Opened { opened, count } => (opened, count),
-        Answer::Refused(refused) => return Err(refused.into_error()),
-    };
-    for _ in 0..count {
-        let (_, fd) = receive(ours.as_fd(), &mut bytes, deadline).await.context(what)?;
-        opened
-            .fds
-            .push(fd.ok_or_else(|| Error::new(Kind::System, format!("{}: no descriptor came", what())))?);
+impl Openers {
+    fn start(&self, order: Order<'_>, socket: BorrowedFd<'_>) -> Result<(Opener, spawn::Status)> {
+        let mut openers = self.0.lock();
+        openers.retain(|pidfd| !pipe::wait_readable(pidfd, Duration::ZERO).unwrap_or(true));
+        if openers.len() >= OPENERS_MAX {
+            let what = format!("{OPENERS_MAX} processes wait for filesystems that do not answer");
+            return Err(Error::new(Kind::Unavailable, what));
+        }
+        let own = [NAME.to_owned(), CString::new(VERB).unwrap_or_default()];
+        let argv: Vec<_> = own.into_iter().chain(order.words()).collect();
+        let started = spawn::spawn(c"/proc/self/exe", &argv, &[], &[socket]);
+        let started = started.map_err(|errno| failed(&format!("start it: {errno}")))?;
+        openers.extend(started.child.pidfd.try_clone());
+        Ok((Opener(started.child.pidfd), started.status))
     }
-    Ok(opened)
+
+    /// The shim's side; `path` is for the errors.
+    pub(super) async fn run(&self, order: Order<'_>, path: &Path, deadline: Instant) -> Result<Opened> {
+        let what = || format!("open({path:?})");
+        let (ours, its) = socket::pair().map_err(|errno| failed(&format!("socketpair(): {errno}")))?;
+        let (_opener, status) = self.start(order, its.as_fd()).context(what)?;
+        drop(its);
+
+        let mut bytes = vec![0; ROOM];
+        let (length, _) = receive(ours.as_fd(), &mut bytes, deadline).await.context(what)?;
+        let Some(answer) = bytes.get(..length).and_then(decode) else {
+            let why = match status.errno() {
+                Ok(Some(errno)) => format!("execve(\"/proc/self/exe\"): {errno}"),
+                _ => "it has ended".into(),
+            };
+            return Err(failed(&why)).context(what);
+        };
+        let (mut opened, count) = match answer {
+            Answer::Opened { opened, count } => (opened, count),
+            Answer::Refused(refused) => return Err(refused.into_error()),
+        };
+        for _ in 0..count {
+            let (_, fd) = receive(ours.as_fd(), &mut bytes, deadline).await.context(what)?;
+            opened.fds.push(fd.ok_or_else(|| failed("no descriptor came")).context(what)?);
+        }
+        // It has none of them any more: as the only reader of a fifo it would pass for the client.
+        receive(ours.as_fd(), &mut bytes, deadline).await.context(what)?;
+        Ok(opened)
+    }
+}
+
+/// Of the process, and not of the path: without an errno, which callers would take for the path's.
+fn failed(why: &str) -> Error {
+    Error::new(Kind::System, format!("the process that was to do it: {why}"))
 }
 
 async fn receive(
@@ -84,35 +130,55 @@ async fn receive(
     socket::receive(socket, bytes).context(|| "recvmsg()")
 }
 
-/// The process's side: opens the path of its second word for the purpose of its first.
-pub fn serve(mut words: impl Iterator<Item = OsString>) -> ExitCode {
-    let (purpose, path) = (words.next(), words.next());
-    let purpose = purpose.as_deref().and_then(OsStr::to_str).and_then(Purpose::of_word);
-    let (Some(purpose), Some(path), Some(socket)) = (purpose, path, process::inherited(SOCKET)) else {
+/// The process's side: does what its first word says with the paths behind it.
+pub fn serve(words: impl Iterator<Item = OsString>) -> ExitCode {
+    let words: Vec<OsString> = words.collect();
+    let Some(socket) = process::inherited(SOCKET) else {
         eprintln!("{VERB} is what the shim calls itself with");
         return ExitCode::FAILURE;
     };
-    let Ok(watched) = socket.try_clone() else { return ExitCode::FAILURE };
-    // A shim that is gone cannot kill it.
-    std::thread::spawn(move || {
-        let _ = socket::receive(watched.as_fd(), &mut [0]);
-        std::process::exit(1);
-    });
-    match answer(socket.as_fd(), Path::new(&path), purpose) {
+    if let Ok(watched) = socket.try_clone() {
+        // A shim that is gone cannot kill it. Without a thread it waits on.
+        let _ = std::thread::Builder::new().spawn(move || {
+            let _ = socket::receive(watched.as_fd(), &mut [0]);
+            std::process::exit(1);
+        });
+    }
+    let words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
+    let nothing = || Opened { kind: pipe::Kind::Other, mode: 0, mount: 0, fds: Vec::new() };
+    let done = match words[..] {
+        [word, at, to] if word == LINK => here::link(Path::new(at), Path::new(to)).map(|()| nothing()),
+        [word, at] if word == UNLINK => {
+            here::unlink(Path::new(at));
+            Ok(nothing())
+        }
+        [word, path] => match word.to_str().and_then(Purpose::of_word) {
+            Some(purpose) => opened(Path::new(path), purpose),
+            None => return ExitCode::FAILURE,
+        },
+        _ => return ExitCode::FAILURE,
+    };
+    match answer(socket.as_fd(), done) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn answer(socket: BorrowedFd<'_>, path: &Path, purpose: Purpose) -> Result<()> {
-    let opened = here::open(path, purpose).and_then(|opened| match purpose {
+fn opened(path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
+    let opened = here::open(path, purpose)?;
+    match purpose {
         Purpose::Contents { limit } => copied(opened, path, limit),
         _ => Ok(opened),
-    });
+    }
+}
+
+fn answer(socket: BorrowedFd<'_>, done: Result<Opened, Refused>) -> Result<()> {
     let sent = || "sendmsg()";
-    socket::send(socket, &encode(&opened), None).context(sent)?;
-    let mut fds = opened.iter().flat_map(|opened| &opened.fds);
-    fds.try_for_each(|fd| socket::send(socket, &[0], Some(fd.as_fd())).context(sent))
+    socket::send(socket, &encode(&done), None).context(sent)?;
+    let Ok(Opened { fds, .. }) = done else { return Ok(()) };
+    fds.iter().try_for_each(|fd| socket::send(socket, &[0], Some(fd.as_fd())).context(sent))?;
+    drop(fds);
+    socket::send(socket, &[0], None).context(sent)
 }
 
 /// To read a file is to wait for its filesystem, too: what is handed over is in memory.
@@ -169,14 +235,14 @@ enum Answer {
 
 const KINDS: [pipe::Kind; 4] = [pipe::Kind::Fifo, pipe::Kind::Null, pipe::Kind::Directory, pipe::Kind::Other];
 
-/// Numbers as the machine has them. Opened: four bytes of 0, four of the mode, eight of the device, one for the kind (its
+/// Numbers as the machine has them. Opened: four bytes of 0, four of the mode, eight of the mount, one for the kind (its
 /// place in [`KINDS`]), one for the number of descriptors. Refused: four bytes of the errno, then the call.
 fn encode(answer: &Result<Opened, Refused>) -> Vec<u8> {
     match answer {
         Ok(opened) => {
             let kind = KINDS.iter().position(|known| *known == opened.kind).unwrap_or_default();
             let numbers = [0, opened.mode].into_iter().flat_map(u32::to_ne_bytes);
-            let numbers = numbers.chain(opened.device.to_ne_bytes());
+            let numbers = numbers.chain(opened.mount.to_ne_bytes());
             numbers.chain([kind as u8, opened.fds.len() as u8]).collect()
         }
         Err(Refused { call, errno }) => {
@@ -194,11 +260,11 @@ fn decode(bytes: &[u8]) -> Option<Answer> {
         return Some(Answer::Refused(Refused { call, errno }));
     }
     let (mode, rest) = rest.split_first_chunk()?;
-    let (device, rest) = rest.split_first_chunk()?;
+    let (mount, rest) = rest.split_first_chunk()?;
     let [kind, count] = rest else { return None };
     let kind = *KINDS.get(usize::from(*kind))?;
-    let (mode, device) = (u32::from_ne_bytes(*mode), u64::from_ne_bytes(*device));
-    Some(Answer::Opened { opened: Opened { kind, mode, device, fds: Vec::new() }, count: (*count).into() })
+    let (mode, mount) = (u32::from_ne_bytes(*mode), u64::from_ne_bytes(*mount));
+    Some(Answer::Opened { opened: Opened { kind, mode, mount, fds: Vec::new() }, count: (*count).into() })
 }
 
 #[cfg(test)]
@@ -208,9 +274,9 @@ mod tests {
     #[test]
     fn an_answer_arrives_as_it_was_sent() {
         for kind in KINDS {
-            let sent = Opened { kind, mode: 0o4755, device: u64::MAX - 7, fds: Vec::new() };
+            let sent = Opened { kind, mode: 0o4755, mount: u64::MAX - 7, fds: Vec::new() };
             let Some(Answer::Opened { opened, count: 0 }) = decode(&encode(&Ok(sent))) else { panic!() };
-            assert_eq!((opened.kind, opened.mode, opened.device), (kind, 0o4755, u64::MAX - 7));
+            assert_eq!((opened.kind, opened.mode, opened.mount), (kind, 0o4755, u64::MAX - 7));
         }
         let refused = Refused { call: "open(\"ä\")".into(), errno: libc::ELOOP };
         let Some(Answer::Refused(refused)) = decode(&encode(&Err(refused))) else { panic!() };
@@ -219,7 +285,7 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_is_none() {
-        let whole = encode(&Ok(Opened { kind: pipe::Kind::Fifo, mode: 1, device: 2, fds: Vec::new() }));
+        let whole = encode(&Ok(Opened { kind: pipe::Kind::Fifo, mode: 1, mount: 2, fds: Vec::new() }));
         for length in 0..whole.len() {
             assert!(decode(&whole[..length]).is_none(), "{length} bytes");
         }

@@ -1,16 +1,17 @@
-//! Opens a file, whoever waits for it: the thread of the shim that knows that it need not, or the process that may.
+//! Opens a file, whoever waits for it: a thread of the shim that knows that it need not, or a process that may.
 
 use super::{Opened, Purpose};
 use crate::error::Error;
-use crate::sys::path::{self, Found};
+use crate::sys::path::mount_of;
 use crate::sys::pipe::{self, Access, Kind};
 use crate::sys::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, SFlag};
-use std::os::fd::OwnedFd;
+use nix::sys::stat::{fstat, Mode, SFlag};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-/// A refused call: what is told of it is the same wherever it was made.
+/// A refused call. It is told in the same words wherever it was made.
 #[derive(Debug)]
 pub struct Refused {
     pub call: String,
@@ -27,53 +28,64 @@ pub fn refused(path: &Path, errno: Errno) -> Refused {
     Refused { call: format!("open({path:?})"), errno: errno as i32 }
 }
 
-/// The null device: character device 1:3.
-pub fn is_null(found: &Found) -> bool {
-    kind(found) == Kind::Null
+/// Something found by O_PATH.
+pub struct Found {
+    fd: OwnedFd,
+    kind: Kind,
+    /// Type and permissions.
+    mode: u32,
 }
 
-fn kind(found: &Found) -> Kind {
-    match SFlag::from_bits_truncate(found.mode & SFlag::S_IFMT.bits()) {
-        SFlag::S_IFIFO => Kind::Fifo,
-        SFlag::S_IFDIR => Kind::Directory,
-        SFlag::S_IFCHR if found.is == libc::makedev(1, 3) => Kind::Null,
-        _ => Kind::Other,
+impl Found {
+    /// Asks the filesystem.
+    pub fn of(fd: OwnedFd, path: &Path) -> Result<Self, Refused> {
+        let kind = pipe::kind(&fd).map_err(|errno| refused(path, errno))?;
+        let mode = fstat(&fd).map_err(|errno| refused(path, errno))?.st_mode;
+        Ok(Found { fd, kind, mode })
+    }
+
+    fn is_regular(&self) -> bool {
+        self.mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits()
+    }
+
+    /// To open it asks nobody but its filesystem, as a device might.
+    pub fn is_plain(&self) -> bool {
+        self.is_regular() || matches!(self.kind, Kind::Fifo | Kind::Directory)
     }
 }
 
 /// By its path.
 pub fn open(path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
     if purpose == Purpose::Log {
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|e| Refused {
-                call: format!("mkdir({parent:?})"),
-                errno: e.raw_os_error().unwrap_or(libc::EINVAL),
-            })?;
-        }
-        let file = pipe::append_to(path);
-        let call = || format!("open({path:?}, O_APPEND|O_CREAT)");
-        let file = file.map_err(|errno| Refused { call: call(), errno: errno as i32 })?;
-        return Ok(Opened { kind: Kind::Other, mode: 0, device: 0, fds: vec![file] });
+        return append(path);
     }
     // O_PATH never blocks, but for the filesystem, and has no side effect on a device.
     let fd = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
-    let found = fd.and_then(path::about).map_err(|errno| refused(path, errno))?;
-    of(found, path, purpose)
+    let found = Found::of(fd.map_err(|errno| refused(path, errno))?, path)?;
+    of(&found, path, purpose)
+}
+
+fn append(path: &Path) -> Result<Opened, Refused> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(of_call(|| format!("mkdir({parent:?})")))?;
+    }
+    let file = pipe::append_to(path);
+    let call = || format!("open({path:?}, O_APPEND|O_CREAT)");
+    let file = file.map_err(|errno| Refused { call: call(), errno: errno as i32 })?;
+    Ok(Opened { kind: Kind::Other, mode: 0, mount: 0, fds: vec![file] })
 }
 
 /// What was found at `path`, which is for the errors.
-pub fn of(found: Found, path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
-    let kind = kind(&found);
-    let regular = found.mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
+pub fn of(found: &Found, path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
     let reopen = |access, nonblocking| -> Result<OwnedFd, Refused> {
         let call = || format!("open({path:?}, {})", flag(access));
         pipe::reopen(&found.fd, access, nonblocking)
             .map_err(|errno| Refused { call: call(), errno: errno as i32 })
     };
-    let fds = match (kind, purpose) {
+    let fds = match (found.kind, purpose) {
         (_, Purpose::Look) => Vec::new(),
-        (_, Purpose::Log) => vec![reopen(Access::Append, true)?],
-        (_, Purpose::Contents { .. }) if regular => vec![reopen(Access::Read, true)?],
+        (_, Purpose::Log) => return append(path),
+        (_, Purpose::Contents { .. }) if found.is_regular() => vec![reopen(Access::Read, true)?],
         (_, Purpose::Contents { .. }) | (Kind::Null | Kind::Directory, _) => Vec::new(),
         (Kind::Fifo, purpose) => {
             // Both ends at once need no peer, and are the peer for what is opened next.
@@ -95,8 +107,8 @@ pub fn of(found: Found, path: &Path, purpose: Purpose) -> Result<Opened, Refused
         (Kind::Other, Purpose::Input { .. }) => vec![reopen(Access::Read, true)?],
         (Kind::Other, Purpose::Output { .. }) => vec![reopen(Access::Append, true)?],
     };
-    let mode = found.mode & 0o7777;
-    Ok(Opened { kind, mode, device: found.device, fds })
+    let mount = mount_of(found.fd.as_fd()).map_err(|errno| refused(path, errno))?;
+    Ok(Opened { kind: found.kind, mode: found.mode & 0o7777, mount, fds })
 }
 
 fn flag(access: Access) -> &'static str {
@@ -105,5 +117,32 @@ fn flag(access: Access) -> &'static str {
         Access::Write => "O_WRONLY",
         Access::Append => "O_APPEND",
         Access::Both => "O_RDWR",
+    }
+}
+
+fn of_call(call: impl FnOnce() -> String) -> impl FnOnce(std::io::Error) -> Refused {
+    |e| Refused { call: call(), errno: e.raw_os_error().unwrap_or(libc::EIO) }
+}
+
+/// Makes `at` a symbolic link to `to`, in a folder that is made if it is missing.
+pub fn link(at: &Path, to: &Path) -> Result<(), Refused> {
+    if let Some(folder) = at.parent() {
+        let mut builder = std::fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o711).create(folder);
+        made.map_err(of_call(|| format!("mkdir({folder:?})")))?;
+    }
+    if std::fs::read_link(at).is_ok_and(|found| found == to) {
+        return Ok(());
+    }
+    // One of a create that has failed.
+    let _ = std::fs::remove_file(at);
+    std::os::unix::fs::symlink(to, at).map_err(of_call(|| format!("symlink({to:?}, {at:?})")))
+}
+
+/// Removes it, and its folder if nothing else is in it.
+pub fn unlink(at: &Path) {
+    let _ = std::fs::remove_file(at);
+    if let Some(folder) = at.parent() {
+        let _ = std::fs::remove_dir(folder);
     }
 }

@@ -2,37 +2,40 @@
 //!
 //! A path can lead to a filesystem that never answers (of a network, or of FUSE), and a thread that waits for one cannot be
 //! freed. So a thread of the shim follows a path only as far as the kernel has it in memory, and opens what is there only
-//! on one filesystem: that of the shim's own bundle, without which the shim is lost anyway. All else is opened by a process
-//! that hands the descriptors over, and that is killed when its time is over.
+//! on one mount: that of the shim's own bundle, without which the shim is lost anyway. All else is opened by a process that
+//! hands the descriptors over, and that is killed when its time is over.
 
 mod elsewhere;
 mod here;
 
 pub use elsewhere::{serve, VERB};
+pub(crate) use here::unlink;
 
 use crate::error::{invalid, Context, Result};
+use crate::sys::path::{cached, mount_of};
 use crate::sys::pipe::Kind;
-use crate::sys::{path, Errno};
-use here::Refused;
+use crate::sys::Errno;
+use elsewhere::{Openers, Order};
+use here::{Found, Refused};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What a file is opened for, and so which descriptors there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// To know what is there: none.
     Look,
     /// A fifo: its read end, its write end, and with `end` another write end, which blocks. A file: one to append to.
     Output { end: bool },
     /// A fifo: its write end, its read end. A file: one to read.
     Input { blocking: bool },
-    /// A file to append to, made with its folders where it is missing.
+    /// A file to append to, made with its folders if it is missing.
     Log,
     /// A regular file to read. From elsewhere it is a copy, of at most so many bytes and one more.
     Contents { limit: u64 },
@@ -40,51 +43,59 @@ pub enum Purpose {
 
 /// What a path led to.
 #[derive(Debug)]
-pub struct Opened {
+pub(crate) struct Opened {
     pub kind: Kind,
     /// Its permissions.
     pub mode: u32,
-    /// Of the filesystem.
-    pub device: u64,
+    /// The mount that it is on.
+    pub mount: u64,
     pub fds: Vec<OwnedFd>,
 }
 
 /// Opens paths. The default trusts every filesystem, for a program that may wait.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Paths {
-    /// The device of the filesystem that is trusted.
+    /// The mount that is trusted.
     own: Option<u64>,
+    openers: Arc<Openers>,
 }
 
 impl Paths {
     /// Of a shim with this bundle.
     pub fn new(bundle: &Path) -> Result<Self> {
-        let about = std::fs::metadata(bundle).context(|| format!("stat({bundle:?})"))?;
-        Ok(Paths { own: Some(about.dev()) })
+        let what = || format!("open({bundle:?})");
+        let folder = File::open(bundle).context(what)?;
+        Ok(Paths { own: Some(mount_of(folder.as_fd()).context(what)?), openers: Arc::default() })
     }
 
     /// An error is as of open(2), or says that the time is over.
-    pub async fn open(&self, path: &Path, purpose: Purpose, deadline: Instant) -> Result<Opened> {
+    pub(crate) async fn open(&self, path: &Path, purpose: Purpose, deadline: Instant) -> Result<Opened> {
         let Some(own) = self.own else { return here::open(path, purpose).map_err(Refused::into_error) };
-        let c_path =
-            CString::new(path.as_os_str().as_bytes()).map_err(|e| invalid(format!("open({path:?}): {e}")))?;
-        match path::cached(&c_path) {
-            Ok(Some(found)) if found.device == own || here::is_null(&found) => {
-                return here::of(found, path, purpose).map_err(Refused::into_error)
+        if path == Path::new("/dev/null") {
+            return Ok(Opened { kind: Kind::Null, mode: 0o666, mount: 0, fds: Vec::new() });
+        }
+        let c_path = c_path(path)?;
+        match cached(&c_path) {
+            Ok(Some(fd)) if mount_of(fd.as_fd()) == Ok(own) => {
+                let found = Found::of(fd, path).map_err(Refused::into_error)?;
+                if found.is_plain() {
+                    return here::of(&found, path, purpose).map_err(Refused::into_error);
+                }
             }
             // It is to be made.
             Err(Errno::ENOENT) if purpose == Purpose::Log => {}
             Err(errno) => return Err(here::refused(path, errno).into_error()),
             Ok(_) => {}
         }
-        elsewhere::open(&c_path, path, purpose, deadline).await
+        refuse_own(path)?;
+        self.openers.run(Order::Open(&c_path, purpose), path, deadline).await
     }
 
-    /// The shim keeps its records in bundles: by threads that must not wait, and so on the trusted filesystem.
-    pub async fn check_bundle(&self, bundle: &Path, deadline: Instant) -> Result<()> {
+    /// The shim keeps its records in bundles: by threads that must not wait, and so on the trusted mount.
+    pub(crate) async fn check_bundle(&self, bundle: &Path, deadline: Instant) -> Result<()> {
         let opened = self.open(bundle, Purpose::Look, deadline).await.context(|| "bundle")?;
         match self.own {
-            Some(own) if own != opened.device => {
+            Some(own) if own != opened.mount => {
                 Err(invalid(format!("bundle: {bundle:?} is not on the filesystem of the shim's own bundle")))
             }
             _ => Ok(()),
@@ -92,7 +103,7 @@ impl Paths {
     }
 
     /// The contents of a regular file of at most `limit` bytes.
-    pub async fn read(&self, path: &Path, limit: u64, deadline: Instant) -> Result<Vec<u8>> {
+    pub(crate) async fn read(&self, path: &Path, limit: u64, deadline: Instant) -> Result<Vec<u8>> {
         let mut opened = self.open(path, Purpose::Contents { limit }, deadline).await?;
         let file = opened.fds.pop();
         let file = file.ok_or_else(|| invalid(format!("read({path:?}): it is not a regular file")))?;
@@ -106,12 +117,46 @@ impl Paths {
         Ok(contents)
     }
 
-    /// Whether there is something at `path`; an error where its filesystem does not say so in time.
-    pub async fn is_there(&self, path: &Path, deadline: Instant) -> Result<bool> {
-        match self.open(path, Purpose::Look, deadline).await {
-            Ok(_) => Ok(true),
-            Err(e) if matches!(e.errno(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(false),
-            Err(e) => Err(e),
+    /// Makes `at` a symbolic link to `to`, in a folder that is made if it is missing.
+    pub(crate) async fn link(&self, at: &Path, to: &Path, deadline: Instant) -> Result<()> {
+        if self.trusts(at)? {
+            return here::link(at, to).map_err(Refused::into_error);
         }
+        let (c_at, c_to) = (c_path(at)?, c_path(to)?);
+        self.openers.run(Order::Link(&c_at, &c_to), at, deadline).await.map(drop)
     }
+
+    /// Removes it, and its folder if nothing else is in it.
+    pub(crate) async fn unlink(&self, at: &Path, deadline: Instant) -> Result<()> {
+        if self.trusts(at)? {
+            here::unlink(at);
+            return Ok(());
+        }
+        self.openers.run(Order::Unlink(&c_path(at)?), at, deadline).await.map(drop)
+    }
+
+    /// Whether what there is of the path is on the trusted mount. What the kernel does not have in memory has no mount on
+    /// it.
+    fn trusts(&self, path: &Path) -> Result<bool> {
+        let Some(own) = self.own else { return Ok(true) };
+        for folder in path.ancestors().skip(1) {
+            if let Ok(Some(found)) = cached(&c_path(folder)?) {
+                return Ok(mount_of(found.as_fd()) == Ok(own));
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|e| invalid(format!("open({path:?}): {e}")))
+}
+
+/// A name that stands for a file of whoever opens it would be another one's.
+fn refuse_own(path: &Path) -> Result<()> {
+    let own = ["/proc/self", "/proc/thread-self", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"];
+    if own.iter().any(|own| path.starts_with(own)) {
+        return Err(invalid(format!("open({path:?}): it is another file for each process")));
+    }
+    Ok(())
 }

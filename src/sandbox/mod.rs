@@ -190,13 +190,8 @@ impl Sandbox {
         &self.world.namespace
     }
 
-    pub(crate) fn paths(&self) -> Paths {
-        self.world.paths
-    }
-
-    /// How long a launch may take whose request does not say so.
-    pub(crate) fn launch_limit(&self) -> Duration {
-        self.world.launch_limit()
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.world.paths
     }
 
     /// What the operator says at this moment.
@@ -253,7 +248,12 @@ impl Sandbox {
     }
 
     /// Makes a container whose process waits at its gate; returns its pid.
-    pub async fn create(&self, request: Create) -> Result<u32> {
+    /// Its options are read once its id is taken, and by the time that the launch has.
+    pub async fn create<F: Future<Output = Result<Options>>>(
+        &self,
+        mut request: Create,
+        options: impl FnOnce(Instant) -> F,
+    ) -> Result<u32> {
         let id = request.id.clone();
         let leash = self.world.leash(request.deadline);
         let making = Making::new(&leash);
@@ -273,6 +273,7 @@ impl Sandbox {
             containers.known.insert(id.clone(), Known::Making(making.clone()));
         }
         let _taken = CreateGuard { sandbox: self, id: &id, over: making.over };
+        request.options = leash.unless_killed(options(leash.deadline)).await?;
         let container = self.make(request, &leash).await.context(|| format!("create {id}"))?;
         let pid = container.pid();
         self.lock().known.insert(id.clone(), Known::Here(Arc::clone(&container)));
@@ -287,7 +288,7 @@ impl Sandbox {
     async fn make(&self, request: Create, leash: &Leash) -> Result<Arc<Container>> {
         let mut spec = container::read(&self.world, &request, leash).await?;
         let member = match self.pod() {
-            Some(pod) => pod::join(&pod, &self.world, &request, &mut spec)?,
+            Some(pod) => pod::join(&pod, &self.world, &request, &mut spec, leash).await?,
             None => None,
         };
         let records = match &member {

@@ -4,10 +4,11 @@
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::ExitStatus;
+use crate::paths;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -77,6 +78,7 @@ pub(super) fn write(bundle: &Path, record: &Record) -> Result<()> {
         .create(true)
         .truncate(true)
         .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(&fresh)
         .context(|| format!("open({fresh:?})"))?;
     let written = file.write_all(&text).context(|| format!("write({fresh:?})"));
@@ -88,21 +90,16 @@ pub(super) fn write(bundle: &Path, record: &Record) -> Result<()> {
     written
 }
 
-/// The folder that runc would have for the container: who looks there (a monitor, containerd's own tests) finds the record.
-pub(super) fn show_in(root: &Path, records: &Path) -> Result<()> {
-    let mut folder = fs::DirBuilder::new();
-    folder.recursive(true).mode(0o711).create(root).context(|| format!("options: Root: mkdir({root:?})"))?;
-    match fs::read_link(path(root)) {
-        Ok(to) if to == path(records) => Ok(()),
-        _ => link(root, records).map_err(|e| e.context("options: Root")),
-    }
+/// The link in `root`, the folder that runc would have for the container, and the record that it leads to: whoever looks
+/// there (a monitor, containerd's own tests) finds it.
+pub(super) fn shown(root: &Path, records: &Path) -> (PathBuf, PathBuf) {
+    (path(root), path(records))
 }
 
-/// What else is in the folder is somebody else's, and stays.
+/// For a program that may wait. What else is in the folder is somebody else's, and stays.
 pub fn hide(root: Option<&Path>) {
     if let Some(root) = root {
-        let _ = fs::remove_file(path(root));
-        let _ = fs::remove_dir(root);
+        paths::unlink(&path(root));
     }
 }
 

@@ -119,7 +119,7 @@ impl World {
         Ok(World {
             namespace,
             host,
-            paths,
+            paths: paths.clone(),
             launcher,
             cgroups,
             pod_cgroup,

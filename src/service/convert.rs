@@ -38,7 +38,8 @@ pub(super) fn key(container: String, exec: String) -> Result<ProcessKey> {
     Ok(ProcessKey { container: id("id", container)?, exec })
 }
 
-pub(super) fn create(r: CreateTaskRequest, options: Options) -> Result<Create> {
+/// Without its options, which may lie in a file.
+pub(super) fn create(r: CreateTaskRequest) -> Result<Create> {
     let bundle = PathBuf::from(r.bundle);
     if !bundle.is_absolute() {
         return Err(invalid(format!("bundle {bundle:?} is not an absolute path")));
@@ -48,7 +49,7 @@ pub(super) fn create(r: CreateTaskRequest, options: Options) -> Result<Create> {
         bundle,
         rootfs: r.rootfs.into_iter().map(mount).collect(),
         stdio: stdio(r.stdin, r.stdout, r.stderr, r.terminal),
-        options,
+        options: Options::default(),
         deadline: None,
     })
 }

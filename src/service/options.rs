@@ -43,7 +43,7 @@ pub fn known(any: &Any) -> bool {
 }
 
 /// How the files that options name are read.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Reading {
     pub paths: Paths,
     pub deadline: Instant,
@@ -75,11 +75,10 @@ pub(super) async fn of_container(
     any: Option<&Any>,
     id: &str,
     sandbox: &Sandbox,
-    deadline: Option<Instant>,
+    deadline: Instant,
 ) -> Result<Options> {
-    let deadline = deadline.unwrap_or_else(|| after(sandbox.launch_limit()));
-    let reading = Reading { paths: sandbox.paths(), deadline };
-    let mut options = from_any(reading, any).await?;
+    let reading = Reading { paths: sandbox.paths().clone(), deadline };
+    let mut options = from_any(reading.clone(), any).await?;
     let id = super::convert::id("id", id.to_owned())?;
     options.container.root = options.container.root.map(|root| root.join(sandbox.namespace()).join(id));
     options.judge_binary_name(reading, || sandbox.settings()).await?;

@@ -119,12 +119,16 @@ impl Task {
         if !r.checkpoint.is_empty() || !r.parent_checkpoint.is_empty() {
             return Err(checkpoint());
         }
-        let options = options::of_container(r.options.as_ref(), &r.id, &self.sandbox, by).await?;
-        for warning in &options.warnings {
-            log::warn!(container = r.id; "{warning}");
-        }
-        let create = convert::create(r, options.container)?;
-        let pid = self.sandbox.create(Create { deadline: by, ..create }).await?;
+        let (any, id) = (r.options.clone(), r.id.clone());
+        let create = convert::create(r)?;
+        let read = async |deadline| {
+            let options = options::of_container(any.as_ref(), &id, &self.sandbox, deadline).await?;
+            for warning in &options.warnings {
+                log::warn!(container = id; "{warning}");
+            }
+            Ok(options.container)
+        };
+        let pid = self.sandbox.create(Create { deadline: by, ..create }, read).await?;
         Ok(CreateTaskResponse { pid, ..Default::default() })
     }
 

@@ -82,7 +82,10 @@ impl Streams {
     /// One for a container: what holds up its copies holds up no other's. Logging programs are still this one's.
     pub(crate) fn of_container(&self) -> Self {
         let elder = Some(Arc::clone(&self.copy_queue));
-        Streams { copy_queue: CopyQueue::new(self.copy_queue.limits, copier::run, elder), paths: self.paths }
+        Streams {
+            copy_queue: CopyQueue::new(self.copy_queue.limits, copier::run, elder),
+            paths: self.paths.clone(),
+        }
     }
 
     pub fn new(paths: Paths) -> Self {

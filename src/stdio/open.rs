@@ -107,18 +107,15 @@ impl Opening<'_> {
     /// arrives in the order in which it was written.
     async fn outputs(&self, io: &Io, request: &Stdio) -> Result<(OwnedFd, OwnedFd)> {
         let stdout = self.output(io, "stdout", &request.stdout).await?;
-        let stderr = match &stdout {
-            Out::File(_) | Out::Copied(_) if request.stderr == request.stdout => None,
-            _ => Some(self.output(io, "stderr", &request.stderr).await?),
-        };
-        match (stdout, stderr) {
-            (Out::File(file), None) => both_to(io, file),
-            (Out::Copied(end), None) => {
-                let other = end.try_clone().context(|| "dup()")?;
-                Ok((end, other))
-            }
-            (stdout, stderr) => Ok((end(io, stdout)?, end(io, stderr.unwrap_or(Out::Null))?)),
+        if matches!(stdout, Out::File(_) | Out::Copied(_)) && request.stderr == request.stdout {
+            let end = end(io, stdout)?;
+            let other = end.try_clone().context(|| "dup()")?;
+            return Ok((end, other));
         }
+        // The file is the copier's from now on: to close it is to ask its filesystem.
+        let stdout = end(io, stdout)?;
+        let stderr = self.output(io, "stderr", &request.stderr).await?;
+        Ok((stdout, end(io, stderr)?))
     }
 
     async fn output(&self, io: &Io, field: &'static str, path: &str) -> Result<Out> {

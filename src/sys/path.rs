@@ -1,52 +1,48 @@
 //! Paths, followed only as far as the kernel has them in memory.
 
-use super::child::{check, root};
-use super::fd::{AsRawFd, OwnedFd};
+use super::child::root;
+use super::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use super::{Errno, Result};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
-/// What a path leads to, by O_PATH.
-#[derive(Debug)]
-pub struct Found {
-    pub fd: OwnedFd,
-    /// Type and permissions.
-    pub mode: u32,
-    /// Of the filesystem that it is on.
-    pub device: u64,
-    /// Of the device that it is.
-    pub is: u64,
-}
-
-/// None where the kernel would have to ask the filesystem (RESOLVE_CACHED, Linux 5.12). Never waits for one.
-pub fn cached(path: &CStr) -> Result<Option<Found>> {
+/// Opens what a path leads to by O_PATH. None if the kernel would have to ask a filesystem (RESOLVE_CACHED, Linux 5.12).
+/// Never waits for one.
+pub fn cached(path: &CStr) -> Result<Option<OwnedFd>> {
     match root::open_cached(path) {
-        Ok(fd) => about(fd).map(Some),
+        Ok(fd) => Ok(Some(fd)),
         // Before 5.12; or by a seccomp filter around the shim.
         Err(Errno::EAGAIN | Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => Ok(None),
         Err(errno) => Err(errno),
     }
 }
 
-/// What is known of it without asking its filesystem.
-pub fn about(fd: OwnedFd) -> Result<Found> {
-    // SAFETY: a statx is integers, for which all-zero bytes are valid.
-    let mut stat: libc::statx = unsafe { core::mem::zeroed() };
-    // SAFETY: the path is empty and NUL-terminated; the kernel writes one statx into `stat`.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_statx,
-            fd.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
-            libc::STATX_TYPE | libc::STATX_MODE,
-            core::ptr::from_mut(&mut stat),
-        )
-    };
-    check(answer)?;
-    Ok(Found {
-        fd,
-        mode: stat.stx_mode.into(),
-        device: libc::makedev(stat.stx_dev_major, stat.stx_dev_minor),
-        is: libc::makedev(stat.stx_rdev_major, stat.stx_rdev_minor),
-    })
+/// The mount that a descriptor is on: proc_pid_fdinfo(5). Unlike stat(2), asks no filesystem.
+pub fn mount_of(of: BorrowedFd<'_>) -> Result<u64> {
+    let path = CString::new(format!("/proc/self/fdinfo/{}", of.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
+    let file = fd::open(&path, libc::O_RDONLY, 0)?;
+    let mut room = [0; 512];
+    let length = fd::read(file.as_fd(), &mut room)?;
+    let text = std::str::from_utf8(room.get(..length).unwrap_or_default()).unwrap_or_default();
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    id.and_then(|id| id.trim().parse().ok()).ok_or(Errno::ENODATA)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_of_one_mount_have_one_number() {
+        let open = |path: &CStr| cached(path).unwrap().unwrap();
+        let [proc, status] = [open(c"/proc"), open(c"/proc")].map(|fd| mount_of(fd.as_fd()).unwrap());
+        let root = mount_of(open(c"/").as_fd()).unwrap();
+        assert_eq!(proc, status);
+        assert_ne!(proc, root);
+    }
+
+    #[test]
+    fn what_is_not_there_is_an_error_or_not_known() {
+        let answer = cached(c"/no/such/path");
+        assert!(matches!(answer, Err(Errno::ENOENT) | Ok(None)), "{answer:?}");
+    }
 }

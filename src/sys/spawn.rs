@@ -14,9 +14,19 @@ use nix::fcntl::{fcntl, FcntlArg};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 /// The first descriptor after standard input, output and error.
 const FIRST: RawFd = 3;
+
+/// Who is told of each new child.
+static HEARS: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+
+/// Calls `hear` after each program that was started: whoever waits for children learns that there is one. The first call
+/// counts.
+pub fn tell(hear: impl Fn() + Send + Sync + 'static) {
+    let _ = HEARS.set(Box::new(hear));
+}
 
 /// A program on its way. The exit is the reaper's; the pidfd stays valid after that, and polls readable.
 pub struct Spawned {
@@ -83,6 +93,9 @@ pub fn spawn(path: &CStr, argv: &[CString], envp: &[CString], fds: &[BorrowedFd<
         unsafe { program.execute(forked) }
     });
     let restored = signal::restore(mask);
+    if let Some(hear) = HEARS.get() {
+        hear();
+    }
     let child = child?;
     restored?;
 
@@ -114,8 +127,13 @@ impl Program<'_> {
             unsafe { libc::dup2(source.as_raw_fd(), target) };
             target += 1;
         }
-        // SAFETY: plain system call; CLOSE_RANGE_CLOEXEC (Linux 5.11) keeps `report` until execve.
-        unsafe { libc::syscall(libc::SYS_close_range, target, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+        // Closed now, since execve may wait for the program's filesystem for ever: nobody else's descriptors are held up.
+        // `report` is close-on-exec, and above every target.
+        let (first, report) = (target as u32, self.report as u32);
+        for (first, last) in [(first, report - 1), (report + 1, u32::MAX)] {
+            // SAFETY: close_range(2) takes integers; the descriptors of this copy of the process have no owner here.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
         let reset = signal::reset(forked, self.ignored);
         if reset.is_ok() {
             // SAFETY: the caller's promise.

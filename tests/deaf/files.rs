@@ -5,10 +5,10 @@
 use crate::ask::{self, answers, Answered, Asked};
 use crate::fuse::Waits;
 use crate::hear::threads;
+use crate::named::named;
 use crate::world::{World, NEIGHBOUR};
 use crate::{apart, slow};
 use containerd_shim_protos::api::*;
-use protobuf::well_known_types::any::Any;
 use serde_json::{json, Value};
 use std::time::Duration;
 use testbed::fake::eventually;
@@ -37,9 +37,8 @@ fn who(place: &str) -> Who {
     match place {
         "stdin" | "stdout" | "stdout-open" | "stderr" | "log-file" | "log-open" | "logger"
         | "logger-read" => Who::Shim,
-        "bundle" | "config.json" | "config-open" | "config-read" | "ConfigPath" | "BinaryName" | "Root" => {
-            Who::Shim
-        }
+        "bundle" | "config.json" | "config-open" | "config-read" | "ConfigPath" | "BinaryName" | "Root"
+        | "Root-mkdir" => Who::Shim,
         _ => Who::Process,
     }
 }
@@ -77,7 +76,7 @@ fn specifications(host: &str) -> Vec<(&'static str, Value)> {
 }
 
 /// Streams of a request: its input, its output and its errors.
-fn streams(host: &str) -> Vec<(&'static str, [String; 3])> {
+pub fn streams(host: &str) -> Vec<(&'static str, [String; 3])> {
     let none = String::new;
     vec![
         ("stdin", [format!("{host}/dir-stdin/hang"), none(), none()]),
@@ -91,37 +90,6 @@ fn streams(host: &str) -> Vec<(&'static str, [String; 3])> {
     ]
 }
 
-/// What else a Create names by a path.
-fn named(world: &mut World, host: &str) -> Vec<CreateTaskRequest> {
-    let mut all = Vec::new();
-    for (id, target) in
-        [("config.json", "dir-config/hang"), ("config-open", "passwd-c"), ("config-read", "slow-c")]
-    {
-        let request = world.create_request(id);
-        std::fs::create_dir_all(&request.bundle).unwrap();
-        std::os::unix::fs::symlink(format!("{host}/{target}"), format!("{}/config.json", request.bundle))
-            .unwrap();
-        all.push(request);
-    }
-    all.push(CreateTaskRequest {
-        bundle: format!("{host}/dir-bundle/hang"),
-        ..world.create_request("bundle")
-    });
-    for (key, target) in
-        [("BinaryName", "dir-binary/hang"), ("Root", "dir-root-option/hang"), ("ConfigPath", "slow-o")]
-    {
-        world.prepare(key, &["/probe", "sleep"], |_| ());
-        let path = format!("{host}/{target}");
-        // `runtimeoptions.v1.Options`: a path (2), or a body (3).
-        let (tag, text) = if key == "ConfigPath" { (18, path) } else { (26, format!("{key} = '{path}'")) };
-        let mut value = vec![tag, u8::try_from(text.len()).unwrap()];
-        value.extend_from_slice(text.as_bytes());
-        let options = Any { type_url: "runtimeoptions.v1.Options".into(), value, ..Default::default() };
-        all.push(CreateTaskRequest { options: Some(options).into(), ..world.create_request(key) });
-    }
-    all
-}
-
 /// The field, and the path as the request has it.
 fn words(place: &str) -> &str {
     match place {
@@ -132,7 +100,7 @@ fn words(place: &str) -> &str {
         "logger" | "logger-read" => "start logging program: ",
         "bundle" => "bundle: ",
         "config.json" | "config-open" | "config-read" => "config.json",
-        "ConfigPath" | "BinaryName" | "Root" => "options: ",
+        "ConfigPath" | "BinaryName" | "Root" | "Root-mkdir" => "options: ",
         other => panic!("{other}"),
     }
 }
@@ -211,9 +179,9 @@ fn creates(of: Who, waits: Waits) {
         if of == Who::Shim {
             all.extend(named(&mut world, &host));
         }
+        let before = threads(world.server);
         let ask = |request: &CreateTaskRequest| world.line().task(&request.id, "Create", request, LIMIT);
         let asked = all.iter().map(ask).collect();
-        let before = threads(world.server);
         let answered = judge(&mut world, asked, &[NEIGHBOUR]);
         complain_of(&mut world, of, answered, before);
         world.fuse.kill();
@@ -226,7 +194,7 @@ fn creates(of: Who, waits: Waits) {
 
 /// It comes to its end once the filesystem's server is gone, also where that is too late: NotFound says that its create
 /// has ended, and has left nothing.
-fn forget(world: &mut World, id: &str) {
+pub fn forget(world: &mut World, id: &str) {
     let _ = world.line().call::<DeleteResponse>("Delete", &ask::delete_request(id, ""));
     let state = StateRequest { id: id.into(), ..Default::default() };
     let found = world.line().call::<StateResponse>("State", &state);
@@ -284,13 +252,13 @@ fn execs(of: Who, waits: Waits) {
             let request = ask::exec_request("c1", exec, &plain);
             requests.push(ExecProcessRequest { stdin, stdout, stderr, ..request });
         }
+        let before = threads(world.server);
         let mut asked = Vec::new();
         for request in requests.iter().filter(|request| who(&request.exec_id) == of) {
             world.line().call::<Empty>("Exec", request).unwrap();
             let start = ask::start_request("c1", &request.exec_id);
             asked.push(world.line().task(&request.exec_id, "Start", &start, LIMIT));
         }
-        let before = threads(world.server);
         let answered = judge(&mut world, asked, &["c1", NEIGHBOUR]);
         complain_of(&mut world, of, answered, before);
         world.fuse.kill();

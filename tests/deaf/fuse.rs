@@ -5,7 +5,8 @@
 //! * `hang`: its look-up is not answered;
 //! * `passwd`: a file whose open is not answered;
 //! * `slow`: a program whose read is not answered;
-//! * `dir`: a directory like the root.
+//! * `dir`: a directory like the root;
+//! * `dir-mkdir`: one in which mkdir(2) is not answered.
 //!
 //! Who waits for a directory's lock, for a page or for the look-up of a name that somebody else waits for already cannot be
 //! killed, whatever this server does. So tests give each a directory and a name of its own.
@@ -40,6 +41,7 @@ pub struct Fuse {
 const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
+const MKDIR: u32 = 9;
 const OPEN: u32 = 14;
 const READ: u32 = 15;
 const STATFS: u32 = 17;
@@ -179,6 +181,7 @@ impl Nodes {
                 _ => Err(libc::ENOENT),
             },
             OPEN if self.begins(request.node, b"passwd") => return Some(request),
+            MKDIR if self.begins(request.node, b"dir-mkdir") => return Some(request),
             READ => return Some(request),
             GETATTR => Ok([vec![0; 16], self.attributes(request.node)].concat()),
             OPEN | OPENDIR => Ok(vec![0; 16]),

@@ -13,6 +13,7 @@ mod hooks;
 mod left;
 mod limits;
 mod loggers;
+mod named;
 mod networks;
 mod passwd;
 mod pods;

@@ -6,7 +6,8 @@ use shoal::error::Result;
 use shoal::launch::{CloneLauncher, ExitStatus, Reaper, Strangers};
 use shoal::plan::Host;
 use shoal::sandbox::{
-    CgroupOrder, Config, Create, Event, PodConfig, PodCreate, PodPlace, PodSettings, ProcessKey, Sandbox,
+    CgroupOrder, Config, Create, Event, Options, PodConfig, PodCreate, PodPlace, PodSettings, ProcessKey,
+    Sandbox,
 };
 use shoal::spec::Ns;
 use shoal::tasks::block_on;
@@ -163,12 +164,8 @@ impl World {
             stdout: format!("file://{}", self.bundle(id).join("out").display()),
             ..Default::default()
         };
-        block_on(self.sandbox.create(Create {
-            id: id.into(),
-            bundle: self.bundle(id),
-            stdio,
-            ..Create::default()
-        }))
+        let create = Create { id: id.into(), bundle: self.bundle(id), stdio, ..Create::default() };
+        block_on(self.sandbox.create(create, |_| std::future::ready(Ok(Options::default()))))
     }
 
     pub fn run(&self, id: &str) {

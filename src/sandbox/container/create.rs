@@ -3,11 +3,11 @@
 //! The container is made first, so that an exit, however early, is known to its life. A create that fails leaves nothing.
 
 use super::life::{Input, Life};
-use super::prepare::{filter, io_owner, read_spec, shown_in, warn};
+use super::prepare::{filter, io_owner, read_spec, warn};
 use super::process::{Facts, Handle};
 use super::{hooks, Container, Records, State, Verb};
 use crate::cgroup::oom::{Happened, Watch};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Launched, Leash, Order};
 use crate::plan::{self, Host};
 use crate::sandbox::record::{self, Record};
@@ -106,11 +106,12 @@ const UNMAKING: Duration = Duration::from_secs(5);
 async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> Result<()> {
     let Container { id, bundle, records, spec, options, cgroup, world, .. } = &**container;
     let (place, root) = (records.place(), options.root.clone());
-    let shown = leash.unless_killed(shown_in(&world.paths, options, leash.deadline)).await?;
     let mut record = Record { place, root, ..Record::new(id, Some(cgroup.record())) };
     record::write(records.folder(), &record)?;
-    if let Some(folder) = shown {
-        record::show_in(folder, records.folder())?;
+    if let Some(root) = &options.root {
+        let (at, to) = record::shown(root, records.folder());
+        let linking = world.paths.link(&at, &to, leash.deadline);
+        leash.unless_killed(linking).await.context(|| "options: Root")?;
     }
 
     let compiled = filter(&world.filters, spec)?;

@@ -2,7 +2,6 @@
 
 use super::kill::REST;
 use super::life::Input;
-use super::prepare::shown_in;
 use super::process::exit_of_not_started;
 use super::{hooks, Container, Verb, DEATH};
 use crate::error::{Context, Error, Kind, Result};
@@ -71,9 +70,11 @@ impl Container {
 
     /// Nothing is left that `delete` would have to find. The filesystem of `Root` has so long to answer.
     pub(super) async fn forget(&self, limit: Duration) {
-        match shown_in(&self.world.paths, &self.options, after(limit)).await {
-            Ok(folder) => record::hide(folder),
-            Err(e) => log::warn!(id = self.id.as_str(); "its folder is left: {e}"),
+        if let Some(root) = &self.options.root {
+            let (at, _) = record::shown(root, self.records.folder());
+            if let Err(e) = self.world.paths.unlink(&at, after(limit)).await {
+                log::warn!(container = self.id.as_str(); "its folder of Root is left: {e}");
+            }
         }
         record::remove(self.records.folder());
     }

@@ -1,6 +1,6 @@
 //! What every launch of a container needs before its plan.
 
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::paths::Paths;
 use crate::sandbox::request::Options;
 use crate::seccomp::{Cache, Compiled};
@@ -10,18 +10,6 @@ use std::time::Instant;
 
 pub(super) async fn read_spec(paths: &Paths, bundle: &Path, deadline: Instant) -> Result<Spec> {
     Spec::parse(&paths.read(&bundle.join(CONFIG), CONFIG_MAX, deadline).await?)
-}
-
-/// The folder that `Root` means for the container; an error where nobody says in time what `Root` is.
-pub(super) async fn shown_in<'a>(
-    paths: &Paths,
-    options: &'a Options,
-    deadline: Instant,
-) -> Result<Option<&'a Path>> {
-    let Some(folder) = options.root.as_deref() else { return Ok(None) };
-    let root = folder.ancestors().nth(2).unwrap_or(folder);
-    paths.is_there(root, deadline).await.context(|| "options: Root")?;
-    Ok(Some(folder))
 }
 
 /// The spec's seccomp profile, compiled; what is worth a warning is logged with the container's create only.

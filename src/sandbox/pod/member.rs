@@ -10,14 +10,19 @@ use super::request::PodPid;
 use super::Pod;
 use crate::cgroup;
 use crate::error::{invalid, Context, Error, Kind, Result};
+use crate::launch::Leash;
+use crate::paths::Paths;
 use crate::sandbox::container::Records;
 use crate::sandbox::{record, Create, World};
 use crate::spec::mount::{Attributes, Mount, Source};
 use crate::spec::{Ns, Spec};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+/// Of an id, in bytes.
+const ID_MAX: u64 = 4096;
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 
 /// Keeps what the specification now names until the container is made.
@@ -37,13 +42,15 @@ impl Membership {
 }
 
 /// Makes a container of this shim's pod one of its members; None where it is none.
-pub(in crate::sandbox) fn join(
+pub(in crate::sandbox) async fn join(
     pod: &Pod,
     world: &World,
     request: &Create,
     spec: &mut Spec,
+    leash: &Leash,
 ) -> Result<Option<Membership>> {
-    let Some(of) = sandbox_of(&request.bundle, spec)? else { return Ok(None) };
+    let named = sandbox_of(&world.paths, &request.bundle, spec, leash.deadline);
+    let Some(of) = leash.unless_killed(named).await? else { return Ok(None) };
     if of != pod.id {
         let what = format!("container {} is of sandbox {of}, and this is the shim of {}", request.id, pod.id);
         return Err(invalid(what));
@@ -63,14 +70,12 @@ pub(in crate::sandbox) fn join(
 }
 
 /// The bundle's `sandbox` file, which containerd writes; else CRI's annotation.
-fn sandbox_of(bundle: &Path, spec: &Spec) -> Result<Option<String>> {
-    let path = bundle.join("sandbox");
-    match std::fs::read_to_string(&path) {
-        Ok(id) => return Ok(Some(id.trim().to_owned())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e).context(|| format!("read({path:?})")),
+async fn sandbox_of(paths: &Paths, bundle: &Path, spec: &Spec, deadline: Instant) -> Result<Option<String>> {
+    match paths.read(&bundle.join("sandbox"), ID_MAX, deadline).await {
+        Ok(id) => Ok(Some(String::from_utf8_lossy(&id).trim().to_owned())),
+        Err(e) if e.errno() == Some(libc::ENOENT) => Ok(spec.annotations.get(SANDBOX_ID).cloned()),
+        Err(e) => Err(e),
     }
-    Ok(spec.annotations.get(SANDBOX_ID).cloned())
 }
 
 fn namespaces(pod: &Pod, held: &Held, spec: &mut Spec) -> Result<()> {

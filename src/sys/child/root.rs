@@ -34,7 +34,8 @@ pub(crate) fn open_without_magic(path: &CStr) -> Result<OwnedFd> {
 /// Opens a path by O_PATH, as far as the kernel has it in memory: EAGAIN where it would have to ask a filesystem. Linux 5.12;
 /// EINVAL before.
 pub(in crate::sys) fn open_cached(path: &CStr) -> Result<OwnedFd> {
-    resolve(libc::AT_FDCWD, path, libc::O_PATH, libc::RESOLVE_CACHED)
+    // EAGAIN is an answer here, and not only a race with a rename.
+    resolve_once(libc::AT_FDCWD, path, libc::O_PATH, libc::RESOLVE_CACHED)
 }
 
 fn openat2(directory: BorrowedFd<'_>, path: &CStr, flags: i32, how: u64) -> Result<OwnedFd> {
@@ -42,27 +43,31 @@ fn openat2(directory: BorrowedFd<'_>, path: &CStr, flags: i32, how: u64) -> Resu
 }
 
 fn resolve(directory: i32, path: &CStr, flags: i32, resolve: u64) -> Result<OwnedFd> {
+    let mut left = ATTEMPTS;
+    loop {
+        match resolve_once(directory, path, flags, resolve) {
+            Err(Errno::EAGAIN) if left > 0 => left = left.saturating_sub(1),
+            answer => return answer,
+        }
+    }
+}
+
+fn resolve_once(directory: i32, path: &CStr, flags: i32, resolve: u64) -> Result<OwnedFd> {
     // SAFETY: an open_how is integers, for which all-zero bytes are valid.
     let mut how: libc::open_how = unsafe { core::mem::zeroed() };
     how.flags = (flags | libc::O_CLOEXEC) as u64;
     how.resolve = resolve;
-    let mut left = ATTEMPTS;
-    loop {
-        // SAFETY: `path` is NUL-terminated and outlives the call; the kernel reads `size` bytes of `how`.
-        let answer = unsafe {
-            libc::syscall(
-                libc::SYS_openat2,
-                directory,
-                path.as_ptr(),
-                core::ptr::from_ref(&how),
-                size_of::<libc::open_how>(),
-            )
-        };
-        match check(answer) {
-            Err(Errno::EAGAIN) if left > 0 => left = left.saturating_sub(1),
-            answer => return answer.map(own),
-        }
-    }
+    // SAFETY: `path` is NUL-terminated and outlives the call; the kernel reads `size` bytes of `how`.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            directory,
+            path.as_ptr(),
+            core::ptr::from_ref(&how),
+            size_of::<libc::open_how>(),
+        )
+    };
+    check(answer).map(own)
 }
 
 /// Opens what `path` names inside of `root`: symbolic links are followed and stay inside, magic links are
