@@ -1,4 +1,4 @@
-//! CPU that a shim takes with all it starts, counted by the kernel to the nanosecond: ticks are too coarse for it.
+//! CPU time of a shim and everything it starts, counted by the kernel to the nanosecond: ticks are too coarse.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use serde_json::{json, Value};
 use crate::peer::Peer;
 use crate::shim::{launch_in, Shim, Streams, World};
 
-/// Two cgroups beside each other, of the shim and of its container, below one that has the sum of both: also of
-/// processes that are gone. With cgroup v1 the shim is moved in the hierarchy that counts, and in no other.
+/// Two sibling cgroups, of the shim and of its container, below one that has the sum of both, exited processes
+/// included. With cgroup v1 the shim is moved only in the hierarchy that counts CPU.
 pub struct Account {
     parent: PathBuf,
     cgroup: String,
@@ -25,17 +25,17 @@ impl Account {
         Account { parent, cgroup }
     }
 
-    /// Where whoever writes "0" becomes part of the shim.
+    /// The file in which a process writes "0" to become part of the shim.
     pub fn procs(&self) -> PathBuf {
         self.parent.join("shim/cgroup.procs")
     }
 
-    /// Of the shim, the container, and all that runs for them.
+    /// The time of the shim, the container, and everything that runs for them.
     pub fn all(&self) -> Duration {
         usage(&self.parent)
     }
 
-    /// Without what runs in the container's cgroup. A runtime's own process is part of that once it has moved there.
+    /// Without the container's cgroup, which a runtime's own process counts towards once it has moved there.
     pub fn shim(&self) -> Duration {
         usage(&self.parent.join("shim"))
     }
@@ -73,7 +73,7 @@ fn usage(cgroup: &Path) -> Duration {
     Duration::from_micros(line.parse().expect("microseconds"))
 }
 
-/// Of this process, or of those that it has waited for.
+/// The time of this process, or of the children that it has waited for.
 pub fn cpu(who: UsageWho) -> Duration {
     let usage = getrusage(who).expect("getrusage");
     let micros = |time: TimeVal| (time.tv_sec() * 1_000_000 + time.tv_usec()) as u64;

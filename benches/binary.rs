@@ -1,4 +1,4 @@
-//! The files: what is installed, what is mapped, and what their start alone costs.
+//! The files: what is installed, what is mapped, and what starting them alone costs.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -45,7 +45,7 @@ pub fn run(rows: &mut Rows, run: &Run) {
     }
 }
 
-/// Those that the dynamic linker maps, itself among them; none for a static program.
+/// The number of objects that the dynamic linker maps, itself included; 0 for a static program.
 fn objects(file: &Path) -> f64 {
     let out = output(Command::new("ldd").arg(file));
     let found =

@@ -1,4 +1,4 @@
-//! Many pods at once, each asked for by a thread of its own: what a node does that was drained, or is new.
+//! Many pods at once, each requested by a thread of its own: what a node does that was drained, or is new.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub fn run(rows: &mut Rows, run: &Run) {
     for _ in 0..TURNS {
         for host in &hosts {
             let took = burst(host);
-            settle(); // containerd collects what pods left, and not in the next turn
+            settle(); // lets containerd clean up after the pods now, not in the next turn
             rows.time(GROUP, "all of them run", host.peer, took);
             rows.add(GROUP, "pods per second", Unit::PerSecond, host.peer, PODS as f64 / took.as_secs_f64());
         }
@@ -28,7 +28,7 @@ pub fn run(rows: &mut Rows, run: &Run) {
     hosts.into_iter().for_each(Host::end);
 }
 
-/// The time until the last of them has its container started.
+/// The time until the last of them has started its container.
 fn burst(host: &Host) -> Duration {
     let configs: Vec<_> = (0..PODS).map(|n| host.config(&format!("burst-{n}"))).collect();
     configs.iter().for_each(Pod::make_cgroup);

@@ -1,5 +1,5 @@
-//! `ctr run --rm`: the whole of it, as a user sees it. ctr and containerd are the same for all, and so are the waits for
-//! containerd's database to be on the disk, which a second containerd with its root in memory does without.
+//! `ctr run --rm` as a whole, as a user sees it. ctr and containerd are the same for all peers, and so are the waits
+//! for containerd's database to reach the disk; a second containerd, with its root in memory, avoids these.
 
 use std::process::Stdio;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use testbed::{Containerd, Machine, Setting, Suite};
 
 const GROUP: &str = "ctr";
 const RUN: [&str; 2] = ["ctr run --rm", "ctr run --rm, containerd's files in memory"];
-/// What of it is not the runtime's: a container and a snapshot are made and removed, and nothing is run.
+/// The part that is not the runtime's: a container and a snapshot are created and removed, and nothing is run.
 const REST: [&str; 2] = [
     "ctr containers create, then delete: no task",
     "ctr containers create, then delete: no task, files in memory",

@@ -1,7 +1,7 @@
-/* floor - what the kernel alone takes for a container of ctr's default specification on cgroup v1: the same namespaces,
- * mounts, nodes, cgroups and privileges, with nothing around them. No JSON, no protocol, no record, no check.
+/* floor - the time that the kernel alone takes for a container with ctr's default spec on cgroup v1: the same
+ * namespaces, mounts, nodes, cgroups and privileges, and nothing else. No JSON, protocol, records or checks.
  *
- *   floor CGROUP      reads lines from stdin and answers each with one line when it is done:
+ *   floor CGROUP      reads lines from stdin and answers each with one line once it is done:
  *     create BUNDLE LOWER    cgroups, clone, mounts; the process waits before its execve
  *     start                  the execve of "sleep"
  *     exec                   "true" in its namespaces, to the exit

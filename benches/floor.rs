@@ -43,7 +43,7 @@ impl Floor {
         began.elapsed()
     }
 
-    /// One container's life; `time` takes each step.
+    /// Runs one container's life; `time` receives each step.
     pub fn life(&mut self, world: &World, execs: usize, mut time: impl FnMut(&str, Duration)) {
         world.prepare("floor", |_| {});
         let bundle = world.bundle("floor");

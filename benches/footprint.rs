@@ -1,11 +1,11 @@
-//! What pods cost a machine while they run: of each process, and of the kernel.
+//! What running pods cost a machine: their processes, and the kernel.
 
 use std::path::PathBuf;
 
 use crate::host::Host;
 use testbed::cri::Pod;
 
-/// All processes of a pod but the container's own; memory in KiB.
+/// All processes of a pod except the container's own; memory in KiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Footprint {
     pub private: f64,
@@ -15,7 +15,8 @@ pub struct Footprint {
     pub descriptors: f64,
 }
 
-/// Of each pod. The shim is known by the pod's id; what it has made besides the container (`sleep`) stands for the pod.
+/// Measures each pod. The pod's id identifies the shim; any child of it except the container (`sleep`) counts as the
+/// pod's.
 pub fn of_pods(host: &Host, pods: &[Pod]) -> Vec<Footprint> {
     let all = host.node.machine().processes();
     let of_pod = |pod: &Pod| {
@@ -50,29 +51,29 @@ fn parent(pid: u32) -> u32 {
     field(&format!("/proc/{pid}/status"), "PPid:").unwrap_or(0.0) as u32
 }
 
-/// The number after `name` in a file of the kernel.
+/// The number after `name` in one of the kernel's files.
 fn field(file: &str, name: &str) -> Option<f64> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The whole machine's memory, in KiB: everything on it is in these, not the pods only.
+/// The whole machine's memory, in KiB: it includes everything on the machine, not only the pods.
 pub const OF_MACHINE: [&str; 5] = ["MemAvailable", "Slab", "KernelStack", "PageTables", "Percpu"];
 
 pub fn of_machine() -> [f64; 5] {
     OF_MACHINE.map(|name| field("/proc/meminfo", &format!("{name}:")).unwrap_or(0.0))
 }
 
-/// The server and the shims that it starts from now on are counted by the cgroup above the node's pods.
+/// Makes the cgroup above the node's pods count the server and the shims that it starts from now on.
 pub fn count_kernel_memory(host: &Host) {
     let procs = memory_cgroup(host).join("server/cgroup.procs");
     std::fs::write(&procs, host.node.containerd.pid().to_string())
         .unwrap_or_else(|e| panic!("{procs:?}: {e}"));
 }
 
-/// KiB that the kernel has charged for its own (stacks, page tables, slabs of what a process asked for) to containerd,
-/// the shims and the pods of a node; None where it does not say.
+/// The KiB that the kernel has charged for its own memory (stacks, page tables, slabs on behalf of processes) to
+/// containerd, the shims and the pods of a node; None if it does not say.
 pub fn kernel_memory(host: &Host) -> Option<f64> {
     let dir = memory_cgroup(host);
     let one = std::fs::read_to_string(dir.join("memory.kmem.usage_in_bytes")).ok();
@@ -83,7 +84,7 @@ pub fn kernel_memory(host: &Host) -> Option<f64> {
     Some(bytes / 1024.0)
 }
 
-/// The same with what the processes have for themselves (not the page cache, which the kernel takes back).
+/// The same plus the processes' own memory (without the page cache, which the kernel reclaims).
 pub fn charged_memory(host: &Host) -> Option<f64> {
     let stat = memory_cgroup(host).join("memory.stat");
     let stat = stat.to_str()?;
@@ -101,7 +102,7 @@ fn memory_cgroup(host: &Host) -> PathBuf {
     }
 }
 
-/// Waits until starting up is over: threads that had work have ended, and nobody sends events any more.
+/// Waits until start-up is over: worker threads have ended, and no more events are sent.
 pub fn settle() {
     std::thread::sleep(std::time::Duration::from_secs(3));
 }

@@ -1,4 +1,4 @@
-//! Pods beside many others: does the hundredth take longer than the tenth, and what does each of them cost?
+//! Pods beside many others: does the hundredth take longer than the tenth, and what does each cost?
 
 use std::path::Path;
 use std::time::Instant;
@@ -16,7 +16,7 @@ const GROUP: &str = "Many pods";
 const FEW: usize = 10;
 
 pub fn run(rows: &mut Rows, run: &Run) {
-    // The whole number takes minutes.
+    // The full number takes minutes.
     let many = if run.rounds >= 20 { 200 } else { 20 };
     // One peer after the other: the pods of both would be twice as many.
     for peer in host::peers(run) {
@@ -49,7 +49,7 @@ fn grow(host: &Host, rows: &mut Rows, many: usize) {
     self::times(host.peer, rows, &times);
 }
 
-/// Rows of times: of pods around the one that the row is named for.
+/// Adds rows of times: of the pods around the one that the row is named after.
 fn times(peer: Peer, rows: &mut Rows, times: &[f64]) {
     let many = times.len();
     let mut of = |name: String, from: usize, to: usize| {
@@ -79,14 +79,14 @@ fn memory(host: &Host, rows: &mut Rows, pods: &[Pod]) {
     }
 }
 
-/// What there was without a pod, in KiB.
+/// The memory before the first pod, in KiB.
 struct Before {
     machine: [f64; 5],
     kernel: Option<f64>,
     charged: Option<f64>,
 }
 
-/// The kernel's part, and the whole machine's: what there is more of since there was no pod.
+/// The kernel's share, and the whole machine's: the increase since there was no pod.
 fn of_kernel(host: &Host, rows: &mut Rows, many: usize, before: &Before) {
     let each = |before: f64, now: f64| (now - before) / many as f64;
     let mut add = |name: &str, value| rows.add(GROUP, name, Unit::KiB, host.peer, value);

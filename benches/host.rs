@@ -10,33 +10,33 @@ use crate::Run;
 use testbed::cri::{Mode, Node, Pod};
 use testbed::{Machine, Snapshot};
 
-/// Threads that remove pods at once.
+/// The number of threads that remove pods at the same time.
 const REMOVERS: usize = 4;
 
 pub struct Host {
     pub peer: Peer,
     pub node: Node,
     handler: &'static str,
-    /// What there is without a pod.
+    /// The machine's state without a pod.
     empty: Snapshot,
 }
 
-/// Peers of a run that have a node: shoal without a pause container, runc with one.
+/// The peers of a run that have a node: shoal without a pause container, runc with one.
 pub fn peers(run: &Run) -> Vec<Peer> {
     run.peers.iter().copied().filter(|peer| matches!(peer, Peer::Shoal | Peer::Runc)).collect()
 }
 
-/// The nodes of all peers, to be asked in turn.
+/// The nodes of all peers, to be used in turn.
 pub fn all(run: &Run) -> Vec<Host> {
     peers(run).into_iter().map(|peer| Host::start(peer, Path::new("/tmp"))).collect()
 }
 
 impl Host {
-    /// `folder` is where the node's own folder is made: containerd's database, its snapshots, the bundles.
+    /// `folder` is the parent of the node's own folder: containerd's database, its snapshots, the bundles.
     pub fn start(peer: Peer, folder: &Path) -> Host {
         let mode = if peer == Peer::Shoal { Mode::Shim } else { Mode::Runc };
         let node = Node::without_network_in(Machine::below(folder), mode);
-        // Pods and the server have one cgroup above them: what the kernel spends on either is counted there.
+        // Pods and the server share a parent cgroup, which counts what the kernel spends on either.
         Pod::make_cgroup(
             &json!({ "linux": { "cgroup_parent": format!("/{}/server", node.machine().mark) } }),
         );
@@ -48,20 +48,20 @@ impl Host {
         self.node.plain_pod(name)
     }
 
-    /// RunPodSandbox, in a cgroup that is there.
+    /// RunPodSandbox, in an existing cgroup.
     pub fn run(&self, config: Value) -> Pod {
         Pod::run_in_cgroup(self.node.client(), self.handler, config)
             .unwrap_or_else(|e| panic!("RunPodSandbox by {}: {e:?}", self.peer.name()))
     }
 
-    /// RunPodSandbox, and a container in it that runs.
+    /// RunPodSandbox, and a running container in it.
     pub fn run_with_container(&self, config: Value) -> Pod {
         let pod = self.run(config);
         pod.start("one", json!({}));
         pod
     }
 
-    /// The same where there is no cgroup yet.
+    /// The same, and creates the cgroup first.
     pub fn pod(&self, name: &str) -> Pod {
         let config = self.config(name);
         Pod::make_cgroup(&config);
@@ -76,7 +76,7 @@ impl Host {
         });
     }
 
-    /// Ends the node. Pods have been removed, and nothing of them may be left.
+    /// Ends the node. The pods must have been removed, and nothing of them may be left.
     pub fn end(self) {
         self.empty.assert_nothing_left(self.node.machine());
     }
@@ -101,7 +101,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // It is in this process's mount namespace, and goes with it where this fails.
+        // The mount is in this process's mount namespace, and goes with it if this fails.
         let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }

@@ -1,4 +1,4 @@
-//! What a pod costs that does nothing: one container, and all its processes but the container's own.
+//! What an idle pod costs: one container, and all processes of the pod except the container's own.
 
 use crate::footprint::{count_kernel_memory, kernel_memory, of_pods, settle};
 use crate::host;
@@ -11,7 +11,7 @@ const PODS: usize = 5;
 pub fn run(rows: &mut Rows, run: &Run) {
     for host in host::all(run) {
         count_kernel_memory(&host);
-        host.remove(&[host.pod("first")]); // what containerd needs but once
+        host.remove(&[host.pod("first")]); // what containerd needs only once
         let before = kernel_memory(&host);
         let pods: Vec<_> = (0..PODS).map(|n| host.pod(&format!("idle-{n}"))).collect();
         settle();

@@ -1,4 +1,4 @@
-//! Who is measured.
+//! The peers that are measured.
 
 use std::path::{Path, PathBuf};
 
@@ -13,14 +13,14 @@ pub enum Peer {
     Runc,
     /// containerd's Go shim with crun, which refuses hosts with cgroup v1.
     Crun,
-    /// `floor.c`: the same calls to the kernel with nothing around them.
+    /// `floor.c`: the same system calls with nothing around them.
     Floor,
 }
 
 impl Peer {
     pub const ALL: [Peer; 4] = [Peer::Shoal, Peer::Runc, Peer::Crun, Peer::Floor];
 
-    /// In the tables.
+    /// The title in the tables.
     pub fn title(self) -> &'static str {
         match self {
             Peer::Shoal => "shoal",
@@ -30,7 +30,7 @@ impl Peer {
         }
     }
 
-    /// On the command line and in the JSON.
+    /// The name on the command line and in the JSON.
     pub fn name(self) -> &'static str {
         match self {
             Peer::Shoal => "shoal",
@@ -58,7 +58,7 @@ impl Peer {
         }
     }
 
-    /// Of CreateTaskRequest: which program the Go shim is to call, where it is not runc.
+    /// The options of CreateTaskRequest: which program the Go shim calls, if it is not runc.
     pub fn options(self) -> Option<Any> {
         let binary = match self {
             Peer::Crun => Suite::Forky.program("crun"),
@@ -71,7 +71,7 @@ impl Peer {
     }
 }
 
-/// `containerd.runc.v1.Options` with `binary_name`, its field 6: nothing else of that message is of use here.
+/// `containerd.runc.v1.Options` with `binary_name`, its field 6: nothing else of that message is needed here.
 fn runc_options(binary: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut stream = protobuf::CodedOutputStream::vec(&mut bytes);

@@ -2,7 +2,7 @@
 //!
 //!   peers [--rounds N] [--peers shoal,runc,…] [--out DIR] [GROUP…]
 //!
-//! Peers take turns (A B A B), so that a busy moment of the machine meets all; the first turn of each is not counted.
+//! Peers take turns (A B A B), so that a busy moment of the machine affects all; the first turn of each is not counted.
 
 mod account;
 mod binary;
@@ -30,10 +30,10 @@ use std::path::PathBuf;
 use peer::Peer;
 use samples::Rows;
 
-/// What is asked for.
+/// The requested run.
 pub struct Run {
     pub peers: Vec<Peer>,
-    /// Turns of each peer that count, for work that takes milliseconds; slower work does with fewer.
+    /// The number of turns of each peer that count, for work that takes milliseconds; slower work uses fewer.
     pub rounds: usize,
     out: PathBuf,
     groups: Vec<String>,
@@ -48,7 +48,7 @@ impl Run {
 
 type Work = fn(&mut Rows, &Run);
 
-/// The name of each kind of work on the command line, and who does it.
+/// Each kind of work: its name on the command line, and the function that does it.
 const GROUPS: &[(&str, Work)] = &[
     ("task", task::run),
     ("probes", probes::run),
@@ -101,7 +101,7 @@ fn arguments() -> Run {
     run
 }
 
-/// What shims mount and leave below /run/containerd stays in a mount namespace of this process.
+/// Keeps what shims mount and leave below /run/containerd in a mount namespace of this process.
 fn private_mounts() {
     use nix::mount::{mount, MsFlags};
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)

@@ -1,4 +1,4 @@
-//! The picture: for each kind of work, how many times better shoal is than the Go shim with runc, on a logarithmic scale.
+//! The plot: for each kind of work, how many times better shoal is than the Go shim with runc, on a logarithmic scale.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use crate::samples::Rows;
 const LEFT: f64 = 560.0;
 const WIDTH: f64 = 420.0;
 const LINE: f64 = 20.0;
-/// The scale's ends.
+/// The ends of the scale.
 const FROM: f64 = 0.5;
 const TO: f64 = 64.0;
 

@@ -1,8 +1,8 @@
-//! A pod's life over the CRI, step by step. The network is a plugin that does nothing, and its cost is a row.
+//! A pod's life over the CRI, step by step. The network plugin does nothing, and its cost is a row of its own.
 //!
-//! containerd writes each change of its database to the disk and waits for it, some 25 times until a pod has its first
-//! container, whoever runs it. So there are two groups: as a node is, and with the files of containerd in memory, where
-//! that costs nothing and the runtimes are what is left.
+//! containerd writes each change of its database to the disk and waits for it, some 25 times before a pod has its first
+//! container, whatever the runtime. There are therefore two groups: as on a real node, and with containerd's files in
+//! memory, where that costs nothing and the runtimes' share remains.
 
 use std::io::Write;
 use std::path::Path;
@@ -20,7 +20,7 @@ const ON_DISK: &str = "Pods over the CRI";
 const IN_MEMORY: &str = "Pods over the CRI, containerd's files in memory";
 const SUM: &str = "RunPodSandbox + first container";
 
-/// containerd collects what a pod left some time after its removal: not in the turn of the next peer.
+/// containerd cleans up after a pod some time after its removal: this keeps it out of the next peer's turn.
 const AFTERWARDS: Duration = Duration::from_millis(400);
 
 pub fn run(rows: &mut Rows, run: &Run) {
@@ -61,7 +61,7 @@ fn life(host: &Host, group: &'static str, rows: &mut Rows) {
     time("RemovePodSandbox", timed(|| pod.forget()).1);
     pod.remove_cgroup();
 
-    // Both are in the sum, the same for each peer.
+    // Both are part of the sum, and the same for each peer.
     let client = host.node.client();
     time("a call that does nothing (Version)", timed(|| client.call("Version", &json!({}))).1);
     time("network plugin alone", timed(|| plugin(host)).1);
@@ -73,7 +73,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (value, began.elapsed())
 }
 
-/// The plugin as containerd calls it for a pod.
+/// Runs the plugin as containerd does for a pod.
 fn plugin(host: &Host) {
     let mut child = Command::new(host.node.plugin())
         .env("CNI_COMMAND", "ADD")

@@ -1,4 +1,4 @@
-//! A container that is probed as a kubelet probes it, but far more often: what an exec costs in CPU.
+//! A container that is probed as a kubelet does, but far more often: what an exec costs in CPU.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use crate::Run;
 
 const GROUP: &str = "Exec probes";
 const PACE: Duration = Duration::from_millis(50);
-/// Of one turn, which takes two seconds.
+/// Per turn, which takes two seconds.
 const PROBES: u32 = 40;
 
 pub fn run(rows: &mut Rows, run: &Run) {
-    // An events' service of its own for each: one takes a single connection at a time.
+    // An event service for each: one takes only a single connection at a time.
     let worlds: Vec<(Peer, World)> = run.shims().map(|peer| (peer, World::new())).collect();
     let mut all: Vec<Running> =
         worlds.iter().map(|(peer, world)| Running::begin(world, *peer, |_| {})).collect();

@@ -1,4 +1,4 @@
-//! What is written into the folder of the results: `bench.json`, `bench.md`, `bench.svg`.
+//! Writes the results to their folder: `bench.json`, `bench.md`, `bench.svg`.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub fn write(rows: &Rows, peers: &[Peer], out: &Path) {
     put("bench.svg", crate::plot::svg(rows));
 }
 
-/// Of what the numbers are: the machine, the kernel, the versions.
+/// What the numbers refer to: the machine, the kernel, the versions.
 fn machine() -> Vec<(&'static str, String)> {
     let first = |file: &str, key: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
@@ -67,7 +67,7 @@ fn markdown(rows: &Rows, peers: &[Peer], machine: &[(&str, String)]) -> String {
     text
 }
 
-/// The median, and the 90th percentile where there are enough samples for one.
+/// The median, and the 90th percentile if there are enough samples.
 fn cell(row: &Row, peer: Peer) -> String {
     let (Some(median), Some(p90)) = (row.median(peer), row.quantile(peer, 0.9)) else { return String::new() };
     let many = row.samples.get(&peer).is_some_and(|samples| samples.len() >= 10);

@@ -1,4 +1,4 @@
-//! What was measured: a row for each kind of work, with each peer's samples.
+//! The measurements: a row for each kind of work, with each peer's samples.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub enum Unit {
     Milliseconds,
     KiB,
     Count,
-    /// More is better; all others are costs.
+    /// More is better; all other units are costs.
     PerSecond,
     MiBPerSecond,
 }
@@ -35,14 +35,14 @@ impl Unit {
     }
 }
 
-/// What a row has to reach.
+/// A row's target.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
-    /// So many times better than the Go shim with runc.
+    /// At least this many times better than the Go shim with runc.
     Better(f64),
-    /// Of the floor program's cost, at most.
+    /// At most this many times the floor program's cost.
     OfFloor(f64),
-    /// At most, in the row's unit.
+    /// At most this, in the row's unit.
     AtMost(f64),
 }
 
@@ -70,11 +70,11 @@ impl Row {
     pub fn gain(&self, peer: Peer) -> Option<f64> {
         let (ours, theirs) = (self.median(Peer::Shoal)?, self.median(peer)?);
         let gain = if self.unit.more_is_better() { ours / theirs } else { theirs / ours };
-        // A difference that drowned in noise may be below zero, and is no gain then.
+        // A difference that is lost in noise may be below zero, and is then no gain.
         (gain.is_finite() && gain > 0.0).then_some(gain)
     }
 
-    /// Each target in words, and whether it is reached; None where a peer was not measured.
+    /// Each target in words, and whether it is met; None if a peer was not measured.
     pub fn verdicts(&self) -> Vec<(String, Option<bool>)> {
         let verdict = |target: &Target| match *target {
             Target::Better(times) => {
@@ -114,7 +114,7 @@ impl Row {
 pub struct Rows(pub Vec<Row>);
 
 impl Rows {
-    /// The row of that name, made when it is not there.
+    /// Returns the row of that name, creating it if necessary.
     pub fn row(&mut self, group: &'static str, name: &str, unit: Unit) -> &mut Row {
         let at = self.0.iter().position(|row| row.group == group && row.name == name);
         let at = at.unwrap_or_else(|| {
@@ -134,7 +134,7 @@ impl Rows {
         self.add(group, name, Unit::Milliseconds, peer, took.as_secs_f64() * 1e3);
     }
 
-    /// `targets` of a row, if it was measured.
+    /// Sets the `targets` of a row, if it was measured.
     pub fn target(&mut self, group: &'static str, name: &str, targets: &[Target]) {
         if let Some(row) = self.0.iter_mut().find(|row| row.group == group && row.name == name) {
             row.targets = targets.to_vec();

@@ -11,7 +11,7 @@ use crate::Run;
 use testbed::source;
 
 const GROUP: &str = "Seccomp";
-/// Of each round.
+/// Per round.
 const EXECS: usize = 3;
 
 pub fn run(rows: &mut Rows, run: &Run) {
@@ -31,7 +31,7 @@ pub fn run(rows: &mut Rows, run: &Run) {
     }
 }
 
-/// Two containers of one shim.
+/// Runs two containers in one shim.
 fn pair(world: &World, rows: &mut Rows, peer: Peer, round: usize, profile: Option<&Value>) {
     let word = if profile.is_some() { "with" } else { "without" };
     let ids = [1, 2].map(|n| format!("{}-{word}-{round}-{n}", peer.name()));

@@ -1,4 +1,4 @@
-//! A shim, called as containerd 2.1 calls it: the verb `start`, then the Task API over its socket.
+//! A shim, called as containerd 2.1 does: the verb `start`, then the Task API over its socket.
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
@@ -17,19 +17,19 @@ use testbed::fake::EventService;
 use testbed::wire::{Refusal, Wire, TASK_V2, TASK_V3};
 use testbed::{source, Suite};
 
-/// The folder, the image's files and the events' service that all shims of a run share.
+/// The folder, the image's files and the event service that all shims of a run share.
 pub struct World {
     pub dir: tempfile::TempDir,
     pub lower: PathBuf,
     pub events: EventService,
-    /// Parent of all cgroups.
+    /// The parent of all cgroups.
     pub cgroup: String,
 }
 
 impl World {
     pub fn new() -> World {
         let dir = tempfile::Builder::new().prefix("sb-bench-").tempdir_in("/tmp").expect("make a folder");
-        // overlayfs does not take another overlayfs's folders for its upper ones, and /tmp may be one.
+        // overlayfs accepts no directories of another overlayfs as its upper ones, and /tmp may be one.
         let status = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "mode=755", "bench"])
             .arg(dir.path())
@@ -51,7 +51,7 @@ impl World {
         self.dir.path().join("bundles").join(id)
     }
 
-    /// A bundle of `ctr run`'s specification with another command, and a rootfs to mount.
+    /// Prepares a bundle of `ctr run`'s spec with another command, and a rootfs to mount.
     pub fn prepare(&self, id: &str, change: impl FnOnce(&mut Value)) -> CreateTaskRequest {
         let bundle = self.bundle(id);
         for name in ["rootfs", "upper", "work"] {
@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    /// The next exit of process `id` (a container's or an exec's).
+    /// Returns the next exit of process `id` (a container's or an exec's).
     pub fn exit(&self, id: &str) -> TaskExit {
         loop {
             let exit = self.next_exit();
@@ -112,9 +112,9 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // Nothing can be said to anybody here; what stays is in this process's mount namespace.
-        // Where the run has failed, shims and containers are alive. A shim's arguments name this world's folder; grep's
-        // must not, so the name comes through its standard input.
+        // Errors cannot be reported here; what remains mounted is in this process's mount namespace. After a failed
+        // run, shims and containers are still alive. A shim's arguments contain this world's folder; grep's must not,
+        // so it reads the name from its standard input.
         let script = r#"for round in 1 2 3 4 5; do
             pids=$(find /sys/fs/cgroup -path "*$CGROUP/*" -name cgroup.procs -exec cat {} + | sort -u
                 echo "tmp$CGROUP/c.sock" | grep -lsaFf - /proc/[0-9]*/cmdline | cut -d / -f 3)
@@ -136,7 +136,7 @@ impl Drop for World {
     }
 }
 
-/// The image's only layer.
+/// Unpacks the image's only layer.
 fn unpack(to: &Path) {
     std::fs::create_dir_all(to).expect("make the image's folder");
     let script = r#"set -e
@@ -153,7 +153,7 @@ fn unpack(to: &Path) {
     assert!(status.success(), "unpack the image");
 }
 
-/// One that has been launched.
+/// A shim that has been launched.
 pub struct Shim<'a> {
     world: &'a World,
     peer: Peer,
@@ -162,7 +162,7 @@ pub struct Shim<'a> {
     pub wire: Wire,
 }
 
-/// The verb `start`: gives the answer's text.
+/// The verb `start`; returns the text of the answer.
 pub fn launch(world: &World, peer: Peer, id: &str) -> String {
     launch_in(world, peer, id, None)
 }
@@ -174,7 +174,7 @@ pub fn launch_in(world: &World, peer: Peer, id: &str, account: Option<&Account>)
     String::from_utf8(out.stdout).expect("the answer is text")
 }
 
-/// The verb `delete`, and the bundle is removed.
+/// The verb `delete`; then removes the bundle.
 pub fn forget(world: &World, peer: Peer, id: &str) {
     let bundle = world.bundle(id);
     let mut command = verb(world, peer, id, world.dir.path(), None);
@@ -215,7 +215,7 @@ fn verb(world: &World, peer: Peer, id: &str, cwd: &Path, account: Option<&Accoun
 }
 
 impl<'a> Shim<'a> {
-    /// Connects to one whose `start` answered `answer`.
+    /// Connects to a shim whose `start` answered `answer`.
     pub fn connect(world: &'a World, peer: Peer, id: &str, answer: &str) -> Shim<'a> {
         let json: Value = serde_json::from_str(answer).unwrap_or_default();
         let address = json["address"].as_str().unwrap_or(answer).trim();
@@ -251,7 +251,7 @@ impl<'a> Shim<'a> {
         self.exec_to(id, exec, args, ["", ""]);
     }
 
-    /// With fifos for its standard output and error: the Go shim does not take one without the other.
+    /// Registers an exec with FIFOs for its standard output and error: the Go shim does not take one without the other.
     #[track_caller]
     pub fn exec_to(&mut self, id: &str, exec: &str, args: &[&str], fifos: [&str; 2]) {
         let process = json!({
@@ -289,7 +289,7 @@ impl<'a> Shim<'a> {
         self.must::<ConnectResponse>("Connect", &ConnectRequest { id, ..Default::default() }).shim_pid
     }
 
-    /// What containerd does after the last Delete: Shutdown, the verb `delete`, and the bundle is removed.
+    /// What containerd does after the last Delete: Shutdown, the verb `delete`, removing the bundle.
     pub fn end(mut self) {
         let request = ShutdownRequest { id: self.id.clone(), ..Default::default() };
         // The Go shim may be gone before it has answered. shoal waits for its peers to hang up.
@@ -300,7 +300,7 @@ impl<'a> Shim<'a> {
     }
 }
 
-/// The container's streams and the log, opened as containerd opens them: nothing waits for a reader.
+/// The container's streams and the log, opened as containerd does, so that nothing waits for a reader.
 pub struct Streams(#[allow(dead_code)] Vec<std::fs::File>);
 
 impl Streams {

@@ -1,4 +1,4 @@
-//! What a kubelet asks for every ten seconds, of every container.
+//! What a kubelet asks of every container every ten seconds.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::shim::World;
 use crate::Run;
 
 const GROUP: &str = "Stats";
-/// Of one turn; ten turns.
+/// Per turn; there are ten turns.
 const CALLS: u32 = 50;
 
 pub fn run(rows: &mut Rows, run: &Run) {

@@ -1,4 +1,4 @@
-//! What a container writes to its standard output, read from the fifo as containerd's client reads it.
+//! A container's standard output, read from the FIFO as containerd's client does.
 
 use std::fs::File;
 use std::io::Read;
@@ -23,9 +23,9 @@ const GIB: u64 = 1 << 30;
 struct Load {
     name: &'static str,
     writers: u64,
-    /// Of one write.
+    /// Bytes per write.
     block: u64,
-    /// Writes of each writer.
+    /// Writes per writer.
     count: u64,
 }
 
@@ -66,18 +66,18 @@ pub fn run(rows: &mut Rows, run: &Run) {
         }
     }
     all.into_iter().for_each(Running::end);
-    // Not for lines: each of them wakes the reader, which takes longer than all that a shim does to it.
+    // No target for lines: each of them wakes the reader, which takes longer than anything a shim does to it.
     for load in LOADS.iter().filter(|load| load.block > 4096) {
         rows.target(GROUP, load.name, &[Target::Better(2.0)]);
     }
     rows.target(GROUP, "CPU of the shim per GiB: 1 writer", &[Target::AtMost(1.0)]);
 }
 
-/// Execs that write what `load` says, all from one moment on.
+/// Runs execs that write what `load` says, all starting at the same moment.
 fn write(running: &mut Running, rows: &mut Rows, load: &Load) {
     let shared = running.world.dir.path().join("shared");
     let execs: Vec<String> = (0..load.writers).map(|n| format!("writer-{n}")).collect();
-    // What dd says at its end goes there; nobody reads it.
+    // dd's final report goes there; nobody reads it.
     let stderr = shared.join("stderr");
     let _kept = File::options().read(true).write(true).open(&stderr).expect("open the fifo");
     let mut readers = Vec::new();
@@ -85,7 +85,7 @@ fn write(running: &mut Running, rows: &mut Rows, load: &Load) {
         let stdout = shared.join(exec);
         fifo(&stdout);
         readers.push(reader(stdout.clone(), load.bytes()));
-        // It reads the end of the file when the one below has closed it.
+        // The read ends at end of file, when the FIFO is opened and closed below.
         let script =
             format!("read x </shared/go; exec dd if=/dev/zero bs={} count={}", load.block, load.count);
         running.shim.exec_to(
@@ -96,7 +96,7 @@ fn write(running: &mut Running, rows: &mut Rows, load: &Load) {
         );
         running.shim.start(&running.id, exec);
     }
-    // Until all of them wait.
+    // Gives all of them time to reach the read.
     std::thread::sleep(Duration::from_millis(50));
     let (all, shim) = (running.account.all(), running.account.shim());
     let client = cpu(UsageWho::RUSAGE_SELF);
@@ -131,7 +131,7 @@ fn fifo(path: &Path) {
     mkfifo(path, Mode::from_bits_truncate(0o600)).expect("mkfifo");
 }
 
-/// Reads into nothing, with a buffer of the size that containerd's client has; gives when it had the last byte.
+/// Reads and discards, with a buffer as large as that of containerd's client; returns when it got the last byte.
 fn reader(fifo: PathBuf, expected: u64) -> JoinHandle<Instant> {
     std::thread::spawn(move || {
         let mut fifo = File::open(&fifo).expect("open the fifo");

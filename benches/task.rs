@@ -9,7 +9,7 @@ use crate::shim::{launch, Shim, Streams, World};
 use crate::Run;
 
 const GROUP: &str = "Task API";
-/// Execs of one container in each round.
+/// Execs per container in each round.
 const EXECS: usize = 5;
 
 pub fn run(rows: &mut Rows, run: &Run) {

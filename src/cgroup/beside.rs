@@ -1,4 +1,4 @@
-//! The cgroup that a process is in, for another one that is to be beside it: proc_pid_cgroup(5).
+//! Finds the cgroup that a process is in, so that another one can be placed beside it: proc_pid_cgroup(5).
 
 use std::path::{Component, Path};
 
@@ -6,7 +6,7 @@ use super::dir::Dir;
 use super::Member;
 use crate::error::{Context, Error, Kind, Result};
 
-/// In the hierarchy of `place`.
+/// Opens the cgroup of `pid` in the hierarchy of `place`.
 pub(super) fn of(proc: &Path, pid: u32, place: &Member) -> Result<Dir> {
     let file = proc.join(format!("{pid}/cgroup"));
     let text = std::fs::read_to_string(&file).context(|| format!("read({file:?})"))?;
@@ -15,7 +15,7 @@ pub(super) fn of(proc: &Path, pid: u32, place: &Member) -> Result<Dir> {
         Error::new(Kind::State, what)
     };
     let path = text.lines().find_map(|line| path_in(line, &place.names)).ok_or_else(outside)?;
-    // Outside of the shim's own cgroup namespace it would begin with `/..`.
+    // A path outside the shim's own cgroup namespace would begin with `/..`.
     let below = Path::new(path.trim_start_matches('/'));
     if below.components().all(|part| matches!(part, Component::Normal(_))) {
         Dir::open(&place.mount.join(below))
@@ -24,7 +24,8 @@ pub(super) fn of(proc: &Path, pid: u32, place: &Member) -> Result<Dir> {
     }
 }
 
-/// The path of a line `id:controllers:path`, if it is about the hierarchy with these; the unified one has none.
+/// Returns the path of a line `id:controllers:path` if it is for the hierarchy with these names; the unified one has
+/// none.
 fn path_in<'a>(line: &'a str, names: &[String]) -> Option<&'a str> {
     let mut fields = line.splitn(3, ':');
     let (controllers, path) = (fields.nth(1)?, fields.next()?);

@@ -1,13 +1,13 @@
-//! Which devices a container may use: the spec's rules with the ones that every container gets, for the v1
-//! controller and for the eBPF program of v2.
+//! Which devices a container may use: the spec's rules and those that every container gets, for the v1 controller and
+//! for the eBPF program of v2.
 
 pub(super) mod filter;
 
 use crate::error::{Error, Kind, Result};
 use crate::spec::resources::{Access, DeviceKind, DeviceRule};
 
-/// The devices of the OCI runtime spec ("Default Devices"), making any node, and terminals. `tun` is among them
-/// as in runc: VPN software in containers expects it.
+/// The devices of the OCI runtime spec ("Default Devices"), mknod of any device, and terminals. As in runc, `tun` is
+/// among them: VPN software in containers expects it.
 const DEFAULTS: [(DeviceKind, Option<u32>, Option<u32>, Access); 11] = [
     (DeviceKind::Char, None, None, Access::MKNOD),
     (DeviceKind::Block, None, None, Access::MKNOD),
@@ -18,20 +18,20 @@ const DEFAULTS: [(DeviceKind, Option<u32>, Option<u32>, Access); 11] = [
     (DeviceKind::Char, Some(1), Some(9), Access::ALL), // urandom
     (DeviceKind::Char, Some(5), Some(0), Access::ALL), // tty
     (DeviceKind::Char, Some(5), Some(2), Access::ALL), // ptmx
-    (DeviceKind::Char, Some(136), None, Access::ALL),  // pts, and what is bound on console
+    (DeviceKind::Char, Some(136), None, Access::ALL),  // pts, and the console's bind
     (DeviceKind::Char, Some(10), Some(200), Access::ALL), // tun
 ];
 
-/// The last rule that matches decides, for each kind of access by itself; where none does, `default_allow`.
+/// The last matching rule decides, for each kind of access separately; if none matches, `default_allow`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Policy {
     pub(super) default_allow: bool,
-    /// None of them is for all devices.
+    /// None of them covers all devices.
     pub(super) rules: Vec<DeviceRule>,
 }
 
 impl Policy {
-    /// Without any rule for all devices everything is denied.
+    /// Compiles the rules. If none covers all devices, the default is to deny.
     pub(super) fn compile(spec: &[DeviceRule]) -> Policy {
         let defaults = DEFAULTS.iter().map(|&(kind, major, minor, access)| DeviceRule {
             allow: true,
@@ -43,7 +43,7 @@ impl Policy {
         let mut policy = Policy { default_allow: false, rules: Vec::new() };
         for rule in spec.iter().copied().chain(defaults) {
             match rule.kind {
-                // It decides for every device: what came before does not count any more.
+                // It decides for every device, and overrides all earlier rules.
                 DeviceKind::All => policy = Policy { default_allow: rule.allow, rules: Vec::new() },
                 _ => policy.rules.push(rule),
             }
@@ -54,13 +54,13 @@ impl Policy {
         policy
     }
 
-    /// True where no device is refused.
+    /// Whether no device is refused.
     pub(super) fn allows_all(&self) -> bool {
         self.default_allow && self.rules.is_empty()
     }
 
-    /// The exceptions from the default as the v1 controller keeps them: a set in which each entry adds access.
-    /// It cannot punch a hole into a wider entry, so rules that ask for one are refused.
+    /// The exceptions from the default as the v1 controller keeps them: a set in which each entry adds access. It
+    /// cannot exclude part of a wider entry, so rules that require that are refused.
     pub(super) fn exceptions(&self) -> Result<Vec<DeviceRule>> {
         let mut exceptions: Vec<DeviceRule> = Vec::new();
         for rule in &self.rules {

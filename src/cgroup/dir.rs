@@ -1,6 +1,6 @@
 //! A cgroup's directory: an open descriptor, and the path that errors name.
-//!
-//! Every file is opened below the descriptor, so that a cgroup that is removed and made again under the same
+//! Every file is opened relative to the descriptor, so that a cgroup that is removed and recreated under the same name
+//! is never mistaken for the one that was opened.
 //! name is never taken for the one that was opened.
 
 use std::ffi::{CStr, CString, OsStr};
@@ -30,7 +30,7 @@ impl Dir {
         Ok(Dir { fd, path: path.to_owned() })
     }
 
-    /// None where there is no such directory.
+    /// Returns None if there is no such directory.
     pub(super) fn open_if(path: &Path) -> Result<Option<Dir>> {
         match Dir::open(path) {
             Ok(dir) => Ok(Some(dir)),
@@ -47,7 +47,7 @@ impl Dir {
         self.fd.as_fd()
     }
 
-    /// A second descriptor of the directory, e.g. for CLONE_INTO_CGROUP.
+    /// Duplicates the descriptor, e.g. for CLONE_INTO_CGROUP.
     pub(super) fn try_clone_fd(&self) -> Result<OwnedFd> {
         self.fd.try_clone().context(|| format!("dup({:?})", self.path))
     }
@@ -62,13 +62,13 @@ impl Dir {
             .is_ok()
     }
 
-    /// One write(2), as the kernel's files want it; again where a signal came in between (a memory limit
+    /// Writes in one write(2), as the kernel's files require; retries if a signal interrupts it (a memory limit
     /// reclaims first, and may be interrupted).
     pub(super) fn write(&self, file: &str, value: &str) -> Result<()> {
         self.write_each(file, [value])
     }
 
-    /// One write(2) for each value.
+    /// Makes one write(2) for each value.
     pub(super) fn write_each<V: AsRef<str>>(
         &self,
         file: &str,
@@ -96,7 +96,7 @@ impl Dir {
         Ok(())
     }
 
-    /// False where the kernel has no such file.
+    /// Returns false if the kernel has no such file.
     pub(super) fn write_if(&self, file: &str, value: &str) -> Result<bool> {
         match self.write(file, value) {
             Ok(()) => Ok(true),
@@ -127,7 +127,7 @@ impl Dir {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// None where the file, the controller or the whole cgroup is not there.
+    /// Returns None if the file, the controller or the whole cgroup is missing.
     pub(super) fn read_if(&self, file: &str) -> Result<Option<String>> {
         match self.read(file) {
             Ok(text) => Ok(Some(text)),
@@ -143,19 +143,19 @@ impl Dir {
         })
     }
 
-    /// False where the kernel says that there is no cgroup below: a directory has a link from each that is in it.
+    /// Returns false if the kernel says that there is no cgroup below: each subdirectory adds a link to its parent.
     pub(super) fn may_have_children(&self) -> bool {
         !fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 2)
     }
 
-    /// The names of the cgroups right below; none where it is gone.
+    /// The names of the direct child cgroups; none if the cgroup is gone.
     pub(super) fn children(&self) -> Result<Vec<CString>> {
         if !self.may_have_children() {
             return Ok(Vec::new());
         }
         let failed = |errno: Errno| Error::system(format!("readdir({:?})", self.path), errno as i32);
         let mut children = Vec::new();
-        // A descriptor of its own, since the place in the list belongs to it.
+        // A descriptor of its own, since the position in the listing belongs to it.
         let mut list = match nix::dir::Dir::openat(&self.fd, ".", DIRECTORY, Mode::empty()) {
             Err(Errno::ENOENT | Errno::ENODEV) => return Ok(children),
             list => list.map_err(failed)?,
@@ -173,7 +173,7 @@ impl Dir {
         Ok(children)
     }
 
-    /// The one right below; None where it is gone. `path` is for errors only.
+    /// Opens a direct child; None if it is gone. `path` is for errors only.
     pub(super) fn child(&self, name: &CStr, path: PathBuf) -> Result<Option<Dir>> {
         match openat(&self.fd, name, DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty()) {
             Ok(fd) => Ok(Some(Dir { fd, path })),
@@ -182,14 +182,14 @@ impl Dir {
         }
     }
 
-    /// The one above, also of one that is removed: cgroups do not move.
+    /// Opens the parent, even of a removed cgroup: cgroups do not move.
     pub(super) fn above(&self, path: PathBuf) -> Result<Dir> {
         let fd = openat(&self.fd, c"..", DIRECTORY, Mode::empty())
             .context(|| format!("open({:?})", self.path.join("..")))?;
         Ok(Dir { fd, path })
     }
 
-    /// Removes the one right below; fine where it is gone.
+    /// Removes a direct child, which may be gone already.
     pub(super) fn remove_child(&self, name: &CStr) -> Result<()> {
         match unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -201,7 +201,7 @@ impl Dir {
     }
 }
 
-/// The errors of a file whose controller or cgroup is not (or no longer) there.
+/// Whether a file's controller or cgroup does not exist (any more).
 pub(super) fn is_absent(error: &Error) -> bool {
     matches!(error.errno(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP))
 }

@@ -1,4 +1,4 @@
-//! A cgroup tree of plain files, for tests: what is written stays to be read.
+//! A cgroup tree of plain files for tests: what is written can be read back.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -16,7 +16,7 @@ pub(super) struct Tree {
     pub(super) layout: Layout,
 }
 
-/// The cgroup that tests make.
+/// The cgroup that tests create.
 const BELOW: &str = "default/c1";
 
 impl Tree {
@@ -58,7 +58,7 @@ impl Tree {
         }
     }
 
-    /// Files that the kernel would make with the cgroup.
+    /// Adds files that the kernel would create with the cgroup.
     pub(super) fn with_leaf(self, hierarchy: &str, files: &[(&str, &str)]) -> Tree {
         for (file, text) in files {
             self.write(&self.root(hierarchy).join(BELOW).join(file), text);

@@ -12,7 +12,7 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// v1: the controllers that share it, or `name=systemd`; empty for the unified hierarchy.
     pub names: Vec<String>,
-    /// The shim's own cgroup, below the mount; relative paths of a spec start there.
+    /// The shim's own cgroup below the mount point; relative paths of a spec start there.
     pub own: String,
 }
 
@@ -28,7 +28,7 @@ impl Hierarchy {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// v1, and hybrid: then the unified hierarchy is among them, without controllers.
+    /// v1, or hybrid: then the unified hierarchy is included, without controllers.
     V1(Vec<Hierarchy>),
     V2(Hierarchy),
 }
@@ -41,7 +41,7 @@ impl Layout {
         Layout::probe_with(proc, &mountinfo)
     }
 
-    /// With a mountinfo that has been read: on a host with many mounts that takes the kernel a while.
+    /// Probes with a mountinfo that has been read already: on a host with many mounts that takes the kernel a while.
     pub(crate) fn probe_with(proc: &Path, mountinfo: &[u8]) -> Result<Layout> {
         let path = proc.join("self/cgroup");
         let cgroup = std::fs::read(&path).context(|| format!("read({path:?})"))?;
@@ -69,7 +69,7 @@ impl Layout {
                     m.fstype == b"cgroup" && names.iter().all(|name| m.has(name))
                 }
             };
-            // A mount of a subtree (as in a container) counts only where there is no other.
+            // A mount of a subtree (as in a container) counts only if there is no other.
             let whole = mounts.iter().find(|m| of_this(m) && m.root() == Path::new("/"));
             let Some(mount) = whole.or_else(|| mounts.iter().find(of_this)) else { continue };
             let hierarchy = Hierarchy {
@@ -84,7 +84,7 @@ impl Layout {
             }
         }
         match unified {
-            // Somebody may have mounted a v1 controller elsewhere on a v2 host.
+            // A v1 controller may be mounted elsewhere on a v2 host.
             Some(unified) if v1.is_empty() || unified.mount == Path::new("/sys/fs/cgroup") => {
                 Ok(Layout::V2(unified))
             }
@@ -108,7 +108,7 @@ impl Layout {
     }
 }
 
-/// `path` as seen below a mount of `root`.
+/// Converts `path` to one below a mount of `root`.
 fn below(path: &str, root: &Path) -> String {
     let relative = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
     relative.to_string_lossy().into_owned()

@@ -1,9 +1,8 @@
 //! A container's cgroup, on v1, v2 and hybrid hosts, by files or through systemd.
 //!
-//! Everything that touches a cgroup tree is behind [`Cgroup`]; nobody above asks which version it is. What waits for
-//! systemd, or for processes of the container, is a future; the rest asks the kernel, which answers at once. Mount
-//! points come in through [`Layout`], and the host's other files through [`Host`], so that tests run on a
-//! temporary tree.
+//! [`Cgroup`] hides everything that touches a cgroup tree; callers never ask for the version. Operations that wait for
+//! systemd or for the container's processes are futures; the others ask the kernel, which answers at once. Mount points
+//! come in through [`Layout`], and the host's other files through [`Host`], so that tests can use a temporary tree.
 
 mod beside;
 mod devices;
@@ -39,79 +38,80 @@ use crate::error::{Error, Kind, Result};
 use crate::spec::resources::{Limit, Resources};
 use crate::tasks::Answer;
 
-/// How the child of a clone gets into the cgroup. Keep it until the child is in (and then drop it): with
-/// systemd it holds the scope open.
+/// How the child of a clone enters the cgroup. Keep it until the child is in, then drop it: with systemd it holds the
+/// scope open.
 #[derive(Debug, Default)]
 pub struct Entry {
     /// v2 and hybrid: the directory in the unified hierarchy, for CLONE_INTO_CGROUP.
     pub into: Option<OwnedFd>,
-    /// v1 and hybrid: a file of each hierarchy, open for writing; the child writes `0` to each, itself.
+    /// v1 and hybrid: a file of each hierarchy, open for writing, to each of which the child itself writes `0`.
     pub procs: Vec<OwnedFd>,
-    /// What keeps a systemd scope alive while nobody else is in it.
+    /// Keeps a systemd scope alive while no other process is in it.
     pub hold: Option<PlaceHolder>,
 }
 
-/// A container's (or a pod's) cgroup. Dropping it leaves the kernel's cgroup alone: `remove` ends it.
+/// The cgroup of a container or pod. Dropping it leaves the kernel's cgroup alone; `remove` removes that.
 pub trait Cgroup: Send + Sync {
-    /// `beside` is the container's first process, for an exec: where the container has given its controllers to
-    /// cgroups of its own, no process may be in the one above them (v2), and where it has left the cgroup, that may be
-    /// gone. Then the entry is where `beside` is.
+    /// `beside` is the container's first process, for an exec. If the container has delegated its controllers to child
+    /// cgroups, no process may be in their parent (v2), and if it has left the cgroup, that may be gone; then the entry
+    /// is the cgroup of `beside`.
     fn entry(&self, beside: Option<u32>) -> Result<Entry>;
     /// The directory below each hierarchy's mount point: `(mount point, path below it)`; one pair on v2.
     fn directories(&self) -> Vec<(PathBuf, PathBuf)>;
-    /// All processes in it and below, in the shim's pid namespace.
+    /// All processes in it and below, as pids in the shim's pid namespace.
     fn pids(&self) -> Result<Vec<u32>>;
-    /// One at a time: what it reads, it writes.
+    /// Sets limits. One update at a time: it writes based on what it reads.
     fn update<'a>(&'a self, resources: &'a Resources) -> Answer<'a, Result<()>>;
-    /// What is set now of what an update may name a half of.
+    /// The current limits of which an update may name only one half.
     fn halves(&self) -> Result<Halves>;
-    /// Until the kernel says that all is frozen (or a time limit is over: an error, and it is thawed).
+    /// Freezes it; resolves once the kernel reports everything frozen, or thaws it and fails after a time limit.
     fn freeze(&self) -> Answer<'_, Result<()>>;
-    /// Ok where it is gone.
+    /// Thaws it; Ok if it is gone.
     fn thaw(&self) -> Result<()>;
-    /// Whether the kernel has frozen it, by whomever and through whichever cgroup above it. One small read; false where it
-    /// is gone.
+    /// Whether the kernel has frozen it, whoever asked for it, through it or a cgroup above it. One small read; false
+    /// if it is gone.
     fn frozen(&self) -> Result<bool>;
-    /// After a SIGKILL: nothing that is frozen keeps from dying whom it was for.
+    /// Called after a SIGKILL: makes sure that no freezer keeps its targets from dying.
     fn thaw_to_die(&self, who: Dying) -> Result<()>;
-    /// SIGKILL to everything in it and below, also when frozen. Ok where it is gone.
+    /// Sends SIGKILL to everything in it and below, even if frozen. Ok if it is gone.
     fn kill(&self) -> Result<()>;
-    /// Without a number where it is gone, as systemd removes it with its last process: who has just ended has an answer.
+    /// Without numbers if it is gone, since systemd removes it with its last process: a container that has just ended
+    /// still gets an answer.
     fn stats(&self) -> Result<Stats>;
-    /// None where the host does not count memory.
+    /// None if the host does not account memory.
     fn watch_oom(&self) -> Result<Option<oom::Watch>>;
-    /// Removes it with what is below it; retries for a moment while dying processes are still in it. Ok where
-    /// it is gone.
+    /// Removes it and everything below it; retries for a moment while dying processes are still in it. Ok if it is
+    /// gone.
     fn remove(&self) -> Answer<'_, Result<()>>;
-    /// What [`open`] needs to find it again, and to remove it.
+    /// What [`open`] needs to find and remove it again.
     fn record(&self) -> Record;
-    /// The same also where it is not ours to remove: to thaw it.
+    /// Like `record`, but even if it is not ours to remove: for thawing it.
     fn place(&self) -> Record {
         self.record()
     }
 }
 
-/// Limits that are one thing to the kernel or to systemd, and two to the spec. None: nothing is known, or there is no
+/// Limits that are one value to the kernel or systemd, and two to the spec. None: the value is unknown, or there is no
 /// such file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Halves {
     pub quota: Option<Limit>,
     pub period: Option<u64>,
     pub memory: Option<Limit>,
-    /// With memory.
+    /// Includes memory.
     pub swap: Option<Limit>,
 }
 
-/// Whom a SIGKILL was for.
+/// The target of a SIGKILL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dying {
     /// Everything in the cgroup and below: it is thawed.
     All,
-    /// A process; the others stay as they are.
+    /// One process; the others stay as they are.
     One(u32),
 }
 
-/// Where the host keeps what is not in a cgroup tree.
+/// Host paths outside the cgroup trees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// `/proc`
@@ -141,23 +141,23 @@ pub struct Member {
 pub struct Record {
     pub v2: bool,
     pub members: Vec<Member>,
-    /// The systemd unit that it belongs to.
+    /// The systemd unit that owns it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// Directories that go where they are empty, and only then; those above come first.
+    /// Directories that are removed only if they are empty; parents come first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub made: Vec<PathBuf>,
 }
 
 impl Record {
-    /// Removes what was made on the way to a cgroup that is not ours, as far as it is empty.
+    /// Removes the directories created for a cgroup that is not ours, if they are empty.
     pub(crate) fn unmake(&self) {
         tree::remove_empty(&self.made);
     }
 }
 
-/// Makes the cgroup, with its limits. What an error leaves half-made is removed again, and so it is where this is dropped
-/// while `asked` is not set.
+/// Creates the cgroup with its limits. If that fails, or the future is dropped while `asked` is not set, what was
+/// created is removed again.
 pub async fn create(
     host: &Host,
     layout: &Layout,
@@ -186,7 +186,7 @@ fn by_files(
     })
 }
 
-/// The cgroup of a record; one that is gone is fine, and then has nothing to kill or remove.
+/// Opens the cgroup of a record. If it is gone, that is not an error: there is nothing to kill or remove.
 pub fn open(host: &Host, record: &Record) -> Result<Option<Box<dyn Cgroup>>> {
     if !record.made.is_empty() {
         return Ok(Some(Box::new(Parent::open(host, record))));
@@ -209,7 +209,7 @@ fn open_files(host: &Host, record: &Record) -> Result<Option<Box<dyn Cgroup>>> {
     })
 }
 
-/// `checkBeforeUpdate`: a limit that is below what is used now would only kill.
+/// `checkBeforeUpdate`: a limit below the current usage would only kill.
 fn refuse_below_usage(limit: u64, usage: u64) -> Result<()> {
     if usage <= limit {
         return Ok(());
@@ -217,7 +217,7 @@ fn refuse_below_usage(limit: u64, usage: u64) -> Result<()> {
     Err(Error::new(Kind::Invalid, format!("{limit} is below the {usage} bytes that are in use")))
 }
 
-/// False for an EINVAL that a later write may cure.
+/// Returns false for an EINVAL that a later write may fix.
 fn accepted(result: Result<()>, later: bool) -> Result<bool> {
     match result {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! Out-of-memory kills, as a descriptor to poll.
+//! Out-of-memory kills, reported through a pollable descriptor.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -11,17 +11,17 @@ use super::dir::Dir;
 use super::stats::MemoryEvents;
 use crate::error::{Context, Error, Result};
 
-/// What a readable watch has to tell.
+/// What a readable watch reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happened {
-    /// So many kills since the last call; 0 where the descriptor was readable for another reason.
+    /// The number of kills since the last call; 0 if the descriptor was readable for another reason.
     Kills(u64),
-    /// The cgroup is removed, as systemd does as soon as it is empty, and its count with it: nothing will come any
-    /// more. `changed`: there was news of its memory, and of a kill maybe, that nobody can read.
+    /// The cgroup and its counters have been removed, as systemd does as soon as it is empty: nothing more will come.
+    /// `changed`: there was a memory event, maybe a kill, that can no longer be read.
     Gone { changed: bool },
 }
 
-/// Readable when the kernel has killed in this cgroup or below.
+/// Becomes readable when the kernel has killed in this cgroup or below.
 #[derive(Debug)]
 pub struct Watch {
     dir: Dir,
@@ -30,10 +30,10 @@ pub struct Watch {
 
 #[derive(Debug)]
 enum Source {
-    /// An eventfd on memory.oom_control (Documentation/admin-guide/cgroup-v1/memory.rst, section 10), and its signals
-    /// since that file is gone.
+    /// An eventfd on memory.oom_control (Documentation/admin-guide/cgroup-v1/memory.rst, section 10), and the number of
+    /// its signals since that file disappeared.
     V1(EventFd, u64),
-    /// inotify on memory.events, and its oom_kill so far.
+    /// An inotify watch on memory.events, and its oom_kill so far.
     V2(Inotify, u64),
 }
 
@@ -71,7 +71,7 @@ impl Watch {
         Ok(Watch { dir: Dir::open(dir.path())?, source: Source::V2(inotify, so_far) })
     }
 
-    /// Call it when the descriptor is readable; never blocks.
+    /// Call when the descriptor is readable; never blocks.
     pub fn take(&mut self) -> Result<Happened> {
         match &mut self.source {
             Source::V1(event, late) => {
@@ -80,9 +80,9 @@ impl Watch {
                     Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Happened::Kills(0)),
                     Err(errno) => return Err(Error::system("read(eventfd)", errno as i32)),
                 };
-                // The kernel signals before it picks a victim: the file's oom_kill may not have counted yet, so the
-                // signal itself is what counts. The removal is one signal too, after the file has gone: what comes
-                // besides it was a kill.
+                // The kernel signals before it picks a victim: the file's oom_kill may not include it yet, so the
+                // signal itself is counted. Removing the cgroup also signals once, after the file has gone: any further
+                // signal was a kill.
                 if self.dir.read_if(CONTROL)?.is_some() {
                     return Ok(Happened::Kills(signals));
                 }

@@ -1,8 +1,8 @@
-//! A pod's cgroup: the one that its containers' cgroups are in.
+//! A pod's cgroup: the parent of its containers' cgroups.
 //!
-//! Mostly it is the client's (`cgroup_parent`): the kubelet has made it, limits it, and removes it. Containers come
-//! and go in it, and directories with them (v1 hierarchies, a slice that systemd makes when it is needed), so each call
-//! looks anew.
+//! It is usually the client's (`cgroup_parent`): the kubelet creates it, limits it and removes it. Containers come and
+//! go in it, and so do directories (v1 hierarchies, a slice that systemd creates when it is needed), so each call looks
+//! again.
 
 use super::path::expand;
 use super::tree::{self, Made};
@@ -16,15 +16,16 @@ use std::path::{Component, Path, PathBuf};
 pub struct Parent {
     host: Host,
     record: Record,
-    /// Made by us, and removed by us.
+    /// We create it, and remove it.
     ours: bool,
-    /// What we have made of a client's, those above first.
+    /// The directories of a client's cgroup that we have created, parents first.
     made: Vec<PathBuf>,
 }
 
 impl Parent {
-    /// The client's: a path of every hierarchy, or a slice, which systemd makes with the first scope in it. A path that is
-    /// not there is made, as runc makes it for a pause container, and goes with the pod once nothing is in it.
+    /// The client's cgroup: a path in every hierarchy, or a slice, which systemd creates with the first scope in it. A
+    /// path that does not exist is created, as runc does for a pause container, and removed with the pod once it is
+    /// empty.
     pub fn of_client(host: &Host, layout: &Layout, text: &str) -> Result<Parent> {
         let wrong = |what: &str| invalid(format!("linux.cgroup_parent: {text:?} {what}"));
         let slice = text.ends_with(".slice") && !text.contains('/');
@@ -47,12 +48,12 @@ impl Parent {
         Ok(Parent { host: host.clone(), record, ours: false, made: made.keep() })
     }
 
-    /// Ours, at `below` each hierarchy's mount point: it comes to be with the first cgroup in it.
+    /// Our own cgroup, at `below` in each hierarchy: it comes into existence with the first cgroup in it.
     pub fn own(host: &Host, layout: &Layout, below: &Path) -> Parent {
         Parent { host: host.clone(), record: record(layout, below), ours: true, made: Vec::new() }
     }
 
-    /// That of a record.
+    /// Reopens the cgroup of a record.
     pub(super) fn open(host: &Host, record: &Record) -> Parent {
         let made = record.made.clone();
         Parent {
@@ -83,7 +84,7 @@ fn record(layout: &Layout, below: &Path) -> Record {
     Record { v2: layout.is_v2(), members, unit: None, made: Vec::new() }
 }
 
-/// Relative; None where it has `..`, or nothing.
+/// Returns the path as a relative one; None if it has `..`, or is empty.
 fn plain(text: &str) -> Option<PathBuf> {
     let parts = Path::new(text).components().filter(|c| !matches!(c, Component::RootDir | Component::CurDir));
     let path: Option<PathBuf> =
@@ -121,19 +122,19 @@ impl Cgroup for Parent {
     }
 
     fn frozen(&self) -> Result<bool> {
-        // That hierarchy alone.
+        // The freezer's hierarchy is enough.
         let freezes = |member: &&Member| self.record.v2 || member.names.iter().any(|name| name == "freezer");
         let members = self.record.members.iter().filter(freezes).cloned().collect();
         let files = open_files(&self.host, &Record { members, ..self.record.clone() })?;
         files.map_or(Ok(false), |files| files.frozen())
     }
 
-    /// Nobody is in it who is not in a container's.
+    /// Only containers' cgroups in it have processes.
     fn thaw_to_die(&self, _who: Dying) -> Result<()> {
         Ok(())
     }
 
-    /// Of a client's it is not ours to kill all.
+    /// In a client's cgroup we may not kill everything.
     fn kill(&self) -> Result<()> {
         if self.ours {
             self.files()?.map_or(Ok(()), |files| files.kill())
@@ -163,7 +164,7 @@ impl Cgroup for Parent {
         })
     }
 
-    /// Of a client's only what we have made: `delete` must not touch more.
+    /// For a client's cgroup only what we have created: `delete` must not touch more.
     fn record(&self) -> Record {
         if self.ours {
             self.record.clone()
@@ -196,7 +197,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("there")).unwrap();
         let parent = Parent::of_client(&host, &layout, "/there/new/pod1").unwrap();
         assert!(dir.path().join("there/new/pod1").is_dir());
-        // Not by who finds it there, and not while another's is in it.
+        // A parent that already existed stays, and so does one that still has another child.
         let second = Parent::of_client(&host, &layout, "/there/new/pod2").unwrap();
         block_on(Parent::of_client(&host, &layout, "/there/new/pod1").unwrap().remove()).unwrap();
         assert!(dir.path().join("there/new/pod1").is_dir());
@@ -204,7 +205,7 @@ mod tests {
         assert!(!dir.path().join("there/new/pod1").exists());
         block_on(second.remove()).unwrap();
         assert!(dir.path().join("there/new").is_dir(), "the first one's, which has left it");
-        // By its record, as `delete` does it.
+        // By its record, as `delete` does.
         let record = Parent::of_client(&host, &layout, "/own/pod3").unwrap().record();
         assert!(record.members.is_empty());
         let found = crate::cgroup::open(&host, &record).unwrap().unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::layout::Hierarchy;
 use crate::error::{invalid, Result};
 
-/// A unit's name, the slice it is in, and where systemd puts it (systemd.slice(5): `a-b.slice` is in `a.slice`).
+/// A unit's name, its slice, and the path at which systemd puts it (systemd.slice(5): `a-b.slice` is in `a.slice`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
     pub slice: String,
@@ -23,8 +23,8 @@ pub enum CgroupsPath {
 }
 
 impl CgroupsPath {
-    /// `systemd` is the option `SystemdCgroup`; without it the form decides, since not every client can pass
-    /// options to a runtime. An empty `text` is a scope of `id` with systemd; else the caller has a default.
+    /// `systemd` is the option `SystemdCgroup`; without it the form decides, since not every client can pass options to
+    /// a runtime. With systemd, an empty `text` means a scope named after `id`; without, the caller has a default.
     pub fn parse(text: &str, systemd: bool, id: &str) -> Result<CgroupsPath> {
         let wrong = |what: &str| Err(invalid(format!("linux.cgroupsPath: {text:?} {what}")));
         if text.contains('\0') {
@@ -58,12 +58,12 @@ impl CgroupsPath {
         }
     }
 
-    /// Below the mount point of `hierarchy`.
+    /// The path below the mount point of `hierarchy`.
     pub(super) fn below(&self, hierarchy: &Hierarchy) -> PathBuf {
         match self {
             CgroupsPath::Absolute(path) => path.clone(),
             CgroupsPath::Systemd(unit) => unit.path.clone(),
-            // A v2 cgroup with processes cannot give controllers to a child: a sibling then.
+            // A v2 cgroup with processes cannot enable controllers for its children, so it becomes a sibling.
             CgroupsPath::Relative(path) if hierarchy.is_unified() => {
                 let own = normal(&hierarchy.own);
                 own.parent().unwrap_or(&own).join(path)
@@ -73,7 +73,7 @@ impl CgroupsPath {
     }
 }
 
-/// Relative, without `.`, and with `..` stopped at the top.
+/// Makes a path relative, without `.`, and with `..` clamped at the top.
 fn normal(text: &str) -> PathBuf {
     let mut path = PathBuf::new();
     for part in text.split('/') {
@@ -90,7 +90,7 @@ fn normal(text: &str) -> PathBuf {
 
 fn unit(slice: &str, prefix: &str, name: &str) -> Option<Unit> {
     let slice = if slice.is_empty() { "system.slice" } else { slice };
-    // Processes live in scopes; a slice has none of its own.
+    // Processes live in scopes; a slice contains none itself.
     if name.is_empty() || name.ends_with(".slice") {
         return None;
     }
@@ -98,7 +98,7 @@ fn unit(slice: &str, prefix: &str, name: &str) -> Option<Unit> {
         "" => format!("{name}.scope"),
         prefix => format!("{prefix}-{name}.scope"),
     };
-    // systemd.unit(5): these characters, and 255 of them.
+    // systemd.unit(5): only these characters, at most 255 of them.
     let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     if !name.chars().all(allowed) || name.len() > 255 {
         return None;

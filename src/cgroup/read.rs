@@ -4,12 +4,12 @@ use super::dir::Dir;
 use super::stats::{IoEntry, Pressure, Rdma, RdmaDevice, Stall};
 use crate::error::Result;
 
-/// The file's text, or nothing where it is not there.
+/// Returns the file's text, empty if the file is missing.
 pub(super) fn text(dir: &Dir, file: &str) -> Result<String> {
     Ok(dir.read_if(file)?.unwrap_or_default())
 }
 
-/// A single number; `max` is u64::MAX; 0 where the file is not there.
+/// Returns a single number: u64::MAX for `max`, 0 if the file is missing.
 pub(super) fn value(dir: &Dir, file: &str) -> Result<u64> {
     Ok(dir.read_if(file)?.map_or(0, |text| parse_value(&text)))
 }
@@ -25,7 +25,7 @@ pub(super) fn rdma(dir: &Dir) -> Result<Rdma> {
     Ok(Rdma { current: parse_rdma(&text(dir, "rdma.current")?), limit: parse_rdma(&text(dir, "rdma.max")?) })
 }
 
-/// `mlx4_0 hca_handle=2 hca_object=max`
+/// Parses `mlx4_0 hca_handle=2 hca_object=max`.
 fn parse_rdma(text: &str) -> Vec<RdmaDevice> {
     text.lines()
         .filter_map(|line| {
@@ -44,7 +44,7 @@ fn parse_rdma(text: &str) -> Vec<RdmaDevice> {
         .collect()
 }
 
-/// `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6`
+/// Parses `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6`.
 pub(super) fn io(text: &str) -> Vec<IoEntry> {
     text.lines()
         .filter_map(|line| {
@@ -69,12 +69,12 @@ pub(super) fn io(text: &str) -> Vec<IoEntry> {
         .collect()
 }
 
-/// None where the kernel does not account pressure.
+/// Returns None if the kernel does not account pressure.
 pub(super) fn pressure(dir: &Dir, file: &str) -> Result<Option<Pressure>> {
     Ok(dir.read_if(file)?.map(|text| parse_pressure(&text)))
 }
 
-/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`
+/// Parses `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`.
 fn parse_pressure(text: &str) -> Pressure {
     let mut pressure = Pressure::default();
     for line in text.lines() {
@@ -99,7 +99,7 @@ fn parse_pressure(text: &str) -> Pressure {
     pressure
 }
 
-/// The page sizes of the hugetlb controller: the `2MB` of `hugetlb.2MB.<suffix>`.
+/// Lists the page sizes of the hugetlb controller: the `2MB` of `hugetlb.2MB.<suffix>`.
 pub(super) fn hugepage_sizes(dir: &Dir, suffix: &str) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(dir.path()) else { return Vec::new() };
     let mut sizes: Vec<String> = entries

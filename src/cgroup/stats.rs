@@ -1,16 +1,16 @@
-//! What a cgroup has used: the fields of `io.containerd.cgroups.v1.Metrics` and `v2.Metrics`, as plain data.
+//! A cgroup's usage: the fields of `io.containerd.cgroups.v1.Metrics` and `v2.Metrics`, as plain data.
 //!
-//! What the host has no controller or no file for is `None` or 0, as the Go shim leaves it. Limits that are
-//! not set are u64::MAX on v2; on v1 they are what the kernel prints, and 0 for pids.
+//! A field for which the host has no controller or file is `None` or 0, as in the Go shim. Limits that are not set are
+//! u64::MAX on v2; on v1 they are what the kernel prints, and 0 for pids.
 
-/// Filled by the version that the host has.
+/// Usage as reported by the cgroup version that the host has.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stats {
     V1(Box<V1>),
     V2(Box<V2>),
 }
 
-/// A file of `key value` lines; keys that are not listed are passed over.
+/// Defines a file of `key value` lines; unlisted keys are ignored.
 macro_rules! flat_keyed {
     ($(#[$doc:meta])* $name:ident { $($field:ident = $key:literal),* $(,)? }) => {
         $(#[$doc])*
@@ -47,7 +47,7 @@ pub struct Hugetlb {
     /// `2MB`
     pub page_size: String,
     pub current: u64,
-    /// v1: the most that was used; v2: the limit.
+    /// v1: the maximum usage; v2: the limit.
     pub max: u64,
     pub failures: u64,
 }
@@ -158,7 +158,7 @@ flat_keyed!(
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlkioEntry {
-    /// `Read`, `Write`, …; empty where the file does not tell them apart.
+    /// `Read`, `Write`, …; empty if the file does not distinguish them.
     pub op: String,
     /// `/dev/sda`, or empty.
     pub device: String,
@@ -167,7 +167,7 @@ pub struct BlkioEntry {
     pub value: u64,
 }
 
-/// Each with what is below the cgroup.
+/// Each list includes everything below the cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Blkio {
     pub service_bytes: Vec<BlkioEntry>,

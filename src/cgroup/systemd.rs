@@ -1,9 +1,9 @@
-//! The systemd driver: the cgroup is a transient scope, so that systemd knows of it, keeps its hands off
-//! (`Delegate=yes`) and counts it to a slice. The limits are properties first and files after.
+//! The systemd driver: the cgroup is a transient scope, so that systemd knows of it, leaves it alone (`Delegate=yes`)
+//! and accounts it to a slice. Limits are set as properties first, then in files.
 //!
-//! A scope must be started with a process in it, and ends when it is empty, but the container's process is
-//! cloned into the cgroup and so cannot be there before it. A process of ours that only sleeps starts the scope
-//! instead; it leaves when the first [`Entry`] is dropped, which is when the container's process is in.
+//! A scope must be started with a process in it, and ends when it is empty. The container's process cannot be there
+//! first: it is cloned into the cgroup. A process of ours that only sleeps starts the scope instead; it leaves when the
+//! first [`Entry`] is dropped, which is when the container's process is in.
 
 mod bus;
 mod properties;
@@ -27,11 +27,11 @@ use crate::sys::clone::Child;
 use crate::sys::{idle, wait};
 use crate::tasks::Answer;
 
-/// The sleeping process; it ends when this is dropped.
+/// The sleeping process; dropping this ends it.
 #[derive(Debug)]
 pub struct PlaceHolder {
     child: Child,
-    /// `pids.max`, which gets its value of 1 when the place is free: a clone into the cgroup counts at once.
+    /// `pids.max`, which is set to its real value, 1, when the place is free: a clone into the cgroup counts at once.
     only_one: Option<OwnedFd>,
 }
 
@@ -44,16 +44,16 @@ impl PlaceHolder {
 
 impl Drop for PlaceHolder {
     fn drop(&mut self) {
-        // It can only have ended already. The reaper sees to the rest.
+        // The signal can fail only if it has ended already. The reaper does the rest.
         let _ = wait::signal(self.child.pidfd.as_fd(), libc::SIGKILL);
         if let Some(file) = &self.only_one {
-            // The kernel takes any number here, unless the cgroup is gone.
+            // The kernel accepts any number here, unless the cgroup is gone.
             let _ = nix::unistd::write(file, b"1");
         }
     }
 }
 
-/// A scope; `files` is its cgroup, None where it is gone.
+/// A scope; `files` is its cgroup, None if it is gone.
 pub(super) struct Scope {
     host: Host,
     unit: String,
@@ -79,7 +79,7 @@ impl Scope {
             ("PIDs", Value::Pids(vec![place_holder.child.pid])),
             ("Delegate", Value::Flag(true)),
             ("DefaultDependencies", Value::Flag(false)),
-            // Also a scope whose container was killed for its memory goes when it is empty.
+            // Lets systemd collect the scope once it is empty, even if its container was OOM-killed.
             ("CollectMode", Value::Text("inactive-or-failed".into())),
             ("MemoryAccounting", Value::Flag(true)),
             ("CPUAccounting", Value::Flag(true)),
@@ -91,7 +91,7 @@ impl Scope {
             let rules = resources.devices.as_deref().unwrap_or_default();
             properties.extend(properties::of_devices(rules, &host.proc));
         }
-        // systemd takes the place-holder by its number, which another process would have by the time that it looks.
+        // systemd takes the place-holder by its pid, which another process could have by the time it looks.
         asked.store(true, Ordering::SeqCst);
         start(&mut bus, &unit.name, &properties).await.context(naming)?;
         let path = CgroupsPath::Systemd(unit.clone());
@@ -154,7 +154,7 @@ impl Scope {
         self.files()?.update(&properties::restored(resources, &now)).await
     }
 
-    /// The unit, and then what systemd left: directories of hierarchies that it does not look after.
+    /// Stops the unit, then removes what systemd left: directories in hierarchies that it does not manage.
     async fn end(&self) -> Result<()> {
         drop(self.place_holder.lock().take());
         let stopped = self.stop().await;
@@ -162,7 +162,7 @@ impl Scope {
             files.remove().await?;
         }
         match stopped {
-            // Without its cgroup the scope ends by itself, once systemd comes to it.
+            // Without its cgroup the scope ends by itself, once systemd gets to it.
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Deadline) => Ok(()),
             stopped => stopped.context(|| self.unit.clone()),
         }
@@ -175,7 +175,7 @@ impl Scope {
 }
 
 async fn limits(bus: &mut Bus, resources: &Resources, now: &Halves, v2: bool) -> Result<Vec<Property>> {
-    // Nothing else depends on it.
+    // Nothing else depends on the version.
     let version = if resources.cpu.idle == Some(true) { bus.version().await? } else { 0 };
     properties::of_limits(resources, now, v2, version)
 }
@@ -190,7 +190,7 @@ async fn start(bus: &mut Bus, unit: &str, properties: &[Property]) -> Result<()>
     let member = "StartTransientUnit";
     let mut answer = bus.manager(member, "ssa(sv)a(sa(sv))", &body).await?;
     if answer.as_ref().is_err_and(|refusal| refusal.is("UnitExists")) {
-        // Perhaps one that failed and was kept; one that runs is not reset by it.
+        // It may be a failed unit that was kept; resetting does not affect one that runs.
         reset(bus, unit).await?;
         answer = bus.manager(member, "ssa(sv)a(sa(sv))", &body).await?;
     }
@@ -203,7 +203,7 @@ async fn start(bus: &mut Bus, unit: &str, properties: &[Property]) -> Result<()>
     Ok(())
 }
 
-/// Stops the unit, and waits until it is gone; fine where it is already.
+/// Stops the unit, and waits until it is gone; it may be gone already.
 async fn stop(bus: &mut Bus, unit: &str) -> Result<()> {
     let mut body = Writer::default();
     body.text(unit);
@@ -218,7 +218,7 @@ async fn stop(bus: &mut Bus, unit: &str) -> Result<()> {
     }
 }
 
-/// Frees a failed unit; that it has not failed, or is not there, is not an error.
+/// Frees a failed unit; it is not an error if the unit has not failed, or does not exist.
 async fn reset(bus: &mut Bus, unit: &str) -> Result<()> {
     let mut body = Writer::default();
     body.text(unit);

@@ -1,4 +1,4 @@
-//! A cgroup and what is below it: making, listing, signalling, removing.
+//! A cgroup and everything below it: creating, listing, signalling, removing.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -14,18 +14,18 @@ use super::walk;
 use crate::error::{Context, Error, Kind, Result};
 use crate::tasks::Looks;
 
-/// The file that lists processes, and takes them in.
+/// The file that lists processes, and takes new ones.
 pub(super) const PROCS: &str = "cgroup.procs";
 
-/// The directories that a create has made; dropped before `keep`, it removes them again.
+/// The directories that a create has made; dropping it before `keep` removes them again.
 #[derive(Debug, Default)]
 pub(super) struct Made(Vec<PathBuf>);
 
 impl Made {
-    /// The directory `below` `mount`, with its parents; true where it was not there.
+    /// Creates the directory `below` `mount`, with its parents; returns whether it is new.
     pub(super) fn make(&mut self, mount: &Path, below: &Path) -> Result<(Dir, bool)> {
         let path = mount.join(below);
-        // Another container's removal may take a parent away between two steps: a few rounds.
+        // The removal of another container may take a parent away between two steps: retry a few times.
         for _ in 0..16 {
             let fresh = match std::fs::create_dir(&path) {
                 Ok(()) => {
@@ -51,7 +51,7 @@ impl Made {
             match std::fs::create_dir(&path) {
                 Ok(()) => self.0.push(path.clone()),
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                // The one above has gone in the meantime: the next round.
+                // The parent has gone in the meantime: retry.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound && mount.is_dir() => return Ok(()),
                 Err(e) => return Err(e).context(|| format!("mkdir({path:?})")),
             }
@@ -59,7 +59,7 @@ impl Made {
         Ok(())
     }
 
-    /// They stay; those above come first.
+    /// Keeps the directories, and returns them, parents first.
     pub(super) fn keep(mut self) -> Vec<PathBuf> {
         std::mem::take(&mut self.0)
     }
@@ -71,14 +71,15 @@ impl Drop for Made {
     }
 }
 
-/// The last one first. What has got another cgroup or a process in the meantime stays, and so what is gone already.
+/// Removes directories, last one first. One that has got another cgroup or a process in the meantime stays; one that is
+/// gone is skipped.
 pub(super) fn remove_empty(made: &[PathBuf]) {
     for path in made.iter().rev() {
         let _ = std::fs::remove_dir(path);
     }
 }
 
-/// A cgroup that was there before may be used when it is empty.
+/// Refuses an existing cgroup with processes; an empty one may be used.
 pub(super) fn refuse_busy(dir: &Dir) -> Result<()> {
     let processes = processes(dir)?;
     match processes.len() {
@@ -90,11 +91,11 @@ pub(super) fn refuse_busy(dir: &Dir) -> Result<()> {
     }
 }
 
-/// All processes in `dir` and below, each once. Those of a foreign pid namespace (0) are left out.
+/// Lists all processes in `dir` and below, each once. Those of a foreign pid namespace (0) are left out.
 pub(super) fn processes(dir: &Dir) -> Result<Vec<u32>> {
     let mut all = Vec::new();
     walk::each(dir, |dir| {
-        // A threaded cgroup refuses (EOPNOTSUPP): its processes are listed by the domain above it.
+        // A threaded cgroup refuses (EOPNOTSUPP): the domain above it lists its processes.
         if let Some(text) = dir.read_if(PROCS)? {
             all.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &u32| *pid != 0));
         }
@@ -105,7 +106,7 @@ pub(super) fn processes(dir: &Dir) -> Result<Vec<u32>> {
     Ok(all)
 }
 
-/// The cgroup in `dir` or below that `pid` is in.
+/// Finds the cgroup of `pid`: `dir` or one below it.
 pub(super) fn find(dir: &Dir, pid: u32) -> Result<Option<OwnedFd>> {
     let mut found = None;
     walk::each(dir, |dir| {
@@ -118,7 +119,7 @@ pub(super) fn find(dir: &Dir, pid: u32) -> Result<Option<OwnedFd>> {
     Ok(found)
 }
 
-/// Moves processes into `dir`; those that have ended are passed over.
+/// Moves processes into `dir`; skips those that have ended.
 pub(super) fn move_to(dir: &Dir, pids: &[u32]) -> Result<()> {
     for pid in pids {
         match dir.write(PROCS, &pid.to_string()) {
@@ -129,7 +130,7 @@ pub(super) fn move_to(dir: &Dir, pids: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// SIGKILL; a process that is gone already is fine.
+/// Sends SIGKILL to each; a process may be gone already.
 pub(super) fn kill_all(pids: &[u32]) -> Result<()> {
     for &pid in pids {
         match kill(Pid::from_raw(pid as i32), Signal::SIGKILL) {
@@ -140,11 +141,12 @@ pub(super) fn kill_all(pids: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// Dying processes keep a cgroup busy for a moment.
+/// How long dying processes may keep a cgroup busy.
 const DYING: Duration = Duration::from_secs(1);
 
-/// SIGKILL to all in `dir` and below. Who has one cannot fork any more: so until a look finds nobody new. But a child whose
-/// parent was forking at that moment may come to be listed later: who must be sure looks again.
+/// Sends SIGKILL to everything in `dir` and below, until a scan finds no new process: one that has the signal pending
+/// cannot fork any more. But a child whose parent was forking at that moment may be listed only later: a caller that
+/// must be sure scans again.
 pub(super) fn kill_within(dir: &Dir) -> Result<()> {
     let mut killed = BTreeSet::new();
     for _ in 0..100 {
@@ -158,7 +160,7 @@ pub(super) fn kill_within(dir: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// Removes `path` and what is below it.
+/// Removes `path` and everything below it.
 pub(super) async fn remove(path: &Path) -> Result<()> {
     let mut looks = Looks::new(Duration::from_millis(1), DYING);
     loop {
@@ -179,7 +181,7 @@ pub(super) async fn remove(path: &Path) -> Result<()> {
 
 fn remove_once(path: &Path) -> Result<()> {
     match std::fs::remove_dir(path) {
-        // Because of cgroups below it, perhaps; they go first.
+        // Perhaps because of cgroups below it; they go first.
         Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
         removed => return gone(removed, path),
     }
@@ -195,19 +197,19 @@ fn gone(removed: std::io::Result<()>, path: &Path) -> Result<()> {
     }
 }
 
-/// What an exec is to be put into would stop it.
+/// The error for an exec whose cgroup would stop it.
 pub(super) fn frozen_beside(dir: &Dir, pid: u32) -> Error {
     let what = format!("process {pid} is in the cgroup {:?}, which is frozen", dir.path());
     Error::new(Kind::State, what)
 }
 
-/// What is put into it would stop, and whoever waits for it too.
+/// The error for a frozen cgroup: a process put into it would stop, and so would whoever waits for it.
 pub(super) fn frozen_before(dir: &Dir) -> Error {
     let what = "is frozen, by itself or with one above it";
     Error::new(Kind::State, format!("linux.cgroupsPath: the cgroup {:?} {what}", dir.path()))
 }
 
-/// The cgroup is frozen, or it is thawed and there is an error.
+/// Returns the result of a freeze; thaws the cgroup again if it failed.
 pub(super) fn frozen_or(frozen: Result<()>, thaw: impl FnOnce() -> Result<()>) -> Result<()> {
     frozen.map_err(|error| match thaw() {
         Ok(()) => error,
@@ -215,7 +217,7 @@ pub(super) fn frozen_or(frozen: Result<()>, thaw: impl FnOnce() -> Result<()>) -
     })
 }
 
-/// Ok also where the file's cgroup is gone: what was to be done to its processes is done.
+/// Returns Ok even if the file's cgroup is gone: there is nothing left to do to its processes.
 pub(super) fn unless_absent(result: Result<()>) -> Result<()> {
     match result {
         Err(e) if is_absent(&e) => Ok(()),

@@ -1,4 +1,4 @@
-//! cgroup v1, and hybrid: one directory in every hierarchy (the kernel's Documentation/admin-guide/cgroup-v1/).
+//! cgroup v1, and hybrid: one directory in each hierarchy (the kernel's Documentation/admin-guide/cgroup-v1/).
 
 mod freezer;
 mod knobs;
@@ -22,7 +22,7 @@ use crate::spec::resources::{DeviceRule, Limit, Resources};
 use crate::sync::Mutex;
 use crate::tasks::Answer;
 
-/// The file that a single thread enters by.
+/// The file through which a single thread enters.
 const TASKS: &str = "tasks";
 
 /// The cgroup in one hierarchy.
@@ -36,10 +36,10 @@ struct Place {
 pub(super) struct V1 {
     host: Host,
     places: Vec<Place>,
-    /// The exceptions in the devices controller with their default, as far as this process has set them.
+    /// The default and the exceptions in the devices controller, if this process has set them.
     devices: Mutex<Option<(bool, Vec<DeviceRule>)>>,
     hugepages: OnceLock<Vec<String>>,
-    /// What further processes (execs, hooks) enter by: kept open from the first one on.
+    /// The files through which further processes (execs, hooks) enter: kept open from the first one on.
     entries: OnceLock<Vec<OwnedFd>>,
 }
 
@@ -54,7 +54,7 @@ impl V1 {
         }
     }
 
-    /// `adopted`: systemd has made (a part of) it, and a process of ours is in it.
+    /// `adopted`: systemd has created (part of) it, and a process of ours is in it.
     pub(super) fn create(
         host: &Host,
         hierarchies: &[Hierarchy],
@@ -74,7 +74,7 @@ impl V1 {
             if !fresh && !adopted {
                 tree::refuse_busy(&dir)?;
             }
-            // A new one is as those above it are.
+            // A new cgroup inherits the state of those above it.
             if hierarchy.has("freezer") {
                 freezer::refuse_frozen(&dir)?;
             }
@@ -104,7 +104,7 @@ impl V1 {
         }
     }
 
-    /// A cgroup that is there, as far as it still is.
+    /// Opens an existing cgroup, as far as it still exists.
     pub(super) fn open(host: &Host, members: &[Member]) -> Result<V1> {
         let mut places = Vec::with_capacity(members.len());
         for at in members {
@@ -123,7 +123,7 @@ impl V1 {
         self.place(controller).map(|p| &p.dir)
     }
 
-    /// For a limit that is asked for.
+    /// Returns the directory of a controller that a requested limit needs.
     fn need(&self, controller: &str) -> Result<&Dir> {
         self.dir(controller).ok_or_else(|| {
             Error::new(
@@ -137,8 +137,8 @@ impl V1 {
         self.places.iter().find(|p| p.at.names.is_empty()).map(|p| &p.dir)
     }
 
-    /// `tasks`, not `cgroup.procs`: for the writer itself, a single thread, the kernel then needs no system-wide lock
-    /// with its grace period (kernel 5.16, "cgroup: Optimize single thread migration").
+    /// Opens `tasks`, not `cgroup.procs`: when a single thread moves itself, the kernel then needs no system-wide lock
+    /// with its grace period (Linux 5.16, "cgroup: Optimize single thread migration").
     fn open_entries(&self, beside: Option<u32>) -> Result<Vec<OwnedFd>> {
         let open = |dir: &Dir| dir.open_file(TASKS, OFlag::O_WRONLY);
         let hierarchies = self.places.iter().filter(|place| !place.at.names.is_empty());
@@ -149,7 +149,7 @@ impl V1 {
         opened.collect()
     }
 
-    /// Where `pid` is in a hierarchy in which the container's own cgroup is gone.
+    /// Opens the cgroup of `pid` in a hierarchy in which the container's own cgroup is gone.
     fn beside(&self, place: &Place, pid: u32) -> Result<Dir> {
         let dir = beside::of(&self.host.proc, pid, &place.at)?;
         if place.at.names.iter().any(|name| name == "freezer") && freezer::is_frozen(&dir)? {
@@ -159,12 +159,12 @@ impl V1 {
         }
     }
 
-    /// Not so once nobody is in it, and systemd has removed what is empty of the hierarchies that it looks after.
+    /// Whether it still exists. Once it is empty, systemd removes it from the hierarchies that it manages.
     fn is_there(&self) -> bool {
         self.dir("name=systemd").or(self.census()).is_none_or(|dir| dir.has(TASKS))
     }
 
-    /// The hierarchy that tells who is in: one that no process leaves by itself.
+    /// The hierarchy by which to list the processes: one that no process leaves by itself.
     fn census(&self) -> Option<&Dir> {
         let of = |name| self.dir(name);
         of("freezer")
@@ -212,7 +212,7 @@ impl Cgroup for V1 {
 
     fn halves(&self) -> Result<Halves> {
         let Some(dir) = self.dir("cpu") else { return Ok(Halves::default()) };
-        // -1: no limit.
+        // -1 means no limit.
         let quota = dir.read_if("cpu.cfs_quota_us")?;
         let quota = quota.map(|text| text.trim().parse().map_or(Limit::Max, Limit::Value));
         let period = dir.read_if("cpu.cfs_period_us")?.and_then(|text| text.trim().parse().ok());
@@ -240,7 +240,7 @@ impl Cgroup for V1 {
 
     fn kill(&self) -> Result<()> {
         if let Some(unified) = self.unified() {
-            // Hybrid, kernel 5.14: the kernel does it, also for processes that are being forked.
+            // Hybrid, Linux 5.14: the kernel does it, even for processes that are being forked.
             if unified.write_if("cgroup.kill", "1")? {
                 // Frozen processes die once they are thawed.
                 return self.thaw_to_die(Dying::All);
@@ -248,7 +248,7 @@ impl Cgroup for V1 {
         }
         let Some(census) = self.census() else { return Ok(()) };
         if let Some(dir) = self.dir("freezer") {
-            // It only makes the rounds fewer.
+            // Only reduces the number of rounds.
             let _ = freezer::begin(dir);
         }
         let killed = tree::kill_within(census);

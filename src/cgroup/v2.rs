@@ -35,16 +35,16 @@ pub(super) struct V2 {
     hugepages: OnceLock<Vec<String>>,
 }
 
-/// As the spec counts; v2 has a file for swap alone, so that a change of one needs the other.
+/// As the spec counts. v2 has a file for swap alone, so a change of one needs the other.
 #[derive(Clone, Copy, Debug, Default)]
 struct Limits {
     memory: Option<Limit>,
-    /// With memory.
+    /// Includes memory.
     swap: Option<Limit>,
 }
 
 impl V2 {
-    /// `adopted`: systemd has made it, and a process of ours is in it.
+    /// `adopted`: systemd has created it, and a process of ours is in it.
     pub(super) fn create(
         host: &Host,
         hierarchy: &Hierarchy,
@@ -58,7 +58,7 @@ impl V2 {
         if !fresh && !adopted {
             tree::refuse_busy(&dir)?;
         }
-        // A new one is as those above it are.
+        // A new cgroup inherits the state of those above it.
         freezer::refuse_frozen(&dir)?;
         enable_controllers(&hierarchy.mount, &below, &dir)?;
         let at = Member { mount: hierarchy.mount.clone(), below, names: Vec::new() };
@@ -71,7 +71,7 @@ impl V2 {
         Ok(cgroup)
     }
 
-    /// None where it is gone.
+    /// Returns None if it is gone.
     pub(super) fn open(host: &Host, member: &Member) -> Result<Option<V2>> {
         let dir = Dir::open_if(&member.mount.join(&member.below))?;
         Ok(dir.map(|dir| V2::at(host, member.clone(), dir)))
@@ -96,7 +96,7 @@ impl V2 {
         self.apply_unified(resources, "resources")
     }
 
-    /// Puts a new program in the place of the old one, so that there is no moment without.
+    /// Replaces the old program by a new one atomically: there is no moment without one.
     fn apply_devices(&self, rules: &[DeviceRule], field: &str) -> Result<()> {
         let policy = Policy::compile(rules);
         let cgroup = self.dir.as_fd();
@@ -116,31 +116,31 @@ impl V2 {
         Ok(())
     }
 
-    /// It is there, and its controllers are not given to cgroups below it.
+    /// Whether it exists, and its controllers are not enabled for cgroups below it.
     fn takes_processes(&self) -> Result<bool> {
         Ok(self.dir.read_if("cgroup.subtree_control")?.is_some_and(|given| given.trim().is_empty()))
     }
 
-    /// The cgroup that `pid` is in, within this one or without.
+    /// Opens the cgroup that `pid` is in, inside this one or outside.
     fn beside(&self, pid: u32) -> Result<OwnedFd> {
         match beside::of(&self.host.proc, pid, &self.at) {
             Ok(dir) if freezer::is_freezing(&dir)? => Err(tree::frozen_beside(&dir, pid)),
             Ok(dir) => dir.try_clone_fd(),
-            // Where the kernel cannot say it.
+            // The path is too long for the kernel to report.
             Err(e) if e.errno() == Some(libc::ENAMETOOLONG) => tree::find(&self.dir, pid)?.ok_or(e),
             Err(e) => Err(e),
         }
     }
 }
 
-/// Gives the cgroup all controllers of the root, through `cgroup.subtree_control` of each cgroup above it.
+/// Enables all controllers of the root for the cgroup, in `cgroup.subtree_control` of each cgroup above it.
 ///
-/// A cgroup above that refuses one (it has processes of its own, or is not ours to change) is not an error
-/// here: a limit that then has no file says so.
+/// It is no error here if a cgroup above refuses one (it has processes of its own, or we may not change it): a limit
+/// without a file then reports it.
 fn enable_controllers(mount: &Path, below: &Path, leaf: &Dir) -> Result<()> {
     let mut all = None;
-    // More than once: systemd may take a controller from the root that none of its own units needs, just
-    // before the first of ours holds on to it.
+    // More than once: systemd may disable a controller in the root that none of its own units needs, just before the
+    // first of ours takes hold of it.
     for _ in 0..4 {
         let have = leaf.read("cgroup.controllers")?;
         let all = match &all {
@@ -160,7 +160,7 @@ fn enable_controllers(mount: &Path, below: &Path, leaf: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// A file of each controller, the last one that the kernel makes first.
+/// A file of each controller, starting with the last one that the kernel creates.
 const LAST: [(&str, &str); 6] = [
     ("misc", "misc.max"),
     ("rdma", "rdma.max"),
@@ -170,8 +170,8 @@ const LAST: [(&str, &str); 6] = [
     ("cpuset", "cpuset.cpus"),
 ];
 
-/// The kernel lists a controller before it has made its files: where somebody else is passing it down right now
-/// (for a sibling that is created with this one), a write of ours waits until that is done.
+/// Waits until the files exist. The kernel lists a controller before it has created its files: if somebody else is
+/// enabling it right now (for a sibling that is created at the same time), a write of ours waits until that is done.
 fn settle(mount: &Path, below: &Path, leaf: &Dir, have: &str) -> Result<()> {
     let has = |name: &str| have.split_ascii_whitespace().any(|h| h == name);
     let Some((controller, _)) = LAST.iter().find(|(name, _)| has(name)).filter(|(_, file)| !leaf.has(file))
@@ -187,7 +187,7 @@ fn pass_down(mount: &Path, below: &Path, controllers: &[String]) -> Result<()> {
     let mut path = mount.to_owned();
     for part in below {
         let above = Dir::open(&path)?;
-        // All or none: so one by one where one of them cannot be.
+        // All or nothing: if one of them fails, enable them one by one.
         if above.write(file, &controllers.join(" ")).is_err() {
             for controller in controllers {
                 let _ = above.write(file, controller);
@@ -241,17 +241,17 @@ impl Cgroup for V2 {
         freezer::is_frozen(&self.dir)
     }
 
-    /// A frozen process of v2 does (kernel 5.2, "cgroup: cgroup v2 freezer").
+    /// A frozen process on v2 does die (Linux 5.2, "cgroup: cgroup v2 freezer").
     fn thaw_to_die(&self, _who: Dying) -> Result<()> {
         Ok(())
     }
 
     fn kill(&self) -> Result<()> {
-        // Kernel 5.14; also for what is frozen, and for processes that are being forked.
+        // Linux 5.14; even for frozen processes, and those that are being forked.
         if self.dir.write_if("cgroup.kill", "1")? || !self.dir.has(tree::PROCS) {
             return Ok(());
         }
-        // It only makes the rounds fewer.
+        // Only reduces the number of rounds.
         let _ = freezer::begin(&self.dir);
         let killed = tree::kill_within(&self.dir);
         self.thaw()?;

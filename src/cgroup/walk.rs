@@ -1,7 +1,7 @@
-//! All that is below a cgroup, however deep: a container that may write to its own nests as it likes, beyond what a
-//! stack, a path or a table of descriptors holds.
+//! Walks everything below a cgroup, however deep: a container with write access to its own can nest them beyond what a
+//! stack, a path or a descriptor table holds.
 //!
-//! So the way back is a list, and one descriptor is open at a time: down by a name, up by `..`.
+//! The way back is therefore a list, and only one descriptor is open at a time: down by a name, up by `..`.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -10,14 +10,14 @@ use std::path::PathBuf;
 use super::dir::Dir;
 use crate::error::Result;
 
-/// A cgroup on the way from the top to where the walk is.
+/// A cgroup on the path from the top to the current one.
 struct Passed {
     name: CString,
-    /// The children that are still to be seen.
+    /// The children still to visit.
     left: Vec<CString>,
 }
 
-/// Calls `visit` for `top` and for each cgroup below it, before those below that. What goes meanwhile is passed over.
+/// Calls `visit` for `top` and for each cgroup below it, parents first. Cgroups that disappear meanwhile are skipped.
 pub(super) fn each(top: &Dir, visit: impl FnMut(&Dir) -> Result<()>) -> Result<()> {
     walk(top, visit, |_, _| Ok(()))
 }
@@ -58,7 +58,7 @@ fn walk(
     Ok(())
 }
 
-/// How an error calls a cgroup so many levels below: the whole of its path may be megabytes.
+/// The name of a cgroup in errors, `depth` levels below: its whole path may be megabytes long.
 fn shown(top: &Dir, depth: usize, name: &CStr) -> PathBuf {
     let name = OsStr::from_bytes(name.to_bytes());
     match depth {

@@ -9,11 +9,11 @@ use crate::sys::child::{console, mount, root, Errno, Forked, Result};
 use ::core::prelude::rust_2021::*;
 use ::libc;
 
-/// fchown(2): the group that the devpts gives is left.
+/// fchown(2) leaves the group as the devpts has set it.
 const SAME_GROUP: u32 = u32::MAX;
 
-/// Makes a terminal in the container's own devpts; returns the shim's side of it. Neither side is found by a name that the container could have
-/// set up: the multiplexer is checked to be one, and the slave comes from it (CVE-2025-52565).
+/// Opens a terminal in the container's own devpts; returns the shim's side of it. Neither side is found by a name that
+/// the container could have set up: the multiplexer is checked to be one, and the slave comes from it (CVE-2025-52565).
 pub(super) fn open(state: &mut State<'_>, size: WindowSize, uid: u32, bind: bool) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
     let master = root::open(state.root()?, c"dev/pts/ptmx", flags)?;
@@ -37,7 +37,7 @@ pub(super) fn open(state: &mut State<'_>, size: WindowSize, uid: u32, bind: bool
     Ok(master)
 }
 
-/// The slave becomes 0, 1 and 2.
+/// Makes the slave descriptors 0, 1 and 2.
 pub(super) fn become_standard(state: &mut State<'_>) -> Result<()> {
     let slave = state.terminal.as_ref().ok_or(Errno::EBADF)?.as_fd();
     for number in 0..3 {
@@ -59,15 +59,15 @@ pub(super) fn streams(forked: Forked, lent: &Lent<'_>, uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// To a user of the host, from outside of a user namespace.
+/// Gives the streams to a user of the host, from outside a user namespace.
 pub(super) fn give_all(lent: &Lent<'_>, uid: u32) -> Result<()> {
     lent.ends.into_iter().flatten().try_for_each(|end| give(end, uid))
 }
 
-/// The container's own null device. The host's is one inode for everybody: whoever has a descriptor of it and is
-/// root may change its mode and its owner.
+/// Opens the container's own null device. The host's is one inode for everyone: root with a descriptor of it could
+/// change its mode and owner.
 fn null() -> Result<OwnedFd> {
-    // Not O_RDONLY or O_WRONLY: the container may have put a fifo there, and only both ends never wait.
+    // Not O_RDONLY or O_WRONLY: the container may have put a FIFO there, and only opening both ends never blocks.
     let null = fd::open(c"/dev/null", libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NOCTTY, 0)?;
     if !fd::stat(null.as_fd())?.is_character_device(1, 3) {
         return Err(Errno::ENODEV);
@@ -75,15 +75,15 @@ fn null() -> Result<OwnedFd> {
     fd::above_standard(null)
 }
 
-/// A program that gave up root must still be able to open /dev/stdout, which is a fifo or a file of somebody
-/// else's. Devices are left alone: /dev/null is everybody's.
+/// Makes `uid` the owner: a program that has given up root must still be able to open /dev/stdout, which is a FIFO or
+/// file that somebody else owns. Devices are left alone: everyone shares /dev/null.
 fn give(end: BorrowedFd<'_>, uid: u32) -> Result<()> {
     let stat = fd::stat(end)?;
     if stat.uid == uid || !(stat.kind() == libc::S_IFIFO || stat.kind() == libc::S_IFREG) {
         return Ok(());
     }
     match fd::give(end, uid, stat.gid) {
-        // A read-only filesystem, or an owner that is not ours to change: the program can still use 0, 1 and 2.
+        // A read-only filesystem, or an owner that we may not change: the program can still use 0, 1 and 2.
         Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS) => Ok(()),
         answer => answer,
     }

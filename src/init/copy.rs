@@ -1,4 +1,4 @@
-//! `tmpcopyup`: what the image has at the place of a tmpfs is copied into it.
+//! `tmpcopyup`: copies the image's files at the target of a tmpfs into it.
 //!
 //! Names are taken from directory listings and opened with O_NOFOLLOW, one level at a time.
 
@@ -9,10 +9,11 @@ use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
 
-/// Deeper trees are refused: each level has a buffer on the stack.
+/// The maximum depth of a tree: each level has a buffer on the stack.
 const DEPTH: u32 = 32;
 
-/// Copies what is in `from` (an O_PATH descriptor of a directory) into `to`, and the directory's own mode.
+/// Copies the contents of `from` (an O_PATH descriptor of a directory) into `to`, and the directory's own mode and
+/// owner.
 pub(super) fn contents(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     level(from, to, DEPTH)
 }
@@ -41,7 +42,7 @@ fn entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, left: u32) -> Re
     level(there.as_fd(), made.as_fd(), left)
 }
 
-/// Anything but a directory; not inlined, so that its buffer is not on the stack once for each level.
+/// Copies anything but a directory; not inlined, so that its buffer is not on the stack at every level.
 #[inline(never)]
 fn leaf(
     from: BorrowedFd<'_>,
@@ -63,14 +64,14 @@ fn leaf(
         libc::S_IFLNK => {
             let mut text = [0u8; 4096];
             let length = entry::read_link(there, c"", &mut text)?;
-            // The last byte is not for the text: it ends it.
+            // The last byte is reserved for the terminating NUL.
             if length >= text.len() {
                 return Err(Errno::ENAMETOOLONG);
             }
             let target = CStr::from_bytes_until_nul(&text).map_err(|_| Errno::ENAMETOOLONG)?;
             entry::make_symlink(target, to, name)?;
         }
-        // A socket belongs to whoever listens on it.
+        // A socket is useless without its listener.
         libc::S_IFSOCK => return Ok(()),
         _ => entry::make_node(to, name, stat.mode, libc::major(stat.device), libc::minor(stat.device))?,
     }

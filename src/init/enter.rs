@@ -1,4 +1,4 @@
-//! Into the new root; and the small acts around it.
+//! Entering the new root, and small actions around it.
 
 use super::state::State;
 use crate::plan::step::SchedAttr;
@@ -18,7 +18,7 @@ pub(super) fn oom_score_adj(score: i32) -> Result<()> {
     fd::write(file.as_fd(), text).map(drop)
 }
 
-/// As long as no process is in the time namespace.
+/// Only possible while no process is in the time namespace.
 pub(super) fn time_offsets(lines: &CStr) -> Result<()> {
     let file = host_proc(c"self/timens_offsets")?;
     fd::write(file.as_fd(), lines.to_bytes()).map(drop)
@@ -35,7 +35,7 @@ pub(super) fn open_label(file: &CStr) -> Result<OwnedFd> {
     root::open_plainly(attributes.as_fd(), file, libc::O_WRONLY)
 }
 
-/// A file of the procfs at /proc: only before the mount namespace is left, while that is the host's.
+/// Opens a file of the procfs at /proc: only before the process leaves the mount namespace, while /proc is the host's.
 fn host_proc(path: &CStr) -> Result<OwnedFd> {
     let procfs = host_proc_directory(c".")?;
     let file = fd::open_at(procfs.as_fd(), path, libc::O_WRONLY, 0)?;
@@ -54,18 +54,18 @@ fn host_proc_directory(path: &CStr) -> Result<OwnedFd> {
     Ok(directory)
 }
 
-/// The name of an open device, for mount(2), which takes no descriptor: /proc is still the host's.
+/// Returns the name of an open device for mount(2), which takes no descriptor: /proc is still the host's.
 pub(super) fn name_of<'a>(device: BorrowedFd<'_>, room: &'a mut [u8; 64]) -> Result<&'a CStr> {
     let mut link = [0; 16];
     let link = numbered(b"", device.as_raw_fd(), &mut link)?;
     let directory = host_proc_directory(c"self/fd")?;
     let length = entry::read_link(directory.as_fd(), link, room)?;
-    // A name that fills the room has no end.
+    // A name that fills the buffer is not terminated.
     *room.get_mut(length).ok_or(Errno::ENAMETOOLONG)? = 0;
     CStr::from_bytes_until_nul(room).map_err(|_| Errno::ENAMETOOLONG)
 }
 
-/// `prefix` with a number.
+/// Returns `prefix` followed by a number.
 pub(super) fn numbered<'a>(prefix: &[u8], number: i32, room: &'a mut [u8]) -> Result<&'a CStr> {
     let mut digits = [0; 12];
     let text = prefix.iter().chain(decimal(number, &mut digits)).chain(&[0]);
@@ -75,7 +75,7 @@ pub(super) fn numbered<'a>(prefix: &[u8], number: i32, room: &'a mut [u8]) -> Re
     CStr::from_bytes_until_nul(room).map_err(|_| Errno::ENAMETOOLONG)
 }
 
-/// `number` in decimal, at the end of `room`.
+/// Formats `number` in decimal, at the end of `room`.
 fn decimal(number: i32, room: &mut [u8; 12]) -> &[u8] {
     let mut left = number.unsigned_abs();
     let mut first = room.len();
@@ -94,11 +94,11 @@ fn decimal(number: i32, room: &mut [u8; 12]) -> &[u8] {
     room.get(first..).unwrap_or(&[])
 }
 
-/// What /sys/kernel/cgroup/delegate names. Not all kernels have all of them.
+/// The files that /sys/kernel/cgroup/delegate lists. Not every kernel has all of them.
 const DELEGATED: [&CStr; 5] =
     [c"cgroup.procs", c"cgroup.threads", c"cgroup.subtree_control", c"memory.oom.group", c"memory.reclaim"];
 
-/// The group stays.
+/// Delegates the cgroup to `uid`; the group stays.
 pub(super) fn give_cgroup(cgroup: BorrowedFd<'_>, uid: u32) -> Result<()> {
     entry::give(cgroup, c".", uid, u32::MAX)?;
     for name in DELEGATED {
@@ -110,8 +110,8 @@ pub(super) fn give_cgroup(cgroup: BorrowedFd<'_>, uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Into a user namespace. `apart`: the kernel says EINVAL where it is the caller's own already (and for a caller with
-/// threads, which this is not).
+/// Joins a user namespace. With `apart`, EINVAL means that the process is in it already (the kernel also returns it to
+/// a multithreaded caller, which this is not).
 pub(super) fn user(forked: Forked, namespace: BorrowedFd<'_>, apart: bool) -> Result<()> {
     match sys::namespace::join(namespace, libc::CLONE_NEWUSER as u64) {
         Err(Errno::EINVAL) if apart => return Ok(()),
@@ -119,44 +119,44 @@ pub(super) fn user(forked: Forked, namespace: BorrowedFd<'_>, apart: bool) -> Re
     }
     if apart {
         match sys::identity::set_groups(forked, &[]) {
-            // A namespace that forbids it.
+            // The namespace forbids setgroups(2).
             Err(Errno::EPERM) => {}
             answer => answer?,
         }
     }
-    // Where the namespace's owner is somebody else, the change of capabilities sets this to fs.suid_dumpable.
+    // If the namespace has another owner, the change of capabilities sets this to fs.suid_dumpable.
     sys::identity::undumpable()
 }
 
-/// pivot_root(2) with the old root on top of the new, from where it is detached: no directory for it is needed.
+/// Calls pivot_root(2) with the old root on top of the new one, where it is then detached: it needs no directory.
 pub(super) fn pivot(forked: Forked, root: BorrowedFd<'_>) -> Result<()> {
     let old = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     exec::fchdir(forked, root)?;
     mount::pivot_here(forked)?;
-    // `.` is still the new root, below the old one: whose mounts would become slaves. What is unmounted below the
-    // old one must not be unmounted on the host, whatever the plan said of propagation.
+    // `.` is still the new root, below the old one, and its mounts would be the ones to become slaves. An unmount below
+    // the old root must not propagate to the host, whatever propagation the plan sets.
     exec::fchdir(forked, old.as_fd())?;
     mount::mount(None, c".", None, libc::MS_REC | libc::MS_SLAVE, None)?;
     mount::unmount(c".", libc::MNT_DETACH)?;
     exec::chdir(forked, c"/")
 }
 
-/// Takes a mount of the host out of the own mount namespace.
+/// Removes a mount of the host from our own mount namespace.
 pub(super) fn detach(target: &CStr) -> Result<()> {
-    // The host's must stay, whatever the plan said of propagation.
+    // The host's own must stay, whatever propagation the plan sets.
     match mount::mount(None, target, None, libc::MS_REC | libc::MS_SLAVE, None) {
-        // It went with the one that it was on.
+        // It was detached together with the mount that it was on.
         Err(Errno::ENOENT) => return Ok(()),
         answer => answer?,
     }
     match mount::unmount(target, libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) {
-        // It is locked, as in a user namespace: what is covered counts no more.
+        // It is locked, as in a user namespace: cover it, which the kernel accepts as hidden.
         Err(Errno::EINVAL | Errno::EPERM) => mount::mount(Some(c"tmpfs"), target, Some(c"tmpfs"), 0, None),
         answer => answer,
     }
 }
 
-/// For an initramfs, which cannot be pivoted away from: the old root stays mounted below.
+/// For an initramfs, which pivot_root(2) cannot replace: the old root stays mounted below.
 pub(super) fn move_root(forked: Forked, root: BorrowedFd<'_>) -> Result<()> {
     exec::fchdir(forked, root)?;
     mount::mount(Some(c"."), c"/", None, libc::MS_MOVE, None)?;
@@ -164,8 +164,8 @@ pub(super) fn move_root(forked: Forked, root: BorrowedFd<'_>) -> Result<()> {
     exec::chdir(forked, c"/")
 }
 
-/// Enters the working directory, and proves that it is below the root: a path such as /proc/self/fd/7 could lead
-/// out of it where a descriptor was left open (CVE-2024-21626; none is, but this costs one call).
+/// Enters the working directory, and verifies that it is below the root: a path such as /proc/self/fd/7 could lead
+/// outside if a descriptor were left open (CVE-2024-21626; none is, but the check costs only one call).
 pub(super) fn workdir(state: &mut State<'_>, path: &CStr, retry: bool) -> Result<()> {
     if state.in_workdir {
         return Ok(());

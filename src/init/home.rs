@@ -1,4 +1,4 @@
-//! HOME, where the spec sets none: from the container's own /etc/passwd, as runc and login(1) do.
+//! HOME, if the spec sets none: from the container's own /etc/passwd, as in runc and login(1).
 
 use crate::sys::child::fd::{self, AsFd};
 use crate::sys::child::Result;
@@ -6,14 +6,14 @@ use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
 
-/// So much of the file is read, in chunks of 4 KiB: the image decides how long it is.
+/// The number of 4 KiB chunks of the file that are read: its length is up to the image.
 const CHUNKS: u32 = 256;
 
-/// Longer directories are not believed.
+/// The room for the entry; longer directories are ignored.
 const ROOM: usize = crate::sys::child::last::HOME;
 const PREFIX: &[u8] = b"HOME=";
 
-/// `HOME=…`, NUL-terminated.
+/// A NUL-terminated `HOME=…`.
 pub(super) struct Home {
     text: [u8; ROOM],
 }
@@ -34,10 +34,10 @@ impl Home {
     }
 }
 
-/// `/` for a user that has no line, or where there is no such file.
+/// Returns `/` if the user has no line, or the file does not exist.
 pub(super) fn of(uid: u32) -> Home {
     let mut home = Home::new(b"/");
-    // The image decides what the file says, and what it is: a fifo would block.
+    // The image decides what the file contains, and what it is: a FIFO would block.
     let _ = scan(uid, &mut home);
     home
 }
@@ -55,7 +55,7 @@ fn scan(uid: u32, home: &mut Home) -> Result<()> {
         let Some(bytes) = chunk.get(..read) else { return Ok(()) };
         for byte in bytes {
             if *byte != b'\n' {
-                // A line that is too long is cut, and has no directory then.
+                // A line that is too long is truncated, and then lacks the directory.
                 if let Some(place) = line.get_mut(length) {
                     *place = *byte;
                     length = length.saturating_add(1);
@@ -78,7 +78,7 @@ fn scan(uid: u32, home: &mut Home) -> Result<()> {
     Ok(())
 }
 
-/// The sixth field of a passwd(5) line whose third is `uid`.
+/// Returns the sixth field of a passwd(5) line whose third is `uid`.
 fn directory_of(line: &[u8], uid: u32) -> Option<&[u8]> {
     let mut fields = line.split(|b| *b == b':');
     let id = fields.nth(2)?;

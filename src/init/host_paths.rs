@@ -1,8 +1,8 @@
-//! What follows a path of the host: sources of binds, namespaces, the files behind loop devices. A path can lead to a
+//! Opens paths of the host: bind sources, namespaces, the files behind loop devices. Such a path can lead to a
 //! filesystem that never answers; this process has a time limit, and can be killed.
 //!
-//! What is found may not be what the plan means. These errnos say so, which the calls that open it do not have: the shim
-//! makes sentences of them.
+//! The file found may not be what the plan means. These errnos, which the calls that open it never return, say so: the
+//! shim turns them into sentences.
 
 use super::{enter, Lent};
 use crate::plan::step::Slot;
@@ -12,7 +12,7 @@ use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
 
-/// No namespace at all.
+/// Not a namespace at all.
 pub const NO_NAMESPACE: Errno = Errno::ENOTTY;
 /// A namespace of another kind.
 pub const OTHER_KIND: Errno = Errno::EPROTOTYPE;
@@ -21,16 +21,16 @@ pub const OF_THE_HOST: Errno = Errno::ENOTUNIQ;
 /// Another device.
 pub const OTHER_DEVICE: Errno = Errno::ENODEV;
 
-/// The user namespace that a namespace belongs to.
+/// Opens the user namespace that owns a namespace.
 pub(super) fn owner(lent: &Lent<'_>, slot: Slot, of: BorrowedFd<'_>) -> Result<()> {
     lent.fill(slot, namespace::owner(of)?)?;
     refuse_own(lent.slot(slot)?, libc::CLONE_NEWUSER as u64)
 }
 
-/// The file of a namespace; a lent one is only looked at.
+/// Opens a namespace file; a lent one is only checked.
 pub(super) fn namespace(lent: &Lent<'_>, slot: Slot, path: &CStr, kind: u64, apart: bool) -> Result<()> {
     if let Slot::Opened(_) = slot {
-        // A fifo would wait for a writer.
+        // Opening a FIFO would wait for a writer.
         lent.fill(slot, fd::open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0)?)?;
     }
     let file = lent.slot(slot)?;
@@ -47,8 +47,8 @@ pub(super) fn namespace(lent: &Lent<'_>, slot: Slot, path: &CStr, kind: u64, apa
     }
 }
 
-/// A path can lead to the shim's own namespace, or to that of the host's first process: what the container does would be
-/// done to the host. Of a kind that is joined by path this process is still in the shim's.
+/// Refuses the shim's own namespace, and that of the host's first process: what the container does would be done to the
+/// host. This process is still in the shim's namespace of every kind that is joined by path.
 fn refuse_own(file: BorrowedFd<'_>, kind: u64) -> Result<()> {
     let [own, first] = match kind as i32 {
         libc::CLONE_NEWNS => [c"/proc/self/ns/mnt", c"/proc/1/ns/mnt"],
@@ -60,7 +60,7 @@ fn refuse_own(file: BorrowedFd<'_>, kind: u64) -> Result<()> {
     };
     let inode_of = |name| fd::open(name, libc::O_RDONLY, 0).and_then(|file| fd::stat(file.as_fd()));
     let found = fd::stat(file)?.inode;
-    // The first process may be out of sight; the own namespace must not be.
+    // The first process may be invisible; our own namespace must not be.
     if inode_of(own)?.inode == found || inode_of(first).is_ok_and(|first| first.inode == found) {
         return Err(OF_THE_HOST);
     }
@@ -82,7 +82,7 @@ pub(super) fn device(
     lent.fill(slot, node)
 }
 
-/// A device with the file at `path` behind it.
+/// Opens a loop device backed by the file at `path`.
 pub(super) fn loop_device(path: &CStr, options: loop_device::Options) -> Result<OwnedFd> {
     let access = if options.readonly { libc::O_RDONLY } else { libc::O_RDWR };
     let device = |number| {

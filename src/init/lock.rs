@@ -1,7 +1,8 @@
-//! A copy of the mount namespace that a user namespace owns, for a process that stays root of the host.
+//! A copy of the mount namespace that a user namespace owns, for a process that stays root on the host.
 //!
-//! Flags of mounts are locked by a copy from one user namespace to another, so a process of that user namespace has to
-//! make it. It is gone again before this one goes on, and only who is in the host's pid namespace could have seen it.
+//! Copying a mount namespace into another user namespace locks the mounts' flags, so a process in that user namespace
+//! has to make the copy. It is gone before this process continues, and only processes in the host's pid namespace could
+//! have seen it.
 
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::child::{clone, exec, identity, namespace, socket, wait, Errno, Result};

@@ -8,7 +8,7 @@ use crate::sys::child::{root, Errno, Result};
 use ::core::prelude::rust_2021::*;
 use ::libc;
 
-/// What is not there need not be hidden.
+/// Opens the path to hide or protect; a missing one needs neither.
 fn find(root: BorrowedFd<'_>, path: &RootPath) -> Result<Option<OwnedFd>> {
     match root::open(root, path.as_c_str(), libc::O_PATH) {
         Ok(found) => Ok(Some(found)),
@@ -26,7 +26,7 @@ pub(super) fn mask(state: &mut State<'_>, path: &RootPath) -> Result<()> {
         let cover = mount::clone_tree_of(first.as_fd(), false)?;
         return mount::attach(cover.as_fd(), target.as_fd());
     }
-    // The first is attached before it is copied: a detached mount can be copied since 6.15 only.
+    // The first is attached before it is copied: detached mounts can only be copied since Linux 6.15.
     let first = if directory { empty_directory()? } else { null()? };
     mount::attach(first.as_fd(), target.as_fd())?;
     *register = Some(first);
@@ -42,8 +42,9 @@ fn empty_directory() -> Result<OwnedFd> {
     filesystem.mount(mount::ATTR_RDONLY)
 }
 
-/// The host's /dev/null, by its path in our own mount namespace: masks come before the pivot. Read-only, so that it
-/// can be read and written, but the container cannot change the mode or the owner of the host's node.
+/// Opens the host's /dev/null, by its path in our own mount namespace: masks come before the pivot. The mount is
+/// read-only, so that the device can still be read and written, but the container cannot change the mode or owner of
+/// the host's node.
 fn null() -> Result<OwnedFd> {
     let null = fd::open(c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW, 0)?;
     if !fd::stat(null.as_fd())?.is_character_device(1, 3) {
@@ -51,7 +52,7 @@ fn null() -> Result<OwnedFd> {
     }
     let cover = mount::clone_tree_of(null.as_fd(), false)?;
     let set = mount::ATTR_RDONLY | mount::ATTR_NOSUID | mount::ATTR_NOEXEC;
-    // Private: what happens to the host's /dev later is no matter of the container's.
+    // Private: later events in the host's /dev do not concern the container.
     let propagation = libc::MS_PRIVATE;
     mount::change(cover.as_fd(), Change { set, propagation, ..Default::default() }, false)?;
     Ok(cover)

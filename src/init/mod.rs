@@ -1,21 +1,21 @@
-//! The child of a clone: it walks the plan's steps, and becomes the container's program.
+//! The child of a clone: walks the plan's steps and becomes the container's program.
 //!
-//! The clone copied the memory of a process with threads, so that any lock may be held for ever in the copy,
-//! malloc's first of all. Therefore this module does system calls only: no allocation, no lock, no log, no panic.
-//! `no_implicit_prelude` and the lints below say so to the compiler; in debug and test builds an allocator that
-//! ends the child says so at run time (`sys::tripwire`).
+//! The clone copies the memory of a multithreaded process, so any lock in the copy may be held for ever, malloc's first
+//! of all. This module therefore makes system calls only: no allocation, no locks, no logging, no panics.
+//! `no_implicit_prelude` and the lints below enforce that at compile time; in debug and test builds an allocator that
+//! ends the child enforces it at run time (`sys::tripwire`).
 //!
-//! The child speaks on one SEQPACKET socket, close-on-exec:
+//! The child speaks over one close-on-exec SEQPACKET socket:
 //!
-//! | it sends | it means |
+//! | it sends | meaning |
 //! | --- | --- |
 //! | step, 0 | it waits at this step (`Hooks` or `Gate`) for one byte |
-//! | step, 0, a descriptor | the master of the terminal that this step (`Console`) has made |
+//! | step, 0, a descriptor | the master of the terminal that this step (`Console`) has opened |
 //! | nothing, end of file | it has ended, or its program runs |
 //!
-//! and end of file on its own side means that the shim gave the launch up: it ends. What failed, how far it has come and
-//! who goes on in its stead is on the [`Board`], which takes no system call. From `Step::Bare` on it is
-//! `sys::child::last` that acts: nothing of this module, or of the shim's memory, is left by then.
+//! End of file on the child's side means that the shim has given up the launch: the child exits. Failures, progress and
+//! the process that continues in its place are on the [`Board`], which takes no system call. From `Step::Bare` on,
+//! `sys::child::last` takes over: by then nothing of this module, or of the shim's memory, is left.
 #![no_implicit_prelude]
 #![deny(
     clippy::disallowed_macros,
@@ -55,7 +55,7 @@ mod program;
 mod sibling;
 mod state;
 
-/// A report of the child: which step, and the errno (0: it waits there).
+/// A report from the child: the step, and the errno (0: it waits there).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     pub step: u32,
@@ -63,7 +63,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Stands for what comes before the first step.
+    /// Stands for everything before the first step.
     pub const BEFORE: u32 = u32::MAX >> 1;
     pub const SIZE: usize = 8;
 
@@ -79,16 +79,16 @@ impl Report {
     }
 }
 
-/// What a process is given that is born into a joined pid namespace for one call: see `outpost`.
+/// What a process gets that is born into a joined pid namespace for one call: see `outpost`.
 #[derive(Clone, Copy, Debug)]
 pub struct Outpost<'a> {
     pub last: &'a Prepared,
     pub board: &'a Board,
-    /// Where its answer comes.
+    /// The socket on which its answer arrives.
     pub answers: BorrowedFd<'a>,
 }
 
-/// All that the child is given; prepared before the clone. Every descriptor is above 2.
+/// Everything that the child gets; prepared before the clone. Every descriptor is above 2.
 #[derive(Debug)]
 pub struct Lent<'a> {
     pub steps: &'a [(Step, Field)],
@@ -98,22 +98,22 @@ pub struct Lent<'a> {
     pub ends: Option<[BorrowedFd<'a>; 3]>,
     /// For [`Slot::Lent`].
     pub opened: &'a [BorrowedFd<'a>],
-    /// For [`Slot::Opened`]: empty, to be filled. A process that goes on in this one's stead has a copy of them.
+    /// For [`Slot::Opened`]: empty until a step fills them. A process that continues in this one's place has copies.
     pub slots: &'a [OnceCell<OwnedFd>],
-    /// The directory of the container's cgroup, for a plan that gives it away.
+    /// The directory of the container's cgroup, for a plan that delegates it.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// `cgroup.procs` files to enter by.
+    /// The `cgroup.procs` files through which to enter.
     pub cgroups: &'a [BorrowedFd<'a>],
     pub board: &'a Board,
-    /// What `Bare` leaves.
+    /// What `Bare` keeps.
     pub last: Option<&'a Prepared>,
-    /// For the kernels that make a procfs of their own pid namespace only.
+    /// For kernels that can only mount a procfs of the caller's own pid namespace.
     pub outpost: Option<Outpost<'a>>,
-    /// It is the parent of orphans then.
+    /// The process stays to reap orphans.
     pub reaps: bool,
-    /// In the place of the plan's: the same with this launch's key.
+    /// Replaces the plan's filter: the same one, with this launch's key.
     pub filter: Option<&'a Filter>,
-    /// What the shim ignores.
+    /// The signals that the shim ignores.
     pub ignored: sys::signal::Ignored,
 }
 
@@ -142,19 +142,19 @@ impl<'a> Lent<'a> {
     }
 }
 
-/// The exit code of a child that did not get as far as its program.
+/// The exit code of a child that did not reach its program.
 pub const FAILED: i32 = 1;
 
-/// Runs in the child.
+/// Runs the plan in the child.
 pub fn run(forked: Forked, lent: &Lent<'_>) -> ! {
     let mut step = Report::BEFORE;
-    // First of all: what the shim and its other containers have open is none of this process's business.
+    // First of all: the open files of the shim and its other containers do not concern this process.
     let begun = sys::fd::close_all_but(forked, lent.keep).and_then(|()| sys::rseq::leave(forked));
     let walked = begun.and_then(|()| walk(forked, lent, 0, &mut step));
     fail(forked, lent, step, walked)
 }
 
-/// The process that was born at the step before `first`, with all that its parent had.
+/// Continues the plan in the process that was born at the step before `first`, with everything that its parent had.
 fn run_sibling(forked: Forked, lent: &Lent<'_>, first: u32) -> ! {
     let mut step = Report::BEFORE;
     let walked = walk(forked, lent, first, &mut step);
@@ -170,7 +170,8 @@ fn fail(forked: Forked, lent: &Lent<'_>, step: u32, walked: sys::Result<()>) -> 
     sys::exec::exit(forked, FAILED)
 }
 
-/// A process that does nothing until the other end of `until` is closed: it holds the namespaces that it was made in.
+/// Does nothing until the other end of `until` is closed: the process keeps the namespaces that it was created in
+/// alive.
 pub fn hold(forked: Forked, until: BorrowedFd<'_>) -> ! {
     let code = match sys::fd::close_all_but(forked, &[until.as_raw_fd()])
         .and_then(|()| sys::identity::undumpable())
@@ -181,9 +182,9 @@ pub fn hold(forked: Forked, until: BorrowedFd<'_>) -> ! {
     sys::exec::exit(forked, code)
 }
 
-/// Walks from step `first` to the execve(2); `step` is where it is. A plan that ends without one is an error too.
+/// Walks from step `first` to the execve(2); `step` is the current one. A plan that ends without one is an error too.
 fn walk(forked: Forked, lent: &Lent<'_>, first: u32, step: &mut u32) -> sys::Result<()> {
-    // Until the execve(2), or a process that is in this pid namespace already could open our /proc/<pid>/fd and
+    // Until the execve(2). Otherwise a process that is already in this pid namespace could open our /proc/<pid>/fd and
     // our memory, which is the shim's (CVE-2016-9962).
     sys::identity::undumpable()?;
     sys::signal::reset(forked, lent.ignored)?;
@@ -199,9 +200,9 @@ fn walk(forked: Forked, lent: &Lent<'_>, first: u32, step: &mut u32) -> sys::Res
     Ok(())
 }
 
-/// Tells the shim that `step` has been reached, and waits for its go; ends the child where there is none.
+/// Tells the shim that `step` has been reached, and waits for its go-ahead; ends the child if none comes.
 ///
-/// By write(2) and read(2), which every seccomp profile allows: the gate may come after the filter.
+/// It uses write(2) and read(2), which every seccomp profile allows: the gate may come after the filter.
 fn rendezvous(forked: Forked, lent: &Lent<'_>, step: u32) -> sys::Result<()> {
     sys::fd::write(lent.gate, &Report { step, errno: 0 }.to_bytes())?;
     let mut go = [0u8; 1];

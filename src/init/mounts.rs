@@ -1,5 +1,5 @@
-//! Filesystems, bind mounts and what is made in the root, all by descriptor: a mount is complete, attributes and
-//! all, before it is attached to a target that was opened inside of the root (CVE-2021-30465).
+//! Filesystems, bind mounts and targets created in the root, all by descriptor: a mount is complete, including its
+//! attributes, before it is attached to a target that was opened inside the root (CVE-2021-30465).
 
 use super::state::State;
 use super::{copy, outpost, Lent};
@@ -15,18 +15,18 @@ use ::libc;
 
 const DIRECTORY: Missing = Missing::Directory(0o755);
 
-/// A procfs of the pid namespace in `pids`, which this process is not in; else of its own.
+/// Opens a procfs of the pid namespace in `pids`, which this process is not in, or of its own.
 fn procfs(lent: &Lent<'_>, state: &mut State<'_>, pids: Option<BorrowedFd<'_>>) -> Result<Filesystem> {
     let procfs = Filesystem::open(c"proc")?;
     let Some(pids) = pids else { return Ok(procfs) };
     match procfs.lend(c"pidns", pids) {
-        // Before 6.17.
+        // Before Linux 6.17.
         Err(Errno::EINVAL) => outpost::procfs(lent, state, pids),
         answer => answer.map(|()| procfs),
     }
 }
 
-/// Whoever was asked for it may have sent something else.
+/// Checks that it is a procfs: the process asked for it may have sent something else.
 fn checked(procfs: OwnedFd) -> Result<OwnedFd> {
     match fd::filesystem(procfs.as_fd())? {
         mount::PROC_SUPER_MAGIC => Ok(procfs),
@@ -34,7 +34,7 @@ fn checked(procfs: OwnedFd) -> Result<OwnedFd> {
     }
 }
 
-/// A procfs that no path leads to: what is written below it arrives (CVE-2025-52881).
+/// Mounts a procfs that no path leads to, so that writes below it cannot be redirected (CVE-2025-52881).
 pub(super) fn private_procfs(
     lent: &Lent<'_>,
     state: &mut State<'_>,
@@ -51,7 +51,7 @@ pub(super) fn sysctl(state: &mut State<'_>, name: &CStr, value: &CStr) -> Result
     fd::write(file.as_fd(), value.to_bytes()).map(drop)
 }
 
-/// With `pids` it is a procfs.
+/// Mounts a new filesystem; with `pids` it is a procfs.
 pub(super) fn filesystem(
     lent: &Lent<'_>,
     state: &mut State<'_>,
@@ -80,8 +80,8 @@ pub(super) fn filesystem(
     }
 }
 
-/// A filesystem whose options fsconfig(2) does not take. The path is that of the root, which no container decides on: it is
-/// covered for a moment that nobody else is there to see.
+/// Mounts a filesystem whose options fsconfig(2) does not take. The path is the root's, which no container chooses: it
+/// is covered for a moment that no other process can observe.
 pub(super) fn by_path(
     state: &State<'_>,
     fstype: &CStr,
@@ -94,7 +94,7 @@ pub(super) fn by_path(
     let tree = mount::clone_tree(place, false);
     mount::unmount(place, libc::MNT_DETACH)?;
     let tree = tree?;
-    // Times are a choice of one.
+    // The atime modes are an enumeration.
     let clear = if attributes & libc::MOUNT_ATTR__ATIME != 0 { libc::MOUNT_ATTR__ATIME } else { 0 };
     let change = Change { set: attributes, clear, propagation: 0 };
     if !change.is_empty() {
@@ -103,19 +103,19 @@ pub(super) fn by_path(
     Ok(tree)
 }
 
-/// Where masked and read-only paths expect the kernel's own filesystems.
+/// The directories in which masked and read-only paths expect the kernel's own filesystems.
 const MASKED: [&[u8]; 2] = [b"proc", b"sys"];
 
-/// A procfs or a sysfs goes where its path says, and not where a link of the image leads: there it would be without
-/// the masks, which are found by path (CVE-2019-19921, CVE-2023-27561).
+/// A procfs or sysfs must be mounted at the path given, not where a symlink of the image leads: it would escape the
+/// masks there, which apply by path (CVE-2019-19921, CVE-2023-27561).
 fn is_of_kernel(tree: BorrowedFd<'_>) -> Result<bool> {
     Ok(matches!(fd::filesystem(tree)?, mount::PROC_SUPER_MAGIC | mount::SYSFS_MAGIC))
 }
 
-/// What becomes of the directory that a new filesystem covers.
+/// What to take over from the directory that a new filesystem covers.
 #[derive(Clone, Copy)]
 pub(super) struct Covers {
-    /// Its mode is that of the new filesystem's root.
+    /// Its mode becomes that of the new filesystem's root.
     pub(super) inherit_mode: bool,
     /// Its contents are copied.
     pub(super) copy_up: bool,
@@ -170,14 +170,14 @@ pub(super) fn attach_tree(
     mount::attach(tree, target.as_fd())
 }
 
-/// Whatever the path was as written: a mount that hides a file of /proc could redirect a later write to it, e.g. of a
-/// label (CVE-2019-16884). EPERM.
+/// Refuses a target in procfs with EPERM, however its path was written: a mount that hides a file of /proc could
+/// redirect a later write to it, e.g. of a label (CVE-2019-16884).
 fn refuse_procfs(target: BorrowedFd<'_>, path: &RootPath) -> Result<()> {
     if fd::filesystem(target)? != mount::PROC_SUPER_MAGIC {
         return Ok(());
     }
     let path = path.as_c_str();
-    // A procfs itself: a second one at the same place.
+    // A procfs itself: a second one on top of the first.
     if path == c"proc" || BELOW_PROC.contains(&path) {
         Ok(())
     } else {
@@ -185,7 +185,8 @@ fn refuse_procfs(target: BorrowedFd<'_>, path: &RootPath) -> Result<()> {
     }
 }
 
-/// As containerd's Go code mounts a rootfs: the mount, its propagation, and the remount that makes a bind read-only.
+/// Mounts a rootfs as containerd's Go code does: the mount, its propagation, and the remount that makes a bind
+/// read-only.
 pub(super) fn rootfs(fstype: &CStr, source: &CStr, target: &CStr, flags: u64, data: &CStr) -> Result<()> {
     const PROPAGATION: u64 = libc::MS_SHARED | libc::MS_PRIVATE | libc::MS_SLAVE | libc::MS_UNBINDABLE;
     const READONLY_BIND: u64 = libc::MS_BIND | libc::MS_RDONLY;
@@ -201,7 +202,7 @@ pub(super) fn rootfs(fstype: &CStr, source: &CStr, target: &CStr, flags: u64, da
     Ok(())
 }
 
-/// Covers what is at `path` by a copy with other owners.
+/// Covers `path` with a copy that has other owners.
 pub(super) fn map_ids(namespace: BorrowedFd<'_>, path: &CStr) -> Result<()> {
     let tree = mount::clone_tree(path, false)?;
     mount::map_ids(tree.as_fd(), namespace, false)?;
@@ -209,7 +210,7 @@ pub(super) fn map_ids(namespace: BorrowedFd<'_>, path: &CStr) -> Result<()> {
     mount::attach(tree.as_fd(), target.as_fd())
 }
 
-/// An OCI mount with `remount`: what is mounted at `target` gets other attributes. EINVAL where nothing is.
+/// An OCI mount with `remount`: changes the attributes of the mount at `target`. EINVAL if there is none.
 pub(super) fn remount(root: BorrowedFd<'_>, target: &RootPath, attributes: Attributes) -> Result<()> {
     let target = root::open(root, target.as_c_str(), libc::O_PATH)?;
     apply(target.as_fd(), attributes)

@@ -1,4 +1,4 @@
-//! Device nodes and symbolic links in the root.
+//! Device nodes and symlinks in the root.
 
 use super::state::State;
 use crate::plan::step::RootPath;
@@ -8,7 +8,7 @@ use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
 
-/// What is there already stays, as with runc.
+/// Creates a symlink; an existing file stays, as in runc.
 pub(super) fn symlink<'a>(state: &mut State<'a>, path: &'a RootPath, target: &CStr) -> Result<()> {
     let (parent, name) = state.parent(path.as_c_str())?;
     match entry::make_symlink(target, parent, name) {
@@ -36,7 +36,7 @@ pub(super) fn node<'a>(
     entry::give(parent, name, uid, gid)
 }
 
-/// What the image has at the place of a device must be that device, and not e.g. a link to something else.
+/// Checks that an existing file of the image is the same device, and not e.g. a symlink to something else.
 fn same_node(parent: BorrowedFd<'_>, name: &CStr, mode: u32, device: (u32, u32)) -> Result<()> {
     let there = fd::open_at(parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
     let stat = fd::stat(there.as_fd())?;

@@ -1,8 +1,10 @@
-//! A procfs of a pid namespace that this process is not in, where the kernel has no `pidns` option (Linux 6.17).
+//! Creates a procfs of a pid namespace that this process is not in, on kernels without the `pidns` option (before Linux
+//! 6.17).
 //!
-//! Then fsopen(2) takes the caller's own, so somebody in it must make that call, whom a container that is there can see,
-//! stop and take over. He has nothing: the container's root, in a mount namespace with nothing else, no descriptor but the
-//! socket that the answer goes through, no memory of the shim's, one capability, and a filter that leaves him five calls.
+//! There, fsopen(2) uses the caller's own pid namespace, so a process in it must make the call, and the container's
+//! processes there can see, stop and take over that process. It therefore has nothing: the container's root, in a mount
+//! namespace with nothing else, no descriptor but the socket for the answer, none of the shim's memory, one capability,
+//! and a filter that leaves it five calls.
 
 use super::state::State;
 use super::{enter, Lent, Outpost};
@@ -17,11 +19,11 @@ use ::std::time::Instant;
 
 /// How long the answer may take: the container may have stopped the process.
 const LIMIT: Duration = Duration::from_secs(5);
-/// fsopen(2) asks for it.
+/// fsopen(2) requires it.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
-/// A procfs that is not yet made. What comes back may be another filesystem, from whoever has taken the process over: the
-/// caller looks at what it mounts.
+/// Returns a procfs context that is not mounted yet. It may be another filesystem, from whoever has taken over the
+/// process: the caller checks what it mounts.
 pub(super) fn procfs(lent: &Lent<'_>, state: &mut State<'_>, pids: BorrowedFd<'_>) -> Result<Filesystem> {
     let outpost = lent.outpost.ok_or(Errno::EINVAL)?;
     let path = state.root_path.ok_or(Errno::EINVAL)?;
@@ -37,7 +39,7 @@ pub(super) fn procfs(lent: &Lent<'_>, state: &mut State<'_>, pids: BorrowedFd<'_
     };
     let answer = answer(&outpost);
     let _ = wait::open_pidfd(born).and_then(|pidfd| wait::signal(pidfd.as_fd(), libc::SIGKILL));
-    // Not waited for: whoever traces him in the container can keep him. The shim reaps him once this process is gone.
+    // Not waited for: a tracer in the container can keep it. The shim reaps it once this process is gone.
     answer
 }
 
@@ -56,7 +58,7 @@ fn refused(outpost: &Outpost<'_>) -> Errno {
     outpost.board.failed().map_or(Errno::ECHILD, |(_, errno)| Errno::from_raw(errno))
 }
 
-/// Nobody in the pid namespace sees this process: it gives up all that the next one must not have.
+/// Runs in a process that no other in the pid namespace sees: it gives up everything that the next one must not have.
 fn go(
     forked: Forked,
     outpost: &Outpost<'_>,

@@ -1,4 +1,4 @@
-//! One step, one act.
+//! Performs one step.
 
 use super::state::State;
 use super::{
@@ -30,13 +30,13 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
             Ok(())
         }
         Step::Affinity { cpus: None, .. } => {
-            // As with runc, nothing fails for that.
+            // As in runc, a failure here is not an error.
             let _ = sys::limits::reset_affinity();
             Ok(())
         }
         Step::Affinity { cpus: Some(cpus), initial } => {
             match sys::limits::set_affinity(&cpus.mask) {
-                // Born in its cgroup, it can have nothing but what its cpuset has.
+                // Born in its cgroup, it can only have the CPUs of its cpuset.
                 Err(Errno::EINVAL) if *initial && lent.cgroups.is_empty() => sys::limits::reset_affinity(),
                 answer => answer,
             }
@@ -48,7 +48,7 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
         }
         Step::SetNs { slot, flags } => {
             sys::namespace::join(lent.slot(*slot)?, *flags)?;
-            // A user namespace of somebody else's sets this to fs.suid_dumpable.
+            // Joining a user namespace with another owner sets this to fs.suid_dumpable.
             sys::identity::undumpable()
         }
         Step::LeaveGroups => sys::identity::set_groups(forked, &[]),
@@ -182,7 +182,7 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
         Step::Terminal => console::become_standard(state),
         Step::Stdio { uid } => console::streams(forked, lent, *uid),
         Step::Keyring { name, search } => match sys::keyring::join_session(name, *search) {
-            // A kernel without keys has none to protect.
+            // A kernel without keyrings has none to protect.
             Err(Errno::ENOSYS) => Ok(()),
             answer => answer,
         },
@@ -229,9 +229,9 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
             let home = state.home.as_ref().map(|home| home.as_c_str());
             match last.enter(forked, state.program, home)? {}
         }
-        // Of a pod whose namespaces are all that is wanted: nobody sees the process.
+        // In a pod of which only the namespaces are needed: no other process sees this one.
         Step::Gate => super::rendezvous(forked, lent, number),
-        // Behind `Bare` they are acts of `sys::last`.
+        // After `Bare` they are acts of `sys::last`.
         Step::Birth | Step::SetSid | Step::ControlTerminal | Step::Reap | Step::Exec { .. } => {
             Err(Errno::ENOEXEC)
         }

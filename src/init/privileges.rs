@@ -4,7 +4,7 @@ use crate::plan::step::CapabilitySets;
 use crate::sys::child::{identity, Errno, Forked, Result};
 use ::core::prelude::rust_2021::*;
 
-/// Drops from the bounding set what `keep` lacks. Capabilities that this kernel lacks are not there to be dropped.
+/// Drops everything not in `keep` from the bounding set. Capabilities unknown to this kernel cannot be dropped.
 pub(super) fn bounding_set(forked: Forked, keep: u64, last: u8) -> Result<()> {
     for capability in identity::capability_numbers(!keep) {
         if capability > last {
@@ -12,7 +12,7 @@ pub(super) fn bounding_set(forked: Forked, keep: u64, last: u8) -> Result<()> {
         }
         match identity::drop_from_bounding_set(forked, capability) {
             Err(Errno::EINVAL) => {}
-            // Without CAP_SETPCAP: fine where there is nothing to drop.
+            // Without CAP_SETPCAP: fine if there is nothing to drop.
             Err(Errno::EPERM) if identity::in_bounding_set(capability) == Ok(false) => {}
             answer => answer?,
         }
@@ -20,7 +20,7 @@ pub(super) fn bounding_set(forked: Forked, keep: u64, last: u8) -> Result<()> {
     Ok(())
 }
 
-/// Root of the user namespace that has just been entered.
+/// Becomes root of the user namespace just entered.
 pub(super) fn become_root(forked: Forked) -> Result<()> {
     identity::set_gid(forked, 0)?;
     identity::set_uid(forked, 0)?;
@@ -35,7 +35,7 @@ pub(super) fn set_ids(forked: Forked, uid: u32, gid: u32) -> Result<()> {
     identity::undumpable()
 }
 
-/// Inheritable is what the plan says, which is nothing but what the spec asks for (CVE-2022-29162).
+/// Sets the capabilities. The inheritable set is the plan's, which is no more than the spec asks for (CVE-2022-29162).
 pub(super) fn capabilities(forked: Forked, sets: &CapabilitySets) -> Result<()> {
     identity::set_capabilities(forked, sets.effective, sets.permitted, sets.inheritable)?;
     identity::clear_ambient(forked)?;

@@ -5,8 +5,8 @@ use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::std::ffi::CString;
 
-/// The first candidate that may be executed. Of several failures the first that says more than "not there" is
-/// told; the shim makes words of it.
+/// Returns the first candidate that may be executed. If all fail, the first error that says more than "not there"
+/// counts; the shim turns it into words.
 pub(super) fn find(candidates: &[CString]) -> Result<&CStr> {
     let mut failure = Errno::ENOENT;
     for candidate in candidates {

@@ -1,10 +1,10 @@
-//! The process that goes on in another one's stead.
+//! The process that continues in another one's place.
 
 use super::{run_sibling, Lent};
 use crate::sys::child::{self as sys, Forked, Result};
 use ::core::convert::Infallible;
 
-/// Makes the process, whose pid is on the board then, and ends.
+/// Creates that process, puts its pid on the board, and ends.
 pub(super) fn make(forked: Forked, lent: &Lent<'_>, number: u32, flags: u64) -> Result<()> {
     let next = number.saturating_add(1);
     sys::clone::sibling(forked, flags, lent.board, |forked| -> Infallible {

@@ -1,4 +1,4 @@
-//! What one step leaves for a later one.
+//! State that one step leaves for a later one.
 
 use super::home::Home;
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
@@ -8,8 +8,8 @@ use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
 
-/// What hides paths: our own objects, never something of the container's (CVE-2025-31133). Each is attached where the
-/// first path was masked, and copied for the others.
+/// The mounts that hide paths: our own objects, never the container's (CVE-2025-31133). Each is attached at the first
+/// path that it masks, and copied for the others.
 #[derive(Default)]
 pub(super) struct Covers {
     pub(super) file: Option<OwnedFd>,
@@ -19,9 +19,9 @@ pub(super) struct Covers {
 pub(super) struct State<'a> {
     pub(super) forked: Forked,
     root: Option<OwnedFd>,
-    /// By which it was opened, in the mount namespace.
+    /// The path by which it was opened, in the mount namespace.
     pub(super) root_path: Option<&'a CStr>,
-    /// The directory of the last node or link that was made, by its path: mostly `dev`, for a dozen of them.
+    /// The parent directory of the last node or symlink created, with its path: usually `dev`, for a dozen of them.
     parent: Option<(&'a [u8], OwnedFd)>,
     pub(super) procfs: Option<OwnedFd>,
     /// The container's side of its terminal.
@@ -55,7 +55,7 @@ impl<'a> State<'a> {
         self.root = Some(root);
     }
 
-    /// The directory that `path` is in (made where it is missing), and the last component of it.
+    /// Returns the parent directory of `path` (created if missing), and its last component.
     pub(super) fn parent(&mut self, path: &'a CStr) -> Result<(BorrowedFd<'_>, &'a CStr)> {
         let (above, name) = root::split(path).ok_or(Errno::EINVAL)?;
         if self.parent.as_ref().is_none_or(|(known, _)| *known != above) {
@@ -67,12 +67,12 @@ impl<'a> State<'a> {
         self.parent.as_ref().map(|(_, directory)| (directory.as_fd(), name)).ok_or(Errno::EBADF)
     }
 
-    /// Something else may be at that path now.
+    /// Another mount or file may be at that path now.
     pub(super) fn forget_parent(&mut self) {
         self.parent = None;
     }
 
-    /// The container's root. An exec opens none: after joining the mount namespace, its root is `/`.
+    /// The container's root. An exec opens none: after it joins the mount namespace, its root is `/`.
     pub(super) fn root(&mut self) -> Result<BorrowedFd<'_>> {
         if self.root.is_none() {
             self.root = Some(fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?);

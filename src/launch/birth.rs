@@ -1,4 +1,4 @@
-//! Who goes on in the stead of a process that has ended: told by the reaper, from what the board says.
+//! The process that continues in the place of one that has ended: reported by the reaper, from what the board says.
 
 use super::ended::Ended;
 use crate::sync::Mutex;
@@ -8,7 +8,7 @@ use crate::tasks::News;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A pid, its pidfd (None: it has been reaped), and its end.
+/// Its pid, its pidfd (None: it has been reaped), and its end.
 type Heir = (u32, Option<OwnedFd>, Arc<Ended>);
 
 pub(super) struct Birth {
@@ -27,7 +27,7 @@ impl Birth {
         self.settled.set(());
     }
 
-    /// Who was born, unless he has been asked for. None: nobody was, or the parent has not ended within `limit`.
+    /// Returns the new process, once. None: there is none, or the parent has not ended within `limit`.
     pub(super) async fn within(&self, limit: Duration) -> Option<Heir> {
         self.settled.within(limit).await?;
         self.heir.lock().take()
@@ -49,7 +49,7 @@ mod tests {
         let reaper = Reaper::start(Strangers::Leave).unwrap();
         let birth = Birth::new(&Arc::new(Board::new().unwrap()));
         let (other, (sender, told)) = (reaper.clone(), channel());
-        // What is woken may have to go on on this very thread, and launch.
+        // What is woken may have to run on this very thread, and launch.
         let launches = move |()| {
             let nothing = || Err(Error::new(Kind::System, "nothing is made"));
             sender.send(other.spawn(nothing, Box::new(|_| {})).is_err()).unwrap();

@@ -22,7 +22,7 @@ use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 
-/// Makes processes by clone3(2). May be called from any thread: its signals are blocked during the clone.
+/// Creates processes by clone3(2), from any thread: its signals are blocked during the clone.
 pub struct CloneLauncher {
     reaper: Reaper,
     ignored: signal::Ignored,
@@ -44,7 +44,7 @@ impl CloneLauncher {
     }
 }
 
-/// What the child will have, owned by the shim until the clone has been made.
+/// What the child will get, owned by the shim until the clone is done.
 struct Prepared {
     opened: Vec<OwnedFd>,
     ends: Option<[OwnedFd; 3]>,
@@ -73,7 +73,7 @@ impl Launcher for CloneLauncher {
 }
 
 impl CloneLauncher {
-    /// The part that waits for nobody.
+    /// The part that never waits.
     fn clone_child<'a>(&'a self, order: Order<'a>) -> Result<Underway<'a>> {
         let Order { plan, ends, mut entry, init, leash, on_exit } = order;
         let _hold = entry.hold.take();
@@ -101,32 +101,32 @@ impl CloneLauncher {
         } else {
             self.reaper.spawn(|| self.make_in_cgroup(plan, &mut prepared), on_exit)?
         };
-        // The child has its copies; as long as ours are open (in `prepared`), their ends are not seen.
+        // The child has its copies; as long as ours (in `prepared`) are open, their end of file is not seen.
         let (reaper, expected) = (&self.reaper, births(plan));
         Ok(Underway { reaper, plan, gate, board, birth, leash, process, expected, console: None, _hold })
     }
 }
 
-/// Whether another process goes on in the first one's stead.
+/// Whether another process continues in the first one's place.
 fn births(plan: &Plan) -> bool {
     plan.steps.iter().any(|(step, _)| matches!(step, Step::Sibling { .. } | Step::Birth))
 }
 
-/// Whether it waits for its start.
+/// Whether the process waits for its start.
 fn opens_at_gate(plan: &Plan) -> bool {
     plan.steps.iter().any(|(step, _)| matches!(step, Step::Gate))
 }
 
-/// A process that waits at `Step::Hooks`. Dropped, it is killed.
+/// A process that waits at `Step::Hooks`. Dropping it kills the process.
 pub struct AtHooks<'a> {
     pub pid: u32,
     pub pidfd: OwnedFd,
-    /// Until it goes on.
+    /// None once it has continued.
     underway: Option<Underway<'a>>,
 }
 
 impl AtHooks<'_> {
-    /// On to its gate, if the hooks `ran` well; else the process ends, and their error is what this returns.
+    /// Lets the process continue to its gate if the hooks `ran` well; otherwise ends it, and returns their error.
     pub async fn go_on(mut self, ran: Result<()>) -> Result<Waiting> {
         let Some(mut underway) = self.underway.take() else {
             return Err(Error::new(Kind::Bug, "a process has left its hooks twice"));
@@ -147,15 +147,15 @@ impl Drop for AtHooks<'_> {
     }
 }
 
-/// Where a process waits for a word.
+/// Where a process waits for the shim.
 enum Reached {
     /// With its pidfd.
     Hooks(OwnedFd),
-    /// Its gate; or it is the process that becomes the program, where the plan has no gate.
+    /// Its gate; or, if the plan has no gate, the process is the one that becomes the program.
     Gate,
 }
 
-/// A process on its way, as the shim follows it.
+/// A process being launched, as the shim follows it.
 struct Underway<'a> {
     reaper: &'a Reaper,
     plan: &'a Plan,
@@ -164,16 +164,16 @@ struct Underway<'a> {
     birth: Arc<Birth>,
     leash: &'a Leash,
     process: Kept,
-    /// Another process is to go on in the stead of this one.
+    /// Another process is to continue in its place.
     expected: bool,
-    /// The master of the terminal, once it has come.
+    /// The master of the terminal, once received.
     console: Option<OwnedFd>,
-    /// Until the child is in its cgroup, which it is when it has come to the gate.
+    /// Kept until the child is in its cgroup, which it is once it has reached the gate.
     _hold: Option<PlaceHolder>,
 }
 
 impl Underway<'_> {
-    /// Who waits at the gate, or the end of whoever was made.
+    /// Returns the process at its gate, or ends what was created.
     async fn settle(self, made: Result<()>) -> Result<Waiting> {
         let Underway { plan, gate, board, birth, leash, process, console, .. } = self;
         match made {
@@ -193,7 +193,7 @@ impl Underway<'_> {
                 drop(gate);
                 let patience = if leash.is_over() { LATE } else { GONE };
                 end(process.child.pidfd.as_fd(), Some(&process.ended), patience).await;
-                // Who was born in the last moment before that is nobody's.
+                // A process that was born at the last moment before that has no owner.
                 let heir = if births(plan) { birth.within(REAPED).await } else { None };
                 if let Some((_, Some(heir), ended)) = heir {
                     end(heir.as_fd(), Some(&ended), patience).await;
@@ -203,9 +203,9 @@ impl Underway<'_> {
         }
     }
 
-    /// To the hooks or the gate, whichever comes next.
+    /// Waits until the process reaches the hooks or the gate, whichever comes next.
     async fn follow(&mut self) -> Result<Reached> {
-        // Behind the hooks once more: the leash was theirs.
+        // Again after the hooks, which held the leash.
         self.leash.hold(&self.process.child)?;
         let born_last = self.plan.steps.iter().any(|(step, _)| matches!(step, Step::Birth));
         loop {
@@ -213,9 +213,9 @@ impl Underway<'_> {
             let pidfd = self.process.child.pidfd.as_fd();
             let [said, ended] = match (self.expected, born_last) {
                 (true, true) => tasks::either([gate, pidfd], deadline).await?,
-                // What is said is of the one who is born, and is for when he is known.
+                // What arrives is from the new process, and is read once that is known.
                 (true, false) => [false, tasks::ready(pidfd, Interest::READ, deadline).await?],
-                // Of its end the gate tells.
+                // The gate also reports its end.
                 (false, _) => [tasks::ready(gate, Interest::READ, deadline).await?, false],
             };
             if said {
@@ -224,7 +224,7 @@ impl Underway<'_> {
                 match received {
                     (0, _) if self.expected => {}
                     (0, _) if !born_last && !opens_at_gate(self.plan) => {
-                        // A program of the host's, which nobody has to be born for: it runs, or has told why not.
+                        // A host program that is not born into a namespace: it runs, or has reported why not.
                         return match self.board.failed() {
                             Some(_) => Err(self.silent().await),
                             None => Ok(Reached::Gate),
@@ -261,7 +261,7 @@ impl Underway<'_> {
                 };
                 let pidfd = match pidfd {
                     Some(pidfd) => pidfd,
-                    // Of a process that has ended, as good as its own.
+                    // Of a process that has ended: the parent's is as good as its own.
                     None => self.process.child.pidfd.try_clone().context(|| "dup(pidfd)")?,
                 };
                 self.process = self.reaper.kept(Child { pid, pidfd }, ended);
@@ -273,7 +273,7 @@ impl Underway<'_> {
         }
     }
 
-    /// From the hooks to the gate.
+    /// Waits from the hooks to the gate.
     async fn pass_hooks(&mut self) -> Result<()> {
         loop {
             self.leash.check()?;
@@ -284,7 +284,8 @@ impl Underway<'_> {
         }
     }
 
-    /// The gate is closed before it should be: a step failed, or it was killed, e.g. for lack of memory in its cgroup.
+    /// The error for a gate that closed too early: a step failed, or the process was killed, e.g. for lack of memory in
+    /// its cgroup.
     async fn silent(&self) -> Error {
         if let Some((step, errno)) = self.board.failed() {
             return failure::error(self.plan, Report { step, errno });
@@ -325,9 +326,9 @@ fn prepare(
 }
 
 impl CloneLauncher {
-    /// clone3(2) puts the child into its cgroup; where it cannot, the child is to write cgroup.procs itself.
+    /// Lets clone3(2) put the child into its cgroup; if that is impossible, the child writes cgroup.procs itself.
     fn make_in_cgroup(&self, plan: &Plan, prepared: &mut Prepared) -> Result<Child> {
-        // With a user namespace it is the second process that enters the cgroup: two may be more than its limit.
+        // With a user namespace, the second process enters the cgroup: two may exceed its pids limit.
         if plan.steps.iter().any(|(step, _)| matches!(step, Step::Sibling { .. } | Step::GiveCgroup { .. }))
             && let Some(directory) = prepared.into.take()
         {

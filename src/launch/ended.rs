@@ -1,4 +1,4 @@
-//! The end of a process: set by the reaper, waited for by whoever has made it.
+//! The end of a process: set by the reaper, awaited by whoever created it.
 
 use super::{ExitStatus, OnExit};
 use crate::sync::Mutex;
@@ -6,9 +6,9 @@ use crate::tasks::News;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How long a child that reported a failure, or was killed, may take to be gone.
+/// How long a child that reported a failure, or was killed, may take to exit.
 pub(super) const GONE: Duration = Duration::from_secs(5);
-/// The same for one whose time is over: nobody waits for it any longer than that.
+/// The same for one that has exceeded its deadline: nobody waits for it any longer than that.
 pub(super) const LATE: Duration = Duration::from_millis(250);
 
 /// The end of one process, for those who wait for it.
@@ -16,13 +16,13 @@ pub(super) const LATE: Duration = Duration::from_millis(250);
 pub(crate) struct Ended {
     status: News<ExitStatus>,
     untold: Mutex<Untold>,
-    /// Its program runs: somebody has seen it.
+    /// Its program has been seen running.
     pub(super) started: AtomicBool,
-    /// It ended before that, and had executed nothing.
+    /// It ended before that, without having executed a program.
     pub(super) bare: AtomicBool,
 }
 
-/// Of a process that ended before anybody had said that he wants to hear of it.
+/// The exit handler of a process that ended before its launcher asked for it to be called.
 #[derive(Default)]
 struct Untold(Option<OnExit>);
 
@@ -33,23 +33,23 @@ impl std::fmt::Debug for Untold {
 }
 
 impl Ended {
-    /// From now on nobody asks whether it had a program.
+    /// Records that its program runs: the reaper then need not find out whether it had one.
     pub(super) fn started(&self) {
         self.started.store(true, Ordering::SeqCst);
     }
 
-    /// It has been reaped, and never had a program.
+    /// Whether it has been reaped without ever having executed a program.
     pub(super) fn never_executed(&self) -> bool {
         self.bare.load(Ordering::SeqCst)
     }
 
-    /// Of one that nobody has said he wants to hear of.
+    /// Sets the status of a process whose exit handler nobody has asked for, and keeps the handler.
     pub(super) fn set_untold(&self, status: ExitStatus, on_exit: OnExit) {
         *self.untold.lock() = Untold(Some(on_exit));
         self.set(status);
     }
 
-    /// Once.
+    /// Takes the exit handler; returns it only once.
     pub(super) fn take_untold(&self) -> Option<OnExit> {
         self.untold.lock().0.take()
     }
@@ -58,12 +58,12 @@ impl Ended {
         self.status.set(status);
     }
 
-    /// None while it has not been reaped.
+    /// None until it has been reaped.
     pub fn status(&self) -> Option<ExitStatus> {
         self.status.get()
     }
 
-    /// Waits until the process has been reaped; None where that takes longer than `limit`.
+    /// Waits until the process has been reaped; returns None if that takes longer than `limit`.
     pub async fn within(&self, limit: Duration) -> Option<ExitStatus> {
         self.status.within(limit).await
     }

@@ -1,15 +1,15 @@
-//! Whether a process has executed a program since it was cloned: the kernel's word, where the process itself may have been
-//! killed before it could say anything.
+//! Whether a process has executed a program since it was cloned: the kernel knows, even if the process was killed
+//! before it could report anything.
 
-/// PF_FORKNOEXEC of linux/sched.h, "forked but didn't exec": until the execve(2) can fail no more.
+/// PF_FORKNOEXEC of linux/sched.h, "forked but didn't exec": set until the execve(2) can no longer fail.
 const FORKED_ONLY: u64 = 0x40;
 
-/// None where nobody has the pid, or not any more. Of a zombie too.
+/// Whether the process has executed a program; a zombie counts too. None if no process has the pid (any more).
 pub(super) fn executed(pid: u32) -> Option<bool> {
     flags(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).map(|flags| flags & FORKED_ONLY == 0)
 }
 
-/// The ninth field of proc_pid_stat(5); the second one is a name in parentheses, which may have any in it.
+/// The ninth field of proc_pid_stat(5); the second one is a name in parentheses, which may itself contain any.
 fn flags(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(6)?.parse().ok()
 }

@@ -1,8 +1,8 @@
-//! A step's number and an errno, as a sentence again.
+//! Turns a step's number and an errno back into a sentence.
 //!
-//! What concerns the program and the working directory is worded as runc words it: docker and others look for
-//! "executable file not found", "no such file or directory", "permission denied" and "is a directory" to choose
-//! the exit codes 126 and 127.
+//! Messages about the program and the working directory use runc's wording: docker and others look for "executable file
+//! not found", "no such file or directory", "permission denied" and "is a directory" to choose the exit codes 126 and
+//! 127.
 
 use crate::error::{invalid, Error, Kind};
 use crate::init::{host_paths, Report};
@@ -10,7 +10,7 @@ use crate::plan::{Field, Plan, Step};
 use crate::sys::Errno;
 use std::ffi::CStr;
 
-/// What is said when a step fails.
+/// The message for the failure of a step.
 #[derive(Clone, Debug)]
 pub(super) struct Sentence {
     pub(super) step: u32,
@@ -24,13 +24,13 @@ enum Words {
         call: String,
         field: Field,
     },
-    /// The same where this errno says that nobody can be born in the pid namespace any more.
+    /// The same, unless the errno is `gone`, which means that no process can be created in the pid namespace any more.
     Pids {
         call: String,
         field: Field,
         gone: i32,
     },
-    /// `mounts[3].source "/x": no such file or directory (ENOENT)`, or what is wrong with what was found there.
+    /// `mounts[3].source "/x": no such file or directory (ENOENT)`, or what is wrong with the file found there.
     Open {
         what: String,
         refusals: Vec<(Errno, String)>,
@@ -47,13 +47,13 @@ enum Words {
     },
 }
 
-/// The sentences for the steps of a process that may have been seen: they can fail the start.
+/// The sentences for the steps at which the process may already be visible: they can fail Start.
 pub(super) fn behind_bare(plan: &Plan) -> Vec<Sentence> {
     let bare = plan.steps.iter().position(|(step, _)| matches!(step, Step::Bare)).unwrap_or(plan.steps.len());
     (bare..plan.steps.len()).filter_map(|step| sentence(plan, step as u32)).collect()
 }
 
-/// The time is over, and this is the step that it was at.
+/// The error for a deadline that passed at this step.
 pub(super) fn late(plan: &Plan, number: u32) -> Error {
     let at = match plan.steps.get(number as usize) {
         Some((step, field)) if field.is_empty() => call(plan, step, number),
@@ -63,7 +63,7 @@ pub(super) fn late(plan: &Plan, number: u32) -> Error {
     Error::new(Kind::Deadline, format!("{at}: not done within the time limit: the process was killed"))
 }
 
-/// What is executed, where the steps end in that.
+/// The program that the steps execute, if they end in an execve.
 pub(super) fn program_of(later: &[Sentence]) -> Option<&str> {
     later.iter().find_map(|sentence| match &sentence.words {
         Words::Exec { name } => Some(name.as_str()),
@@ -71,14 +71,14 @@ pub(super) fn program_of(later: &[Sentence]) -> Option<&str> {
     })
 }
 
-/// The time is over for a process that had nothing left to do but to become its program.
+/// The error for a deadline that passed when a process had nothing left to do but execute its program.
 pub(super) fn not_executed(later: &[Sentence]) -> Error {
     let what = program_of(later).unwrap_or("the program");
     let text = format!("exec {what}: execve(2) not done within the time limit: the process was killed");
     Error::new(Kind::Deadline, text)
 }
 
-/// What the child's report means.
+/// Translates the child's report.
 pub(super) fn error(plan: &Plan, report: Report) -> Error {
     match sentence(plan, report.step) {
         Some(sentence) => sentence.error(report.errno),
@@ -93,7 +93,8 @@ fn sentence(plan: &Plan, number: u32) -> Option<Sentence> {
     let words = match step {
         Step::Aim { .. } => pids(libc::ESRCH),
         Step::SetNs { flags, .. } if flags & libc::CLONE_NEWPID as u64 != 0 => pids(libc::ESRCH),
-        // pid_namespaces(7): no process can be born where the first one has ended; clone(2) says ENOMEM then.
+        // pid_namespaces(7): once its first process has ended, no process can be created in it; clone(2) returns ENOMEM
+        // then.
         Step::Birth => pids(libc::ENOMEM),
         Step::FindProgram { name, .. } => Words::Find { name: name.to_string_lossy().into() },
         Step::Exec { .. } => Words::Exec { name: program(plan) },
@@ -122,11 +123,11 @@ fn sentence(plan: &Plan, number: u32) -> Option<Sentence> {
     Some(Sentence { step: number, words })
 }
 
-/// mount_namespaces(7): what is covered by a mount that came from outside stays so.
+/// mount_namespaces(7): what is under a mount that came from outside stays hidden.
 const LOCKED: &str =
     "invalid argument (EINVAL); in a user namespace what has mounts below it can be bound with rbind only";
 
-/// For steps that follow a path of the host: the path, and what the child's refusals mean.
+/// For steps that follow a path of the host: the path, and the meaning of the child's refusals.
 fn opening(step: &Step) -> Option<(&CStr, Vec<(Errno, String)>)> {
     Some(match step {
         Step::OpenNamespace { path, kind, apart, .. } => (path, namespace(*kind, *apart)),
@@ -207,7 +208,7 @@ impl Sentence {
 fn find(name: &str, errno: i32) -> Error {
     let quoted = format!("exec: {name:?}");
     match errno {
-        // What says something of the files in PATH, and not of the process that looks for them.
+        // Errors about the files in PATH, not about the process that looks for them.
         libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EISDIR | libc::ELOOP | libc::ENAMETOOLONG
             if !name.contains('/') =>
         {

@@ -1,5 +1,5 @@
-//! A parked thread of the shim that is in a pod's namespaces: `/proc/<its id>/ns/*` lead to them, and what looks for
-//! the pod's network by the sandbox's pid (CRI, NRI, nsenter) finds it, with no process that stands for the pod.
+//! A parked thread of the shim in a pod's namespaces: `/proc/<its id>/ns/*` lead to them, so that whatever looks for
+//! the pod's network by the sandbox's pid (CRI, NRI, nsenter) finds it, without a process that represents the pod.
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::fd::{self, AsFd, OwnedFd};
@@ -8,21 +8,21 @@ use std::ffi::CStr;
 use std::sync::mpsc::{channel, Sender};
 use std::thread::JoinHandle;
 
-/// It joins, tells, and sleeps.
+/// The thread's stack: it joins, reports, and sleeps.
 const STACK: usize = 64 << 10;
 
-/// Its namespaces are left, and its id means nothing any more, once it is dropped.
+/// A parked thread. Once dropped, it has left its namespaces, and its id is no longer valid.
 #[derive(Debug)]
 pub struct Holder {
-    /// A thread id, which /proc has as it has pids.
+    /// The thread's id: /proc has an entry for a thread as for a pid.
     pub id: u32,
-    /// Dropped, it wakes the thread.
+    /// Wakes the thread when dropped.
     leave: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Holder {
-    /// `namespaces` are CLONE_NEW* flags with the files to join; net, ipc and uts are what a thread can.
+    /// Joins `namespaces`: CLONE_NEW* flags with the files to join. A thread can join net, ipc and uts.
     pub fn park(namespaces: Vec<(u64, OwnedFd)>) -> Result<Holder> {
         let (tell, told) = channel();
         let (leave, left) = channel();
@@ -32,7 +32,7 @@ impl Holder {
             let ready = joined.is_ok();
             let sent = tell.send(joined.map(|()| identity::thread_id()));
             if ready && sent.is_ok() {
-                // It only ends: nobody sends.
+                // Nothing is ever sent: this returns when the sender is dropped.
                 let _ = left.recv();
             }
         };
@@ -43,7 +43,7 @@ impl Holder {
     }
 }
 
-/// The shim's own is not joined: that needs no right, and changes nothing.
+/// Joins a namespace. The shim's own is skipped, which takes no privilege and changes nothing.
 fn join(kind: u64, file: &OwnedFd) -> Result<()> {
     let own: &CStr = match kind as i32 {
         libc::CLONE_NEWNET => c"/proc/self/ns/net",
@@ -79,7 +79,7 @@ mod tests {
         let path = format!("/proc/{}/ns/net", holder.id);
         assert_eq!(std::fs::read_link(&path).unwrap(), std::fs::read_link("/proc/self/ns/net").unwrap());
         drop(holder);
-        // The kernel wakes who joins a thread a little before it is gone.
+        // The kernel wakes the thread's joiner a little before the thread is gone.
         let gone = || !std::path::Path::new(&path).exists();
         let pause = std::time::Duration::from_millis(1);
         let waited = (0..1000).take_while(|_| !gone()).map(|_| std::thread::sleep(pause)).count();

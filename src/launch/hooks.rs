@@ -1,6 +1,6 @@
 //! Runs one hook of the spec: a process like any other.
 //!
-//! A hook has the state on its standard input, no descriptor of the shim's, and a time limit where the spec has one.
+//! A hook gets the state on its standard input, no other descriptor of the shim, and a time limit if the spec has one.
 
 use super::ended::LATE;
 use super::waiting::end;
@@ -17,13 +17,13 @@ use std::collections::VecDeque;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-/// So much of what a hook writes to its standard error is in the error.
+/// How much of a hook's standard error the error message includes.
 const TAIL: usize = 4096;
 
-/// How long the exit code of a hook that has ended may take: in the container, a tracer can keep it.
+/// How long the exit code of a hook that has ended may take: a tracer in the container can hold it back.
 const REAPED: Duration = Duration::from_secs(1);
 
-/// A hook that is compiled.
+/// A compiled hook.
 pub struct Run<'a> {
     pub plan: &'a Plan,
     pub entry: Entry,
@@ -34,10 +34,10 @@ pub struct Run<'a> {
     pub state: &'a [u8],
 }
 
-/// Runs it to its end. It ends with the `leash`, whatever limit it has itself.
+/// Runs the hook until it exits. The `leash` bounds it, whatever its own limit.
 pub async fn run(launcher: &dyn Launcher, leash: &Leash, hook: Run<'_>) -> Result<()> {
     let Run { plan, entry, init, timeout, state } = hook;
-    // The one that comes first, and what it is called.
+    // The earlier deadline, and the limit to report with it.
     let own = timeout.filter(|limit| after(*limit) <= leash.deadline);
     let deadline = own.map_or(leash.deadline, after);
     let (errors, errors_end) = pipe::pipe().context(|| "pipe")?;
@@ -72,7 +72,7 @@ pub async fn run(launcher: &dyn Launcher, leash: &Leash, hook: Run<'_>) -> Resul
     }
 }
 
-/// The last bytes that were written.
+/// The last bytes written.
 #[derive(Default)]
 struct Tail(VecDeque<u8>);
 
@@ -94,7 +94,7 @@ impl std::fmt::Display for Tail {
     }
 }
 
-/// Collects what the hook writes until it has ended; false where the time was over before.
+/// Collects the hook's output until it exits; returns false if the deadline passes first.
 async fn follow(pidfd: &OwnedFd, errors: OwnedFd, deadline: Instant, tail: &mut Tail) -> Result<bool> {
     pipe::set_nonblocking(&errors).context(|| "fcntl(F_SETFL)")?;
     let mut errors = std::fs::File::from(errors);
@@ -104,14 +104,14 @@ async fn follow(pidfd: &OwnedFd, errors: OwnedFd, deadline: Instant, tail: &mut 
         let [more, ended] = if open {
             tasks::either([errors.as_fd(), pidfd.as_fd()], deadline).await?
         } else {
-            // The pipe is at its end: only the process is left to wait for.
+            // The pipe has reached its end: only the process is left to wait for.
             [false, tasks::ready(pidfd.as_fd(), Interest::READ, deadline).await?]
         };
-        // Also where it writes without an end.
+        // Even if it writes without end.
         if !ended && (!more || Instant::now() >= deadline) {
             return Ok(false);
         }
-        // A bounded share: what the hook left running may write on and on.
+        // Bounded: a process that the hook left behind may keep writing.
         for _ in 0..16 {
             match errors.read(&mut chunk) {
                 Ok(0) => {
@@ -119,7 +119,7 @@ async fn follow(pidfd: &OwnedFd, errors: OwnedFd, deadline: Instant, tail: &mut 
                     break;
                 }
                 Ok(length) => tail.add(chunk.get(..length).unwrap_or_default()),
-                // Nothing more for now.
+                // No more data for now.
                 Err(_) => break,
             }
         }

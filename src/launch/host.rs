@@ -7,13 +7,13 @@ use crate::plan::{AppArmor, CgroupMounts, Hierarchy, Host};
 use std::path::{Path, PathBuf};
 
 impl Host {
-    /// `root` is `/`; tests have a tree of their own with proc and sys below it.
+    /// `root` is `/`; tests use a tree of their own with proc and sys below it.
     pub fn probe(root: &Path) -> Result<Host> {
         let mountinfo = mountinfo(root)?;
         Host::probe_with(root, &mountinfo, &Layout::probe_with(&root.join("proc"), &mountinfo)?)
     }
 
-    /// With what has been read of the mounts: on a host with many that takes the kernel a while.
+    /// Probes with a mountinfo that has been read already: on a host with many mounts that takes the kernel a while.
     pub(crate) fn probe_with(root: &Path, mountinfo: &[u8], layout: &Layout) -> Result<Host> {
         Ok(Host {
             cgroups: cgroups(mountinfo, layout),
@@ -27,7 +27,7 @@ impl Host {
 }
 
 impl Host {
-    /// Where a procfs or sysfs is mounted as a whole, a lower mount first: see [`Step::Detach`](crate::plan::Step).
+    /// Where a whole procfs or sysfs is mounted, a lower mount first: see [`Step::Detach`](crate::plan::Step).
     pub fn revealing(root: &Path) -> Result<Vec<PathBuf>> {
         let mountinfo = mountinfo(root)?;
         let whole = mounts(&mountinfo).filter(|mount| {
@@ -70,7 +70,7 @@ fn apparmor(root: &Path) -> AppArmor {
     }
 }
 
-/// The hierarchies that containers' cgroups are made in, in the order of mountinfo.
+/// The hierarchies in which containers' cgroups are created, in mountinfo order.
 fn cgroups(mountinfo: &[u8], layout: &Layout) -> CgroupMounts {
     let Layout::V1(all) = layout else { return CgroupMounts::V2 };
     let points: Vec<PathBuf> =

@@ -1,4 +1,4 @@
-//! What a plan has behind `Step::Bare`, as acts of `sys::last`.
+//! Lowers a plan's steps after `Step::Bare` to acts of `sys::last`.
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{Plan, Step};
@@ -13,7 +13,7 @@ use std::ffi::CString;
 
 pub(super) struct Last {
     pub(super) prepared: Prepared,
-    /// With the launch's key, where the plan's would refuse one of the acts.
+    /// Includes the launch's key, if the plan's filter would refuse one of the acts.
     pub(super) filter: Option<Filter>,
 }
 
@@ -75,7 +75,7 @@ pub(super) fn prepare(plan: &Plan, gate: &OwnedFd, board: &Board, layout: &Layou
             Step::SetSid => Act::Session,
             Step::ControlTerminal => Act::Terminal,
             Step::Gate => {
-                // The end of its parent says as much, and a container cannot hold that up.
+                // Its parent's exit announces it already, and a container cannot delay that.
                 if !born {
                     acts.push((Act::Announce, at));
                 }
@@ -111,8 +111,8 @@ pub(super) fn prepare(plan: &Plan, gate: &OwnedFd, board: &Board, layout: &Layou
     Ok(Last { prepared, filter: keyed })
 }
 
-/// The calls that are made under the filter and are not the program's: where it does not plainly allow them all, a key
-/// for this launch alone, and the filter that knows it.
+/// Finds the calls made under the filter that are not the program's. If the filter does not plainly allow all of them,
+/// returns a key for this launch alone, and a filter that knows it.
 fn unlock(filter: &Filter, late: bool, gate: &OwnedFd) -> Result<(u64, Option<Filter>)> {
     use std::os::fd::AsRawFd;
     let any = [None; 6];

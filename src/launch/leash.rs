@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// A launch with a time limit, and with an owner who can send it a signal from its clone on. A clone of it is the same.
+/// The bounds of a launch: a deadline, and an owner who can signal it from its clone on. Clones share one state.
 #[derive(Clone, Debug)]
 pub struct Leash {
     pub deadline: Instant,
-    /// Whoever is made now is killed, too.
+    /// Set by a kill: a process created from now on is killed, too.
     killed: News<()>,
-    /// The process that is at work.
+    /// The process currently at work.
     process: Arc<Mutex<Option<Held>>>,
 }
 
@@ -35,7 +35,7 @@ impl Leash {
         Leash { deadline, killed: News::default(), process: Arc::default() }
     }
 
-    /// For what has no request with a time limit of its own.
+    /// For work outside a request that has a deadline of its own.
     pub fn lasting(limit: Duration) -> Self {
         Self::until(after(limit))
     }
@@ -48,10 +48,10 @@ impl Leash {
         self.killed.get().is_some()
     }
 
-    /// A SIGKILL is for the whole launch, also where it has made no process yet. Other signals go to the process that is
-    /// at work; false where there is none.
+    /// Sends a signal to the process currently at work; returns false if there is none. SIGKILL is for the whole
+    /// launch, even if it has not created a process yet.
     pub(crate) fn signal(&self, signal: i32) -> bool {
-        // First this: whoever is held after the look below finds it.
+        // First, so that a process held after the check below sees it.
         if signal == libc::SIGKILL {
             self.killed.set(());
         }
@@ -63,7 +63,7 @@ impl Leash {
         self.signal(libc::SIGKILL);
     }
 
-    /// From now on this is the process. An error where it could not be killed through this.
+    /// Makes this the current process. Fails if it could not be killed through the leash.
     pub(super) fn hold(&self, Child { pid, pidfd }: &Child) -> Result<()> {
         let mut process = self.lock();
         if self.killed() {
@@ -74,7 +74,7 @@ impl Leash {
         Ok(())
     }
 
-    /// The process that is at work, as long as it has not ended.
+    /// The pid of the current process, unless it has ended.
     pub(crate) fn pid(&self) -> Option<u32> {
         let process = self.lock();
         let Held { pid, pidfd } = process.as_ref()?;
@@ -82,7 +82,7 @@ impl Leash {
         matches!(ended, Ok(false)).then_some(*pid)
     }
 
-    /// An error where it was killed.
+    /// Fails if the launch was killed.
     pub(crate) fn check(&self) -> Result<()> {
         if self.killed() {
             Err(was_killed())
@@ -91,17 +91,17 @@ impl Leash {
         }
     }
 
-    /// Nobody waits for it any more.
+    /// Whether the deadline has passed, so that nobody waits for it any more.
     pub(crate) fn is_over(&self) -> bool {
         Instant::now() >= self.deadline
     }
 
-    /// The process is its owner's from now on.
+    /// Hands the process over to its owner.
     pub(crate) fn release(&self) {
         *self.lock() = None;
     }
 
-    /// What `future` gives, unless the launch is killed first: then it is dropped. It has the time limit itself.
+    /// Returns the result of `future`, which observes the deadline itself, or drops it if the launch is killed first.
     pub async fn unless_killed<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
         let never = after(Duration::MAX).saturating_duration_since(Instant::now());
         let (mut future, mut killed) = (pin!(future), pin!(self.killed.within(never)));
@@ -115,8 +115,8 @@ impl Leash {
         .await
     }
 
-    /// What `future` gives, unless the launch is killed or its time is over first: then it is dropped, but not while
-    /// `kept` is set. For what has no process, and waits for others than the kernel.
+    /// Returns the result of `future`, or drops it if the launch is killed or the deadline passes first, but not while
+    /// `kept` is set. For work that has no process, and waits for something other than the kernel.
     pub(crate) async fn bounds<T>(
         &self,
         what: &str,
@@ -153,7 +153,7 @@ fn was_killed() -> Error {
     Error::new(Kind::State, "it was killed while it was made")
 }
 
-/// A limit that is too long for a clock is a long one.
+/// Saturates: a limit too long for a clock becomes merely a long one.
 pub(crate) fn after(limit: Duration) -> Instant {
     const LONG: Duration = Duration::from_secs(1 << 30);
     let now = Instant::now();

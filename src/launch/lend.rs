@@ -1,4 +1,4 @@
-//! What a plan lets the shim open before the clone: nothing that follows a path of the host's.
+//! Opens what a plan lets the shim open before the clone: nothing that follows a path of the host.
 
 use super::{mapping, Reaper};
 use crate::error::{Context, Error, Kind, Result};

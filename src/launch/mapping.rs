@@ -1,7 +1,7 @@
-//! A user namespace with given maps: what joins a user namespace, and a mount with mapped owners, take it by descriptor.
+//! Creates a user namespace with given maps. Joining a user namespace, and idmapping a mount, take one by descriptor.
 //!
-//! Only a process can be in it when its maps are written, so there is one for that moment. A container's new namespace is
-//! made like this too, and then joined as any other is.
+//! A user namespace exists only with a process in it until its maps are written, so one is created for that moment. A
+//! container's new user namespace is made this way too, and then joined like any other.
 
 use super::ended::GONE;
 use super::reaper::Reaper;
@@ -18,7 +18,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::Write;
 
-/// `field` is where the maps come from: `linux.uidMappings` or `mounts[3].uidMappings`.
+/// `field` is the source of the maps: `linux.uidMappings` or `mounts[3].uidMappings`.
 pub(super) fn namespace(reaper: &Reaper, mappings: &Mappings, field: &Field) -> Result<OwnedFd> {
     let (ours, theirs) = socket::pair().context(|| "socketpair(SOCK_SEQPACKET)")?;
     let theirs = fd::above_standard(theirs).context(|| "fcntl(F_DUPFD_CLOEXEC)")?;
@@ -34,7 +34,7 @@ pub(super) fn namespace(reaper: &Reaper, mappings: &Mappings, field: &Field) -> 
     let process = holder.child.pid;
     let write = |name: &str, field: &str, lines: String| {
         let written = File::options().write(true).open(format!("/proc/{process}/{name}"));
-        // One call: the kernel takes a map once.
+        // One call: the kernel accepts a map only once.
         let written = written.and_then(|mut file| file.write_all(lines.as_bytes()));
         written.context(|| format!("write({name}, {:?})", lines.trim_end())).context(|| field.to_owned())
     };
@@ -43,7 +43,7 @@ pub(super) fn namespace(reaper: &Reaper, mappings: &Mappings, field: &Field) -> 
         .and_then(|()| write("gid_map", &gids, mappings.gid_map()))
         .and_then(|()| File::open(format!("/proc/{process}/ns/user")).context(|| "open(ns/user)"));
     drop(ours);
-    // The end of its socket may take a while: a process that another thread is just making has a copy of our end.
+    // The socket's end of file may take a while: a process that another thread is just cloning has a copy of our end.
     block_on(end(holder.child.pidfd.as_fd(), Some(&holder.ended), GONE));
     made.map(OwnedFd::from)
 }

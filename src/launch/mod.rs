@@ -1,8 +1,8 @@
-//! The shim's side of making a process: open what the plan names, clone, listen to the child, reap it.
+//! The shim's side of creating a process: open what the plan names, clone, listen to the child, reap it.
 //!
-//! [`CloneLauncher`] makes processes, [`Reaper`] knows when they end, [`Waiting`] is one that has not been started.
-//! A launcher for tests makes a [`Waiting`] of one end of a socket pair (`sys::socket::pair`) and plays the child
-//! on the other: see [`Waiting::new`].
+//! [`CloneLauncher`] creates processes, [`Reaper`] reports their exits, and [`Waiting`] is a process that has not been started.
+//! A launcher for tests builds a [`Waiting`] from one end of a socket pair (`sys::socket::pair`) and plays the child on
+//! the other: see [`Waiting::new`].
 
 mod birth;
 mod clone_launcher;
@@ -42,35 +42,35 @@ pub struct ExitStatus {
     pub at: SystemTime,
 }
 
-/// The code of a process that SIGKILL ended.
+/// The exit code of a process killed by SIGKILL.
 pub(crate) const KILLED: u32 = 128 + libc::SIGKILL as u32;
 
 /// Called once, on the reaper's thread. Must not block.
 pub(crate) type OnExit = Box<dyn FnOnce(ExitStatus) + Send>;
 
-/// One process to be made.
+/// An order to create one process.
 pub struct Order<'a> {
     pub plan: &'a Plan,
-    /// None where the plan allocates a terminal.
+    /// None if the plan allocates a terminal.
     pub ends: Option<StdioFds>,
     pub entry: Entry,
-    /// What `Open::Init` stands for.
+    /// The process that `Open::Init` refers to.
     pub init: Option<BorrowedFd<'a>>,
     pub leash: &'a Leash,
-    /// Called once, on the reaper's thread, when the process has ended for whatever reason after the launch
-    /// has come to a [`Waiting`] (also where its start failed, or where that was dropped). Must not block.
+    /// Called once, on the reaper's thread, when the process has ended for any reason after the launch has reached a
+    /// [`Waiting`] (even if its start failed, or it was dropped). Must not block.
     pub on_exit: OnExit,
 }
 
 /// How far a launch has come.
 pub enum Launched<'a> {
-    /// The plan has a `Step::Hooks`: they run now.
+    /// The plan has a `Step::Hooks`: run them now.
     AtHooks(AtHooks<'a>),
     Waiting(Waiting),
 }
 
 impl Launched<'_> {
-    /// At its gate, for a process that has no hooks.
+    /// Returns the process at its gate, for one that has no hooks.
     pub async fn at_gate(self) -> Result<Waiting> {
         match self {
             Launched::AtHooks(process) => process.go_on(Ok(())).await,
@@ -79,9 +79,9 @@ impl Launched<'_> {
     }
 }
 
-/// Makes processes. The real one clones; tests have one that needs no root.
+/// Creates processes. The real one clones; tests have one that needs no root.
 pub trait Launcher: Send + Sync {
-    /// Is there when the process waits at its hooks, or at its gate. Where it fails, nothing is left of the process, unless
-    /// it was killed because its time was over, and has not gone.
+    /// Resolves when the process waits at its hooks or its gate. If it fails, nothing is left of the process, unless
+    /// the process was killed at its deadline and has not gone.
     fn launch<'a>(&'a self, order: Order<'a>) -> Answer<'a, Result<Launched<'a>>>;
 }

@@ -1,9 +1,9 @@
-//! Every process of the shim ends here: one thread waits for all of them.
+//! Reaps every process of the shim: one thread waits for all of them.
 //!
 //! A process is cloned and entered into the table under the table's lock, and the thread takes that lock before it
-//! reaps: so no exit can come before its entry, and no pid can be used again while the table has it. Nothing else
-//! in the process may wait for a child. Children that the table does not have are orphans of containers (the shim
-//! is a subreaper) or logging programs; they are reaped without a word.
+//! reaps: no exit can precede its entry, and no pid can be reused while it is in the table. Nothing else in the process
+//! may wait for a child. Children that are not in the table are orphans of containers (the shim is a subreaper) or
+//! logging programs; they are reaped silently.
 
 use super::birth::Birth;
 use super::ended::{Ended, GONE};
@@ -19,12 +19,12 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// What happens to children that are not of this reaper.
+/// What happens to children that this reaper does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strangers {
-    /// They are reaped: the shim's way.
+    /// Reap them: the shim's mode.
     Reap,
-    /// They are left to whoever made them: for a process that has other users of children, as tests are.
+    /// Leave them to whoever created them: for a process in which others have children too, such as a test.
     Leave,
 }
 
@@ -41,12 +41,12 @@ struct Shared {
 
 #[derive(Default)]
 struct Table {
-    /// How many processes were ever entered: tells whether one was since the kernel said that there is none.
+    /// How many processes were ever entered: tells whether one was since the kernel reported that there is none.
     entered: u64,
     processes: HashMap<u32, Process>,
-    /// How many processes may give birth to another one.
+    /// How many processes may have another one continue in their place.
     expecting: usize,
-    /// Ends of strangers while one is expected: it may have been that one.
+    /// Exits of unknown children while such a process is expected: one of them may have been it.
     unclaimed: HashMap<u32, ExitStatus>,
 }
 
@@ -55,7 +55,7 @@ struct Process {
     /// The launch has succeeded: somebody wants to hear of the exit.
     kept: bool,
     ended: Arc<Ended>,
-    /// Who goes on in its stead, if anybody does: known once it has ended.
+    /// The process that may continue in its place: known once it has ended.
     heir: Option<Heir>,
 }
 
@@ -73,17 +73,17 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// From now on `on_exit` will be called; an error where the process has ended already.
+    /// Makes sure that `on_exit` will be called; fails if the process has already ended.
     pub(crate) async fn keep(&self) -> Result<(), ExitStatus> {
         if self.is_there() {
             return Ok(());
         }
-        // It is not in the table any more: its status is there, or is being written.
+        // It is no longer in the table: its status is set, or about to be.
         let unknown = ExitStatus { code: 255, at: SystemTime::now() };
         Err(self.ended.within(GONE).await.unwrap_or(unknown))
     }
 
-    /// The same for one that need not be there any more: `on_exit` is called now then.
+    /// The same for a process that may have ended already: then `on_exit` is called now.
     pub(crate) async fn keep_or_tell(&self) {
         if let Err(status) = self.keep().await {
             let untold = self.ended.take_untold();
@@ -95,7 +95,7 @@ impl Kept {
 
     fn is_there(&self) -> bool {
         match self.reaper.shared.table.lock().processes.get_mut(&self.child.pid) {
-            // Not another process, to which the kernel gave the pid since.
+            // Not another process that has since been given the same pid.
             Some(process) if Arc::ptr_eq(&process.ended, &self.ended) => {
                 process.kept = true;
                 true
@@ -123,7 +123,7 @@ impl Reaper {
         Ok(reaper)
     }
 
-    /// Makes a process with `make`, which clones, and enters it.
+    /// Creates a process with `make`, which clones, and enters it.
     pub(crate) fn spawn(&self, make: impl FnOnce() -> Result<Child>, on_exit: OnExit) -> Result<Kept> {
         let ended = Arc::new(Ended::default());
         let mut table = self.shared.table.lock();
@@ -136,8 +136,8 @@ impl Reaper {
         Ok(Kept { child, ended, reaper: self.clone() })
     }
 
-    /// The same for a process that may end with another one in its stead: `on_exit` is the other one's then, and
-    /// [`Birth`] tells who it is.
+    /// The same for a process that may be replaced by another one: `on_exit` is then the other one's, and [`Birth`]
+    /// reports which process it is.
     pub(super) fn spawn_parent(
         &self,
         make: impl FnOnce() -> Result<Child>,
@@ -164,13 +164,13 @@ impl Reaper {
 }
 
 impl Table {
-    /// Its parent has ended: whoever was born is entered before his own end can be seen here.
-    /// What is returned is told once the table is free: it wakes others, for which a thread may have to be made.
+    /// Enters the process that was born before its own exit can be seen here; its parent has ended. The caller runs the
+    /// returned function once the table is unlocked: it wakes others, for which a thread may have to be created.
     fn adopt(&mut self, heir: Heir) -> impl FnOnce() + use<> {
         let Heir { birth, on_exit, ended } = heir;
         let born = birth.board.born().map(|pid| {
-            // The kernel gives a pid to nobody else before it has been reaped: one that is a child of ours is this one,
-            // whatever ended under its number before.
+            // The kernel reuses no pid before it is reaped: a child of ours with this pid is this process, whatever
+            // ended under that number before.
             let pidfd = if wait::is_child(pid) { wait::open_pidfd(pid).ok() } else { None };
             if pidfd.is_some() {
                 self.entered += 1;
@@ -196,7 +196,7 @@ impl Shared {
             let entered = self.table.lock().entered;
             match wait::any() {
                 Ok(pid) => self.reap(pid, strangers),
-                // No child at all: one more entry is what can change that.
+                // No child at all: only a new entry can change that.
                 Err(Errno::ECHILD) => {
                     let table = self.table.lock();
                     let same = |table: &mut Table| table.entered == entered;
@@ -218,13 +218,13 @@ impl Shared {
             std::thread::sleep(Duration::from_millis(1));
             return;
         }
-        // Whoever may have an heir has no program, and nobody asks.
+        // A process that may have an heir has no program, so nobody asks whether it ran.
         let asked =
             |process: &&Process| process.heir.is_none() && !process.ended.started.load(Ordering::SeqCst);
         if let Some(process) = process.as_ref().filter(asked) {
             process.ended.bare.store(executed(pid) == Some(false), Ordering::SeqCst);
         }
-        // A zombie, as `any` has just said, and nobody else reaps: this does not block.
+        // `any` has just reported a zombie, and nobody else reaps: this does not block.
         let ended = wait::reap(pid);
         let code = match ended {
             Ok(ended) => ended.code,
@@ -255,7 +255,7 @@ impl Shared {
     }
 }
 
-/// What became of a process that was to wait.
+/// Describes the end of a process that should still be waiting.
 pub(super) fn died(what: &str, status: ExitStatus) -> Error {
     let how = match status.code {
         code @ 129..=192 => format!("killed by signal {}", code - 128),

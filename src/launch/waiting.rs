@@ -1,4 +1,4 @@
-//! A process at its gate, and the socket that it waits on; or one that needs no word to become its program.
+//! A process at its gate, and the socket that it waits on; or one that becomes its program without waiting.
 
 use super::ended::{Ended, GONE, LATE};
 use super::executed::executed;
@@ -14,13 +14,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the reaper may take with one that is gone.
+/// How long the reaper may take to reap a process that has gone.
 pub(super) const REAPED: Duration = Duration::from_millis(500);
-/// For a start without a limit of its own.
+/// The limit for a start that has none of its own.
 const START: Duration = Duration::from_secs(60);
 
-/// A process that was made and has not become its program. Dropped, it is killed: to close its gate would not be enough for
-/// one that a container has stopped, or that waits for no word.
+/// A process that exists and has not become its program. Dropping it kills the process: closing the gate would not be
+/// enough for one that a container has stopped, or that waits for nothing.
 #[derive(Debug)]
 pub struct Waiting {
     pub pid: u32,
@@ -28,20 +28,20 @@ pub struct Waiting {
     /// The master of the terminal that the plan allocated.
     pub console: Option<OwnedFd>,
     gate: OwnedFd,
-    /// It waits for a word.
+    /// It waits at a gate.
     gated: bool,
     /// Its program runs, or it has ended.
     over: bool,
-    /// What the last steps are called; empty for a process that is not of the real launcher.
+    /// The sentences for the last steps; empty for a process that the real launcher did not create.
     later: Vec<Sentence>,
     board: Option<Arc<Board>>,
     ended: Option<Arc<Ended>>,
 }
 
 impl Waiting {
-    /// A process that waits on the other end of `gate`, a SOCK_SEQPACKET pair. It is sent one byte to start, and its end
-    /// closes when its program runs, or it has ended; why it failed is on `board`. Where `gate` is dropped instead, it
-    /// sees the end of the file and ends.
+    /// Wraps a process that waits on the other end of `gate`, a SOCK_SEQPACKET pair. One byte starts it; its end closes
+    /// when its program runs, or it has ended; `board` says why it failed. If `gate` is dropped instead, the process
+    /// sees end of file and exits.
     pub fn new(pid: u32, pidfd: OwnedFd, console: Option<OwnedFd>, gate: OwnedFd) -> Self {
         Waiting {
             pid,
@@ -74,14 +74,14 @@ impl Waiting {
         self.with_board(board)
     }
 
-    /// As [`Waiting::start_by`], with a minute, and on this thread.
+    /// Like [`Waiting::start_by`], with a limit of one minute, and on this thread.
     pub fn start(self) -> Result<OwnedFd> {
         block_on(self.start_by(&Leash::lasting(START)))
     }
 
-    /// Opens the gate and waits for the execve(2): Ok when the program runs, else the step that failed, or how the
-    /// process ended on its way. After a failure the process is gone and its exit has been told,
-    /// unless it takes longer than `GONE` to go, or the time was over.
+    /// Opens the gate and waits for the execve(2): returns Ok when the program runs, otherwise the step that failed, or
+    /// how the process ended on its way. After a failure the process is gone and its exit has been reported, unless it
+    /// takes longer than `GONE` to go, or the deadline passed.
     pub async fn start_by(mut self, leash: &Leash) -> Result<OwnedFd> {
         let go = if self.gated { socket::send(self.gate.as_fd(), &[1], None) } else { Ok(()) };
         match go {
@@ -91,7 +91,7 @@ impl Waiting {
             }
             Err(errno) => return Err(errno).context(|| "send(gate)"),
         }
-        // Its own end is closed by the execve(2), or by its death: nothing is sent any more.
+        // The execve(2), or its death, closes its own end: nothing more is sent.
         if !tasks::ready(self.gate.as_fd(), Interest::READ, leash.deadline).await? {
             self.end(LATE).await;
             return Err(failure::not_executed(&self.later));
@@ -122,7 +122,8 @@ impl Waiting {
         self.pidfd.try_clone().context(|| "dup(pidfd)")
     }
 
-    /// Its gate is closed, and nothing has failed that it could have told: but what kills it tells nothing.
+    /// Whether it ended without a program: the gate is closed and no failure was reported, but a process that is killed
+    /// reports nothing.
     fn never_executed(&self) -> bool {
         // A pod's first process has no program.
         if failure::program_of(&self.later).is_none() {
@@ -141,10 +142,10 @@ impl Waiting {
     }
 }
 
-/// Kills a process and waits for its end: by its pidfd, since a tracer in the container can keep the zombie from the reaper.
+/// Kills a process and waits for its end, by its pidfd: a tracer in the container can keep the zombie from the reaper.
 pub(super) async fn end(pidfd: BorrowedFd<'_>, ended: Option<&Ended>, patience: Duration) {
     let _ = wait::signal(pidfd, libc::SIGKILL);
-    // For one that hangs in a call, e.g. on a dead network filesystem.
+    // The limit is for one that hangs in a call, e.g. on a dead network filesystem.
     let gone = tasks::ready(pidfd, Interest::READ, after(patience)).await.unwrap_or(false);
     if let Some(ended) = ended.filter(|_| gone) {
         ended.within(REAPED).await;

@@ -9,7 +9,7 @@ use crate::spec::{Process, Spec};
 use std::collections::HashSet;
 use std::path::Path;
 
-/// Name and minor number; the major number is that of memory devices, for tty that of terminals.
+/// Name, major and minor number.
 const DEFAULT: [(&str, u32, u32); 6] = [
     ("/dev/null", 1, 3),
     ("/dev/random", 1, 8),
@@ -69,8 +69,8 @@ pub(super) fn all(b: &mut Builder, spec: &Spec, host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// In a user namespace mknod(2) makes no devices: the host's node of the same name is bound, as in runc, with the
-/// owner and the mode that it has.
+/// Adds a node; in a user namespace, where mknod(2) cannot create devices, binds the host's node of the same name, with
+/// the owner and mode it has, as runc does.
 fn make(b: &mut Builder, field: String, name: &str, node: Step, follow: Option<Propagation>) -> Result<()> {
     let step = match node {
         Step::Mknod { path, mode, major, minor, .. }
@@ -93,7 +93,7 @@ fn make(b: &mut Builder, field: String, name: &str, node: Step, follow: Option<P
     Ok(())
 }
 
-/// A bind on /dev is somebody else's /dev: nothing is made in it.
+/// A bind mount on /dev belongs to somebody else: nothing is created in it.
 fn is_given(spec: &Spec) -> Result<bool> {
     for (i, mount) in spec.mounts.iter().enumerate() {
         let target = root_path(&format!("mounts[{i}].destination"), &mount.destination)?;
@@ -104,7 +104,7 @@ fn is_given(spec: &Spec) -> Result<bool> {
     Ok(false)
 }
 
-/// `bind` puts it on /dev/console: only the first process' terminal is the container's console.
+/// `bind` mounts it on /dev/console: only the first process's terminal is the container's console.
 pub(super) fn console(b: &mut Builder, process: &Process, bind: bool) {
     if process.terminal {
         let step =

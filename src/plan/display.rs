@@ -1,4 +1,4 @@
-//! A step as a sentence: it reads like the call that it is.
+//! A step as a sentence that reads like its system call.
 
 mod flag_names;
 mod plan;

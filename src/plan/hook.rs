@@ -21,8 +21,8 @@ pub enum HookPlace<'a> {
     Container { spec: &'a Spec, host: &'a Host, id: &'a str, filter: Option<Filter> },
 }
 
-/// The plan of one hook. It has only the environment that the spec gives it: inherited variables from an image were
-/// CVE-2025-23266.
+/// Returns the plan of one hook. Its environment is exactly what the spec gives it: variables inherited from an image
+/// were CVE-2025-23266.
 pub fn hook(hook: &Hook, place: HookPlace<'_>) -> Result<Plan> {
     let program = Program::of(hook)?;
     match place {
@@ -41,7 +41,7 @@ pub fn hook(hook: &Hook, place: HookPlace<'_>) -> Result<Plan> {
                 | time;
             let join = vec![
                 Step::SetNs { slot: Slot::Lent(0), flags: flags as u64 },
-                // As the root of the container's user namespace, where it has one: as in runc.
+                // As root of the container's user namespace, if it has one: as in runc.
                 Step::JoinUser { slot: Slot::Lent(0), apart: true },
                 Step::BecomeRoot { unshare: 0 },
             ];
@@ -78,7 +78,7 @@ fn text(bytes: &[u8], what: &str) -> Result<CString> {
         .map_err(|_| invalid(format!("{what}: a NUL byte in {:?}", bytes.escape_ascii().to_string())))
 }
 
-/// A program of the host's, in the bundle, behind the steps of `join`.
+/// A host program that runs in the bundle, after the steps of `join`.
 fn outside(program: Program, bundle: &Path, join: Vec<Step>, born: bool) -> Result<Plan> {
     let Program { path, argv, envp } = program;
     let bundle = text(bundle.as_os_str().as_bytes(), "bundle")?;
@@ -95,8 +95,8 @@ fn outside(program: Program, bundle: &Path, join: Vec<Step>, born: bool) -> Resu
     Ok(Plan { steps: steps.into_iter().map(|step| (step, "".into())).collect(), ..Plan::default() })
 }
 
-/// An exec with the rights of the container's program. Where the spec gives no environment, it is the program's, as in
-/// runc.
+/// An exec with the privileges of the container's program. If the spec gives no environment, it gets the program's, as
+/// in runc.
 fn inside(program: Program, spec: &Spec, host: &Host, id: &str, filter: Option<Filter>) -> Result<Plan> {
     let Program { path, argv, envp } = program;
     let own = !envp.is_empty();
@@ -106,17 +106,17 @@ fn inside(program: Program, spec: &Spec, host: &Host, id: &str, filter: Option<F
         env: if own { envp } else { spec.process.env.clone() },
         cwd: c"/".into(),
         oom_score_adj: None,
-        // It is none of the execs that this is for.
+        // The affinity is for execs, and a hook is not one.
         exec_cpu_affinity: Some(Affinity::default()),
         warnings: Vec::new(),
         ..spec.process.clone()
     };
-    // The session keyring is the program's, and it has not begun.
+    // The session keyring is the program's, and the program has not started.
     let no_new_keyring = true;
     let mut plan = exec(&ExecInput { spec, process: &process, host, id, filter, no_new_keyring })?;
     plan.steps.retain(|(step, _)| !own || !matches!(step, Step::Home { .. }));
     for (step, _) in &mut plan.steps {
-        // args[0] is a name; what runs is `path`.
+        // args[0] is only a name; the file that runs is `path`.
         if let Step::FindProgram { name, candidates } = step {
             (*name, *candidates) = (path.clone(), vec![path.clone()]);
         }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub enum AppArmor {
     #[default]
     Off,
-    /// /proc/thread-self/attr/exec, shared with other security modules: Linux before 5.8.
+    /// /proc/thread-self/attr/exec, which other security modules share: Linux before 5.8.
     Shared,
     /// /proc/thread-self/attr/apparmor/exec.
     Own,
@@ -17,12 +17,12 @@ pub enum AppArmor {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
     pub mountpoint: PathBuf,
-    /// `cpu`, `cpuacct`, …, or `name=systemd`: the options that mount it.
+    /// The options that mount it: `cpu`, `cpuacct`, …, or `name=systemd`.
     pub controllers: Vec<String>,
 }
 
 impl Hierarchy {
-    /// The directory that a container has for it: the last part of the host's mount point, e.g. `cpu,cpuacct`.
+    /// The name of its directory in a container: the last component of the host's mount point, e.g. `cpu,cpuacct`.
     pub(crate) fn name(&self) -> &str {
         self.mountpoint.file_name().and_then(|name| name.to_str()).unwrap_or("cgroup")
     }
@@ -30,7 +30,7 @@ impl Hierarchy {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CgroupMounts {
-    /// In the order of mountinfo. Which of the two a host has is for the layout of its cgroups to say.
+    /// In mountinfo order. The cgroup layout decides whether a host has v1 or v2.
     V1(Vec<Hierarchy>),
     V2,
 }
@@ -43,12 +43,12 @@ pub struct Host {
     pub page_size: usize,
     pub apparmor: AppArmor,
     pub selinux: bool,
-    /// There is a /proc/kcore, so containers get their /dev/core.
+    /// The host has a /proc/kcore, so containers get a /dev/core.
     pub kcore: bool,
 }
 
 impl Host {
-    /// The capabilities that the kernel has.
+    /// The capabilities that the kernel knows.
     pub(crate) fn capabilities(&self) -> u64 {
         u64::MAX >> (63 - self.last_cap.min(63))
     }

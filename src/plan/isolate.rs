@@ -1,8 +1,8 @@
-//! Into the cgroup and the namespaces.
+//! Entering the cgroup and the namespaces.
 //!
-//! A user namespace makes two processes of one. The first is still the host's root: it joins what is joined (a
-//! namespace may be owned by the host), puts the rootfs mounts of the request together, then joins the user namespace
-//! and gives birth to the second, whose new namespaces the user namespace owns therefore. See [`Step::Sibling`].
+//! A user namespace takes two processes. The first is still root on the host: it joins existing namespaces (the host
+//! may own them), assembles the rootfs mounts of the request, then joins the user namespace and clones the second
+//! process, whose new namespaces are therefore owned by the user namespace. See [`Step::Sibling`].
 
 use super::builder::{host_path, Builder, Pids};
 use super::session::Label;
@@ -12,7 +12,7 @@ use crate::spec::{Affinity, Mappings, Namespaces, Ns, Process, Spec};
 use std::ffi::CStr;
 use std::path::Path;
 
-/// What decides on where a first process comes to be.
+/// What determines the isolation of a first process.
 pub(super) struct Isolation<'a> {
     /// None for the process of a pod.
     pub process: Option<&'a Process>,
@@ -20,13 +20,13 @@ pub(super) struct Isolation<'a> {
     pub namespaces: &'a Namespaces,
     pub mappings: &'a Mappings,
     pub time_offsets: Option<&'a CStr>,
-    /// What the request calls the network namespace.
+    /// The request's name for the network namespace.
     pub network: &'a str,
-    /// What it changes in a namespace of this kind, and must not change in the host's.
+    /// What the process changes in a namespace of this kind, and must not change in the host's.
     pub apart: &'a dyn Fn(&str) -> Option<&'static str>,
 }
 
-/// CLONE_NEW* as the plan has them, and the spec's word. The user namespace is none of them.
+/// The spec's name for each kind and its CLONE_NEW* flag, in plan order. The user namespace is handled separately.
 fn kinds(ns: &Namespaces) -> [(&'static str, libc::c_int, &Ns); 7] {
     [
         ("ipc", libc::CLONE_NEWIPC, &ns.ipc),
@@ -35,29 +35,30 @@ fn kinds(ns: &Namespaces) -> [(&'static str, libc::c_int, &Ns); 7] {
         ("pid", libc::CLONE_NEWPID, &ns.pid),
         ("cgroup", libc::CLONE_NEWCGROUP, &ns.cgroup),
         ("time", libc::CLONE_NEWTIME, &ns.time),
-        // Last: after it, /proc is another one.
+        // Last: it changes which /proc is visible.
         ("mount", libc::CLONE_NEWNS, &ns.mount),
     ]
 }
 
-/// The word of `linux.namespaces` for a kind.
+/// The `linux.namespaces` field for a kind.
 fn field(name: &str) -> String {
     format!("linux.namespaces[{name}]")
 }
 
 const USER: &str = "linux.namespaces[user]";
 pub(super) const NETWORK: &str = "linux.namespaces[network]";
-/// See [`Step::BecomeRoot`].
+/// New namespaces that root of the user namespace must create. See [`Step::BecomeRoot`].
 const OF_ROOT: u64 = libc::CLONE_NEWIPC as u64;
 const MOUNT: &str = "linux.namespaces[mount]";
 
-/// What needs the host's /sys/fs/cgroup and /proc, which are out of reach once namespaces are left.
+/// Steps that need the host's /sys/fs/cgroup and /proc, which are out of reach once the process has left its
+/// namespaces.
 fn host_side(b: &mut Builder, process: Option<&Process>, label: Option<&Label>) {
     oom_score_adj(b, process);
     open_label(b, label);
 }
 
-/// On the processors of the cpuset, and not on those that the shim is kept on.
+/// Enters the cgroup; the process then runs on the CPUs of its cpuset, not only on those that the shim is confined to.
 fn enter_cgroup(b: &mut Builder, process: Option<&Process>) {
     b.step("linux.cgroupsPath", Step::EnterCgroup);
     if process.is_some() {
@@ -65,7 +66,7 @@ fn enter_cgroup(b: &mut Builder, process: Option<&Process>) {
     }
 }
 
-/// Where `final` is missing, `initial` stays, as with runc.
+/// Enters the cgroup for an exec. Without `final`, `initial` stays in force, as in runc.
 fn enter_cgroup_of_container(b: &mut Builder, process: Option<&Process>) {
     let affinity = process.and_then(|process| process.exec_cpu_affinity.as_ref());
     let Some(affinity) = affinity.filter(|affinity| **affinity != Affinity::default()) else {
@@ -94,7 +95,7 @@ fn open_label(b: &mut Builder, label: Option<&Label>) {
     }
 }
 
-/// What root of a user namespace may not do, or not for long.
+/// Steps that root of a user namespace may not do at all, or not for long.
 fn before_user(b: &mut Builder, process: Option<&Process>, mappings: &Mappings) {
     b.step(USER, Step::LeaveGroups);
     let Some(process) = process else { return };
@@ -108,8 +109,8 @@ fn before_user(b: &mut Builder, process: Option<&Process>, mappings: &Mappings) 
     }
 }
 
-/// The namespaces of a first process; with a user namespace, those that are the host's or somebody else's, and a mount
-/// namespace to work in. What is to be done as the host's root comes after it, and then [`settle`].
+/// Sets up the namespaces of a first process. With a user namespace, these are only the host's and joined ones, and a
+/// mount namespace to work in; the steps that need root on the host follow, and then [`settle`].
 pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let Isolation { process, label, namespaces: ns, mappings, network, .. } = isolation;
     if ns.user == Ns::Host {
@@ -119,7 +120,7 @@ pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
         join_all(b, isolation)?;
         unshare_time(b, isolation);
         loopback(b, ns);
-        // Before the mounts cease to be the host's peers: a bind can be meant to stay one.
+        // Before the mounts stop being peers of the host's: a bind may be meant to stay one.
         b.sources_here();
         b.step(MOUNT, Step::MakeSlave);
         return Ok(());
@@ -147,8 +148,8 @@ pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The namespaces of the process that makes a pod's; as [`leave`] where there is a user namespace. Without a mount
-/// namespace of its own it touches no mount, and no cgroup.
+/// Sets up the namespaces of the process that creates a pod's; with a user namespace, the same as [`leave`]. Without a
+/// mount namespace of its own, the process touches neither mounts nor cgroups.
 pub(super) fn leave_for_pod(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let ns = isolation.namespaces;
     if ns.user != Ns::Host {
@@ -167,10 +168,10 @@ pub(super) fn leave_for_pod(b: &mut Builder, isolation: &Isolation<'_>) -> Resul
     Ok(())
 }
 
-/// What the container changes in its namespace of this kind, and must not change in the host's.
+/// Returns what the container changes in its namespace of this kind, and must not change in the host's.
 pub(super) fn apart(spec: &Spec, name: &str) -> Option<&'static str> {
     match name {
-        // Without one of its own, its mounts and its new root would be the host's.
+        // Without a mount namespace of its own, its mounts and its new root would be the host's.
         "mount" => Some("the container's mounts"),
         _ if spec.sysctls.iter().any(|sysctl| sysctl.namespace() == name) => Some("linux.sysctl"),
         "uts" if spec.hostname.is_some() => Some("hostname"),
@@ -179,12 +180,12 @@ pub(super) fn apart(spec: &Spec, name: &str) -> Option<&'static str> {
     }
 }
 
-/// Into the user namespace, and to the process that stays. Nothing without one.
+/// Enters the user namespace and continues as the process that stays. Does nothing without a user namespace.
 pub(super) fn settle(b: &mut Builder, isolation: &Isolation<'_>) {
     let Some(slot) = b.user else { return };
     let ns = isolation.namespaces;
     let mut made = new(ns) & !OF_ROOT;
-    // The process of a pod binds nothing.
+    // A pod's process binds nothing.
     if isolation.process.is_some() {
         if ns.mount == Ns::New {
             b.step(MOUNT, Step::LockMounts { user: slot });
@@ -194,7 +195,7 @@ pub(super) fn settle(b: &mut Builder, isolation: &Isolation<'_>) {
     }
     b.step(USER, Step::JoinUser { slot, apart: false });
     match b.pids {
-        // It goes on itself: whom it made now could be seen.
+        // The process itself goes on: others could see a child cloned now.
         Some(_) if made == 0 => {}
         Some(_) => b.step(USER, Step::Unshare { flags: made }),
         None => b.step(USER, Step::Sibling { flags: made }),
@@ -208,22 +209,22 @@ pub(super) fn settle(b: &mut Builder, isolation: &Isolation<'_>) {
     loopback(b, ns);
 }
 
-/// After [`settle`], and when nothing of root's of the host is needed any more. Nothing without a user namespace.
+/// Follows [`settle`], once no step needs root on the host. Does nothing without a user namespace.
 pub(super) fn become_root(b: &mut Builder, isolation: &Isolation<'_>) {
     if b.user.is_some() {
         b.step(USER, Step::BecomeRoot { unshare: new(isolation.namespaces) & OF_ROOT });
     }
 }
 
-/// The pid namespace that its children will be in, where that is still to come: the process itself stays outside.
+/// Sets the pid namespace for its children, if that is still to do: the process itself stays outside.
 pub(super) fn aim(b: &mut Builder) {
     if let Some(Pids { slot, later: true }) = b.pids {
         b.step(field("pid"), Step::Aim { slot });
     }
 }
 
-/// What a clone makes. The root of a cgroup namespace is the cgroup that its first process is in, and a time namespace has
-/// its offsets before it has a process.
+/// The flags of the namespaces that a clone creates. The root of a cgroup namespace is the cgroup that its first
+/// process is in, and a time namespace needs its offsets before it has a process, so both come later.
 fn new(ns: &Namespaces) -> u64 {
     let later = |name: &str| matches!(name, "cgroup" | "time");
     let made = kinds(ns).into_iter().filter(|(name, _, origin)| **origin == Ns::New && !later(name));
@@ -241,7 +242,7 @@ fn unshare_time(b: &mut Builder, isolation: &Isolation<'_>) {
     b.step(field("time"), Step::EnterTime);
 }
 
-/// Its root is the cgroup that the process is in by then.
+/// The new namespace's root is the cgroup that the process is in by then.
 fn unshare_cgroup(b: &mut Builder) {
     b.step(field("cgroup"), Step::Unshare { flags: libc::CLONE_NEWCGROUP as u64 });
 }
@@ -254,7 +255,7 @@ fn loopback(b: &mut Builder, ns: &Namespaces) {
 
 fn join_all(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let alone = isolation.namespaces.user == Ns::Host;
-    // All of them first: what the paths lead to depends on the namespaces that the process is in.
+    // Open all of them first: what a path leads to depends on the namespaces that the process is in.
     let mut joined = Vec::new();
     for (name, flag, origin) in kinds(isolation.namespaces) {
         if let Ns::Join(path) = origin {
@@ -285,7 +286,7 @@ fn join_network(b: &mut Builder, isolation: &Isolation<'_>, path: &Path) -> Resu
     namespace(b, isolation.network, path, libc::CLONE_NEWNET, (isolation.apart)("network"))
 }
 
-/// The file of a namespace that is joined. A descriptor of the shim's is no other process's.
+/// Opens the namespace file to join. A path below /proc/self/fd names a descriptor of the shim, so the shim lends it.
 fn namespace(
     b: &mut Builder,
     field: &str,
@@ -299,8 +300,8 @@ fn namespace(
     Ok(slot)
 }
 
-/// A further process of a container: into all namespaces that the container does not share with the shim, from its
-/// first process, in one call.
+/// Joins a further process to a container: in one call, through the first process's pidfd, to all namespaces that the
+/// container does not share with the shim.
 pub(super) fn join_container(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let ns = isolation.namespaces;
     enter_cgroup_of_container(b, isolation.process);

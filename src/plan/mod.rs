@@ -1,8 +1,8 @@
-//! Spec and host facts in, a list of steps out. Pure: no I/O, no clock, no look-ups.
+//! Compiles the spec and facts about the host into a list of steps. Pure: no I/O, no clock, no look-ups.
 //!
-//! [`create`] and [`exec`] read like the life of the process: isolate, put the root together, enter it, dress,
-//! drop privileges, run. Each of these is a module, and its order inside is runc's wherever a container could
-//! tell the difference; why it is so is said where it is not obvious.
+//! [`create`] and [`exec`] read like the life of the process: isolate, assemble the root, enter it, dress, drop
+//! privileges, run. Each of these is a module. The order within each is runc's wherever a container could tell the
+//! difference; comments give the reason if it is not obvious.
 
 mod builder;
 mod dev;
@@ -35,25 +35,26 @@ use std::path::{Path, PathBuf};
 /// The field of the spec that a step or a descriptor came from, e.g. `mounts[7]`.
 pub(crate) type Field = std::borrow::Cow<'static, str>;
 
-/// Everything that one clone needs to know.
+/// Everything that one clone needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// CLONE_NEW* flags of the clone itself.
+    /// The CLONE_NEW* flags of the clone itself.
     pub clone_flags: u64,
     pub opens: Vec<(Open, Field)>,
     pub steps: Vec<(Step, Field)>,
-    /// What is worth a warning in the log: an unknown capability, …
+    /// Warnings for the log: an unknown capability, …
     pub warnings: Vec<String>,
 }
 
 impl Plan {
-    /// How many slots its steps fill.
+    /// The number of slots that its steps fill.
     pub fn opened(&self) -> usize {
         self.steps.iter().filter(|(step, _)| matches!(step.fills(), Some(Slot::Opened(_)))).count()
     }
 
-    /// The first step of a process that others in its pid namespace may see: after the birth where they are there
-    /// already, else from its gate on, when hooks of the container run, or execs.
+    /// Returns the index of the first step at which other processes in the pid namespace may see this one: after the
+    /// birth if the namespace already has members; otherwise from the gate on, when the container's hooks or execs may
+    /// run.
     pub(crate) fn seen_from(&self) -> Option<usize> {
         let bare = self.steps.iter().position(|(step, _)| matches!(step, Step::Bare))?;
         let birth = self.steps.iter().position(|(step, _)| matches!(step, Step::Birth));
@@ -67,12 +68,12 @@ impl Plan {
 pub struct RootfsMount {
     pub fstype: String,
     pub source: String,
-    /// Below the rootfs; mostly empty.
+    /// Below the rootfs; usually empty.
     pub target: String,
     pub options: Vec<String>,
 }
 
-/// What a container's first process is compiled from.
+/// The input for the plan of a container's first process.
 pub struct Input<'a> {
     pub spec: &'a Spec,
     pub host: &'a Host,
@@ -83,13 +84,13 @@ pub struct Input<'a> {
     pub filter: Option<Filter>,
     /// The container's own cgroup: `(mount point, path below it)` of each hierarchy.
     pub cgroup_dirs: &'a [(PathBuf, PathBuf)],
-    /// Without pivot_root(2): the full procfs and sysfs mounts of the host ([`Host::revealing`]), which stay in the
-    /// mount namespace then.
+    /// Set without pivot_root(2): the host's full procfs and sysfs mounts ([`Host::revealing`]), which then stay in the
+    /// mount namespace.
     pub no_pivot_root: Option<&'a [PathBuf]>,
     pub no_new_keyring: bool,
 }
 
-/// What a further process of a container is compiled from.
+/// The input for the plan of a further process of a container.
 pub struct ExecInput<'a> {
     /// The container's.
     pub spec: &'a Spec,
@@ -101,7 +102,7 @@ pub struct ExecInput<'a> {
     pub no_new_keyring: bool,
 }
 
-/// The plan of a container's first process.
+/// Compiles the plan of a container's first process.
 pub fn create(input: &Input<'_>) -> Result<Plan> {
     let spec = input.spec;
     let process = &spec.process;
@@ -150,7 +151,7 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
     Ok(b.plan)
 }
 
-/// The plan of a further process: into the container's namespaces, then as its first one.
+/// Compiles the plan of a further process: it joins the container's namespaces, then proceeds like the first process.
 pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
     let process = &inherit(input.process, &input.spec.process);
     let mut b = Builder::default();
@@ -187,8 +188,8 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
     Ok(b.plan)
 }
 
-/// What the exec's own `Process` leaves out is the container's, as in runc (which forgets the limits). Inheritable capabilities are never
-/// more than the container's first process has (CVE-2022-29162).
+/// Fills in what the exec's own `Process` leaves out from the container's, as runc does (except for rlimits, which runc
+/// does not inherit). Inheritable capabilities never exceed those of the container's first process (CVE-2022-29162).
 fn inherit(process: &Process, container: &Process) -> Process {
     let mut process = process.clone();
     process.capabilities = process.capabilities.map(|mut sets| {

@@ -1,4 +1,4 @@
-//! The spec's mounts, in the spec's order, and what is closed off after them.
+//! The spec's mounts, in the spec's order, and the restrictions applied after them.
 
 pub(super) mod cgroupfs;
 mod whole;
@@ -12,8 +12,8 @@ use libc::MOUNT_ATTR_RDONLY;
 use std::ffi::CStr;
 use std::path::Path;
 
-/// What may be mounted below /proc: the files that lxcfs and its like stand in for, and two that CRIU and FIPS
-/// hosts need (runc's list). The specification is checked for it, and once more what a path of it has led to.
+/// What may be mounted below /proc: the files that lxcfs and the like replace, and two that CRIU and FIPS hosts need
+/// (runc's list). The spec is checked against it, and again what a path of it resolves to.
 pub const BELOW_PROC: [&CStr; 11] = [
     c"proc/cpuinfo",
     c"proc/diskstats",
@@ -28,9 +28,8 @@ pub const BELOW_PROC: [&CStr; 11] = [
     c"proc/sys/crypto/fips_enabled",
 ];
 
-/// Filesystems that are one for a whole namespace or for the host, however often they are mounted: what one mount says
-/// of the filesystem, all others have too. A pod's ordinary container would take /sys from its privileged one, and a
-/// debugfs from the host.
+/// Filesystems with a single instance per namespace or host: an option set by one mount applies to all of them.
+/// Otherwise an ordinary container of a pod could make /sys read-only for a privileged one, or a debugfs for the host.
 const SHARED: [&CStr; 17] = [
     c"proc",
     c"sysfs",
@@ -51,7 +50,7 @@ const SHARED: [&CStr; 17] = [
     c"tracefs",
 ];
 
-/// One mount of the spec on its way to steps.
+/// A mount of the spec while it is lowered to steps.
 pub(super) struct Place<'a> {
     pub field: String,
     pub mount: &'a Mount,
@@ -93,12 +92,12 @@ pub(super) fn all(b: &mut Builder, input: &Input<'_>) -> Result<()> {
     Ok(())
 }
 
-/// sysfs belongs to the network namespace: whoever mounts it must own that (kobj_ns_current_may_mount).
+/// sysfs belongs to the network namespace: whoever mounts it must own that namespace (kobj_ns_current_may_mount).
 fn shares_network(spec: &Spec) -> bool {
     spec.namespaces.user != Ns::Host && spec.namespaces.net == Ns::Host
 }
 
-/// Nobody stands in for what the kernel shows in /proc: a program, and the writes of the shim, would believe it.
+/// Nothing may replace what the kernel shows in /proc: programs, and the shim when it writes there, would trust it.
 fn check_target(place: &Place<'_>) -> Result<()> {
     let path = place.target.as_c_str().to_str().unwrap_or_default();
     let refuse = |what: String| Err(invalid(format!("{}.destination: {what}", place.field)));
@@ -123,23 +122,23 @@ fn check_target(place: &Place<'_>) -> Result<()> {
     }
 }
 
-/// Where a bind says nothing itself: what it would be in a namespace that is a slave of the host's, or what
-/// rootfsPropagation says. runc makes its binds there; ours come from the host directly. None leaves them the
-/// host's peers.
+/// The propagation of a bind that sets none itself: what it would be in a namespace that is a slave of the host's, or
+/// the spec's rootfsPropagation. runc makes its binds in such a namespace; ours come from the host directly. None
+/// leaves them peers of the host's mounts.
 pub(super) fn binds_follow(spec: &Spec) -> Option<Propagation> {
     let flag = match spec.rootfs_propagation {
         None => libc::MS_SLAVE,
-        // The word was for `/` alone: docker says `shared` beside a volume that is to be.
+        // The option is meant for `/` alone: docker sets `shared` for a volume that is to be shared.
         Some(Propagation { flag: libc::MS_SHARED, recursive: false }) => return None,
-        // What is unbindable cannot be attached.
+        // An unbindable mount cannot be attached.
         Some(Propagation { flag: libc::MS_UNBINDABLE, .. }) => libc::MS_PRIVATE,
-        // Here also without the `r`: runc would leave what is mounted below `/` a peer of the host's.
+        // Recursive even without the `r`: runc would leave mounts below `/` peers of the host's.
         Some(Propagation { flag, .. }) => flag,
     };
     Some(Propagation { flag, recursive: true })
 }
 
-/// In order: first what the mount would have been in such a namespace, then its own word.
+/// Combines both, in order: first what the mount would have been in such a namespace, then its own option.
 fn propagations(default: Option<Propagation>, word: Option<Propagation>) -> Vec<Propagation> {
     let alone = |word: Propagation| {
         word.recursive && matches!(word.flag, libc::MS_PRIVATE | libc::MS_UNBINDABLE) || default == Some(word)
@@ -150,8 +149,8 @@ fn propagations(default: Option<Propagation>, word: Option<Propagation>) -> Vec<
     }
 }
 
-/// Whether a source is the container's own, and to be looked for when what stands before it in the spec is mounted: a
-/// file of its root, or of its process.
+/// Whether a source belongs to the container (a file of its root, or of its process), so that it must be looked up
+/// after the mounts before it in the spec.
 fn is_own(path: &Path, root: &Path) -> bool {
     [root, Path::new("/proc/self"), Path::new("/proc/thread-self")].iter().any(|own| path.starts_with(own))
 }
@@ -176,7 +175,7 @@ pub(super) fn bind(
         let step = Step::MapTree { slot, namespace, recursive: idmap.recursive };
         steps.push((step, place.field.clone()));
     }
-    // Only the host's root may map.
+    // Only root on the host may idmap.
     let alone = b.user.is_none() || steps.len() == 1;
     for (step, field) in steps {
         if alone && own {
@@ -195,7 +194,7 @@ pub(super) fn bind(
     Ok(())
 }
 
-/// Attributes for a mount that is new: there is nothing to clear.
+/// The attributes of a new mount, which has none to clear.
 pub(super) fn attributes(mount: &Mount) -> u64 {
     mount.attributes.set | mount.attributes.recursive_set
 }
@@ -204,7 +203,7 @@ fn is_dev(mount: &Mount) -> bool {
     RootPath::new(&mount.destination).is_some_and(|path| path.as_c_str() == c"dev")
 }
 
-/// A tmpfs, and /dev, become read-only when nothing has to be created in them any more.
+/// A tmpfs, and /dev, become read-only only after the last file has been created in them.
 fn closes_late(mount: &Mount) -> bool {
     let Source::Filesystem { fstype, .. } = &mount.source else { return false };
     attributes(mount) & MOUNT_ATTR_RDONLY != 0 && (fstype.as_c_str() == c"tmpfs" || is_dev(mount))
@@ -218,8 +217,8 @@ fn filesystem(b: &mut Builder, place: &Place<'_>, input: &Input<'_>) -> Result<(
     if closes_late(mount) {
         attributes &= !MOUNT_ATTR_RDONLY;
     }
-    // mount(2) had one flag for both: a filesystem on a device that cannot be written to must know it before it
-    // is mounted, and nobody can make the others writable by their mount alone.
+    // mount(2) had one flag for both. A filesystem on a read-only device must know it before it is mounted; and none
+    // can be made writable through its mount alone if the superblock is read-only too.
     if attributes & MOUNT_ATTR_RDONLY != 0 && !SHARED.contains(&fstype.as_c_str()) {
         options.push(FsOption::Flag(c"ro".into()));
     }
@@ -251,14 +250,14 @@ fn filesystem(b: &mut Builder, place: &Place<'_>, input: &Input<'_>) -> Result<(
     Ok(())
 }
 
-/// As in runc, hooks find all mounts and devices, and a root that can still be written.
+/// As in runc, hooks see all mounts and devices, and a root that is still writable.
 pub(super) fn hooks(b: &mut Builder, spec: &Spec) {
     if spec.hooks.of_create() {
         b.step("hooks", Step::Hooks);
     }
 }
 
-/// Made now: the root may be read-only when it is entered.
+/// Created now: the root may be read-only once it is entered.
 pub(super) fn workdir(b: &mut Builder, process: &Process) -> Result<()> {
     let cwd = process.cwd.to_string_lossy();
     let mkdir = |b: &mut Builder, path: &str| {
@@ -268,7 +267,7 @@ pub(super) fn workdir(b: &mut Builder, process: &Process) -> Result<()> {
         }
         Ok(())
     };
-    // `/a/../b` can only be entered where there is an `/a`.
+    // `/a/../b` can only be entered if `/a` exists.
     for (at, _) in cwd.match_indices("/..") {
         mkdir(b, &cwd[..at])?;
     }

@@ -1,4 +1,4 @@
-//! The phase of each step, and what it opens.
+//! The phase of each step, and the slot it fills.
 
 use super::step::{Phase, Slot, Step};
 
@@ -84,7 +84,7 @@ impl Step {
         }
     }
 
-    /// The slot that it opens something into.
+    /// The slot into which the step opens something.
     pub fn fills(&self) -> Option<Slot> {
         match self {
             Step::OpenNamespace { slot, .. }

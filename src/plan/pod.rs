@@ -1,8 +1,7 @@
-//! The plan of the process that makes a pod's namespaces.
+//! The plan of the process that creates a pod's namespaces.
 //!
-//! Without a pid namespace to look after it is gone once the shim holds them. Else it stays, as the first process
-//! of the pod: in an empty, read-only root of its own, without rights, with nothing to do but to be the parent of
-//! orphans.
+//! Without a pid namespace to look after, it exits once the shim holds the namespaces. Otherwise it stays as the pod's
+//! first process: in an empty, read-only root of its own, without privileges, with nothing to do but reap orphans.
 
 use super::builder::{host_path, Builder};
 use super::{isolate, mount, Host, Plan, Step};
@@ -11,22 +10,22 @@ use crate::spec::{CapabilitySets, Mappings, Namespaces, Ns, Sysctl};
 use std::ffi::CString;
 use std::path::Path;
 
-/// Whoever is nobody's user in any image: what pause containers run as.
+/// A uid that belongs to no user in any image; pause containers run as it.
 const NOBODY: u32 = 65535;
 
 pub struct PodInput<'a> {
-    /// `mount` and `cgroup` are the first process's own business. A user namespace is joined by the path of one that it
-    /// owns.
+    /// `mount` and `cgroup` are the first process's own business. A user namespace is joined through the path of a
+    /// namespace that it owns.
     pub namespaces: &'a Namespaces,
-    /// What the request calls the network namespace; None: as a spec does.
+    /// The request's name for the network namespace; None: the spec's name for it.
     pub network: Option<&'a str>,
     /// Of a new user namespace.
     pub mappings: &'a Mappings,
-    /// Set where the uts namespace is new.
+    /// Set if the uts namespace is new.
     pub hostname: Option<&'a CString>,
     pub sysctls: &'a [Sysctl],
     pub host: &'a Host,
-    /// A directory that the empty root is mounted on, in a mount namespace of its own; None: no process stays.
+    /// The directory on which the empty root is mounted, in a mount namespace of its own; None: no process stays.
     pub root: Option<&'a Path>,
 }
 
@@ -55,7 +54,7 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
     isolate::settle(&mut b, &isolation);
     if let Some(root) = input.root {
         if namespaces.user != Ns::Host {
-            // What was mounted outside is locked, and no root to pivot to; a bind of it is.
+            // A mount made outside is locked and cannot be the root to pivot to; a bind of it can.
             b.step("root", Step::BindRoot { target: host_path("root", root)? });
         }
         b.step("root", Step::OpenRoot { target: host_path("root", root)?, private: true });
@@ -72,7 +71,7 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
     if input.root.is_some() {
         b.step("process", Step::NoNewPrivs);
         b.step("process", Step::BoundingSet { keep: 0, last: input.host.last_cap });
-        // Root of a user namespace is nobody outside already, and may not have another id.
+        // Root of a user namespace is already nobody outside, and may not take another id.
         if namespaces.user == Ns::Host {
             b.step("process", Step::SetGroups(Vec::new()));
             b.step("process", Step::SetIds { uid: NOBODY, gid: NOBODY });

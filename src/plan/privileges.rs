@@ -1,4 +1,4 @@
-//! Ids and capabilities are given up, in runc's order.
+//! Drops ids and capabilities, in runc's order.
 
 use super::builder::Builder;
 use super::host::Host;
@@ -6,7 +6,7 @@ use super::Step;
 use crate::spec::{CapabilitySets, Process};
 use crate::sys::seccomp::Filter;
 
-/// `in_user`: in a user namespace, which may forbid setgroups(2); the groups have been left before it.
+/// `in_user`: in a user namespace, which may forbid setgroups(2); the groups have been dropped before it.
 pub(super) fn all(b: &mut Builder, process: &Process, host: &Host, filter: Option<&Filter>, in_user: bool) {
     let user = &process.user;
     let sets = available(b, process.capabilities.unwrap_or_default(), host);
@@ -14,7 +14,7 @@ pub(super) fn all(b: &mut Builder, process: &Process, host: &Host, filter: Optio
         b.step("process.noNewPrivileges", Step::NoNewPrivs);
     }
     let workdir = |retry| Step::Workdir { path: process.cwd.clone(), retry };
-    // As root it may enter what the user may not; as the user what root may not (NFS with root_squash).
+    // Root may enter directories that the user may not; the user, some that root may not (NFS with root_squash).
     let retry = user.uid != 0;
     b.step("process.cwd", workdir(retry));
     b.step("process.capabilities.bounding", Step::BoundingSet { keep: sets.bounding, last: host.last_cap });
@@ -26,8 +26,8 @@ pub(super) fn all(b: &mut Builder, process: &Process, host: &Host, filter: Optio
         b.step("process.cwd", workdir(false));
     }
     if let Some(filter) = filter.filter(|_| !process.no_new_privileges) {
-        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go. All that can be done before it is: a
-        // profile allows what the program needs, and what runc does under it.
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to be dropped. As much as possible happens
+        // before it: a profile allows what the program needs, and what runc does under it.
         if user.uid != 0 {
             b.step("linux.seccomp", Step::Regain);
         }
@@ -36,8 +36,8 @@ pub(super) fn all(b: &mut Builder, process: &Process, host: &Host, filter: Optio
     b.step("process.capabilities", Step::Capabilities(sets));
 }
 
-/// What this kernel has of them, and of the ambient ones what it would raise; the rest is ignored with a warning, as names
-/// are that nobody knows. What it refuses of the others it refuses with runc too.
+/// Restricts the sets to the capabilities that this kernel knows, and the ambient set to those that it would raise; the
+/// rest is ignored with a warning, like unknown names. Other sets that the kernel rejects fail in runc as well.
 fn available(b: &mut Builder, sets: CapabilitySets, host: &Host) -> CapabilitySets {
     let has = host.capabilities();
     let wanted = sets.bounding | sets.effective | sets.permitted | sets.inheritable | sets.ambient;

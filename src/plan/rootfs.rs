@@ -1,4 +1,4 @@
-//! The root filesystem: mounted or bound, opened, and made `/` at the end.
+//! The root filesystem: mounted or bound, opened, and finally made `/`.
 
 mod option;
 
@@ -11,12 +11,13 @@ use option::{LoopDevice, MountOptions};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-/// Where the mounts of the request go, as with the Go shim.
+/// Where the rootfs mounts of the request go, as in the Go shim.
 fn mountpoint(input: &Input<'_>) -> PathBuf {
     tidy(&input.bundle.join("rootfs"))
 }
 
-/// The mounts of the request. They exist in the container's mount namespace only, so that they cannot outlive it.
+/// Mounts the rootfs of the request. These mounts exist only in the container's mount namespace, so they cannot outlive
+/// it.
 pub(super) fn mounts(b: &mut Builder, input: &Input<'_>) -> Result<()> {
     for (i, mount) in input.rootfs.iter().enumerate() {
         mount_rootfs(b, mount, i, &mountpoint(input), input.host.page_size)?;
@@ -24,8 +25,8 @@ pub(super) fn mounts(b: &mut Builder, input: &Input<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Opens the root. In a user namespace it is bound in any case: what was mounted before is locked there
-/// (mount_namespaces(7)), and pivot_root(2) refuses that.
+/// Opens the root. In a user namespace it is always bound: earlier mounts are locked there (mount_namespaces(7)), and
+/// pivot_root(2) refuses locked mounts.
 pub(super) fn root(b: &mut Builder, input: &Input<'_>) -> Result<()> {
     let root = tidy(&input.bundle.join(&input.spec.root.path));
     let target = host_path("root.path", &root)?;
@@ -37,7 +38,7 @@ pub(super) fn root(b: &mut Builder, input: &Input<'_>) -> Result<()> {
     Ok(())
 }
 
-/// For an exec: it is in the container's mount namespace by then, and changes nothing there.
+/// Opens the root for an exec, which is in the container's mount namespace by then and changes nothing there.
 pub(super) fn look_only(b: &mut Builder) {
     b.step("process.terminal", Step::OpenRoot { target: c"/".into(), private: false });
 }
@@ -74,7 +75,7 @@ fn mount_rootfs(
         Some(mappings) => Some(b.user_namespace(at("options"), mappings)?),
         None => None,
     };
-    // An overlay's layers are mapped, but not the one that it writes to: the snapshotter has given that one away.
+    // An overlay's lower layers are mapped, but not its upper one: the snapshotter has already chowned that one.
     if let Some(namespace) = namespace.filter(|_| mount.fstype == "overlay") {
         for layer in option::lower(mount) {
             b.step(at("options"), Step::Idmap { namespace, path: text("options", layer)? });
@@ -97,22 +98,22 @@ fn mount_rootfs(
     Ok(())
 }
 
-/// The root becomes `/`.
+/// Makes the root `/`.
 pub(super) fn enter(b: &mut Builder, input: &Input<'_>) -> Result<()> {
     let spec = input.spec;
     if let Some(revealing) = input.no_pivot_root {
         if matches!(spec.rootfs_propagation, Some(Propagation { flag: libc::MS_PRIVATE, .. })) {
-            // What the host mounts later would be hidden below the root, but still be there.
+            // What the host mounts later would be hidden below the root, but still there.
             return Err(invalid("linux.rootfsPropagation: private is not safe without pivot_root"));
         }
         if matches!(spec.namespaces.mount, Ns::Join(_)) {
-            // What is mounted there is not known before the clone.
+            // The mounts in that namespace are not known before the clone.
             return Err(invalid(
                 "linux.namespaces: a mount namespace by path is not safe without pivot_root",
             ));
         }
         let root = tidy(&input.bundle.join(&spec.root.path));
-        // What is mounted on another one goes first.
+        // Mounts on top of others go first.
         for target in revealing.iter().rev().filter(|target| !target.starts_with(&root)) {
             b.step("root.path", Step::Detach { target: host_path("root.path", target)? });
         }
@@ -120,15 +121,15 @@ pub(super) fn enter(b: &mut Builder, input: &Input<'_>) -> Result<()> {
     } else {
         b.step("root.path", Step::Pivot);
     }
-    // The root has been private since it was opened, and its binds are unless they say otherwise: a word of their
-    // own is not taken back (as in runc).
+    // The root has been private since it was opened, and so are its binds unless they set their own propagation, which
+    // is not overridden (as in runc).
     if let Some(propagation) = spec.rootfs_propagation.filter(|p| p.flag != libc::MS_PRIVATE) {
         b.step("linux.rootfsPropagation", Step::RootPropagation(propagation));
     }
     if let Some(name) = &spec.hostname {
         b.step("hostname", Step::Hostname(name.clone()));
     }
-    // runc writes the sysctl of the same thing after the field.
+    // runc writes the equivalent sysctl after the field.
     let overruled = spec.sysctls.iter().any(|sysctl| sysctl.path.as_c_str() == c"kernel/domainname");
     if let Some(name) = spec.domainname.as_ref().filter(|_| !overruled) {
         b.step("domainname", Step::Domainname(name.clone()));

@@ -1,4 +1,4 @@
-//! The program: where it may be, the gate, the filter, the execve(2).
+//! The program: its lookup, the gate, the filter, the execve(2).
 
 use super::builder::Builder;
 use super::Step;
@@ -10,12 +10,12 @@ use std::ffi::{CStr, CString};
 /// When the program runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
-    /// When the client says so.
+    /// When the client calls Start.
     Gate,
     AtOnce,
 }
 
-/// Nobody in the container has seen the process so far, and what is done in memory that is still a copy of the shim's is
+/// No process in the container has seen this one so far, and all work in memory that is still a copy of the shim's is
 /// done: the rest is a list of acts of [`crate::sys::last`].
 pub(super) fn all(b: &mut Builder, process: &Process, filter: Option<Filter>, start: Start) -> Result<()> {
     let Some(name) = process.args.first() else {
@@ -37,13 +37,13 @@ pub(super) fn all(b: &mut Builder, process: &Process, filter: Option<Filter>, st
     if start == Start::Gate {
         b.step("process", Step::Gate);
     }
-    // An empty HOME counts as none: the child adds its own.
+    // An empty HOME counts as unset: the child adds its own.
     let envp = process.env.iter().filter(|pair| pair.as_c_str() != c"HOME=").cloned().collect();
     b.step("process.args", Step::Exec { argv: process.args.clone(), envp });
     Ok(())
 }
 
-/// Where execvp(3) would look, with the program's own PATH. Without a PATH nothing is found, as with runc.
+/// The paths that execvp(3) would try with the program's own PATH. Without a PATH nothing is found, as in runc.
 fn candidates(name: &CStr, path: Option<&[u8]>) -> Vec<CString> {
     let name = name.to_bytes();
     if name.is_empty() {

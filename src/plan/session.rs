@@ -1,4 +1,4 @@
-//! Session, terminal, streams, keyring, limits: what a process carries around, set while it is still root.
+//! Session, terminal, streams, keyring and limits: process attributes that are set while it is still root.
 
 use super::builder::Builder;
 use super::host::{AppArmor, Host};
@@ -8,15 +8,15 @@ use crate::spec::{MemoryPolicy, Process};
 use crate::sys::keyring::Search;
 use std::ffi::CString;
 
-/// The label that a security module gives to the program.
+/// The label that a security module applies to the program.
 pub(super) struct Label {
     pub field: Field,
-    /// Below /proc/thread-self/attr.
+    /// File name below /proc/thread-self/attr.
     pub file: CString,
     pub value: CString,
 }
 
-/// A label that nobody would enforce is an error, as in runc.
+/// Returns the process's label. A label that no module would enforce is an error, as in runc.
 pub(super) fn label(process: &Process, host: &Host) -> Result<Option<Label>> {
     if let Some(profile) = &process.apparmor_profile {
         let field = "process.apparmorProfile";
@@ -39,24 +39,24 @@ pub(super) fn label(process: &Process, host: &Host) -> Result<Option<Label>> {
     Ok(None)
 }
 
-/// Whose session keyring it is.
+/// Which process a session keyring is for.
 #[derive(Clone, Copy)]
 pub(super) struct Keyring {
     pub user_namespace: bool,
-    /// The container's first process, which makes it.
+    /// It is for the container's first process, which creates the keyring.
     pub first: bool,
 }
 
-/// What of the container, not of the process, belongs to a session.
+/// The session attributes that belong to the container, not to the process.
 pub(super) struct Session<'a> {
     pub id: &'a str,
-    /// None: the inherited one stays.
+    /// None keeps the inherited keyring.
     pub keyring: Option<Keyring>,
     pub personality: Option<u64>,
     pub memory_policy: Option<&'a MemoryPolicy>,
 }
 
-/// The umask where the spec says none, as in runc.
+/// The umask if the spec sets none, as in runc.
 const UMASK: u32 = 0o022;
 
 pub(super) fn all(
@@ -75,7 +75,7 @@ pub(super) fn all(
         let search = match keyring {
             Keyring { user_namespace: false, .. } => Some(Search::User),
             Keyring { first: true, .. } => Some(Search::Other),
-            // As with runc: what the first process has set stays.
+            // As in runc, the permissions that the first process has set stay.
             Keyring { first: false, .. } => None,
         };
         let name = CString::new(format!("_ses.{}", session.id)).map_err(|_| invalid("id: a NUL byte"))?;
@@ -100,7 +100,7 @@ pub(super) fn all(
     if let Some(label) = label {
         b.step(label.field, Step::ExecLabel { value: label.value });
     }
-    // After everything that opens files, and before the privilege to raise a limit is gone.
+    // After everything that opens files, and before the privilege to raise a limit is dropped.
     for (i, limit) in process.rlimits.iter().enumerate() {
         let step = Step::Rlimit { resource: limit.resource, soft: limit.soft, hard: limit.hard };
         b.step(format!("process.rlimits[{i}]"), step);

@@ -1,13 +1,13 @@
 //! What a container's first process does between its clone and its `execve`, as data.
 //!
-//! A [`Plan`](super::Plan) is compiled in the shim, where allocation, JSON and look-ups are allowed; the child
-//! only walks its steps (`init`), which are system calls and nothing else. A step can say what it is
-//! (`Display`), so the child's report of eight bytes (step number, errno) becomes a sentence again in the shim.
+//! A [`Plan`](super::Plan) is compiled in the shim, where allocation, JSON and look-ups are allowed; the child only
+//! walks its steps (`init`), which are system calls and nothing else. A step can print itself (`Display`), so the shim
+//! turns the child's eight-byte report (step number, errno) back into a sentence.
 //!
-//! What a step needs from outside the container it names by a [`Slot`]. What follows a path of the host is opened by
-//! the child, by a step that fills a slot: the path can lead to a filesystem that never answers, and a child has a time
-//! limit, and can be killed. The shim itself makes before the clone what can make nobody wait: the plan's [`Open`]s.
-//! Paths inside the container are [`RootPath`]s, resolved by the child below the root's descriptor.
+//! A step refers to anything from outside the container by a [`Slot`]. The child itself opens paths of the host, in
+//! steps that fill a slot: such a path can lead to a filesystem that never answers, and a child has a time limit and
+//! can be killed. Before the clone, the shim opens only what cannot block: the plan's [`Open`]s. Paths inside the
+//! container are [`RootPath`]s, which the child resolves below the root's descriptor.
 
 use std::ffi::{CStr, CString};
 
@@ -16,12 +16,12 @@ pub(crate) use crate::spec::{CapabilitySets, IndexList, Mappings, MemoryPolicy, 
 use crate::sys::keyring::Search;
 use crate::sys::seccomp::Filter;
 
-/// Where a descriptor is that one step has opened and another one uses.
+/// The place of a descriptor that one step uses and another, or the shim, has opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
     /// Index into `Plan::opens`; the launcher lends the child one descriptor for each.
     Lent(u16),
-    /// What a step before has opened.
+    /// Opened by an earlier step.
     Opened(u16),
 }
 
@@ -30,7 +30,7 @@ pub enum Slot {
 pub struct RootPath(CString);
 
 impl RootPath {
-    /// Takes a path as a spec writes it; `..` stops at the root. `None` where there is a NUL inside.
+    /// Takes a path as a spec writes it; `..` stops at the root. Returns `None` if it contains a NUL byte.
     pub(crate) fn new(path: &str) -> Option<Self> {
         let mut parts: Vec<&str> = Vec::new();
         for part in path.split('/') {
@@ -54,29 +54,29 @@ impl RootPath {
 /// Something that the shim opens before the clone and lends to the child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Open {
-    /// A new user namespace with these maps: made by a process that ends at once.
+    /// A new user namespace with these maps, created by a process that exits at once.
     UserNamespace(Mappings),
-    /// A descriptor of the shim's own, by its path below /proc/self/fd: the child's would be another one.
+    /// A descriptor of the shim's own, by its path below /proc/self/fd, which would name another file in the child.
     Descriptor(CString),
     /// The pidfd of the container's first process, for an exec.
     Init,
 }
 
-/// The order of the phases is the order of the steps in every plan; where there is a [`Step::Sibling`], of the steps
-/// up to it, and of those after it.
+/// The stages of a plan. Steps come in phase order; with a [`Step::Sibling`], the steps up to it do, and so do those
+/// after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Into the cgroup and the namespaces.
+    /// Enter the cgroup and the namespaces.
     Isolate,
-    /// The root filesystem is put together.
+    /// Assemble the root filesystem.
     Root,
-    /// The root becomes `/`.
+    /// Make the root `/`.
     Enter,
-    /// Session, terminal, stdio, limits.
+    /// Set session, terminal, stdio and limits.
     Session,
-    /// Ids and capabilities are given up.
+    /// Drop ids and capabilities.
     Privileges,
-    /// The program is looked up, the gate is passed, the program runs.
+    /// Look up the program, pass the gate, run the program.
     Run,
 }
 
@@ -87,38 +87,39 @@ pub struct Whole {
     pub data: CString,
 }
 
-/// One act of the child. Steps share registers: the root, a private procfs, the console, HOME (see `init`).
+/// One action of the child. Steps share registers: the root, a private procfs, the console, HOME (see `init`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     // Isolate
-    /// Opens a namespace file, e.g. `/proc/1/ns/net`, into `slot` (what has been lent is there already); checks that it is
-    /// on nsfs and of type `kind` (a CLONE_NEW* flag). With `apart` it must not be the host's own: that is what would
-    /// change it, in words.
+    /// Opens a namespace file, e.g. `/proc/1/ns/net`, into `slot` (a lent one is open already); checks that it is on
+    /// nsfs and of type `kind` (a CLONE_NEW* flag). With `apart` it must not be the host's own; `apart` says what would
+    /// change it.
     OpenNamespace {
         slot: Slot,
         path: CString,
         kind: u64,
         apart: Option<&'static str>,
     },
-    /// Opens the user namespace that owns the one in `of`, opened from `path`, into `slot`: ioctl_ns(2). It must not be the
-    /// host's.
+    /// Opens the user namespace that owns the namespace in `of`, opened from `path`, into `slot`: ioctl_ns(2). It must
+    /// not be the host's.
     OpenOwner {
         slot: Slot,
         of: Slot,
         path: CString,
     },
-    /// Writes `0` to every `cgroup.procs` that the launcher prepared (none where CLONE_INTO_CGROUP did it).
+    /// Writes `0` to every `cgroup.procs` that the launcher prepared (none if CLONE_INTO_CGROUP did it).
     EnterCgroup,
-    /// sched_setaffinity(2): these, or all that the cgroup's cpuset has. What the shim has is its unit's, and since Linux
-    /// 6.2 a cpuset does not take that back. `initial`: those for the way into the cgroup.
+    /// sched_setaffinity(2): these CPUs, or all of the cgroup's cpuset. The affinity that the shim inherits is its
+    /// unit's, and since Linux 6.2 entering a cpuset does not reset it. `initial`: the CPUs to use while it enters the
+    /// cgroup.
     Affinity {
         cpus: Option<IndexList>,
         initial: bool,
     },
-    /// Own oom_score_adj, through the host's procfs, before any namespace is left.
+    /// Sets its own oom_score_adj, through the host's procfs, before it leaves any namespace.
     OomScoreAdj(i32),
-    /// /proc/thread-self/attr/`file` (`apparmor/exec`, `exec`) is opened now, on the host's procfs, and
-    /// written by `ExecLabel` before the execve.
+    /// Opens /proc/thread-self/attr/`file` (`apparmor/exec`, `exec`) on the host's procfs, for `ExecLabel` to write
+    /// before the execve.
     OpenExecLabel {
         file: CString,
     },
@@ -127,44 +128,46 @@ pub enum Step {
         slot: Slot,
         flags: u64,
     },
-    /// setgroups(2) to none, while that is allowed: a user namespace may forbid it, and what the shim has must not stay.
+    /// setgroups(2) to none, while that is still allowed: a user namespace may forbid it, and the shim's groups must
+    /// not stay.
     LeaveGroups,
-    /// The launcher's ends (fifos, pipes and files) are given to `uid` of the host: whoever is in a user namespace cannot
-    /// do it any more.
+    /// Changes the owner of the launcher's ends (FIFOs, pipes and files) to the host's `uid`: from inside a user
+    /// namespace that is no longer possible.
     GiveStreams {
         uid: u32,
     },
-    /// The hard limit becomes at least `hard`: in a user namespace it can only be lowered.
+    /// Raises the hard limit to at least `hard`: in a user namespace it can only be lowered.
     RaiseLimit {
         resource: u32,
         hard: u64,
     },
-    /// The container's cgroup (of v2) and the files of it that delegation is about (cgroups(7)) are given to `uid` of the
-    /// host: it may make cgroups below.
+    /// Changes the owner of the container's cgroup (v2), and of those of its files that delegation covers (cgroups(7)),
+    /// to the host's `uid`, which may then create cgroups below it.
     GiveCgroup {
         uid: u32,
     },
-    /// unshare(2): the cgroup namespace, whose root is the cgroup that the child has entered.
+    /// unshare(2). The root of a cgroup namespace is the cgroup that the child has entered.
     Unshare {
         flags: u64,
     },
-    /// The lines for /proc/self/timens_offsets: of the time namespace that the process's children will be in.
+    /// Writes these lines to /proc/self/timens_offsets, for the time namespace that the process's children will be in.
     TimeOffsets(CString),
-    /// setns(2) to that namespace, so that the process is in it itself.
+    /// setns(2) to that namespace, so that the process itself is in it.
     EnterTime,
     /// Brings up `lo` in a new network namespace.
     LoopbackUp,
 
     // Root
-    /// A detached copy of a mount tree: open_tree(2) with OPEN_TREE_CLONE. With `plain` no magic link is followed on the
-    /// way: those of /proc/self are of this process, and lead to what is the shim's, or to anything by a number.
+    /// Makes a detached copy of a mount tree: open_tree(2) with OPEN_TREE_CLONE. `plain` follows no magic links: those
+    /// of /proc/self are this process's own, and lead to the shim's files, or anywhere by a descriptor's number.
     OpenTree {
         slot: Slot,
         path: CString,
         recursive: bool,
         plain: bool,
     },
-    /// A tree as above of one device node of the host's, which must be this device: for where mknod(2) is refused.
+    /// Makes such a copy of one device node of the host's, which must be this device: for cases in which mknod(2) is
+    /// refused.
     OpenDevice {
         slot: Slot,
         path: CString,
@@ -172,40 +175,40 @@ pub enum Step {
         major: u32,
         minor: u32,
     },
-    /// A loop device with this file behind it, which goes with the mount.
+    /// Sets up a loop device backed by this file; it goes away with the mount.
     OpenLoop {
         slot: Slot,
         path: CString,
         readonly: bool,
         direct: bool,
     },
-    /// mount_setattr(2) with MOUNT_ATTR_IDMAP and the user namespace in `namespace`, of the top of the tree in `slot` or of
-    /// all of it.
+    /// mount_setattr(2) with MOUNT_ATTR_IDMAP and the user namespace in `namespace`, for the top mount of the tree in
+    /// `slot` or for all of it.
     MapTree {
         slot: Slot,
         namespace: Slot,
         recursive: bool,
     },
-    /// `/` becomes a slave, recursively: no mount of ours reaches the host.
+    /// Makes `/` a slave, recursively: no mount of ours reaches the host.
     MakeSlave,
-    /// The mount namespace becomes a copy of itself that the user namespace in `user` owns. What is mounted by now has its
-    /// flags (`ro`, `nosuid`, `nodev`, `noexec`) locked in there, and so has what is cloned of it: no capability of that
-    /// user namespace takes them back (mount_namespaces(7)). The process itself stays root of the host, who finds every
+    /// Replaces the mount namespace by a copy of itself that the user namespace in `user` owns. In it, existing mounts
+    /// and their clones have their flags (`ro`, `nosuid`, `nodev`, `noexec`) locked: no capability in that user
+    /// namespace can clear them (mount_namespaces(7)). The process itself stays root on the host, which can reach every
     /// path.
     LockMounts {
         user: Slot,
     },
-    /// What is at `path` (of the host, in the child's own mount namespace) is covered by a copy of itself whose owners
-    /// are mapped by the user namespace in `namespace`.
+    /// Covers `path` (of the host, in the child's own mount namespace) with a copy of itself whose owners are mapped by
+    /// the user namespace in `namespace`.
     Idmap {
         namespace: Slot,
         path: CString,
     },
-    /// mount(2) of a rootfs mount of the request, at `target`: a path of the host that only the shim can write
-    /// (below the bundle), in the child's own mount namespace. `chdir` is entered first (the common prefix of
-    /// an overlay's layers, where the options would not fit a page). As in containerd's Go code, up to three
-    /// calls: without the propagation bits of `flags`, then with these (and MS_REC) alone, then, for a read-only
-    /// bind, the remount that makes it so. Where there is a `device` ([`Step::OpenLoop`]), it is the source.
+    /// mount(2) of a rootfs mount of the request at `target`: a path of the host that only the shim can write (below
+    /// the bundle), in the child's own mount namespace. It enters `chdir` first (the common prefix of an overlay's
+    /// layers, if the options would not fit into a page). As in containerd's Go code, it makes up to three calls:
+    /// without the propagation bits of `flags`, then with these (and MS_REC) alone, then, for a read-only bind, the
+    /// remount that makes it read-only. If there is a `device` ([`Step::OpenLoop`]), it is the source.
     MountRootfs {
         fstype: CString,
         source: CString,
@@ -215,23 +218,23 @@ pub enum Step {
         data: CString,
         chdir: Option<CString>,
     },
-    /// `target` becomes a mount of its own: a recursive bind of it on itself.
+    /// Makes `target` a mount of its own: a recursive bind of it onto itself.
     BindRoot {
         target: CString,
     },
-    /// setgid(2), setuid(2) to 0 of the user namespace. What came before was done as nobody of it, who is still
-    /// the owner of what root of the host owns. Then unshare(2) of what belongs to whoever makes it: the message queues
-    /// of an IPC namespace.
+    /// setgid(2) and setuid(2) to 0 of the user namespace. Earlier steps ran as an id unmapped in it, which still owns
+    /// what root on the host owns. Then unshare(2) of the namespaces with objects that belong to their creator: the
+    /// message queues of an IPC namespace.
     BecomeRoot {
         unshare: u64,
     },
-    /// Opens the root; everything below is found from this descriptor. `private` makes its mount so
+    /// Opens the root; everything below is looked up from this descriptor. `private` makes its mount private
     /// (pivot_root(2) refuses a shared one); an exec must not change the container's.
     OpenRoot {
         target: CString,
         private: bool,
     },
-    /// A detached procfs, for the writes below /proc/sys; of the pid namespace in `pids`, else of the child's own.
+    /// Makes a detached procfs for writes below /proc/sys, of the pid namespace in `pids`, or of the child's own.
     OpenProc {
         pids: Option<Slot>,
     },
@@ -240,13 +243,13 @@ pub enum Step {
         name: CString,
         value: CString,
     },
-    /// fsopen(2), fsmount(2), move_mount(2) to `target`, which is created as a directory where it is missing.
+    /// fsopen(2), fsmount(2), move_mount(2) to `target`, which is created as a directory if it is missing.
     MountFs {
         fstype: CString,
         source: CString,
         options: Vec<FsOption>,
-        /// In the place of `options`, where these are too long for fsconfig(2): by mount(2) at the root's own path, from
-        /// where it is copied.
+        /// Replaces `options` that are too long for fsconfig(2): mount(2) takes them, at the root's own path, and the
+        /// mount is copied from there.
         whole: Option<Whole>,
         /// MOUNT_ATTR_* of fsmount(2).
         attributes: u64,
@@ -254,17 +257,18 @@ pub enum Step {
         propagation: Option<Propagation>,
         /// A tmpfs without a `mode` of its own takes that of the directory it covers, if there was one.
         inherit_mode: bool,
-        /// The image's files at `target` are copied into the new tmpfs (`tmpcopyup`).
+        /// Copy the image's files at `target` into the new tmpfs (`tmpcopyup`).
         copy_up: bool,
-        /// The pid namespace that a procfs shows, where that is not the child's own.
+        /// The pid namespace that a procfs shows, if it is not the child's own.
         pids: Option<Slot>,
     },
-    /// move_mount(2) of the tree in `slot` to `target`, created as a directory or a file as the source is.
+    /// move_mount(2) of the tree in `slot` to `target`, which is created as a directory or a file to match the source.
     Attach {
         slot: Slot,
         target: RootPath,
         attributes: Attributes,
-        /// In this order: a tree of the host's shared mounts is cut off before a word that is not recursive.
+        /// Applied in this order: a tree that comes from the host's shared mounts is detached from them before a
+        /// non-recursive option applies.
         propagation: Vec<Propagation>,
     },
     /// mount_setattr(2) of what is mounted at `target` (an OCI mount with `remount`).
@@ -277,13 +281,13 @@ pub enum Step {
         path: RootPath,
         mode: u32,
     },
-    /// What is there already stays.
+    /// symlink(2); an existing file stays.
     Symlink {
         path: RootPath,
         target: CString,
     },
-    /// A device node; `mode` has the type (S_IFCHR, S_IFBLK, S_IFIFO) and exactly these permission bits. A node
-    /// that exists must be the same device. Missing directories above it are made.
+    /// Creates a device node; `mode` has the type (S_IFCHR, S_IFBLK, S_IFIFO) and the exact permission bits. A node
+    /// that exists must be the same device. Missing parent directories are created.
     Mknod {
         path: RootPath,
         mode: u32,
@@ -292,42 +296,43 @@ pub enum Step {
         uid: u32,
         gid: u32,
     },
-    /// A terminal from the container's own devpts (`dev/pts/ptmx`, checked to be one), bound on /dev/console
-    /// for the first process (`bind`); the master goes to the shim at once. Its group stays
-    /// what the devpts says.
+    /// Opens a terminal from the container's own devpts (`dev/pts/ptmx`, checked to be one) and, with `bind`, binds it
+    /// on /dev/console for the first process; the master goes to the shim at once. Its group stays as the devpts sets
+    /// it.
     Console {
         rows: u16,
         columns: u16,
         uid: u32,
         bind: bool,
     },
-    /// Hides a file behind /dev/null, or a directory behind an empty read-only tmpfs; skips what is missing.
+    /// Hides a file behind /dev/null, or a directory behind an empty read-only tmpfs; skips a missing path.
     Mask {
         path: RootPath,
     },
-    /// Recursive read-only bind of `path` on itself; skips what is missing.
+    /// Binds `path` recursively and read-only onto itself; skips a missing path.
     ReadonlyPath {
         path: RootPath,
     },
-    /// The root's own mount becomes read-only.
+    /// Makes the root's own mount read-only.
     ReadonlyRoot,
-    /// prestart, createRuntime and createContainer hooks run now: tells the shim, and waits for its go.
+    /// The point at which prestart, createRuntime and createContainer hooks run: tells the shim, and waits for its
+    /// go-ahead.
     Hooks,
 
     // Enter
-    /// pivot_root(".", ".") into the root; the old root is detached.
+    /// pivot_root(".", ".") into the root, then detaches the old root.
     Pivot,
-    /// Detaches a full procfs or sysfs of the host, or covers it where that is not allowed: while one is in the mount
+    /// Detaches a full procfs or sysfs of the host, or covers it if that is not allowed: while one is in the mount
     /// namespace, the kernel lets a user namespace in the container mount another one without masks.
     Detach {
         target: CString,
     },
-    /// MS_MOVE of the root to `/`, and chroot(2) (NoPivotRoot: for an initramfs).
+    /// MS_MOVE of the root to `/`, then chroot(2) (NoPivotRoot: for an initramfs).
     MoveRoot,
-    /// Propagation of the new `/`.
+    /// Sets the propagation of the new `/`.
     RootPropagation(Propagation),
-    /// setns(2) to the user namespace in `slot`, after everything that the host's root has to do. With `apart` nothing
-    /// where it is that already, and else without the host's groups.
+    /// setns(2) to the user namespace in `slot`, after everything that needs root on the host. With `apart` it does
+    /// nothing if the process is in it already, and otherwise drops the host's groups.
     JoinUser {
         slot: Slot,
         apart: bool,
@@ -336,13 +341,13 @@ pub enum Step {
     Domainname(CString),
 
     // Dress
-    /// The slave of `Console` becomes descriptors 0, 1 and 2.
+    /// Makes the slave of `Console` descriptors 0, 1 and 2.
     Terminal,
-    /// The launcher's ends become descriptors 0, 1 and 2; fifos, pipes and files are given to `uid`.
+    /// Makes the launcher's ends descriptors 0, 1 and 2, and changes the owner of FIFOs, pipes and files to `uid`.
     Stdio {
         uid: u32,
     },
-    /// keyctl(2) JOIN_SESSION_KEYRING of this name, and who may search it.
+    /// keyctl(2) JOIN_SESSION_KEYRING with this name, and who may search it.
     Keyring {
         name: CString,
         search: Option<Search>,
@@ -361,38 +366,39 @@ pub enum Step {
     MemoryPolicy(MemoryPolicy),
     /// ioprio_set(2): class << 13 | level.
     IoPriority(u32),
-    /// HOME from the container's own /etc/passwd for `uid` (else `/`): the spec sets none.
+    /// Sets HOME from the container's own /etc/passwd for `uid` (`/` if it has none): the spec sets no HOME.
     Home {
         uid: u32,
     },
-    /// The label for the next execve, into the file of `OpenExecLabel`.
+    /// Writes the label for the next execve to the file of `OpenExecLabel`.
     ExecLabel {
         value: CString,
     },
 
     // Privileges
-    /// setns(2) to the pid namespace in `slot`, which concerns the children only.
+    /// setns(2) to the pid namespace in `slot`, which affects only the children.
     Aim {
         slot: Slot,
     },
     NoNewPrivs,
-    /// CAP_SYS_ADMIN becomes effective again, which the change of user id has taken back.
+    /// Makes CAP_SYS_ADMIN effective again, which the change of user id has cleared.
     Regain,
-    /// The filter while CAP_SYS_ADMIN is still there: the spec does not set noNewPrivileges.
+    /// Installs the filter while CAP_SYS_ADMIN is still there: the spec does not set noNewPrivileges.
     SeccompEarly(Filter),
-    /// Drops what `keep` lacks, up to `last` (/proc/sys/kernel/cap_last_cap), from the bounding set.
+    /// Drops everything not in `keep`, up to `last` (/proc/sys/kernel/cap_last_cap), from the bounding set.
     BoundingSet {
         keep: u64,
         last: u8,
     },
     SetGroups(Vec<u32>),
-    /// setgid(2), setuid(2), with capabilities kept until `Capabilities`.
+    /// setgid(2) and setuid(2), with capabilities kept until `Capabilities`.
     SetIds {
         uid: u32,
         gid: u32,
     },
-    /// chdir(2); getcwd(2) then proves that it is inside the root (CVE-2024-21626). With `retry`, as root, EACCES
-    /// is left for a second step of this kind, as the user: one that does nothing where the first one succeeded.
+    /// chdir(2); getcwd(2) then proves that the directory is inside the root (CVE-2024-21626). With `retry`, as root,
+    /// EACCES is left to a second step of this kind, which runs as the user and does nothing if the first one
+    /// succeeded.
     Workdir {
         path: CString,
         retry: bool,
@@ -401,30 +407,31 @@ pub enum Step {
     Capabilities(CapabilitySets),
 
     // Run
-    /// clone3(2) with CLONE_PARENT: the rest of the plan is for the process that is born now, a child of the shim's, in
-    /// new namespaces that the user namespace owns; the one that has come so far ends.
+    /// clone3(2) with CLONE_PARENT: the rest of the plan is for the new process, a child of the shim in new namespaces
+    /// that the user namespace owns; the current process ends.
     Sibling {
         flags: u64,
     },
-    /// The first candidate that the user may execute is what `Exec` runs. `name` is `argv[0]`.
+    /// Finds the program for `Exec`: the first candidate that the user may execute. `name` is `argv[0]`.
     FindProgram {
         name: CString,
         candidates: Vec<CString>,
     },
-    /// Gives up all descriptors but 0, 1, 2 and the gate, and all memory but what the steps after it need.
+    /// Gives up all descriptors but 0, 1, 2 and the gate, and all memory but what the later steps need.
     Bare,
-    /// clone(2) with CLONE_PARENT into the pid namespace of `Aim` or `SetNs`: the rest of the plan is for the process that is born
-    /// now, a child of the shim's that the container can see; the one that has come so far ends.
+    /// clone(2) with CLONE_PARENT into the pid namespace of `Aim` or `SetNs`: the rest of the plan is for the new
+    /// process, a child of the shim that the container can see; the current process ends.
     Birth,
     SetSid,
-    /// Descriptor 0 becomes the controlling terminal.
+    /// Makes descriptor 0 the controlling terminal.
     ControlTerminal,
-    /// Reports that all is ready, and waits for start. What fails after it fails the start.
+    /// Reports that all is ready, and waits for Start. A later failure fails Start.
     Gate,
-    /// The first process of a pod, for as long as there is one: no descriptor, its children's exits go to nobody.
+    /// The first process of a pod, for the pod's lifetime: it has no descriptors and reaps its children without
+    /// reporting their exits.
     Reap,
-    /// With noNewPrivileges the filter comes last: the fewest calls need its leave. What comes after it has the launch's
-    /// key where the filter would refuse it.
+    /// Installs the filter. With noNewPrivileges it comes late: the fewest calls need its permission. Later calls use
+    /// the launch's key if the filter would refuse them.
     Seccomp(Filter),
     /// execve(2).
     Exec {

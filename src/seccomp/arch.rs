@@ -1,14 +1,14 @@
-//! Architectures: as the spec names them, as libseccomp does, and as the kernel tells them to a program.
+//! Architectures: their names in the spec and in libseccomp, and the values that the kernel passes to a program.
 
 use libseccomp::{ScmpAction, ScmpArch, ScmpFilterContext};
 use oci_spec::runtime::Arch;
 
 macro_rules! architectures {
     ($($spec:ident => $scmp:ident,)*) => {
-        /// All that a profile can name, but the native one, which is always there.
+        /// All that a profile can name, except the native one, which is always included.
         const ALL: &[Arch] = &[$(Arch::$spec),*];
 
-        /// What libseccomp calls it.
+        /// Returns libseccomp's name for it.
         pub fn of(arch: Arch) -> ScmpArch {
             match arch {
                 Arch::ScmpArchNative => ScmpArch::native(),
@@ -44,7 +44,7 @@ architectures! {
     ScmpArchSheb => Sheb,
 }
 
-/// What a profile can name on this machine: libseccomp takes no architecture of the other byte order, nor one that is
+/// The architectures that a profile can name on this machine: libseccomp accepts none of the other byte order, nor any
 /// newer than itself.
 pub fn accepted() -> Vec<Arch> {
     let takes = |arch: &&Arch| {
@@ -82,7 +82,7 @@ pub fn audit(arch: ScmpArch) -> Option<u32> {
         ScmpArch::S390X => 0x8000_0016,
         ScmpArch::Sh => 0x4000_002a,
         ScmpArch::Sheb => 0x0000_002a,
-        // Nothing of ours is done for what comes later; libseccomp's own program decides.
+        // No table for architectures added later; libseccomp's own program decides.
         _ => return None,
     })
 }

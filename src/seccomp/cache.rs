@@ -1,8 +1,8 @@
-//! Programs that were compiled before, by what they were compiled from.
+//! Caches compiled programs, keyed by what they were compiled from.
 //!
-//! An exec has its container's profile, and the containers of a pod mostly have the same one. The key is a digest
-//! of the checked profile and of the compiler's version, so that a cache on a tmpfs, shared by the shims of a node,
-//! can have the same keys.
+//! An exec has its container's profile, and the containers of a pod usually share one. The key is a digest of the
+//! checked profile and of the compiler's version, so that a cache on a tmpfs, shared by the shims of a node, could use
+//! the same keys.
 
 use super::{compile, Compiled};
 use crate::error::{Context, Error, Kind, Result};
@@ -10,12 +10,12 @@ use crate::spec::seccomp::Seccomp;
 use crate::sync::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
 
-/// A pod rarely has more than one; a program is some ten kilobytes.
+/// A pod rarely has more than one profile; a program is about ten kilobytes.
 const CAPACITY: usize = 4;
 
 type Key = [u8; 32];
 
-/// Bounded; the program that was used longest ago goes first.
+/// A bounded cache that evicts the least recently used program.
 #[derive(Debug, Default)]
 pub struct Cache(Mutex<Vec<(Key, Compiled)>>);
 
@@ -26,7 +26,7 @@ impl Cache {
             self.put(key, &compiled);
             return Ok(compiled);
         }
-        // Compiled without the lock: two requests at once do the work twice, and none waits for the other.
+        // Compiled without the lock: two simultaneous requests do the work twice, but neither waits for the other.
         let compiled = compile(seccomp)?;
         self.put(key, &compiled);
         Ok(compiled)

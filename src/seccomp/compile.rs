@@ -1,4 +1,4 @@
-//! The profile through libseccomp, with runc's choices where libseccomp leaves one.
+//! Compiles a profile with libseccomp, with runc's choices where libseccomp leaves one.
 
 use super::{arch, newer, table, tree, Compiled};
 use crate::error::{invalid, Context, Error, Kind, Result};
@@ -8,8 +8,8 @@ use libseccomp::error::SeccompError;
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use std::collections::BTreeSet;
 
-/// From this many rules on a binary search is shorter than a chain of comparisons; libseccomp up to 2.5.4 makes a
-/// wrong program of a search among none.
+/// The number of rules above which a binary search is shorter than a chain of comparisons; libseccomp up to 2.5.4
+/// generates a wrong program for a search over no rules.
 const SEARCH_FROM: usize = 32;
 /// SCMP_FLTATR_CTL_OPTIMIZE of seccomp_attr_set(3): a binary tree.
 const BINARY_TREE: u32 = 2;
@@ -47,7 +47,7 @@ pub fn compile(seccomp: &Seccomp) -> Result<Compiled> {
     Ok(Compiled { filter: Filter { program: program.into(), flags }, warnings })
 }
 
-/// The native one first; each once.
+/// The profile's architectures without duplicates, the native one first.
 pub(super) fn architectures(seccomp: &Seccomp) -> Vec<ScmpArch> {
     let mut architectures = vec![ScmpArch::native()];
     for arch in seccomp.architectures.iter().map(|arch| arch::of(*arch)) {
@@ -58,7 +58,7 @@ pub(super) fn architectures(seccomp: &Seccomp) -> Vec<ScmpArch> {
     architectures
 }
 
-/// libseccomp's program of the rules about the `wanted` calls.
+/// Compiles the rules about the `wanted` calls with libseccomp.
 pub(super) fn by_libseccomp(
     seccomp: &Seccomp,
     architectures: &[ScmpArch],
@@ -73,12 +73,12 @@ pub(super) fn by_libseccomp(
     }
     let mut count = 0;
     for (i, rule) in seccomp.rules.iter().enumerate() {
-        // libseccomp refuses a rule that says what is the case anyway.
+        // libseccomp refuses a rule that equals the default action.
         if rule.action == seccomp.default {
             continue;
         }
         for name in rule.names.iter().filter(|name| wanted(name)) {
-            // As in runc, a call that this libseccomp does not know is not in this kernel's program either.
+            // As in runc, a call unknown to this libseccomp is left out of the program.
             let Ok(call) = ScmpSyscall::from_name(name) else { continue };
             add(&mut context, rule, call)
                 .map_err(|e| refused(&format!("linux.seccomp.syscalls[{i}] ({name})"), e))?;
@@ -110,8 +110,8 @@ fn add(
     } else if arguments.len() == conditions.len() {
         context.add_rule_conditional(action, call, &conditions).map(drop)
     } else {
-        // libseccomp has no two conditions on one argument in a rule. As in runc, each is a rule of its own then:
-        // any of them suffices, where otherwise all must hold.
+        // libseccomp takes only one condition per argument in a rule. As in runc, each condition then becomes a rule of
+        // its own: any of them suffices, whereas otherwise all must hold.
         conditions.iter().try_for_each(|one| context.add_rule_conditional(action, call, &[*one]).map(drop))
     }
 }

@@ -1,8 +1,8 @@
-//! A way through a filter for whoever knows a key: the launch itself.
+//! Lets the launch itself pass a filter, with a key.
 //!
-//! Between its filter and its execve(2) a child makes a few calls of its own, and a profile may refuse them. To allow
-//! them would change the profile for the program too. So they are allowed with a sixth argument that no program can
-//! guess: calls with fewer arguments leave that register alone, and a filter sees it.
+//! Between its filter and its execve(2) a child makes a few calls of its own, which a profile may refuse. Allowing them
+//! would change the profile for the program too. They are therefore allowed with a sixth argument that no program can
+//! guess: calls with fewer arguments ignore that register, but a filter sees it.
 //!
 //! ```text
 //!        ld   arch
@@ -25,10 +25,10 @@ use crate::error::{invalid, Error, Kind, Result};
 use crate::sys::seccomp::{Filter, SockFilter, MAX_LENGTH};
 use libseccomp::ScmpArch;
 
-/// Conditional jumps reach 255 instructions, and the first one leads over six others besides those of the numbers.
+/// Conditional jumps reach 255 instructions, and the first one skips six others besides those for the numbers.
 const MAX_CALLS: usize = 249;
 
-/// The calls that the filter may refuse, of those that will be made with these arguments (None: not known).
+/// Returns those of `calls` that the filter may refuse, if they are made with these arguments (None: unknown).
 pub fn wanted(filter: &Filter, calls: &[(i64, [Option<u64>; 6])]) -> Vec<i64> {
     let refused = |(number, args): &(i64, _)| verdict(&filter.program, *number, *args) != Verdict::Allowed;
     let mut wanted: Vec<i64> = calls.iter().filter(|call| refused(call)).map(|(number, _)| *number).collect();
@@ -37,8 +37,8 @@ pub fn wanted(filter: &Filter, calls: &[(i64, [Option<u64>; 6])]) -> Vec<i64> {
     wanted
 }
 
-/// The filter, and in front of it: a call of one of `calls` whose sixth argument is `key` is allowed. None of them may
-/// have a sixth argument of its own.
+/// Prepends to the filter a check that allows any of `calls` whose sixth argument is `key`. None of them may have a
+/// sixth argument of its own.
 pub fn unlocked(filter: &Filter, key: u64, calls: &[i64]) -> Result<Filter> {
     if calls.is_empty() {
         return Ok(filter.clone());
@@ -47,9 +47,9 @@ pub fn unlocked(filter: &Filter, key: u64, calls: &[i64]) -> Result<Filter> {
         .filter(|_| calls.len() <= MAX_CALLS)
         .ok_or_else(|| Error::new(Kind::Bug, "linux.seccomp: no key for these calls"))?;
     let mut program = door(native, key, calls);
-    // The profile's program finds in A what the door has left there. Ours and libseccomp's do not look. The kernel
-    // knows no numbers any more that are allowed whatever the arguments once there is an LD|IMM, so it is not here for
-    // nothing.
+    // The profile's program would find in A what the prefix left there. Ours and libseccomp's never read A first.
+    // LD|IMM is not added without need: with one, the kernel no longer caches the numbers that are allowed whatever
+    // their arguments.
     if !matches!(filter.program.first(), Some(first) if matches!(first.code, LD_ABS | RET)) {
         program.push(plain(LD_IMM, 0));
     }
@@ -68,7 +68,7 @@ fn plain(code: u16, k: u32) -> SockFilter {
     SockFilter { code, jt: 0, jf: 0, k }
 }
 
-/// What is not for the door goes to the instruction after its last.
+/// The prefix. Calls that it does not decide continue at the instruction after its last.
 fn door(native: u32, key: u64, calls: &[i64]) -> Vec<SockFilter> {
     let (low, high) = halves(5);
     let length = calls.len() + 8;

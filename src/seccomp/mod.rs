@@ -1,8 +1,8 @@
-//! A seccomp profile as the program that the kernel runs at every system call of the container.
+//! Compiles a seccomp profile to the program that the kernel runs at every system call of the container.
 //!
-//! It is compiled in the shim, before the clone; the child only loads it. What a number alone decides is looked up
-//! in ours (`table`, `tree`); the rest of a profile is compiled by libseccomp (`compile`), which also knows the
-//! calls' names and numbers on every architecture.
+//! The shim compiles it before the clone; the child only loads it. Decisions that depend on the call's number alone use
+//! our own lookup table (`table`, `tree`); libseccomp compiles the rest of a profile (`compile`), and knows the calls'
+//! names and numbers on every architecture.
 
 mod arch;
 mod cache;
@@ -29,6 +29,6 @@ use crate::sys::seccomp::Filter;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compiled {
     pub filter: Filter,
-    /// What is worth a line in the log: names that libseccomp does not know.
+    /// Warnings for the log: names that libseccomp does not know.
     pub warnings: Vec<String>,
 }

@@ -1,8 +1,8 @@
-//! System calls that are newer than a statically linked libseccomp may be.
+//! System calls that may be newer than a statically linked libseccomp.
 //!
-//! A shared libseccomp learns new calls with the host's updates, ours does not, and a profile that allows a call
-//! which we cannot name would deny it. Since Linux 5.1 a new call has one number on almost all architectures
-//! (scripts/syscall.tbl of the kernel); what libseccomp knows itself is not looked up here.
+//! A shared libseccomp learns new calls with the host's updates, ours does not, and a profile that allows a call we
+//! cannot name would deny it. Since Linux 5.1 a new call has the same number on almost all architectures
+//! (scripts/syscall.tbl of the kernel). Calls that libseccomp knows are not looked up here.
 
 use super::arch::X32_BIT;
 use libseccomp::ScmpArch;
@@ -66,7 +66,7 @@ mod tests {
         for (name, _) in COMMON {
             for arch in [ScmpArch::X8664, ScmpArch::X86, ScmpArch::X32, ScmpArch::Aarch64, ScmpArch::S390X] {
                 let Ok(call) = ScmpSyscall::from_name_by_arch(name, arch) else { continue };
-                // Below 0: libseccomp's own number for a call that this architecture did not have yet.
+                // Negative: libseccomp's own number for a call that this architecture did not have yet.
                 if let Ok(theirs) = u32::try_from(call.as_raw_syscall()) {
                     assert_eq!(number(name, arch), Some(theirs), "{name} on {arch:?}");
                     known += 1;

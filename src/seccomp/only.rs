@@ -1,4 +1,4 @@
-//! A filter of the shim's own, for a process that has a few calls to make and may be taken over by somebody else.
+//! A filter of the shim's own, for a process that makes a few calls and could be taken over.
 
 use super::arch;
 use super::verdict::{ALLOW, ARCHITECTURE, JEQ, LD_ABS, NUMBER, RET};
@@ -9,7 +9,7 @@ use libseccomp::ScmpArch;
 /// SECCOMP_RET_KILL_PROCESS of linux/seccomp.h.
 const KILL: u32 = 0x8000_0000;
 
-/// Allows these calls of this machine's own architecture; any other one ends the process.
+/// Allows these calls on this machine's own architecture; any other call kills the process.
 pub fn only(calls: &[i64]) -> Result<Filter> {
     let unknown = || Error::new(Kind::Bug, "seccomp: an unknown architecture");
     let native = arch::audit(ScmpArch::native()).ok_or_else(unknown)?;

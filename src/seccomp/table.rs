@@ -1,15 +1,15 @@
-//! What can be said of a system call by its number alone.
+//! Decides system calls by their number alone.
 //!
-//! Most rules of a profile say "this call, whatever its arguments". For containerd's default profile (360 names,
-//! three architectures) libseccomp takes 15 ms and 1,240 instructions, where with a table of number ranges it is 2 ms
-//! and 710 (of a debug build). So calls with such rules only are put into the table, and libseccomp compiles what
-//! remains: rules that look at arguments, and calls that share a number with others. A number that is not in the
-//! table is decided by libseccomp's program, and so is an architecture that has no table.
+//! Most rules of a profile say "this call, whatever its arguments". For containerd's default profile (360 names, three
+//! architectures) libseccomp alone takes 15 ms and 1,240 instructions; with a table of number ranges it is 2 ms and 710
+//! (debug build). Calls that have only such rules therefore go into the table, and libseccomp compiles the rest: rules
+//! that examine arguments, and calls that share a number with others. libseccomp's program decides any number that is
+//! not in the table, and any architecture without a table.
 //!
-//! The table also answers ENOSYS to calls that are newer than the profile. One that did not exist when the profile
-//! was written is in no list and would get the default action, mostly EPERM; but a C library that tries a new call
-//! first falls back to an old one on ENOSYS only. So, as in runc, a number above that of every call the profile
-//! names gets ENOSYS.
+//! The table also answers ENOSYS to calls that are newer than the profile. A call that did not exist when the profile
+//! was written is in no list and would get the default action, usually EPERM; but a C library that tries a new call
+//! first falls back to an old one only on ENOSYS. As in runc, a number above that of every call the profile names
+//! therefore gets ENOSYS.
 
 use super::arch::{self, X32_BIT};
 use super::newer;
@@ -19,8 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const ENOSYS: u32 = verdict(Action::Errno(libc::ENOSYS as u16));
 
-/// Calls that some architectures make through socketcall(2) or ipc(2), whose argument says which it is: libseccomp
-/// makes rules on that argument of them.
+/// Calls that some architectures make through socketcall(2) or ipc(2), which select the call by an argument: libseccomp
+/// turns them into rules on that argument.
 const MULTIPLEXED: [&str; 34] = [
     "accept",
     "accept4",
@@ -71,22 +71,22 @@ pub const fn verdict(action: Action) -> u32 {
     }
 }
 
-/// The numbers of one architecture as the kernel tells them apart (x86_64 and x32 are one), from 0 on: where each
-/// range begins, and its verdict, or None where libseccomp's program decides. Neighbours differ.
+/// The numbers of one architecture as the kernel distinguishes them (x86_64 and x32 are one), from 0 on: the start of
+/// each range, and its verdict, or None if libseccomp's program decides. Adjacent verdicts differ.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Table {
     pub audit: u32,
     pub ranges: Vec<(u32, Option<u32>)>,
 }
 
-/// A call that is in the table by its name.
+/// The calls in the table, by name.
 type Direct<'a> = BTreeMap<&'a str, Action>;
 
-/// Splits the profile: the tables, and the names that libseccomp has to compile.
+/// Splits the profile into the tables and the names that libseccomp has to compile.
 pub fn split<'a>(seccomp: &'a Seccomp, architectures: &[ScmpArch]) -> (Vec<Table>, BTreeSet<&'a str>) {
     let mut direct = Direct::new();
     let mut rest: BTreeSet<&str> = BTreeSet::new();
-    // What equals the default action says nothing.
+    // A rule that equals the default action has no effect.
     for rule in seccomp.rules.iter().filter(|rule| rule.action != seccomp.default) {
         for name in &rule.names {
             let plain = rule.conditions.is_empty() && !MULTIPLEXED.contains(&name.as_str());
@@ -112,11 +112,11 @@ pub fn split<'a>(seccomp: &'a Seccomp, architectures: &[ScmpArch]) -> (Vec<Table
 
 pub(super) fn number(name: &str, arch: ScmpArch) -> Option<u32> {
     let Ok(call) = ScmpSyscall::from_name_by_arch(name, arch) else { return newer::number(name, arch) };
-    // Below 0 are libseccomp's own numbers for calls that this architecture does not have.
+    // Negative numbers are libseccomp's own, for calls that this architecture does not have.
     u32::try_from(call.as_raw_syscall()).ok()
 }
 
-/// Two names may be one call somewhere; where they are not of one mind libseccomp decides.
+/// Two names may share a number on some architecture; if their actions differ, libseccomp decides.
 fn move_what_shares_a_number<'a>(
     direct: &mut Direct<'a>,
     rest: &mut BTreeSet<&'a str>,
@@ -151,7 +151,7 @@ fn ranges(
     direct: &Direct<'_>,
     architectures: impl Iterator<Item = ScmpArch>,
 ) -> Vec<(u32, Option<u32>)> {
-    // Where a range begins; each number that is known is a range at first, and ends where the next number is.
+    // The start of each range; every known number is a range at first, and ends at the next number.
     let mut starts: BTreeMap<u32, Option<u32>> = BTreeMap::from([(0, None)]);
     for arch in architectures {
         let (first, after) = match arch {
@@ -175,7 +175,7 @@ fn ranges(
             continue;
         }
         if matches!(arch, ScmpArch::S390 | ScmpArch::S390X) {
-            // Numbers above 255 come through call 0 there, and stay 0 when the kernel does not know them.
+            // There, numbers above 255 come through call 0, and stay 0 if the kernel does not know them.
             put(0, ENOSYS);
         }
         let names = seccomp.rules.iter().flat_map(|rule| &rule.names);
@@ -192,7 +192,8 @@ fn ranges(
     ranges
 }
 
-/// Not where the default lets new calls through, or is ENOSYS itself. A tracer is expected to know about new calls.
+/// Whether new calls need ENOSYS: not if the default lets them through, or is ENOSYS itself. A tracer is expected to
+/// know about new calls.
 fn denies_new_calls(default: Action) -> bool {
     match default {
         Action::Allow | Action::Log | Action::Trace(_) => false,

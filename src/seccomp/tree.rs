@@ -1,4 +1,4 @@
-//! Tables as a program: a binary search for the range that a number is in.
+//! Compiles tables to a program: a binary search for the range that a number is in.
 //!
 //! ```text
 //!       ld   arch
@@ -27,7 +27,7 @@ fn plain(code: u16, k: u32) -> SockFilter {
     SockFilter { code, jt: 0, jf: 0, k }
 }
 
-/// The program of the tables. What it does not decide goes to the instruction after its last.
+/// Returns the program of the tables. What it does not decide continues at the instruction after its last.
 pub fn program(tables: &[Table]) -> Vec<SockFilter> {
     if tables.is_empty() {
         return Vec::new();
@@ -48,7 +48,7 @@ pub fn program(tables: &[Table]) -> Vec<SockFilter> {
     program
 }
 
-/// Makes the jump at this place lead to what comes next.
+/// Makes the jump at this index lead to the next instruction.
 fn land(program: &mut [SockFilter], jump: usize) {
     // Offsets count from the instruction after the jump.
     let offset = program.len() - jump - 1;
@@ -71,7 +71,7 @@ fn search(program: &mut Vec<SockFilter>, ranges: &[(u32, Option<u32>)], undecide
             let test = program.len();
             program.push(SockFilter { code: JUMP_GREATER_OR_EQUAL, jt: 0, jf: 0, k: boundary });
             search(program, low, undecided);
-            // Conditional jumps reach 255 instructions; a longer way leads over a jump of its own.
+            // Conditional jumps reach 255 instructions; a greater distance takes an unconditional jump.
             if let Ok(offset) = u8::try_from(program.len() - test - 1) {
                 if let Some(instruction) = program.get_mut(test) {
                     instruction.jt = offset;

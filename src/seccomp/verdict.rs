@@ -1,28 +1,28 @@
-//! What a program says of a call that has not been made yet: the kernel's interpreter once more, for the calls that
-//! a launch makes itself under the filter of its container.
+//! Predicts a program's verdict on a call: the kernel's interpreter reimplemented, for the calls that a launch itself
+//! makes under its container's filter.
 
 use super::arch;
 use crate::sys::seccomp::SockFilter;
 use libseccomp::ScmpArch;
 
-/// What becomes of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is made, perhaps with a line in the log.
     Allowed,
-    /// It is not, or not by the process alone: an errno, a signal, a tracer, a supervisor.
+    /// It is not made, or not by the process alone: an errno, a signal, a tracer, a supervisor.
     Refused,
-    /// The program looks at what is not known before the call.
+    /// The program examines something that is unknown before the call.
     Depends,
 }
 
 /// How a program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// By RET, with this.
+    /// By RET, with this value.
     Value(u32),
     Unknown,
-    /// At what the kernel would not have loaded.
+    /// At an instruction that the kernel would not have loaded.
     Malformed,
 }
 
@@ -31,7 +31,7 @@ const ACTION: u32 = 0xffff_0000;
 const LOG: u32 = 0x7ffc_0000;
 pub(super) const ALLOW: u32 = 0x7fff_0000;
 
-// linux/bpf_common.h; a size of 0 is a word, and the kernel takes no other one here.
+// linux/bpf_common.h; a size of 0 is a word, the only one that the kernel accepts here.
 pub(super) const LD_IMM: u16 = 0x00;
 pub(super) const LD_ABS: u16 = 0x20;
 const JA: u16 = 0x05;
@@ -59,7 +59,7 @@ pub(super) const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 const SIZE: u32 = 64;
 
-/// Where the low and the high half of an argument are.
+/// The offsets of the low and the high half of an argument.
 pub(super) const fn halves(argument: u32) -> (u32, u32) {
     let first = ARGUMENTS + 8 * argument;
     if cfg!(target_endian = "little") {
@@ -69,7 +69,7 @@ pub(super) const fn halves(argument: u32) -> (u32, u32) {
     }
 }
 
-/// Of a call of this machine's own architecture; an argument that is None is not known.
+/// The verdict on a call of this machine's own architecture; an argument that is None is unknown.
 pub fn verdict(program: &[SockFilter], number: i64, args: [Option<u64>; 6]) -> Verdict {
     match end(program, number, args) {
         End::Value(value) if matches!(value & ACTION, ALLOW | LOG) => Verdict::Allowed,
@@ -81,7 +81,7 @@ pub fn verdict(program: &[SockFilter], number: i64, args: [Option<u64>; 6]) -> V
 pub(super) fn end(program: &[SockFilter], number: i64, args: [Option<u64>; 6]) -> End {
     let (mut a, mut x, mut memory) = (0u32, 0u32, [None; 16]);
     let mut at = 0usize;
-    // Every jump is forward: it ends.
+    // Every jump is forward, so the loop ends.
     while let Some(SockFilter { code, jt, jf, k }) = program.get(at).copied() {
         at += 1;
         let cell = k as usize;
@@ -116,7 +116,7 @@ pub(super) fn end(program: &[SockFilter], number: i64, args: [Option<u64>; 6]) -
                     ALU if code == (NEG | BY_X | ALU) => return End::Malformed,
                     ALU => match compute(code & !(BY_X | CLASS), a, operand) {
                         Some(result) if by_x || constant_is_valid(code, k) => a = result,
-                        // The kernel answers a division by an X of 0 with the program's end and a 0.
+                        // On a division by an X of 0 the kernel ends the program with 0.
                         None if code == (DIV | BY_X | ALU) => return End::Value(0),
                         _ => return End::Malformed,
                     },
@@ -133,13 +133,13 @@ pub(super) fn end(program: &[SockFilter], number: i64, args: [Option<u64>; 6]) -
     End::Malformed
 }
 
-/// A word of `struct seccomp_data`, where it is known.
+/// A word of `struct seccomp_data`, if it is known.
 fn word(offset: u32, number: i64, args: [Option<u64>; 6]) -> Option<u32> {
     match offset {
         NUMBER => Some(number as u32),
         ARCHITECTURE => arch::audit(ScmpArch::native()),
         _ => {
-            // The instruction pointer is below them.
+            // The instruction pointer is below the arguments.
             let argument = offset.checked_sub(ARGUMENTS)? / 8;
             let value = args.get(argument as usize).copied().flatten()?;
             let (low, _) = halves(argument);
@@ -156,7 +156,7 @@ fn constant_is_valid(code: u16, k: u32) -> bool {
     !SHIFTS.contains(&(code & !(BY_X | CLASS))) || k < u32::BITS
 }
 
-/// None: no such operation (there is no BPF_MOD in seccomp), or a division by 0.
+/// Returns None for an unknown operation (seccomp has no BPF_MOD), or a division by 0.
 fn compute(operation: u16, a: u32, operand: u32) -> Option<u32> {
     Some(match operation {
         0x00 => a.wrapping_add(operand),
@@ -165,7 +165,7 @@ fn compute(operation: u16, a: u32, operand: u32) -> Option<u32> {
         DIV => a.checked_div(operand)?,
         0x40 => a | operand,
         0x50 => a & operand,
-        // By an X of 32 or more the kernel shifts by its last five bits.
+        // For an X of 32 or more the kernel shifts by its low five bits.
         0x60 => a.wrapping_shl(operand),
         0x70 => a.wrapping_shr(operand),
         NEG => a.wrapping_neg(),

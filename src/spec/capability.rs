@@ -2,7 +2,7 @@
 
 use super::raw;
 
-/// Bit n is the name of capability n; the last is of Linux 5.9.
+/// Bit n is the name of capability n; the last dates from Linux 5.9.
 pub(crate) const NAMES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -58,7 +58,7 @@ pub struct CapabilitySets {
 }
 
 impl CapabilitySets {
-    /// What nobody knows is ignored with a warning, as runc does: a spec may be written for a newer kernel.
+    /// Ignores an unknown name with a warning, as runc does: the spec may be written for a newer kernel.
     pub(super) fn check(raw: &raw::Capabilities, field: &str, warnings: &mut Vec<String>) -> Self {
         let mut mask = |name: &str, list: &Option<Vec<String>>| {
             let mut mask = 0;
@@ -81,7 +81,7 @@ impl CapabilitySets {
         }
     }
 
-    /// The names of the bits of one set, lowest first; a bit without a name is its number.
+    /// The names of the bits in a set, lowest first; a bit without a name is its number.
     pub(crate) fn names(mask: u64) -> impl Iterator<Item = String> {
         (0..64)
             .filter(move |bit| mask & (1 << bit) != 0)

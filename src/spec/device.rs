@@ -33,7 +33,7 @@ pub(super) fn check(list: Vec<LinuxDevice>) -> Result<Vec<Device>> {
                 LinuxDeviceType::P => libc::S_IFIFO,
                 LinuxDeviceType::A => return Err(invalid(format!("{}: \"a\" is not a node", field("type")))),
             };
-            // The kernel's own width: 12 bits of major number, 20 of minor (MKDEV of linux/kdev_t.h).
+            // The kernel's own widths: 12 bits for the major number, 20 for the minor (MKDEV in linux/kdev_t.h).
             let number = |name, value: i64, bits: u32| match u32::try_from(value) {
                 Ok(number) if number < 1 << bits => Ok(number),
                 _ => Err(invalid(format!("{}: {value} is not a device number", field(name)))),

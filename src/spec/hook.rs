@@ -9,9 +9,9 @@ use std::time::Duration;
 pub struct Hook {
     /// Absolute.
     pub path: PathBuf,
-    /// With `argv[0]`; empty where the spec has none.
+    /// Includes `argv[0]`; empty if the spec has none.
     pub args: Vec<String>,
-    /// Empty where the spec has none.
+    /// Empty if the spec has none.
     pub env: Vec<String>,
     pub timeout: Option<Duration>,
 }
@@ -40,7 +40,8 @@ impl Hooks {
         })
     }
 
-    /// Those that run while the container's process waits in its namespaces, before its root becomes `/`.
+    /// Whether there are hooks that run while the container's process waits in its namespaces, before its root becomes
+    /// `/`.
     pub(crate) fn of_create(&self) -> bool {
         !(self.prestart.is_empty() && self.create_runtime.is_empty() && self.create_container.is_empty())
     }

@@ -1,8 +1,8 @@
-//! Lists of processors and of memory nodes, in the kernel's format: cpuset(7), "List format".
+//! Lists of CPUs and memory nodes, in the kernel's format: cpuset(7), "List format".
 
 use crate::error::{invalid, Result};
 
-/// Bit n of byte m is number 8 * m + n.
+/// Bit n of byte m stands for number 8 * m + n.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IndexList {
     pub mask: Vec<u8>,
@@ -10,10 +10,10 @@ pub struct IndexList {
     pub list: String,
 }
 
-/// `0-3,7`; `limit` is what the largest kernel can have, and `what` is one of them.
+/// Parses `0-3,7`; `limit` is the most that any kernel can have, and `what` the noun for one.
 pub(super) fn parse(list: &str, field: &str, what: &str, limit: usize) -> Result<IndexList> {
     let refuse = |why: String| Err(invalid(format!("{field}: {list:?} {why}")));
-    // Multiples of the kernel's word: it wants whole ones.
+    // Multiples of the kernel's word: it takes only whole words.
     let mut mask = vec![0; 8];
     for word in list.split(',') {
         let (first, last) = word.split_once('-').unwrap_or((word, word));

@@ -1,12 +1,12 @@
-//! `linux.uidMappings`, `linux.gidMappings` and those of mounts: which ids of the host stand for which ids inside.
+//! `linux.uidMappings`, `linux.gidMappings` and those of mounts: which host ids stand for which ids inside.
 
 use crate::error::{invalid, Result};
 use oci_spec::runtime::LinuxIdMapping;
 
-/// user_namespaces(7): so many lines the kernel takes.
+/// The most lines that the kernel takes: user_namespaces(7).
 const MOST: usize = 340;
 
-/// One line of a map: `count` ids from `inside` on are those from `outside` on of the host.
+/// One line of a map: `count` ids starting at `inside` map to those starting at `outside` on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdRange {
     pub inside: u32,
@@ -26,7 +26,7 @@ impl Mappings {
         self.uids.is_empty() && self.gids.is_empty()
     }
 
-    /// As `/proc/<pid>/uid_map` takes it.
+    /// The text that `/proc/<pid>/uid_map` takes.
     pub(crate) fn uid_map(&self) -> String {
         text(&self.uids)
     }
@@ -35,7 +35,7 @@ impl Mappings {
         text(&self.gids)
     }
 
-    /// The host's id for a user id inside.
+    /// Returns the host's id for a user id inside.
     pub(crate) fn uid_outside(&self, inside: u32) -> Option<u32> {
         self.uids.iter().find_map(|range| {
             let offset = inside.checked_sub(range.inside)?;
@@ -48,7 +48,7 @@ fn text(ranges: &[IdRange]) -> String {
     ranges.iter().map(|range| format!("{} {} {}\n", range.inside, range.outside, range.count)).collect()
 }
 
-/// `field` is that of the list; an error names a part of a line of it, as `linux.uidMappings[1].size`.
+/// `field` is the list's; an error names an entry's field, as `linux.uidMappings[1].size`.
 pub(super) fn check(raw: Option<&Vec<LinuxIdMapping>>, field: &str) -> Result<Vec<IdRange>> {
     let each = |raw: &LinuxIdMapping| IdRange {
         inside: raw.container_id(),
@@ -63,7 +63,7 @@ pub(super) fn check(raw: Option<&Vec<LinuxIdMapping>>, field: &str) -> Result<Ve
     Ok(ranges)
 }
 
-/// What the kernel would refuse without a word. `at` names a part of a line: `(1, "size")`.
+/// Rejects ranges that the kernel would refuse without explanation. `at` names a field of an entry: `(1, "size")`.
 pub(crate) fn check_ranges(ranges: &[IdRange], at: impl Fn(usize, &str) -> String) -> Result<()> {
     let overlap = |a: u32, b: u32, one: &IdRange, other: &IdRange| {
         u64::from(a) < u64::from(b) + u64::from(other.count)
@@ -77,7 +77,7 @@ pub(crate) fn check_ranges(ranges: &[IdRange], at: impl Fn(usize, &str) -> Strin
             return Err(invalid(format!("{}: must not be 0", at(i, "size"))));
         }
         for (name, first) in [("containerID", range.inside), ("hostID", range.outside)] {
-            // The last id, (uid_t)-1, is none.
+            // The last id, (uid_t)-1, is not valid.
             if u64::from(first) + u64::from(range.count) > u64::from(u32::MAX) {
                 return Err(invalid(format!(
                     "{}: {first} and {} more are too many",

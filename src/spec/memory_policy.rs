@@ -1,10 +1,10 @@
-//! `linux.memoryPolicy`: from which NUMA nodes a process gets its memory, as set_mempolicy(2) takes it.
+//! `linux.memoryPolicy`: the NUMA nodes from which a process gets its memory, as set_mempolicy(2) takes them.
 
 use super::index_list::{self, IndexList};
 use super::raw;
 use crate::error::{invalid, Result};
 
-/// What the largest kernel can have (CONFIG_NODES_SHIFT).
+/// The most nodes that any kernel can have (CONFIG_NODES_SHIFT).
 const LIMIT: usize = 1024;
 
 /// linux/mempolicy.h.
@@ -25,7 +25,7 @@ pub const FLAGS: [(&str, u32); 3] = [
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPolicy {
-    /// With the flags.
+    /// Includes the flags.
     pub mode: u32,
     pub nodes: IndexList,
 }

@@ -1,9 +1,8 @@
-//! config.json as types that cannot be wrong: read by serde, then checked field by field. No I/O.
+//! config.json as types that cannot be invalid: parsed by serde, then checked field by field. No I/O.
 //!
-//! Source: the OCI runtime specification 1.2 (config.md, config-linux.md); where it leaves a choice, runc's.
-//! Every error begins with the JSON path of the field, e.g. `mounts[7].options[2]`. What a spec may ask for and
-//! shoal does not do is refused by name (`Kind::Unsupported`), never dropped; what runc only warns about is in
-//! `warnings`.
+//! Source: the OCI runtime specification 1.2 (config.md, config-linux.md); where it leaves a choice, runc's behaviour.
+//! Every error begins with the JSON path of the field, e.g. `mounts[7].options[2]`. Anything in a spec that shoal does
+//! not support is refused by name (`Kind::Unsupported`), never dropped; what runc only warns about is in `warnings`.
 
 pub(crate) mod capability;
 mod device;
@@ -66,7 +65,7 @@ pub struct Spec {
     pub namespaces: Namespaces,
     /// The lines for /proc/PID/timens_offsets.
     pub time_offsets: Option<CString>,
-    /// Of the user namespace: complete for a new one, what the spec says of one that is joined.
+    /// Of the user namespace: complete for a new one; for a joined one, whatever the spec says.
     pub mappings: Mappings,
     pub sysctls: Vec<Sysctl>,
     /// As written: a path, or `slice:prefix:name`.
@@ -80,13 +79,13 @@ pub struct Spec {
     pub mount_label: Option<CString>,
     pub personality: Option<u64>,
     pub memory_policy: Option<MemoryPolicy>,
-    /// What is worth a line in the log: a capability that nobody knows, …
+    /// Warnings for the log: an unknown capability, …
     pub warnings: Vec<String>,
 }
 
-/// The specification's file, in a bundle.
+/// The name of the spec's file in a bundle.
 pub(crate) const CONFIG: &str = "config.json";
-/// What is larger is no specification: containerd takes none above 16 MiB from its clients.
+/// The largest spec that is read: containerd takes none above 16 MiB from its clients.
 pub(crate) const CONFIG_MAX: u64 = 64 << 20;
 
 impl Spec {
@@ -141,12 +140,12 @@ impl Spec {
     }
 }
 
-/// Sysctls for a pod with these namespaces, checked as a container's are.
+/// Checks sysctls for a pod with these namespaces, by the rules for a container's.
 pub fn sysctls(map: BTreeMap<String, String>, namespaces: &Namespaces) -> Result<Vec<Sysctl>> {
     sysctl::check(map, namespaces)
 }
 
-/// The rules of 1.x are read; nothing else is out there.
+/// Accepts any 1.x, the only versions in use.
 fn check_version(version: &str) -> Result<()> {
     match version.split('.').next() {
         Some("1" | "") => Ok(()),
@@ -169,8 +168,8 @@ fn refuse_unsupported(linux: &raw::Linux) -> Result<()> {
     }
 }
 
-/// A new user namespace is nobody's without its maps, and needs a root that can set it up; without one there is nothing
-/// to map.
+/// A new user namespace needs maps, which must include a root that can set it up; without a user namespace there is
+/// nothing to map.
 fn mappings(
     uids: Option<&Vec<LinuxIdMapping>>,
     gids: Option<&Vec<LinuxIdMapping>>,
@@ -194,7 +193,7 @@ fn mappings(
     Ok(Mappings { uids: check("linux.uidMappings", uids)?, gids: check("linux.gidMappings", gids)? })
 }
 
-/// sethostname(2) of a shared namespace would rename whoever shares it.
+/// sethostname(2) in a shared namespace would rename everyone who shares it.
 fn private_uts(field: &str, name: Option<String>, namespaces: &Namespaces) -> Result<Option<CString>> {
     let name = json::text(field, name)?;
     if name.is_some() && namespaces.uts == Ns::Host {
@@ -223,7 +222,7 @@ fn paths(field: &str, paths: Option<Vec<String>>) -> Result<Vec<String>> {
     Ok(paths)
 }
 
-/// personality(2) of linux/personality.h. As in runc, flags are ignored with a warning.
+/// The argument of personality(2): linux/personality.h. As in runc, flags are ignored with a warning.
 fn personality(raw: raw::Personality, warnings: &mut Vec<String>) -> Result<u64> {
     if raw.flags.is_some_and(|flags| !flags.is_empty()) {
         warnings.push("linux.personality.flags: ignored, no flag is supported".into());

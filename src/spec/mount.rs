@@ -1,8 +1,8 @@
-//! `mounts`: what is mounted below the root, with its options sorted by who reads them.
+//! `mounts`: what is mounted below the root, with the options sorted by who interprets them.
 //!
-//! An option word is an attribute of the mount (mount_setattr(2)), a propagation type, an order to the runtime
-//! (`rbind`, `tmpcopyup`), or else the filesystem's own. The words are those that runc knows
-//! (`runc features`, "mountOptions") with runc's meaning.
+//! An option is an attribute of the mount (mount_setattr(2)), a propagation type, an instruction to the runtime
+//! (`rbind`, `tmpcopyup`), or else the filesystem's own. The options are those that runc knows (`runc features`,
+//! "mountOptions"), with runc's meaning.
 
 mod option;
 mod option_list;
@@ -54,7 +54,7 @@ impl Propagation {
         Some(Propagation { flag, recursive })
     }
 
-    /// The spec's word for it.
+    /// The spec's name for it.
     pub(crate) fn word(self) -> String {
         let word = match self.flag {
             libc::MS_PRIVATE => "private",
@@ -66,35 +66,35 @@ impl Propagation {
     }
 }
 
-/// What is mounted.
+/// What to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A path of the host, absolute or relative to the bundle; `recursive` takes what is mounted below it too.
+    /// A path on the host, absolute or relative to the bundle; `recursive` includes the mounts below it.
     Bind { path: PathBuf, recursive: bool },
-    /// A new filesystem. `options` are its own words, and those that concern its superblock.
+    /// A new filesystem. `options` are its own, and the generic options of its superblock.
     Filesystem { fstype: CString, source: CString, options: Vec<FsOption> },
-    /// The attributes of what is mounted there already change.
+    /// Only changes the attributes of an existing mount.
     Remount,
 }
 
-/// The owners of a bind's files are seen through a map: `hostID` is what `containerID` of the filesystem is shown as.
+/// An idmapped bind: the filesystem's `containerID` appears as `hostID`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idmap {
-    /// None: that of the container's user namespace.
+    /// None: the mappings of the container's user namespace.
     pub mappings: Option<Mappings>,
-    /// `ridmap`: also what is mounted below.
+    /// `ridmap`: include the mounts below.
     pub recursive: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// As written; taken relative to the container's root.
+    /// As written; resolved relative to the container's root.
     pub destination: String,
     pub source: Source,
     pub attributes: Attributes,
     pub propagation: Option<Propagation>,
     pub idmap: Option<Idmap>,
-    /// `tmpcopyup`: what the image has there is copied into the new tmpfs.
+    /// `tmpcopyup`: copy the image's files there into the new tmpfs.
     pub copy_up: bool,
 }
 
@@ -124,7 +124,7 @@ fn check_one(
     let words = raw.options().as_deref().unwrap_or_default();
     let options = Options::parse(words, |j| at(&format!("options[{j}]")))?;
 
-    // As in crun, `"type": "bind"` alone is a bind too; beside a bind option the type means nothing.
+    // As in crun, `"type": "bind"` alone is a bind too; with a bind option the type is ignored.
     let bind = options.bind.or((fstype == "bind").then_some(false));
     let mut source = if options.remount {
         no_data(&options, i, "a remount")?;
@@ -155,8 +155,8 @@ fn check_one(
     })
 }
 
-/// `ro` among others in one string is a word for the filesystem. In that of a tmpfs things are still made, so that it is
-/// the mount that becomes read-only, and late.
+/// Turns a `ro` inside a comma-separated string, which is an option of the filesystem, into one of the mount for a
+/// tmpfs: files are still created in it, so it is the mount that becomes read-only, and late.
 fn readonly_tmpfs(source: &mut Source) -> bool {
     match source {
         Source::Filesystem { fstype, options, .. } if fstype.as_c_str() == c"tmpfs" => {
@@ -168,7 +168,7 @@ fn readonly_tmpfs(source: &mut Source) -> bool {
     }
 }
 
-/// As in runc: only a bind, with both maps or none.
+/// As in runc: for a bind only, with both maps or neither.
 fn idmap(
     raw: &oci::Mount,
     options: &Options,
@@ -201,7 +201,7 @@ fn idmap(
     Ok(Some(Idmap { mappings, recursive: options.idmap.as_ref().is_some_and(|word| word.recursive) }))
 }
 
-/// The kernel would ignore the words of a filesystem here, and with them what the user meant.
+/// Refuses options of a filesystem: the kernel would silently ignore them, and with them the user's intent.
 fn no_data(options: &Options, i: usize, what: &str) -> Result<()> {
     match options.data.first() {
         None => Ok(()),

@@ -1,11 +1,11 @@
-//! `linux.namespaces`: which are new, which are joined, which are the host's.
+//! `linux.namespaces`: which are new, which are joined, and which are the host's.
 
 use super::unsupported;
 use crate::error::{invalid, Result};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use std::path::PathBuf;
 
-/// Where a container's namespace of one kind comes from. "Host" is the shim's own.
+/// The origin of a container's namespace of one kind. "Host" is the shim's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Ns {
     #[default]
@@ -52,7 +52,7 @@ impl Namespaces {
             };
         }
         if all.mount == Ns::Host {
-            // Its mounts would be the host's.
+            // The container's mounts would be the host's.
             return Err(unsupported("linux.namespaces: a container in the host's mount namespace"));
         }
         Ok(all)

@@ -21,7 +21,7 @@ pub struct User {
     pub umask: Option<u32>,
 }
 
-/// Where an exec leaves a field out, its container's counts: see `plan::exec`.
+/// If an exec leaves a field out, its container's applies: see `plan::exec`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     pub terminal: bool,
@@ -30,7 +30,7 @@ pub struct Process {
     pub user: User,
     /// Not empty.
     pub args: Vec<CString>,
-    /// Each `NAME=value`, each name once: the last one counts, as in runc.
+    /// `NAME=value`, each name once: the last entry wins, as in runc.
     pub env: Vec<CString>,
     /// Absolute.
     pub cwd: CString,
@@ -43,18 +43,18 @@ pub struct Process {
     pub scheduler: Option<SchedAttr>,
     /// class << 13 | level, as ioprio_set(2) takes it.
     pub io_priority: Option<u32>,
-    /// Of a container: that of its execs which say nothing themselves.
+    /// A container's applies to execs that set none themselves.
     pub exec_cpu_affinity: Option<Affinity>,
     pub warnings: Vec<String>,
 }
 
 impl Process {
-    /// The JSON of an exec request.
+    /// Parses the JSON of an exec request.
     pub fn parse(json: &[u8]) -> Result<Process> {
         Process::check(json::parse(json, "spec")?, "")
     }
 
-    /// `prefix` is where the process is in its document: `process.`, or nothing.
+    /// `prefix` is the path of the process in its document: `process.`, or empty.
     pub(super) fn check(raw: raw::Process, prefix: &str) -> Result<Process> {
         let at = |name: &str| format!("{prefix}{name}");
         let args = c_strings(&at("args"), &raw.args.unwrap_or_default())?;
@@ -103,7 +103,7 @@ impl Process {
         })
     }
 
-    /// The value of an environment variable; an empty one counts.
+    /// The value of an environment variable, which may be empty.
     pub(crate) fn variable(&self, name: &str) -> Option<&[u8]> {
         self.env.iter().find_map(|pair| pair.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
     }
@@ -113,7 +113,7 @@ fn c_strings(field: &str, list: &[String]) -> Result<Vec<CString>> {
     list.iter().enumerate().map(|(i, text)| json::c_string(|| format!("{field}[{i}]"), text)).collect()
 }
 
-/// Of a name that is there twice only the last stays, where it is: programs differ in which one they would see.
+/// Keeps only the last entry for each name, in its place: programs differ in which duplicate they would see.
 fn environment(field: &str, list: &[String]) -> Result<Vec<CString>> {
     let mut seen = HashSet::new();
     let mut kept = Vec::with_capacity(list.len());
@@ -132,7 +132,7 @@ fn environment(field: &str, list: &[String]) -> Result<Vec<CString>> {
 }
 
 fn user(raw: raw::User, field: &str) -> Result<User> {
-    // (uid_t)-1 means "leave it" to setresuid(2): the process would stay root.
+    // (uid_t)-1 means "leave unchanged" to setresuid(2): the process would stay root.
     for (name, id) in [("uid", raw.uid), ("gid", raw.gid)] {
         if id == u32::MAX {
             return Err(invalid(format!("{field}.{name}: {id} is not an id")));

@@ -1,8 +1,8 @@
-//! config.json as it is written: only the shape is checked here.
+//! config.json as written: only its shape is checked here.
 //!
-//! The leaves are those of `oci-spec`, where they take what runc takes. The upper levels are our own: oci-spec
-//! refuses a whole spec for one capability that it does not know, spells some scheduler flags wrongly, and would
-//! have us parse what belongs to other platforms.
+//! The leaves are `oci-spec`'s, if they accept what runc accepts. The upper levels are our own: oci-spec rejects a
+//! whole spec for one unknown capability, misspells some scheduler flags, and would have us parse the fields of other
+//! platforms.
 
 use oci_spec::runtime::{
     Hooks, LinuxDevice, LinuxIdMapping, LinuxNamespace, LinuxResources, LinuxSeccomp, Mount,

@@ -1,8 +1,8 @@
 //! `linux.resources` of config.json and of Task.Update, as limits that can be written.
 //!
-//! Read after the OCI runtime spec (config-linux.md, "Control groups") with the habits of the ecosystem: a zero
-//! for memory, shares, quota, period or a weight means "not set" (clients of the Go types send zeros), `-1` is
-//! "no limit", and `pids.limit` 0 is a limit: the smallest one, since systemd knows no `TasksMax=0`.
+//! Follows the OCI runtime spec (config-linux.md, "Control groups") and established practice: a zero for memory,
+//! shares, quota, period or a weight means "not set" (clients that use the Go types send zeros), `-1` means "no limit",
+//! and `pids.limit` 0 is a limit: the smallest one, since systemd has no `TasksMax=0`.
 
 mod device;
 mod parse;
@@ -11,7 +11,7 @@ pub(crate) use device::{Access, DeviceKind, DeviceRule};
 
 use std::fmt;
 
-/// An amount, or none.
+/// An amount, or no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     Max,
@@ -19,7 +19,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// As the files of cgroup v1 take it.
+    /// The form for the files of cgroup v1.
     pub(crate) fn v1(self) -> String {
         match self {
             Limit::Max => "-1".into(),
@@ -27,7 +27,7 @@ impl Limit {
         }
     }
 
-    /// As systemd takes it: UINT64_MAX is infinity.
+    /// The form for systemd: UINT64_MAX is infinity.
     pub(crate) fn bus(self) -> u64 {
         match self {
             Limit::Max => u64::MAX,
@@ -36,7 +36,7 @@ impl Limit {
     }
 }
 
-/// As the files of cgroup v2 take it.
+/// The form for the files of cgroup v2.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -50,19 +50,19 @@ impl fmt::Display for Limit {
 pub struct Memory {
     pub limit: Option<Limit>,
     pub reservation: Option<Limit>,
-    /// Memory and swap together, as the spec counts.
+    /// Memory plus swap, as in the spec.
     pub swap: Option<Limit>,
     /// 0 to 100.
     pub swappiness: Option<u64>,
     pub disable_oom_killer: Option<bool>,
-    /// Refuse a limit below what is used now, instead of letting the kernel reclaim or kill.
+    /// Refuse a limit below the current usage, instead of letting the kernel reclaim or kill.
     pub check_before_update: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cpu {
     pub shares: Option<u64>,
-    /// Microseconds in each period.
+    /// Microseconds per period.
     pub quota: Option<Limit>,
     pub period: Option<u64>,
     pub burst: Option<u64>,
@@ -92,7 +92,7 @@ pub struct WeightDevice {
     pub weight: u16,
 }
 
-/// What a throttle counts; the names are those of the v1 and of the v2 file.
+/// What a throttle limits; the names follow those of the v1 and v2 files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Throttled {
     ReadBps,
@@ -101,7 +101,7 @@ pub enum Throttled {
     WriteIops,
 }
 
-/// A rate of 0 takes the limit away.
+/// A rate of 0 removes the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttle {
     pub device: DeviceNumber,
@@ -119,7 +119,7 @@ pub struct BlockIo {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hugepage {
-    /// As the kernel's files are called: `2MB`, `1GB`.
+    /// As in the names of the kernel's files: `2MB`, `1GB`.
     pub size: String,
     pub limit: u64,
 }
@@ -137,7 +137,7 @@ pub struct Rdma {
     pub objects: Option<u32>,
 }
 
-/// As `rdma.max` takes it.
+/// The form for `rdma.max`.
 impl fmt::Display for Rdma {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.device)?;
@@ -150,7 +150,7 @@ impl fmt::Display for Rdma {
     }
 }
 
-/// Every field that is `None` or empty is left as it is.
+/// The limits to set. A field that is `None` or empty stays unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     pub memory: Memory,
@@ -162,8 +162,8 @@ pub struct Resources {
     pub rdma: Vec<Rdma>,
     /// File name and value, sorted by name; cgroup v2 only, written last.
     pub unified: Vec<(String, String)>,
-    /// In the order of the spec; the rules that every container gets are added where they are compiled.
+    /// In the order of the spec; the rules that every container gets are added when they are compiled.
     pub devices: Option<Vec<DeviceRule>>,
-    /// What is accepted and has no effect.
+    /// Fields that are accepted but have no effect.
     pub warnings: Vec<String>,
 }

@@ -1,6 +1,6 @@
-//! `linux.seccomp` of the spec: a profile whose every part can be compiled.
+//! `linux.seccomp` of the spec: a profile of which every part can be compiled.
 //!
-//! What runc accepts is accepted (its profiles are everybody's), and what cannot be done is refused by its name.
+//! Accepts what runc accepts (its profiles are in use everywhere), and refuses unsupported parts by name.
 
 use crate::error::{invalid, Error, Kind, Result};
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSyscall};
@@ -15,14 +15,14 @@ const ARGUMENTS: usize = 6;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Seccomp {
-    /// For calls that no rule is about.
+    /// For calls that no rule covers.
     pub default: Action,
-    /// Besides the native one; without duplicates.
+    /// In addition to the native one; without duplicates.
     pub architectures: Vec<Arch>,
     pub log: bool,
     pub spec_allow: bool,
     pub rules: Vec<Rule>,
-    /// What was understood but has no effect.
+    /// Parts that were understood but have no effect.
     pub warnings: Vec<String>,
 }
 
@@ -51,7 +51,7 @@ pub struct Condition {
     pub argument: u8,
     pub operator: Operator,
     pub value: u64,
-    /// Of `SCMP_CMP_MASKED_EQ`: what the argument, masked by `value`, must be.
+    /// For `SCMP_CMP_MASKED_EQ`: the value that the argument must have, masked by `value`.
     pub second: u64,
 }
 
@@ -82,15 +82,15 @@ impl Seccomp {
 }
 
 fn flags(flags: Option<&[LinuxSeccompFilterFlag]>) -> Result<(bool, bool)> {
-    // Without a list (an empty one is a list) the mitigation of Speculative Store Bypass is off, as in runc and
-    // as the kernel's own default since 5.16.
+    // Without a list (an empty one is a list) the Speculative Store Bypass mitigation is off, as in runc, and as is the
+    // kernel's own default since 5.16.
     let Some(flags) = flags else { return Ok((false, true)) };
     let (mut log, mut spec_allow) = (false, false);
     for (i, flag) in flags.iter().enumerate() {
         match flag {
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => log = true,
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => spec_allow = true,
-            // The filter is loaded by the only thread there is.
+            // The thread that loads the filter is the only one.
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => {}
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
                 return Err(unsupported(format!("linux.seccomp.flags[{i}]"), flag))
@@ -119,7 +119,7 @@ fn action(
     } else if errno.is_some() {
         warnings.push(format!("{errno_field} has no effect with {action}"));
     }
-    // EPERM where the profile says nothing; the range was checked above.
+    // EPERM if the profile sets none; the range was checked above.
     let value = errno.map_or(libc::EPERM as u16, |errno| errno as u16);
     Ok(match action {
         A::ScmpActKill | A::ScmpActKillThread => Action::KillThread,

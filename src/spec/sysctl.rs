@@ -1,4 +1,4 @@
-//! `linux.sysctl`: only what belongs to a namespace, and only where the container has that namespace for itself.
+//! `linux.sysctl`: only sysctls of a namespace, and only if the container does not share that namespace with the host.
 
 use super::{json, Namespaces, Ns};
 use crate::error::{invalid, Result};
@@ -15,7 +15,7 @@ pub struct Sysctl {
 }
 
 impl Sysctl {
-    /// The namespace that it belongs to, by the spec's word.
+    /// The namespace that it belongs to, by the spec's name.
     pub(crate) fn namespace(&self) -> &'static str {
         match self.path.to_bytes() {
             path if path.starts_with(b"net/") => "network",
@@ -26,7 +26,7 @@ impl Sysctl {
     }
 }
 
-/// Those of the IPC namespace, besides `fs.mqueue.*` (ipc_namespaces(7)).
+/// The sysctls of the IPC namespace, besides `fs.mqueue.*` (ipc_namespaces(7)).
 const IPC: [&str; 8] = [
     "kernel.msgmax",
     "kernel.msgmnb",
@@ -53,7 +53,7 @@ pub(super) fn check(map: BTreeMap<String, String>, namespaces: &Namespaces) -> R
         .collect()
 }
 
-/// As sysctl(8) reads names: the first separator decides; where it is a dot, slashes stand for dots.
+/// Parses a name as sysctl(8) does: the first separator decides; if it is a dot, slashes stand for dots.
 fn path(key: &str) -> Option<String> {
     let path = match key.find(['.', '/']) {
         Some(at) if key.as_bytes()[at] == b'.' => key
@@ -71,7 +71,7 @@ fn path(key: &str) -> Option<String> {
     clean.then_some(path)
 }
 
-/// `name` has dots between its parts.
+/// `name` has dots between its components.
 fn allowed(name: &str, namespaces: &Namespaces) -> Result<(), &'static str> {
     if IPC.contains(&name) || name.starts_with("fs.mqueue.") {
         return match namespaces.ipc {

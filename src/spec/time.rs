@@ -1,4 +1,4 @@
-//! `linux.timeOffsets`: by how much the clocks of a new time namespace differ from the host's.
+//! `linux.timeOffsets`: the differences of a new time namespace's clocks from the host's.
 
 use super::{raw, Namespaces, Ns};
 use crate::error::{invalid, Result};
@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fmt::Write;
 
-/// The clocks that a time namespace has: time_namespaces(7).
+/// The clocks of a time namespace: time_namespaces(7).
 const CLOCKS: [&str; 2] = ["monotonic", "boottime"];
 
-/// The text of /proc/PID/timens_offsets: a line for each clock.
+/// Returns the text for /proc/PID/timens_offsets: a line for each clock.
 pub(super) fn check(
     offsets: BTreeMap<String, raw::TimeOffset>,
     namespaces: &Namespaces,

@@ -1,4 +1,4 @@
-//! bpf(2): device programs of cgroup v2 (BPF_PROG_TYPE_CGROUP_DEVICE, kernel 4.15; BPF_F_REPLACE, kernel 5.6).
+//! bpf(2): device programs of cgroup v2 (BPF_PROG_TYPE_CGROUP_DEVICE, Linux 4.15; BPF_F_REPLACE, Linux 5.6).
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -27,7 +27,7 @@ pub struct Insn {
     pub immediate: i32,
 }
 
-/// The start of `union bpf_attr` for BPF_PROG_LOAD; the kernel takes what is missing as zero.
+/// The start of `union bpf_attr` for BPF_PROG_LOAD; the kernel treats what is missing as zero.
 #[repr(C)]
 #[derive(Default)]
 struct Load {
@@ -55,8 +55,8 @@ struct Attach {
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &T) -> Result<libc::c_long, Errno> {
-    // SAFETY: `attributes` is one of the two structs above: plain integers without padding that is read, of the
-    // size that is given; what its addresses point to is borrowed by the callers for the call, and only read.
+    // SAFETY: `attributes` is one of the two structs above: plain integers without padding that is read, of the size
+    // passed; the callers borrow what its addresses point to for the call, and the kernel only reads it.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), std::mem::size_of::<T>())
     };
@@ -75,7 +75,7 @@ pub fn load_device_program(program: &[Insn]) -> Result<OwnedFd, Errno> {
     attributes.prog_name[..7].copy_from_slice(b"devices");
     let fd = bpf(PROG_LOAD, &attributes)?;
     let fd = libc::c_int::try_from(fd).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just made this descriptor (close-on-exec, as bpf(2) says) for us alone.
+    // SAFETY: the kernel has just created this descriptor (close-on-exec, as bpf(2) says) for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -83,7 +83,7 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().unsigned_abs()
 }
 
-/// Attaches `program` next to those that are there (all must allow), or in the place of `replaced`.
+/// Attaches `program` next to the existing ones (all must allow), or in place of `replaced`.
 pub fn attach_device_program(
     cgroup: BorrowedFd<'_>,
     program: BorrowedFd<'_>,

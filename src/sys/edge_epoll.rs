@@ -1,7 +1,7 @@
-//! epoll(7), edge-triggered: a descriptor is told of when its state changes, not for as long as it lasts.
+//! epoll(7), edge-triggered: reports a change of a descriptor's state once, not for as long as it lasts.
 //!
-//! One thread waits; others wake it. Edges fit descriptors that hang for hours in a state which poll(2) would
-//! report again and again: the master of a terminal that nobody has open (EPOLLHUP), a fifo without a reader.
+//! One thread waits; others wake it. Edges suit descriptors that stay for hours in a state that poll(2) would report
+//! again and again: the master of a terminal that nobody has open (EPOLLHUP), a FIFO without a reader.
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -9,10 +9,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// The token of the wake-up; all others are the caller's.
+/// The wake-up's token; all others are the caller's.
 const WAKE: u64 = 0;
 
-/// A change of a descriptor. A hang-up or an error counts as both: the next call says which it is.
+/// A change of a descriptor. A hang-up or an error counts as both: the next call tells which it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edge {
     pub token: u64,
@@ -33,28 +33,28 @@ impl EdgeEpoll {
         Ok(EdgeEpoll { epoll, wake })
     }
 
-    /// Starts to watch; `token` must not be 0. EPERM: a regular file, which is always ready.
+    /// Starts watching; `token` must not be 0. EPERM: a regular file, which is always ready.
     pub fn watch(&self, fd: impl AsFd, token: u64) -> nix::Result<()> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
         self.epoll.add(fd, EpollEvent::new(flags, token))
     }
 
-    /// Needed where a duplicate keeps the description alive: closing does not end the watch then.
+    /// Stops watching: necessary if a duplicate keeps the description alive, since closing does not end the watch then.
     pub fn forget(&self, fd: impl AsFd) {
-        // A descriptor that was not watched is forgotten already.
+        // A descriptor that is not watched needs no removal.
         let _ = self.epoll.delete(fd);
     }
 
     /// Makes the waiting thread return. May be called from any thread.
     pub fn wake(&self) {
-        // Only a counter at its 64-bit end refuses, and then the thread is being woken.
+        // Only a counter at its 64-bit limit refuses, and then the thread is already being woken.
         let _ = self.wake.write(1);
     }
 
     /// Waits for changes and adds them to `edges`.
     pub fn wait(&self, edges: &mut Vec<Edge>, limit: Option<Duration>) -> nix::Result<()> {
         let limit = match limit {
-            // Rounded up: a wait that ends before its time makes its owner spin.
+            // Rounded up: a wait that ends early makes its owner spin.
             Some(limit) => {
                 let millis = limit.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128);
                 EpollTimeout::try_from(millis as i32).unwrap_or(EpollTimeout::ZERO)
@@ -69,7 +69,7 @@ impl EdgeEpoll {
         };
         for event in events.iter().take(count) {
             if event.data() == WAKE {
-                // Back to 0, so that the next wake is an edge again.
+                // Reset to 0, so that the next wake is an edge again.
                 let _ = self.wake.read();
                 continue;
             }

@@ -1,7 +1,7 @@
-//! epoll(7): one set that several threads wait on.
+//! epoll(7): one set on which several threads wait.
 //!
-//! Every descriptor is registered one-shot (EPOLLONESHOT), so that one thread at a time has it, until it is
-//! armed again.
+//! Every descriptor is registered one-shot (EPOLLONESHOT), so that only one thread at a time gets it, until it is armed
+//! again.
 
 use nix::sys::epoll::{EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::io;
@@ -19,8 +19,8 @@ impl Interest {
     }
 }
 
-/// A descriptor that is ready, by the token it was registered with. A hang-up or an error counts as readable:
-/// the read says which.
+/// A descriptor that is ready, by the token it was registered with. A hang-up or an error counts as readable: the read
+/// tells which it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
     pub token: u64,
@@ -47,10 +47,10 @@ impl Epoll {
         Ok(self.0.delete(fd)?)
     }
 
-    /// None when `limit` has passed, or a signal came.
+    /// Returns None if `limit` has passed, or a signal arrived.
     pub fn wait(&self, limit: Option<Duration>) -> io::Result<Option<Ready>> {
         let limit = match limit {
-            // Rounded up: a wait must not end before its time, or its owner would spin.
+            // Rounded up: a wait that ended early would make its owner spin.
             Some(limit) => {
                 let millis = limit.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128);
                 EpollTimeout::try_from(millis as i32).unwrap_or(EpollTimeout::ZERO)

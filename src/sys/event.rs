@@ -1,4 +1,4 @@
-//! eventfd(2): a number that threads and signal handlers may raise, and that poll(2) sees.
+//! eventfd(2): a counter that threads and signal handlers may raise, and that poll(2) can watch.
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
@@ -12,11 +12,11 @@ impl Event {
     }
 
     pub fn raise(&self) {
-        // Only an overflow of 2^64 fails, and then it is raised already.
+        // Fails only on an overflow of 2^64, and then it is already raised.
         let _ = self.0.write(1);
     }
 
-    /// Takes the number back to 0.
+    /// Resets the counter to 0.
     pub fn clear(&self) {
         // EAGAIN: it was 0.
         let _ = self.0.read();

@@ -1,4 +1,4 @@
-//! Signals as an event: a handler, not a blocked mask, since a mask would be inherited by every container.
+//! Signals as an event: by a handler, since every container would inherit a blocked mask.
 
 use super::event::Event;
 use nix::errno::Errno;
@@ -12,18 +12,18 @@ pub use libc::{SIGINT, SIGTERM, SIGUSR1};
 extern "C" fn note(signal: libc::c_int) {
     CAUGHT.fetch_or(1 << signal, Ordering::SeqCst);
     let one: u64 = 1;
-    // SAFETY: takes nothing, and has no effect.
+    // SAFETY: takes no arguments, and has no effect.
     let location = unsafe { libc::__errno_location() };
     // SAFETY: the location of errno is this thread's own and always valid.
     let errno = unsafe { *location };
     let event = EVENT.load(Ordering::SeqCst);
-    // SAFETY: write(2) is async-signal-safe and reads the 8 bytes of `one`; the event lives for ever.
+    // SAFETY: write(2) is async-signal-safe and reads the 8 bytes of `one`; the event is never closed.
     unsafe { libc::write(event, std::ptr::from_ref(&one).cast(), size_of::<u64>()) };
-    // SAFETY: as above; the code that was interrupted must find its errno again.
+    // SAFETY: as above; the interrupted code must find its errno unchanged.
     unsafe { *location = errno };
 }
 
-/// From now on each of `signals` raises `event`; [`caught`] says which it was.
+/// Makes each of `signals` raise `event`; [`caught`] tells which one it was.
 pub fn raise_on(event: &'static Event, signals: &[libc::c_int]) -> nix::Result<()> {
     EVENT.store(event.raw(), Ordering::SeqCst);
     for &signal in signals {
@@ -32,13 +32,13 @@ pub fn raise_on(event: &'static Event, signals: &[libc::c_int]) -> nix::Result<(
     Ok(())
 }
 
-/// Writes to a pipe or socket that nobody reads fail with EPIPE instead.
+/// Makes writes to a pipe or socket without a reader fail with EPIPE instead.
 pub fn ignore_broken_pipes() -> nix::Result<()> {
     install(libc::SIGPIPE, libc::SIG_IGN)
 }
 
 fn install(signal: libc::c_int, handler: libc::sighandler_t) -> nix::Result<()> {
-    // SAFETY: all zeroes is a valid sigaction: an empty mask, no flags.
+    // SAFETY: all zeros is a valid sigaction: an empty mask, no flags.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler;
     action.sa_flags = libc::SA_RESTART;

@@ -1,4 +1,4 @@
-//! What the last acts of a child need, made by the shim: see [`super::child::last`].
+//! Prepares, in the shim, what the last acts of a child need: see [`super::child::last`].
 
 use super::board::{Board, PAGE};
 use super::child::last::{Orders, ACTS, GAPS, HOME, STACK};
@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 pub use super::child::last::{Act, Prepared};
 
-/// What goes along.
+/// Everything to prepare.
 pub struct Last<'a> {
     /// With the numbers of their steps.
     pub acts: &'a [(Act, u32)],
@@ -22,7 +22,7 @@ pub struct Last<'a> {
     pub filter: Option<&'a Filter>,
     pub argv: &'a [CString],
     pub envp: &'a [CString],
-    /// Where the program may be.
+    /// The paths at which the program may be.
     pub candidates: &'a [CString],
     pub board: &'a Board,
 }
@@ -34,7 +34,7 @@ struct Room {
 }
 
 impl Room {
-    /// Zeroed bytes of the mapping, aligned for anything.
+    /// Allocates zeroed bytes of the mapping, aligned for anything.
     fn take(&mut self, bytes: usize) -> Result<usize> {
         let at = self.next;
         let next = at.checked_add(bytes.next_multiple_of(16)).filter(|next| *next <= self.end);
@@ -49,7 +49,7 @@ impl Room {
         Ok(at)
     }
 
-    /// An array of pointers to copies of the strings, with `ends` null pointers behind it.
+    /// Writes an array of pointers to copies of the strings, followed by `ends` null pointers.
     fn strings(&mut self, strings: &[CString], ends: usize) -> Result<*mut *const c_char> {
         let array = self.take((strings.len() + ends) * size_of::<usize>())? as *mut *const c_char;
         for (i, string) in strings.iter().enumerate() {
@@ -73,12 +73,12 @@ fn longest(candidates: &[CString]) -> usize {
     candidates.iter().map(|path| path.as_bytes_with_nul().len()).max().unwrap_or(1)
 }
 
-/// In the shim: everything that the child needs at the end.
+/// Prepares everything that the child needs at the end; called in the shim.
 pub fn prepare(last: &Last<'_>, layout: &Layout) -> Result<Prepared> {
     let length = needed(last).next_multiple_of(PAGE);
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new mapping at a place of the kernel's choice touches no memory that is there.
+    // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
     let base = unsafe { libc::mmap(core::ptr::null_mut(), length, access, flags, -1, 0) };
     check(base as libc::c_long)?;
     let prepared = Prepared::new(base.cast(), length);
@@ -91,7 +91,7 @@ pub fn prepare(last: &Last<'_>, layout: &Layout) -> Result<Prepared> {
         return Err(Errno::E2BIG);
     }
     let argv = room.strings(last.argv, 1)?;
-    // The first null pointer is room for a HOME that the child finds.
+    // The first null pointer is reserved for a HOME that the child finds.
     let envp = room.strings(last.envp, 2)?;
     let program = last.filter.map_or(&[][..], |filter| &filter.program);
     let filter = room.take(size_of_val(program))?;

@@ -1,22 +1,23 @@
-//! What of the shim's memory a child keeps: the program itself, and what the kernel maps for everybody.
+//! The parts of the shim's memory that a child keeps: the program itself, and what the kernel maps for every process.
 
 use std::io::{Error, ErrorKind, Result};
 
-/// Ranges of addresses: from the first byte to the one behind the last, in order, none touches another.
+/// Address ranges, each from its first byte to the one after its last, sorted and not adjacent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     kept: Vec<(usize, usize)>,
-    /// Nothing is mapped behind it.
+    /// Nothing is mapped from here on.
     end: usize,
 }
 
 impl Layout {
-    /// Of this process: it does not change, as the program is static.
+    /// The layout of this process. It does not change, as the program is static.
     pub fn probe() -> Result<Layout> {
         Self::parse(&std::fs::read_to_string("/proc/self/maps")?)
     }
 
-    /// proc_pid_maps(5). What is of a file is the program: its text, its constants, its relocated tables.
+    /// Parses proc_pid_maps(5). A file's mapping without write access is the program: its text, constants and relocated
+    /// tables.
     fn parse(maps: &str) -> Result<Layout> {
         let mut layout = Layout { kept: Vec::new(), end: 0 };
         for line in maps.lines() {
@@ -27,7 +28,7 @@ impl Layout {
             let name = fields.next().unwrap_or_default();
             let (first, end) = range.split_once('-').ok_or_else(bad)?;
             let number = |text| usize::from_str_radix(text, 16).map_err(|_| bad());
-            // Not in the part of the addresses that a process can unmap.
+            // Outside the addresses that a process can unmap.
             if name == "[vsyscall]" {
                 continue;
             }
@@ -41,7 +42,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// What lies between the kept ranges and `more`: what is to be unmapped.
+    /// The gaps between the kept ranges and `more`: what has to be unmapped.
     pub fn gaps(&self, more: &[(usize, usize)]) -> Vec<(usize, usize)> {
         let mut kept: Vec<_> = self.kept.iter().chain(more).copied().collect();
         kept.sort_unstable();

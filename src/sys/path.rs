@@ -1,4 +1,4 @@
-//! Paths, followed only as far as the kernel has them in memory.
+//! Resolves paths only as far as the kernel has them in memory.
 
 use super::child::root;
 use super::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! pipe(7), fifo(7) and what else a stream may be: opened so that nothing blocks and nothing is inherited.
+//! pipe(7), fifo(7) and other kinds of streams: opened so that nothing blocks and nothing is inherited.
 
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What a path turned out to be.
+/// The kind of file at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Fifo,
@@ -19,14 +19,14 @@ pub enum Kind {
     Other,
 }
 
-/// How a descriptor is wanted.
+/// The access that a descriptor is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Read,
     Write,
     /// Every write goes to the end of the file.
     Append,
-    /// Both ends of a fifo: the only way to open one that needs no peer (fifo(7)).
+    /// Both ends of a FIFO: the only way to open one that needs no peer (fifo(7)).
     Both,
 }
 
@@ -41,7 +41,7 @@ impl Access {
     }
 }
 
-/// What a descriptor stands for; a pipe is a fifo without a name.
+/// Returns the kind of file that is open; a pipe is a FIFO without a name.
 pub fn kind(fd: impl AsFd) -> nix::Result<Kind> {
     let stat = fstat(fd)?;
     Ok(match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
@@ -52,8 +52,8 @@ pub fn kind(fd: impl AsFd) -> nix::Result<Kind> {
     })
 }
 
-/// A new open file description of what `fd` stands for, through /proc/self/fd: no second look-up of a path
-/// that may have changed. Status flags are per description, so this one may block where `fd` does not.
+/// Opens a new description of `fd`'s file through /proc/self/fd, without a second look-up of a path that may have
+/// changed. Status flags are per description, so this one may block even if `fd` does not.
 pub fn reopen(fd: impl AsFd, access: Access, nonblocking: bool) -> nix::Result<OwnedFd> {
     let mut flags = access.flags() | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
     flags.set(OFlag::O_NONBLOCK, nonblocking);
@@ -69,16 +69,16 @@ pub fn null() -> nix::Result<OwnedFd> {
 /// Opens a log file for appending, creating it with 0644.
 pub fn append_to(path: &Path) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    // O_NONBLOCK is for the case that somebody put a fifo there.
+    // O_NONBLOCK in case there is a FIFO.
     nix::fcntl::open(path, flags | OFlag::O_NONBLOCK, Mode::from_bits_truncate(0o644))
 }
 
-/// The read end and the write end; both block.
+/// Returns the read end and the write end; both block.
 pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC)
 }
 
-/// Sets O_NONBLOCK on the open file description, so also for every duplicate of the descriptor.
+/// Sets O_NONBLOCK on the open file description, and so for every duplicate of the descriptor.
 pub fn set_nonblocking(fd: impl AsFd) -> nix::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
     fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
@@ -88,7 +88,7 @@ pub fn give_to(fd: impl AsFd, uid: u32, gid: u32) -> nix::Result<()> {
     nix::unistd::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }
 
-/// Makes room for `bytes` in a pipe or fifo that has less.
+/// Enlarges a pipe or FIFO to at least `bytes`.
 pub fn grow(pipe: &OwnedFd, bytes: i32) -> nix::Result<()> {
     if fcntl(pipe, FcntlArg::F_GETPIPE_SZ)? < bytes {
         fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes))?;
@@ -96,7 +96,7 @@ pub fn grow(pipe: &OwnedFd, bytes: i32) -> nix::Result<()> {
     Ok(())
 }
 
-/// Whether anybody has the read end open: a write end polls POLLERR when nobody has (pipe(7)).
+/// Whether any process has the read end open: otherwise the write end polls POLLERR (pipe(7)).
 pub fn has_reader(write_end: impl AsFd) -> nix::Result<bool> {
     let mut fds = [PollFd::new(write_end.as_fd(), PollFlags::empty())];
     poll(&mut fds, PollTimeout::ZERO)?;
@@ -104,7 +104,7 @@ pub fn has_reader(write_end: impl AsFd) -> nix::Result<bool> {
     Ok(!events.contains(PollFlags::POLLERR))
 }
 
-/// Waits until `fd` is readable or hung up; false when `limit` has passed.
+/// Waits until `fd` is readable or hung up; returns false if `limit` has passed.
 pub fn wait_readable(fd: impl AsFd, limit: Duration) -> nix::Result<bool> {
     let until = std::time::Instant::now() + limit;
     loop {
@@ -120,7 +120,7 @@ pub fn wait_readable(fd: impl AsFd, limit: Duration) -> nix::Result<bool> {
     }
 }
 
-/// read(2), again after a signal.
+/// read(2), retried after a signal.
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> nix::Result<usize> {
     loop {
         match nix::unistd::read(&fd, buffer) {
@@ -130,7 +130,7 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> nix::Result<usize> {
     }
 }
 
-/// write(2), again after a signal. The caller has SIGPIPE ignored.
+/// write(2), retried after a signal. The caller must ignore SIGPIPE.
 pub fn write(fd: impl AsFd, bytes: &[u8]) -> nix::Result<usize> {
     loop {
         match nix::unistd::write(&fd, bytes) {

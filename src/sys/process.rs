@@ -1,4 +1,4 @@
-//! What a process says about itself to the kernel and to the C library: prctl(2), mallopt(3), setsid(2).
+//! Settings of this process in the kernel and the C library: prctl(2), mallopt(3), setsid(2).
 
 use nix::errno::Errno;
 use std::ffi::CStr;
@@ -7,19 +7,19 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 /// `enum pid_type` of the kernel, as PR_SCHED_CORE takes it.
 const PIDTYPE_PGID: libc::c_ulong = 2;
 
-/// Children of our children become ours when their parent ends.
+/// Makes this process the parent of its descendants' orphans.
 pub fn become_subreaper() -> nix::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)
 }
 
-/// The name in `ps` and /proc/self/comm; 15 bytes are used. A program that was executed by descriptor is
-/// called by the descriptor's number otherwise.
+/// Sets the name in `ps` and /proc/self/comm; 15 bytes are used. Otherwise a program that was executed by descriptor is
+/// named after the descriptor's number.
 pub fn set_name(name: &CStr) -> nix::Result<()> {
     nix::sys::prctl::set_name(name)
 }
 
-/// Gives this process group a core-scheduling cookie of its own (Linux 5.14): its tasks share a core's
-/// hyper-threads with nobody else. Children inherit it.
+/// Gives this process group a core-scheduling cookie of its own (Linux 5.14): its tasks share a core's hyper-threads
+/// with no others. Children inherit it.
 pub fn own_core_scheduling() -> nix::Result<()> {
     // SAFETY: prctl(2) with integers only; the kernel reads and writes no memory of ours for this option.
     let result = unsafe {
@@ -28,8 +28,8 @@ pub fn own_core_scheduling() -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Keeps the allocator to one arena (a second one costs each thread that allocates its own heap) and lets it
-/// give memory back early. Call before there are threads.
+/// Limits the allocator to one arena (otherwise each allocating thread gets a heap of its own) and makes it return
+/// memory early. Call before there are threads.
 pub fn keep_heap_small() {
     for (parameter, value) in
         [(libc::M_ARENA_MAX, 1), (libc::M_TRIM_THRESHOLD, 64 << 10), (libc::M_MMAP_THRESHOLD, 64 << 10)]
@@ -39,7 +39,7 @@ pub fn keep_heap_small() {
     }
 }
 
-/// malloc_trim(3): gives free pages back to the kernel.
+/// malloc_trim(3): returns free pages to the kernel.
 pub fn trim_heap() {
     // SAFETY: no preconditions; it locks the allocator as any allocation does.
     unsafe { libc::malloc_trim(0) };
@@ -50,17 +50,17 @@ pub fn replace_stderr(fd: &impl AsFd) -> nix::Result<()> {
     nix::unistd::dup2_stderr(fd)
 }
 
-/// Takes a descriptor that the parent process left us at a known number; None where there is none.
+/// Takes a descriptor that the parent process left us at a known number; None if there is none.
 ///
 /// Call once per number, before other code could have opened one there.
 pub fn inherited(number: i32) -> Option<OwnedFd> {
-    // SAFETY: F_SETFD only touches the descriptor's flags, and fails where it is not open.
+    // SAFETY: F_SETFD only touches the descriptor's flags, and fails if it is not open.
     let open = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
     // SAFETY: it is open, it was inherited (so no owner of ours exists), and the caller takes it once.
     open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Closes every descriptor from `first` on: what the parent process leaked into us.
+/// Closes every descriptor from `first` on: those that the parent process leaked to us.
 ///
 /// Call before any code of this process has opened one there.
 pub fn close_from(first: u32) -> nix::Result<()> {
@@ -68,8 +68,8 @@ pub fn close_from(first: u32) -> nix::Result<()> {
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 
-/// Makes the kernel's table of descriptors large enough for some containers. Where threads share it, each growth waits
-/// for an RCU grace period (expand_fdtable of the kernel's fs/file.c): 10 ms in the middle of a create.
+/// Makes the kernel's descriptor table large enough for some containers. If threads share it, each growth waits for an
+/// RCU grace period (expand_fdtable in the kernel's fs/file.c): 10 ms in the middle of a create.
 ///
 /// Call before there are threads.
 pub fn room_for_descriptors() -> nix::Result<()> {
@@ -77,12 +77,12 @@ pub fn room_for_descriptors() -> nix::Result<()> {
         std::fs::File::open("/dev/null").map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
     // SAFETY: the new descriptor has no owner but this call, and is closed with it.
     let high = Errno::result(unsafe { libc::fcntl(none.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 255) })?;
-    // SAFETY: it was just made, for us alone.
+    // SAFETY: it was just created, for us alone.
     drop(unsafe { OwnedFd::from_raw_fd(high) });
     Ok(())
 }
 
-/// Leaves the session and the process group of the parent: their signals are not for us.
+/// Leaves the session and the process group of the parent, so that their signals do not reach us.
 pub fn own_session() -> nix::Result<()> {
     nix::unistd::setsid().map(drop)
 }

@@ -2,7 +2,7 @@
 
 use super::{check, Errno, Result};
 
-/// A number that nobody can guess.
+/// Returns an unpredictable number.
 pub fn number() -> Result<u64> {
     let mut bytes = [0u8; 8];
     // SAFETY: the kernel writes at most `len` bytes into `bytes`, which is exclusively ours.

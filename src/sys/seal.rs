@@ -1,8 +1,8 @@
-//! A file of the host that nobody can write through: an overlayfs without an upper layer, or a sealed memfd.
+//! A way to a host file that cannot be written through: an overlayfs without an upper layer, or a sealed memfd.
 //!
-//! A process that can reach our `/proc/<pid>/exe` could overwrite the program of the host (CVE-2019-5736). A
-//! read-only bind mount is no help, since CAP_SYS_ADMIN can make it writable; an overlayfs without an upper layer
-//! cannot be, and shares the page cache of the program, where a memfd is a copy per shim.
+//! A process that can reach our `/proc/<pid>/exe` could overwrite the program on the host (CVE-2019-5736). A read-only
+//! bind mount does not help, since CAP_SYS_ADMIN can make it writable. An overlayfs without an upper layer cannot be
+//! made writable, and shares the page cache of the program, whereas a memfd is a copy per shim.
 
 use super::fd::{open_at, own};
 use super::mount::{Filesystem, ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY};
@@ -11,17 +11,17 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
-/// A program, and the detached mounts that it was opened through. Who closes the last descriptor of one makes the kernel
+/// A program, and the detached mounts through which it was opened. Closing the last descriptor of one makes the kernel
 /// wait for a grace period, 0.1 ms on an idle machine and 1 ms on a busy one.
 pub struct Sealed {
     pub program: OwnedFd,
     pub mounts: Vec<OwnedFd>,
 }
 
-/// Opens `name` of the directory `folder` through a detached, read-only overlayfs (Linux 5.2 for the calls).
+/// Opens `name` in the directory `folder` through a detached, read-only overlayfs (the calls need Linux 5.2).
 pub fn overlay(folder: &CStr, name: &CStr) -> Result<Sealed> {
     let attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV;
-    // An overlayfs without an upper layer wants two lower ones; the second is an empty tmpfs.
+    // An overlayfs without an upper layer needs two lower ones; the second is an empty tmpfs.
     let empty = Filesystem::open(c"tmpfs")?.mount(attributes)?;
     let overlay = Filesystem::open(c"overlay")?;
     overlay.set(c"lowerdir", &layers(folder, empty.as_fd()))?;
@@ -30,7 +30,7 @@ pub fn overlay(folder: &CStr, name: &CStr) -> Result<Sealed> {
     Ok(Sealed { program, mounts: vec![mount, empty] })
 }
 
-/// `folder:/proc/self/fd/N`, with what overlayfs splits at escaped.
+/// Returns `folder:/proc/self/fd/N`, with the characters that overlayfs splits at escaped.
 fn layers(folder: &CStr, empty: BorrowedFd<'_>) -> CString {
     let mut bytes = Vec::with_capacity(folder.count_bytes() + 32);
     for &byte in folder.to_bytes() {

@@ -9,9 +9,9 @@ pub use super::child::seccomp::{Filter, SockFilter};
 
 /// Log every action but "allow" (Linux 4.14).
 pub(crate) const FLAG_LOG: u64 = 1 << 1;
-/// No mitigation of Speculative Store Bypass for the sake of the filter (Linux 4.17).
+/// Does not enable the Speculative Store Bypass mitigation for the filter (Linux 4.17).
 pub(crate) const FLAG_SPEC_ALLOW: u64 = 1 << 2;
-/// BPF_MAXINSNS of linux/bpf_common.h: the kernel takes no longer program.
+/// BPF_MAXINSNS of linux/bpf_common.h: the maximum length of a program.
 pub(crate) const MAX_LENGTH: usize = 4096;
 
 /// Runs `write` on a descriptor and returns the instructions that it wrote there.

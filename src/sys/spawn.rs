@@ -1,8 +1,8 @@
-//! A program of the host as a child of the shim: clone3(2) and execve(2), with descriptors where it expects them.
+//! Runs a host program as a child of the shim: clone3(2) and execve(2), with descriptors at the numbers it expects.
 //!
-//! Not `std::process::Command`: it calls wait(2) for a program that cannot be executed, and the one reaper of the
-//! process would have taken that exit already. The child has a copy of the shim's memory and makes system calls
-//! only; what it needs is prepared before the clone.
+//! Not `std::process::Command`: that calls wait(2) for a program that cannot be executed, whose exit the one reaper of
+//! the process may have taken already. The child has a copy of the shim's memory and makes system calls only; what it
+//! needs is prepared before the clone.
 
 use super::child::clone::{clone, Child};
 use super::child::exec;
@@ -28,13 +28,13 @@ pub fn tell(hear: impl Fn() + Send + Sync + 'static) {
     let _ = HEARS.set(Box::new(hear));
 }
 
-/// A program on its way. The exit is the reaper's; the pidfd stays valid after that, and polls readable.
+/// A program being started. The exit is the reaper's; the pidfd stays valid after that, and polls readable.
 pub struct Spawned {
     pub child: Child,
     pub status: Status,
 }
 
-/// Readable once the program runs, or cannot: execve(2) waits for the program's filesystem.
+/// Becomes readable once the program runs, or cannot run: execve(2) waits for the program's filesystem.
 pub struct Status(OwnedFd);
 
 impl AsFd for Status {
@@ -44,10 +44,10 @@ impl AsFd for Status {
 }
 
 impl Status {
-    /// What execve(2) has refused; None: it runs. Waits until one of them is so.
+    /// Waits for the execve(2), and returns its error; None if the program runs.
     pub fn errno(&self) -> Result<Option<Errno>> {
         let mut errno = [0u8; 4];
-        // Closed by execve (all our descriptors are close-on-exec), or written to when that fails.
+        // Closed by execve (all our descriptors are close-on-exec), or written to if that fails.
         Ok(match super::pipe::read(&self.0, &mut errno)? {
             0 => None,
             _ => Some(Errno::from_raw(i32::from_ne_bytes(errno))),
@@ -55,16 +55,16 @@ impl Status {
     }
 }
 
-/// Runs `path`. `fds` become its descriptors 3, 4, …; 0, 1 and 2 are the null device; it gets nothing else.
+/// Runs `path`. `fds` become its descriptors 3, 4, …; 0, 1 and 2 are the null device; it inherits no others.
 pub fn spawn(path: &CStr, argv: &[CString], envp: &[CString], fds: &[BorrowedFd<'_>]) -> Result<Spawned> {
     let null = super::pipe::null()?;
     let (status, status_writer) = super::pipe::pipe()?;
 
-    // Every source lies above every target, so that no dup2 overwrites a source that is still needed.
+    // Every source is above every target, so no dup2 overwrites a source that is still needed.
     let above = FIRST + fds.len() as RawFd + 1;
     let lift = |fd: BorrowedFd<'_>| -> Result<OwnedFd> {
         let raw = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(above))?;
-        // SAFETY: fcntl has just made `raw`; nothing else knows it.
+        // SAFETY: fcntl has just created `raw`; nothing else knows it.
         Ok(unsafe { OwnedFd::from_raw_fd(raw) })
     };
     let null = lift(null.as_fd())?;
@@ -88,8 +88,8 @@ pub fn spawn(path: &CStr, argv: &[CString], envp: &[CString], fds: &[BorrowedFd<
     };
     let mask = signal::block_all()?;
     let child = clone(0, None, |forked| -> Infallible {
-        // SAFETY: this is the child; the pointers are NUL-terminated strings and null-terminated arrays of such
-        // in its copy of the memory, and the descriptors are open.
+        // SAFETY: this is the child; the pointers are NUL-terminated strings and null-terminated arrays of such in its
+        // copy of the memory, and the descriptors are open.
         unsafe { program.execute(forked) }
     });
     let restored = signal::restore(mask);
@@ -114,7 +114,7 @@ struct Program<'a> {
 
 impl Program<'_> {
     /// # Safety
-    /// Only in the child of a clone without CLONE_VM, with the pointers as execve(2) wants them.
+    /// Only in the child of a clone without CLONE_VM, with pointers as execve(2) requires.
     unsafe fn execute(&self, forked: Forked) -> ! {
         let mut target = 0;
         while target < FIRST {
@@ -136,7 +136,7 @@ impl Program<'_> {
         }
         let reset = signal::reset(forked, self.ignored);
         if reset.is_ok() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller guarantees the pointers.
             unsafe { libc::execve(self.path, self.argv, self.envp) };
         }
         let errno = reset.err().unwrap_or_else(Errno::last) as i32;

@@ -1,4 +1,4 @@
-//! A connection to a unix socket whose making does not wait either.
+//! A connection to a unix socket: connecting does not block either.
 
 use super::{Errno, Result};
 use nix::sys::socket::{connect as ask, socket, AddressFamily, SockFlag, SockType, UnixAddr};
@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// A non-blocking stream. EAGAIN: the listener's queue is full.
+/// Connects a non-blocking stream. EAGAIN: the listener's queue is full.
 pub fn connect(path: &Path) -> Result<UnixStream> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;

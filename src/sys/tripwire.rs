@@ -1,9 +1,9 @@
 //! Debug and test builds only: an allocator that ends the child of a clone at its first allocation.
 //!
-//! With the default malloc such a child mostly gets away with it, and hangs once in a long while where another
+//! With the default malloc such a child usually gets away with it, and hangs only once in a long while, if another
 //! thread held the arena's lock; no ordinary test shows that.
 //!
-//! It counts as well, for the tests that budget what a request allocates.
+//! It also counts, for the tests that budget a request's allocations.
 
 use super::child::{exec, forked};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -14,7 +14,7 @@ const CODE: i32 = 77;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// How often memory was taken from the heap since the process began, by all its threads. What grows counts again.
+/// The number of heap allocations by all threads since the process began. A reallocation counts again.
 pub fn allocations() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }
@@ -31,7 +31,7 @@ unsafe impl GlobalAlloc for Tripwire {
             exec::exit(forked, CODE);
         }
         COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.alloc(layout) }
     }
 
@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for Tripwire {
         if let Some(forked) = forked::forked() {
             exec::exit(forked, CODE);
         }
-        // SAFETY: the caller's promises are passed on; `pointer` came from `System`.
+        // SAFETY: the caller upholds the contract; `pointer` came from `System`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -75,7 +75,7 @@ mod tests {
     fn allocations_are_counted() {
         let before = super::allocations();
         drop(std::hint::black_box(vec![1u8; 100]));
-        // Other tests run meanwhile.
+        // Other tests run at the same time.
         assert!(super::allocations() > before);
     }
 

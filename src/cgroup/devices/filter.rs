@@ -1,6 +1,6 @@
-//! A [`Policy`] as an eBPF program: the kernel calls it with `struct bpf_cgroup_dev_ctx` for each open(2) and
-//! mknod(2) of a device, and refuses with EPERM where it returns 0 (linux/bpf.h, instruction set in the
-//! kernel's Documentation/bpf/standardization/instruction-set.rst).
+//! Compiles a [`Policy`] to an eBPF program: the kernel calls it with `struct bpf_cgroup_dev_ctx` for each open(2) and
+//! mknod(2) of a device, and returns EPERM if the result is 0 (linux/bpf.h, instruction set in the kernel's
+//! Documentation/bpf/standardization/instruction-set.rst).
 
 use super::Policy;
 use crate::spec::resources::{Access, DeviceKind, DeviceRule};
@@ -8,10 +8,10 @@ use crate::sys::bpf::Insn;
 
 /// The result.
 const R0: u8 = 0;
-/// The context at entry; scratch afterwards.
+/// The context at entry; a scratch register afterwards.
 const R1: u8 = 1;
 const KIND: u8 = 2;
-/// The access that no rule has granted yet.
+/// The requested access that no rule has granted yet.
 const WANTED: u8 = 3;
 const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
@@ -45,7 +45,7 @@ const fn set(to: u8, value: i32) -> Insn {
     insn(0xb4, to, 0, 0, value)
 }
 
-/// 32-bit compares (BPF_JMP32, kernel 5.1): nothing is sign-extended.
+/// 32-bit comparisons (BPF_JMP32, Linux 5.1): nothing is sign-extended.
 const fn unless_equal(register: u8, value: i32) -> Insn {
     insn(0x56, register, 0, 0, value)
 }
@@ -56,8 +56,8 @@ const fn if_equal(register: u8, value: i32) -> Insn {
 
 const EXIT: Insn = insn(0x95, 0, 0, 0, 0);
 
-/// Walks the rules from the last to the first: an allowing one grants its part of what is wanted, a denying one
-/// ends it, if some of its part is still wanted.
+/// Evaluates the rules from last to first: an allow rule grants its part of the requested access; a deny rule refuses
+/// if any of its part is still requested.
 pub(in crate::cgroup) fn program(policy: &Policy) -> Vec<Insn> {
     let mut program = vec![
         load(KIND, 0),
@@ -72,7 +72,7 @@ pub(in crate::cgroup) fn program(policy: &Policy) -> Vec<Insn> {
         let length = block.len();
         for (i, insn) in block.into_iter().enumerate() {
             let is_jump = matches!(insn.code, 0x56 | 0x16);
-            // Each jump of a rule goes to the rule after it.
+            // Every jump in a rule goes to the next rule.
             let offset = if is_jump { (length - i - 1) as i16 } else { 0 };
             program.push(Insn { offset, ..insn });
         }
@@ -107,7 +107,7 @@ mod tests {
     use super::super::tests::rule;
     use super::*;
 
-    /// What the kernel would answer: the few instructions above, interpreted.
+    /// Interprets the few instructions above as the kernel would.
     fn run(program: &[Insn], kind: i32, major: u32, minor: u32, access: &str) -> bool {
         let access = u32::from(Access::parse(access).unwrap().0);
         let context = [access << 16 | kind as u32, major, minor];

@@ -1,5 +1,5 @@
-//! A connection to systemd: its private socket, which root may use and which works without a D-Bus daemon, or
-//! the system bus. One time limit for everything that is done with it; who waits for it has no thread.
+//! A connection to systemd: its private socket, which root may use and which needs no D-Bus daemon, or the system bus.
+//! One time limit covers everything done over it; waiting takes no thread.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -33,11 +33,11 @@ pub(super) struct Bus {
     limit: Duration,
     deadline: Instant,
     serial: u32,
-    /// Jobs that ended before somebody asked: object path and result.
+    /// Jobs that ended before anybody asked: object path and result.
     ended: Vec<(String, String)>,
 }
 
-/// systemd's no, with the D-Bus name of the error.
+/// An error reply from systemd, with its D-Bus name.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) name: String,
@@ -89,10 +89,11 @@ impl Bus {
         Ok(bus)
     }
 
-    /// SASL EXTERNAL: the kernel has told the other side who we are; the name is our uid, in hexadecimal digits.
+    /// Authenticates by SASL EXTERNAL: the kernel has told the peer who we are; the name is our uid, in hexadecimal
+    /// digits.
     ///
-    /// BEGIN goes with the first line, as systemctl(1) does it. A busy systemd would otherwise find it together
-    /// with the first message, and leave that message in its buffer until something else arrives (seen with 257).
+    /// BEGIN is sent with the first line, as systemctl(1) does. A busy systemd would otherwise find it together with
+    /// the first message, and leave that message in its buffer until something else arrives (seen with 257).
     async fn authenticate(&mut self) -> Result<()> {
         let uid = nix::unistd::geteuid().to_string();
         let name: String = uid.bytes().map(|b| format!("{b:02x}")).collect();
@@ -135,7 +136,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Until what could not be done now can be.
+    /// Waits until an operation that would block can go on.
     async fn after(&self, error: std::io::Error, interest: Interest) -> Result<()> {
         match error.kind() {
             ErrorKind::Interrupted => Ok(()),
@@ -151,7 +152,7 @@ impl Bus {
     }
 
     async fn next(&mut self) -> Result<Message> {
-        // Others' signals may come without end.
+        // Unrelated signals may arrive without end.
         if Instant::now() >= self.deadline {
             return Err(too_slow(self.limit));
         }
@@ -186,7 +187,7 @@ impl Bus {
         }
     }
 
-    /// A call whose refusal is an error.
+    /// Makes a call for which an error reply is an error.
     async fn demand(
         &mut self,
         target: Target,
@@ -206,7 +207,7 @@ impl Bus {
         self.call(MANAGER, member, signature, body).await
     }
 
-    /// The number in `252.39-1~deb12u1`, or `v257`.
+    /// Returns the number in `252.39-1~deb12u1` or `v257`.
     pub(super) async fn version(&mut self) -> Result<u32> {
         let mut body = Writer::default();
         body.text(MANAGER.interface);
@@ -219,7 +220,7 @@ impl Bus {
         Ok(digits.and_then(|digits| digits.parse().ok()).unwrap_or(0))
     }
 
-    /// Signals arrive at any time.
+    /// Records the end of a job; signals arrive at any time.
     fn note(&mut self, message: &Message) {
         if message.kind != wire::SIGNAL || message.member != "JobRemoved" {
             return;
@@ -232,7 +233,7 @@ impl Bus {
         }
     }
 
-    /// Waits for a job (its object path) to end, and says how: `done`, `failed`, `timeout`, …
+    /// Waits for a job (its object path) to end, and returns its result: `done`, `failed`, `timeout`, …
     pub(super) async fn wait(&mut self, job: &str) -> Result<String> {
         loop {
             if let Some((_, result)) = self.ended.iter().find(|(path, _)| path == job) {

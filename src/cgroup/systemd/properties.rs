@@ -1,8 +1,7 @@
 //! Limits as properties of a unit (org.freedesktop.systemd1(5), systemd.resource-control(5)).
 //!
-//! The files are written after it; the properties are there so that systemd, when it writes a unit's files again
-//! (at daemon-reload, or when a neighbour starts), writes the same. What systemd has no property for, it leaves
-//! alone.
+//! The files are written after them. The properties exist so that systemd, when it rewrites a unit's files (at
+//! daemon-reload, or when a neighbour starts), writes the same values. It leaves alone anything it has no property for.
 
 use std::path::Path;
 
@@ -30,12 +29,13 @@ pub(super) fn of_limits(
         number("MemoryLow", memory.reservation.map(Limit::bus));
         number("MemorySwapMax", swap(memory, now));
         match cpu.idle {
-            // Since 252 a weight of 0 is systemd's word for cpu.idle.
+            // Since 252 systemd expresses cpu.idle as a weight of 0.
             Some(true) if version >= 252 => number("CPUWeight", Some(0)),
             Some(true) => {}
             _ => number("CPUWeight", cpu.shares.map(weight_of_shares)),
         }
-        // Without it systemd writes its default. For BFQ it converts this to its own range, to what is near the file's.
+        // Without it systemd writes its default. For BFQ it converts this to BFQ's range, to nearly the value in the
+        // file.
         number("IOWeight", resources.block_io.weight.map(weight_of_block_io));
     } else {
         number("MemoryLimit", memory.limit.map(Limit::bus));
@@ -56,7 +56,7 @@ pub(super) fn of_limits(
     for (file, value) in &resources.unified {
         all.extend(of_unified(file, value.trim(), now));
     }
-    // Where two say the same, the last one counts for the files: so here.
+    // If two set the same property, the last one wins in the files: so here.
     let mut unique: Vec<Property> = Vec::with_capacity(all.len());
     for property in all {
         unique.retain(|(name, _)| *name != property.0);
@@ -65,7 +65,7 @@ pub(super) fn of_limits(
     Ok(unique)
 }
 
-/// It changes with each of the two. What does not fit together is for the files to refuse.
+/// Depends on both memory and swap. An invalid combination is left for the files to refuse.
 fn swap(memory: &Memory, now: &Halves) -> Option<u64> {
     if memory.limit.is_none() && memory.swap.is_none() {
         return None;
@@ -73,7 +73,7 @@ fn swap(memory: &Memory, now: &Halves) -> Option<u64> {
     swap_alone(memory.limit.or(now.memory), memory.swap.or(now.swap)).ok().flatten().map(Limit::bus)
 }
 
-/// Microseconds of processor time in a second of time, a whole percentage as systemd keeps it, rounded up.
+/// Microseconds of CPU time per second, rounded up to the whole percentage that systemd keeps.
 fn per_second(quota: Limit, period: Option<u64>) -> u64 {
     match quota {
         Limit::Max => NO_LIMIT,
@@ -85,8 +85,8 @@ fn per_second(quota: Limit, period: Option<u64>) -> u64 {
     }
 }
 
-/// What the files are to have after systemd: whichever property it is given, it writes all that it knows of a unit, and
-/// quotas as it has rounded them.
+/// The values that the files must have again afterwards: whichever property systemd is given, it writes everything it
+/// knows of a unit, with quotas as it has rounded them.
 pub(super) fn restored(resources: &Resources, now: &Halves) -> Resources {
     let unified = resources.unified.iter().any(|(file, _)| file == "cpu.max");
     let mut restored = resources.clone();
@@ -97,7 +97,7 @@ pub(super) fn restored(resources: &Resources, now: &Halves) -> Resources {
     restored
 }
 
-/// `0-2,9` as a bit mask, the lowest first.
+/// Converts `0-2,9` to a bit mask, lowest bit first.
 fn bits(list: &str) -> Vec<u8> {
     let mut mask = Vec::new();
     for part in list.split(',') {
@@ -116,7 +116,7 @@ fn bits(list: &str) -> Vec<u8> {
     mask
 }
 
-/// The files that systemd writes too. One that does not parse is left to the kernel to refuse.
+/// The properties for files that systemd writes too. A value that does not parse is left for the kernel to refuse.
 fn of_unified(file: &str, value: &str, now: &Halves) -> Vec<Property> {
     let limit = || match value {
         "max" => Some(NO_LIMIT),
@@ -147,7 +147,7 @@ fn of_unified(file: &str, value: &str, now: &Halves) -> Vec<Property> {
                     Err(_) => return Vec::new(),
                 },
             };
-            // The kernel keeps the period.
+            // Without a period, the kernel keeps the current one.
             let period = words.next().and_then(|period| period.parse().ok()).or(now.period);
             let quota = ("CPUQuotaPerSecUSec", Value::Number(per_second(quota, period)));
             let period = period.map(|period| ("CPUQuotaPeriodUSec", Value::Number(period)));
@@ -157,12 +157,12 @@ fn of_unified(file: &str, value: &str, now: &Halves) -> Vec<Property> {
     }
 }
 
-/// For v1 only, where systemd would write its own list over ours; on v2 it has a program of its own, and none
-/// where it has no rules.
+/// Returns the device properties: for v1 only, where systemd would write its own list over ours. On v2 it has a program
+/// of its own, and none if it has no rules.
 pub(super) fn of_devices(rules: &[DeviceRule], proc: &Path) -> Vec<Property> {
     let policy = Policy::compile(rules);
     if policy.default_allow {
-        // It knows no exceptions from "everything"; the files do.
+        // systemd knows no exceptions from "everything"; the files do.
         return vec![("DevicePolicy", Value::Text("auto".into())), ("DeviceAllow", Value::Pairs(Vec::new()))];
     }
     let majors = std::fs::read_to_string(proc.join("devices")).unwrap_or_default();
@@ -172,7 +172,7 @@ pub(super) fn of_devices(rules: &[DeviceRule], proc: &Path) -> Vec<Property> {
     vec![("DevicePolicy", Value::Text("strict".into())), ("DeviceAllow", Value::Pairs(pairs))]
 }
 
-/// As systemd names devices; None for what it has no name for.
+/// Returns systemd's name for a device; None if it has none.
 fn device_name(rule: &DeviceRule, majors: &str) -> Option<String> {
     let (kind, title) = match rule.kind {
         DeviceKind::All => return None,

@@ -1,9 +1,9 @@
-//! The D-Bus messages that are exchanged with systemd, in little endian (dbus.freedesktop.org, "D-Bus
-//! Specification", section "Type System" and "Message Format"). ARCHITECTURE.md says which libraries were weighed.
+//! The D-Bus messages exchanged with systemd, in little endian (dbus.freedesktop.org, "D-Bus Specification", sections
+//! "Type System" and "Message Format"). ARCHITECTURE.md lists the libraries that were considered.
 
 use crate::error::{Error, Kind, Result};
 
-/// The types that properties of units have.
+/// The types of units' properties.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Text(String),
@@ -29,7 +29,7 @@ impl Value {
 
 pub(super) type Property = (&'static str, Value);
 
-/// Values one after the other, each aligned to its size from the start.
+/// Serialises values one after the other, each aligned to its size from the start.
 #[derive(Debug, Default)]
 pub(super) struct Writer(Vec<u8>);
 
@@ -57,7 +57,7 @@ impl Writer {
         &self.0
     }
 
-    /// A string or an object path.
+    /// Writes a string or an object path.
     pub(super) fn text(&mut self, text: &str) {
         self.u32(text.len() as u32);
         self.0.extend(text.as_bytes());
@@ -70,7 +70,7 @@ impl Writer {
         self.0.push(0);
     }
 
-    /// The length counts the elements, not the padding before the first one.
+    /// Writes an array. Its length covers the elements, not the padding before the first one.
     fn array(&mut self, alignment: usize, elements: impl FnOnce(&mut Writer)) {
         self.u32(0);
         let length_at = self.0.len() - 4;
@@ -98,7 +98,7 @@ impl Writer {
         }
     }
 
-    /// `a(sv)`
+    /// Writes an `a(sv)`.
     pub(super) fn properties(&mut self, properties: &[Property]) {
         self.array(8, |w| {
             for (name, value) in properties {
@@ -110,7 +110,7 @@ impl Writer {
         });
     }
 
-    /// `a(sa(sv))` with nothing in it: the auxiliary units of StartTransientUnit.
+    /// Writes an empty `a(sa(sv))`: the auxiliary units of StartTransientUnit.
     pub(super) fn no_units(&mut self) {
         self.array(8, |_| {});
     }
@@ -130,7 +130,7 @@ const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
 const SIGNATURE: u8 = 8;
 
-/// Whom a method call is for.
+/// The addressee of a method call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
     pub(super) destination: &'static str,
@@ -166,13 +166,13 @@ pub(super) fn call(target: Target, member: &str, signature: &str, body: &Writer,
     message.0
 }
 
-/// The fixed start of every message: its length is what must be read first.
+/// The length of the fixed part of every message, which must be read first.
 pub(super) const START: usize = 16;
 
-/// No message of systemd's is near this; a peer that claims more is not systemd.
+/// The longest message accepted: no message of systemd's comes near it; a peer that claims more is not systemd.
 const LONGEST: usize = 16 << 20;
 
-/// How many bytes follow the first [`START`] ones.
+/// Returns how many bytes follow the first [`START`] ones.
 pub(super) fn rest_length(start: &[u8; START]) -> Result<usize> {
     let mut reader = Reader { bytes: start, at: 4 };
     let body = reader.u32()? as usize;

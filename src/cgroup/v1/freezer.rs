@@ -15,14 +15,14 @@ pub(super) async fn freeze(dir: &Dir) -> Result<()> {
     tree::frozen_or(until_frozen(dir).await, || thaw(dir))
 }
 
-/// It freezes from now on: whoever is in it does not get far.
+/// Starts freezing: from now on processes in it do not get far.
 pub(super) fn begin(dir: &Dir) -> Result<()> {
     dir.write(STATE, "FROZEN")
 }
 
-/// FREEZING lasts while a task is in uninterruptible sleep, and for good where tasks hold each other up (a
-/// vfork whose child is frozen first); reading the state makes the kernel look again, and letting all run for
-/// a moment helps the second kind.
+/// FREEZING lasts while a task is in uninterruptible sleep, and for good if tasks block each other (a vfork whose child
+/// is frozen first). Reading the state makes the kernel check again, and letting everything run for a moment helps in
+/// the second case.
 async fn until_frozen(dir: &Dir) -> Result<()> {
     let mut looks = Looks::new(Duration::from_micros(20), Duration::from_millis(100));
     let mut round: u32 = 0;
@@ -31,7 +31,7 @@ async fn until_frozen(dir: &Dir) -> Result<()> {
         match dir.read(STATE)?.trim() {
             "FROZEN" => return Ok(()),
             "FREEZING" if looks.elapsed() < LIMIT => {}
-            // By somebody else, for a SIGKILL.
+            // Another request thawed it, for a SIGKILL.
             "THAWED" => {
                 return Err(Error::new(Kind::State, format!("{:?} was thawed while it froze", dir.path())))
             }
@@ -56,13 +56,14 @@ pub(super) fn thaw(dir: &Dir) -> Result<()> {
     dir.write(STATE, "THAWED")
 }
 
-/// Or about to be, by its own state or that of one above it: what enters it stops. False where it is gone.
+/// Whether it is frozen or about to be, by its own state or that of a cgroup above it: a process that enters it stops.
+/// False if it is gone.
 pub(super) fn is_frozen(dir: &Dir) -> Result<bool> {
     let state = dir.read_if(STATE)?;
     Ok(state.is_some_and(|state| matches!(state.trim(), "FROZEN" | "FREEZING")))
 }
 
-/// A frozen cgroup would hold the container's first process for ever.
+/// Refuses a frozen cgroup, which would hold the container's first process for ever.
 pub(super) fn refuse_frozen(dir: &Dir) -> Result<()> {
     if is_frozen(dir)? {
         Err(tree::frozen_before(dir))
@@ -71,15 +72,15 @@ pub(super) fn refuse_frozen(dir: &Dir) -> Result<()> {
     }
 }
 
-/// Thaws it, and each below it that has frozen itself.
+/// Thaws it, and each cgroup below it that has been frozen separately.
 fn thaw_all(dir: &Dir) -> Result<()> {
     walk::each(dir, |dir| tree::unless_absent(thaw(dir)))
 }
 
-/// A frozen process does not die of SIGKILL. `root` is the mount point of the hierarchy.
+/// Lets killed processes die: a frozen process does not die of SIGKILL. `root` is the hierarchy's mount point.
 ///
-/// Where a cgroup above it is frozen, others are in there that are to stay so: who dies goes to the root of the hierarchy
-/// instead, which cannot be frozen.
+/// If a cgroup above it is frozen, other processes there must stay frozen: the dying ones move to the root of the
+/// hierarchy instead, which cannot be frozen.
 pub(super) fn thaw_to_die(dir: &Dir, root: &Path, who: Dying) -> Result<()> {
     let frozen = is_frozen(dir)?;
     if !frozen && !dir.may_have_children() {
@@ -90,8 +91,8 @@ pub(super) fn thaw_to_die(dir: &Dir, root: &Path, who: Dying) -> Result<()> {
         Dying::One(pid) if !frozen => tree::unless_absent(tree::move_to(dir, &[pid])),
         Dying::One(pid) => tree::move_to(&Dir::open(root)?, &[pid]),
         Dying::All => {
-            // Who is not frozen could freeze the others again, and a frozen process that was thawed for less than a moment
-            // has not died.
+            // A process that is not frozen could freeze the others again, and one that was thawed only for an instant
+            // has not died yet.
             tree::kill_all(&tree::processes(dir)?)?;
             thaw_all(dir)?;
             if !is_frozen(dir)? {

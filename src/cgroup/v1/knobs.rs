@@ -1,4 +1,4 @@
-//! Limits as writes to the files of the v1 controllers: one write for each that is set.
+//! Limits as writes to the files of the v1 controllers: one write per limit that is set.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::error::{Context, Result};
 use crate::spec::resources::{Access, BlockIo, Cpu, DeviceRule, Limit, Memory, Resources, Throttled};
 
 impl V1 {
-    /// `fresh`: nothing has been limited yet. An error begins with the part of `field` that it is about.
+    /// `fresh`: no limit has been set yet. An error begins with the part of `field` that it concerns.
     pub(super) fn apply(&self, resources: &Resources, fresh: bool, field: &str) -> Result<()> {
         let Resources { memory, cpu, pids, block_io, hugepages, network, rdma, .. } = resources;
         for (file, value, name) in
@@ -38,7 +38,8 @@ impl V1 {
             let limit = page.limit.to_string();
             self.in_controller("hugetlb", field, "hugepageLimits", |dir| {
                 dir.write(&format!("hugetlb.{}.limit_in_bytes", page.size), &limit)?;
-                // Reservations have a limit of their own since 5.7; without it mmap(2) still gets more than it may use.
+                // Reservations have a limit of their own since Linux 5.7; without it mmap(2) still gets more than the
+                // process may use.
                 dir.write_if(&format!("hugetlb.{}.rsvd.limit_in_bytes", page.size), &limit).map(drop)
             })?;
         }
@@ -66,7 +67,7 @@ impl V1 {
         self.need(controller).and_then(write).context(|| format!("{field}.{name}"))
     }
 
-    /// The rules of the spec and the default ones; what is already so is not written again.
+    /// Sets the spec's rules and the default ones; rules already in force are not written again.
     pub(super) fn apply_devices(&self, rules: &[DeviceRule], field: &str) -> Result<()> {
         let policy = Policy::compile(rules);
         let exceptions = policy.exceptions()?;
@@ -82,7 +83,7 @@ impl V1 {
             dir.write_each(file, rules.iter().map(DeviceRule::to_string)).context(|| field.to_owned())
         };
         match known.take() {
-            // Only the difference: running programs never lose what they keep.
+            // Only the difference: running programs never lose access that they keep.
             Some((default_allow, old)) if default_allow == policy.default_allow => {
                 let new: Vec<DeviceRule> =
                     exceptions.iter().filter(|rule| !old.contains(rule)).copied().collect();
@@ -102,7 +103,7 @@ impl V1 {
     }
 }
 
-/// What `rule` has and `kept` has not.
+/// Returns the access of `rule` that `kept` does not include.
 fn without(rule: &DeviceRule, kept: &[DeviceRule]) -> Option<DeviceRule> {
     let same = |e: &&DeviceRule| (e.kind, e.major, e.minor) == (rule.kind, rule.major, rule.minor);
     let kept = kept.iter().find(same).map_or(0, |e| e.access.0);
@@ -110,8 +111,8 @@ fn without(rule: &DeviceRule, kept: &[DeviceRule]) -> Option<DeviceRule> {
     (access.0 != 0).then_some(DeviceRule { access, ..*rule })
 }
 
-/// A new cpuset has no cpus and no memory nodes, and nothing can enter it: it gets its parent's, and the parents
-/// that were made with it theirs (cpusets.rst, section 1.9).
+/// Copies its parent's CPUs and memory nodes, from an existing ancestor down: a new cpuset has none, and nothing can
+/// enter it (cpusets.rst, section 1.9).
 pub(super) fn inherit_cpuset(dir: &Dir, mount: &Path, below: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         inherit(dir, file, mount, below)?;
@@ -140,11 +141,11 @@ fn apply_memory(dir: &Dir, memory: &Memory, fresh: bool, field: &str) -> Result<
             .context(|| format!("{field}.limit"))?;
     }
     let swap = match (memory.limit, memory.swap) {
-        // No limit on memory cannot go with one on both: the kernel wants memsw >= memory.
+        // Unlimited memory cannot go with a limit on memory plus swap: the kernel requires memsw >= memory.
         (Some(Limit::Max), None) if dir.has(SWAP) => Some(Limit::Max),
         (_, swap) => swap,
     };
-    // Of the two, the one that moves away from the other goes first. In a new cgroup both have no limit.
+    // The limit that moves away from the other one goes first. In a new cgroup neither is set.
     let swap_first = match (memory.limit, swap) {
         (Some(_), Some(Limit::Max)) => true,
         (Some(_), Some(Limit::Value(swap))) => !fresh && dir.read_number(LIMIT)? < swap,
@@ -169,7 +170,7 @@ fn apply_memory(dir: &Dir, memory: &Memory, fresh: bool, field: &str) -> Result<
     }
     match memory.disable_oom_killer {
         Some(true) => write("memory.oom_control", "1", "disableOOMKiller")?,
-        // It is on in a new cgroup.
+        // It is enabled in a new cgroup.
         Some(false) if !fresh => write("memory.oom_control", "0", "disableOOMKiller")?,
         _ => {}
     }
@@ -186,7 +187,7 @@ fn apply_cpu(dir: &Dir, cpu: &Cpu) -> Result<()> {
     if let Some(idle) = cpu.idle {
         dir.write("cpu.idle", if idle { "1" } else { "0" })?;
     }
-    // A new period may only fit the new quota, and a burst only the new quota: then once more, after it.
+    // A new period may be valid only with the new quota, and so may a burst: then write it again after the quota.
     let mut period = cpu.period.map(|period| period.to_string());
     if let Some(value) = period.take()
         && !accepted(dir.write("cpu.cfs_period_us", &value), cpu.quota.is_some())?
@@ -217,7 +218,7 @@ fn apply_cpu(dir: &Dir, cpu: &Cpu) -> Result<()> {
 }
 
 fn apply_block_io(dir: &Dir, block_io: &BlockIo) -> Result<()> {
-    // CFQ's file went with CFQ in 5.0; what weighs now is BFQ, where it is built in.
+    // CFQ's file went with CFQ in Linux 5.0; weights are now BFQ's, if it is built in.
     let prefix = if dir.has("blkio.weight") { "blkio" } else { "blkio.bfq" };
     if let Some(weight) = block_io.weight {
         dir.write(&format!("{prefix}.weight"), &weight.to_string())?;

@@ -10,7 +10,7 @@ use crate::cgroup::stats::{
 };
 use crate::error::Result;
 
-/// cpuacct.stat counts in USER_HZ, which is 100 on every architecture that Linux still runs containers on.
+/// cpuacct.stat counts in USER_HZ, which is 100 on every architecture on which Linux still runs containers.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
 impl V1 {
@@ -87,7 +87,7 @@ fn memory(dir: &Dir) -> Result<MemoryV1> {
     })
 }
 
-/// The files of the BFQ and CFQ schedulers, else those of the throttling layer, which count without them.
+/// Reads the files of the BFQ and CFQ schedulers, or those of the throttling layer, which counts without them.
 fn blkio(dir: &Dir, proc: &Path) -> Result<Blkio> {
     let mut names = Partitions::new(proc);
     let mut blkio = Blkio::default();
@@ -116,7 +116,7 @@ fn blkio(dir: &Dir, proc: &Path) -> Result<Blkio> {
     Ok(blkio)
 }
 
-/// The names of block devices, looked up only where there is an entry to be named.
+/// The names of block devices, looked up only if there is an entry to name.
 struct Partitions<'a> {
     proc: &'a Path,
     names: Option<Vec<(u64, u64, String)>>,
@@ -136,7 +136,7 @@ impl<'a> Partitions<'a> {
         found.map(|(_, _, name)| name.clone()).unwrap_or_default()
     }
 
-    /// `8:0 Read 4096`, or `8:0 4096`; the line `Total …` has no device.
+    /// Parses `8:0 Read 4096` or `8:0 4096`; the line `Total …` has no device.
     fn entries(&mut self, text: &str) -> Vec<BlkioEntry> {
         let mut entries = Vec::new();
         for line in text.lines() {
@@ -162,7 +162,7 @@ impl<'a> Partitions<'a> {
     }
 }
 
-/// `   8        0  104857600 sda`
+/// Parses `   8        0  104857600 sda`.
 fn partition(line: &str) -> Option<(u64, u64, String)> {
     let mut fields = line.split_ascii_whitespace();
     let (major, minor) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);

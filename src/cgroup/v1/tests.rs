@@ -71,7 +71,7 @@ fn each_limit_is_in_its_file() {
     assert_eq!(tree.read("cpuset/default/cpuset.cpus"), "0-3", "a parent without cpus gets them too");
 }
 
-/// Resources, and the file that they are written to, with what is in it then.
+/// Resources, and the file that they are written to, with its contents afterwards.
 const ONE_BY_ONE: [(&str, &str, &str, &str); 20] = [
     (r#"{"cpu":{"cpus":"1-2","mems":"1"}}"#, "cpuset", "cpuset.cpus", "1-2"),
     (r#"{"cpu":{"cpus":"1-2","mems":"1"}}"#, "cpuset", "cpuset.mems", "1"),

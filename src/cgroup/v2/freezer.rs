@@ -1,4 +1,4 @@
-//! The v2 freezer: `cgroup.freeze`, and `frozen` in `cgroup.events` (kernel 5.2).
+//! The v2 freezer: `cgroup.freeze`, and `frozen` in `cgroup.events` (Linux 5.2).
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) async fn freeze(dir: &Dir) -> Result<()> {
     tree::frozen_or(until_frozen(dir).await, || thaw(dir))
 }
 
-/// It freezes from now on: whoever is in it does not get far.
+/// Starts freezing: from now on processes in it do not get far.
 pub(super) fn begin(dir: &Dir) -> Result<()> {
     dir.write("cgroup.freeze", "1")
 }
@@ -42,18 +42,18 @@ pub(super) fn thaw(dir: &Dir) -> Result<()> {
     dir.write("cgroup.freeze", "0")
 }
 
-/// By its own state or that of one above it. False where it is gone.
+/// Whether it is frozen, by its own state or that of a cgroup above it. False if it is gone.
 pub(super) fn is_frozen(dir: &Dir) -> Result<bool> {
     Ok(dir.read_if("cgroup.events")?.is_some_and(|events| events.lines().any(|line| line == "frozen 1")))
 }
 
-/// Also where that is not done yet: what enters it stops.
+/// Whether it is frozen or about to be: a process that enters it stops.
 pub(super) fn is_freezing(dir: &Dir) -> Result<bool> {
     let own = dir.read_if("cgroup.freeze")?;
     Ok(own.is_some_and(|own| own.trim() == "1") || is_frozen(dir)?)
 }
 
-/// A frozen cgroup would hold the container's first process for ever.
+/// Refuses a frozen cgroup, which would hold the container's first process for ever.
 pub(super) fn refuse_frozen(dir: &Dir) -> Result<()> {
     if is_freezing(dir)? {
         Err(tree::frozen_before(dir))

@@ -1,7 +1,7 @@
-//! Limits as writes to the files of a v2 cgroup: one write for each that is set.
+//! Limits as writes to the files of a v2 cgroup: one write per limit that is set.
 //!
-//! The spec counts as v1 did; the conversions are those of the other runtimes. What v2 has no file for
-//! (swappiness, the OOM killer's switch, realtime, net_cls, net_prio) is left out, as they do.
+//! The spec counts as v1 did; the conversions are those of the other runtimes. Like them, it ignores limits for which
+//! v2 has no file (swappiness, the OOM killer's switch, realtime, net_cls, net_prio).
 
 use super::{Limits, V2};
 use crate::cgroup::dir::Dir;
@@ -29,7 +29,8 @@ impl V2 {
         for page in hugepages {
             let limit = page.limit.to_string();
             let written = dir.write(&format!("hugetlb.{}.max", page.size), &limit).and_then(|()| {
-                // Reservations have a limit of their own since 5.7; without it mmap(2) still gets more than it may use.
+                // Reservations have a limit of their own since Linux 5.7; without it mmap(2) still gets more than the
+                // process may use.
                 dir.write_if(&format!("hugetlb.{}.rsvd.max", page.size), &limit).map(drop)
             });
             explained(written, dir, "hugetlb", || format!("{field}.hugepageLimits"))?;
@@ -41,7 +42,7 @@ impl V2 {
         Ok(())
     }
 
-    /// Last, so that they win over what was converted.
+    /// Applied last, so that they override converted values.
     pub(super) fn apply_unified(&self, resources: &Resources, field: &str) -> Result<()> {
         for (file, value) in &resources.unified {
             let controller = file.split('.').next().unwrap_or(file);
@@ -66,7 +67,7 @@ impl V2 {
             if let Some(swap) = swap_alone(next.memory, next.swap).context(|| format!("{field}.swap"))? {
                 let written =
                     dir.write_if("memory.swap.max", &swap.to_string()).context(|| format!("{field}.swap"))?;
-                // Without swap accounting there is no file, and no swap to be had or to be kept from.
+                // Without swap accounting there is no file, and no swap to grant or to withhold.
                 if !written && !matches!(swap, Limit::Max | Limit::Value(0)) {
                     let call = format!("write({:?}, \"{swap}\")", dir.path().join("memory.swap.max"));
                     let missing = Err(Error::system(call, libc::ENOENT));
@@ -87,7 +88,7 @@ impl V2 {
     }
 }
 
-/// An error begins with the field. A file that is missing is a controller that the cgroups above do not pass on, mostly.
+/// Prefixes an error with the field. A missing file usually means a controller that the cgroups above do not enable.
 fn explained(written: Result<()>, dir: &Dir, controller: &str, field: impl FnOnce() -> String) -> Result<()> {
     let explain = |error: Error| match dir.read("cgroup.controllers") {
         Ok(list) if !list.split_ascii_whitespace().any(|name| name == controller) => error
@@ -110,12 +111,12 @@ fn limit(text: &str) -> Limit {
     text.parse().map_or(Limit::Max, Limit::Value)
 }
 
-/// None where there is no such file.
+/// Returns None if there is no such file.
 pub(super) fn limit_if(dir: &Dir, file: &str) -> Result<Option<Limit>> {
     Ok(dir.read_if(file)?.map(|text| limit(text.trim())))
 }
 
-/// cpu.max: `max 100000`.
+/// Parses cpu.max: `max 100000`.
 pub(super) fn quota_and_period(dir: &Dir) -> Result<(Option<Limit>, Option<u64>)> {
     let text = dir.read_if("cpu.max")?.unwrap_or_default();
     let mut words = text.split_ascii_whitespace();
@@ -123,7 +124,7 @@ pub(super) fn quota_and_period(dir: &Dir) -> Result<(Option<Limit>, Option<u64>)
     Ok((quota, period.and_then(|period| period.parse().ok())))
 }
 
-/// memory.swap.max: the spec's sum of memory and swap, without memory.
+/// Computes memory.swap.max: the spec's sum of memory and swap, less memory.
 pub(in crate::cgroup) fn swap_alone(memory: Option<Limit>, swap: Option<Limit>) -> Result<Option<Limit>> {
     Ok(match (memory, swap) {
         (Some(Limit::Max), None) => Some(Limit::Max),
@@ -142,8 +143,8 @@ pub(in crate::cgroup) fn swap_alone(memory: Option<Limit>, swap: Option<Limit>) 
     })
 }
 
-/// Shares (2 to 262144, 1024 by default) as a weight (1 to 10000, 100 by default): the curve that runc 1.3.2 and
-/// crun 1.23 have agreed on, which maps both ends and the default onto each other.
+/// Converts shares (2 to 262144, 1024 by default) to a weight (1 to 10000, 100 by default) by the curve that runc 1.3.2
+/// and crun 1.23 have agreed on, which maps both ends and the default onto each other.
 pub(in crate::cgroup) fn weight_of_shares(shares: u64) -> u64 {
     match shares {
         ..=2 => 1,
@@ -156,7 +157,7 @@ pub(in crate::cgroup) fn weight_of_shares(shares: u64) -> u64 {
     }
 }
 
-/// 10 to 1000 onto 1 to 10000.
+/// Maps 10..=1000 onto 1..=10000.
 pub(in crate::cgroup) fn weight_of_block_io(weight: u16) -> u64 {
     1 + (u64::from(weight) - 10) * 9999 / 990
 }
@@ -165,11 +166,11 @@ fn apply_cpu(dir: &Dir, cpu: &Cpu) -> Result<()> {
     if let Some(idle) = cpu.idle {
         dir.write("cpu.idle", if idle { "1" } else { "0" })?;
     }
-    // An idle cgroup has no weight, and the kernel refuses to give it one.
+    // An idle cgroup has no weight, and the kernel refuses to set one.
     if let (Some(shares), false) = (cpu.shares, cpu.idle == Some(true)) {
         dir.write("cpu.weight", &weight_of_shares(shares).to_string())?;
     }
-    // A burst may only fit the new quota: then once more, after it.
+    // A burst may be valid only with the new quota: then write it again after the quota.
     let mut burst = cpu.burst.map(|burst| burst.to_string());
     if let Some(value) = burst.take()
         && !accepted(dir.write("cpu.max.burst", &value), cpu.quota.is_some())?
@@ -178,7 +179,7 @@ fn apply_cpu(dir: &Dir, cpu: &Cpu) -> Result<()> {
     }
     match (cpu.quota, cpu.period) {
         (None, None) => {}
-        // The kernel keeps the period.
+        // Without a period, the kernel keeps the current one.
         (Some(quota), None) => dir.write("cpu.max", &quota.to_string())?,
         (Some(quota), Some(period)) => dir.write("cpu.max", &format!("{quota} {period}"))?,
         (None, Some(period)) => {
@@ -195,7 +196,7 @@ fn apply_cpu(dir: &Dir, cpu: &Cpu) -> Result<()> {
 
 fn apply_block_io(dir: &Dir, block_io: &BlockIo) -> Result<()> {
     if block_io.weight.is_some() || !block_io.weight_devices.is_empty() {
-        // BFQ has a file of its own, with the range of the spec; else the weight is that of io.cost.
+        // BFQ has a file of its own, with the spec's range; otherwise the weight is that of io.cost.
         let bfq = dir.has("io.bfq.weight");
         let file = if bfq { "io.bfq.weight" } else { "io.weight" };
         let scaled = |weight: u16| if bfq { u64::from(weight) } else { weight_of_block_io(weight) };

@@ -10,7 +10,7 @@ impl V2 {
         let dir = &self.dir;
         let mut hugetlb = Vec::new();
         for size in self.hugepages.get_or_init(|| read::hugepage_sizes(dir, "max")) {
-            // `max 0`: how often the limit was hit.
+            // `max 0`: the number of times the limit was hit.
             let events = read::text(dir, &format!("hugetlb.{size}.events"))?;
             let failures = events.trim().strip_prefix("max ").and_then(|n| n.parse().ok()).unwrap_or(0);
             hugetlb.push(Hugetlb {

@@ -3,7 +3,7 @@ use crate::cgroup::Stats;
 use crate::error::Kind;
 use crate::tasks::block_on;
 
-/// No program for devices: the files are not the kernel's.
+/// Needs no device program: the files are not the kernel's.
 const OPEN: &str = r#""devices":[{"allow":true}]"#;
 
 fn tree() -> Tree {
@@ -35,7 +35,7 @@ fn each_limit_is_in_its_file() {
     }
 }
 
-/// Resources, and the file that they are written to, with what is in it then.
+/// Resources, and the file that they are written to, with its contents afterwards.
 const ONE_BY_ONE: [(&str, &str, &str); 14] = [
     (r#""cpu":{"cpus":"1-2"}"#, "cpuset.cpus", "1-2"),
     (r#""cpu":{"mems":"1"}"#, "cpuset.mems", "1"),
@@ -84,7 +84,7 @@ fn weights_of_devices_are_with_the_weight_that_the_kernel_has() {
     assert_eq!(tree.leaf("unified", "io.weight"), "");
 }
 
-/// As the other runtimes have it: what v2 has no file for is left out, not refused.
+/// As in the other runtimes, limits for which v2 has no file are ignored, not refused.
 #[test]
 fn what_only_v1_has_is_left_out() {
     let tree = whole_tree();
@@ -159,7 +159,7 @@ fn files_that_are_still_being_made_are_waited_for() {
 
 #[test]
 fn a_frozen_or_a_busy_one_is_refused() {
-    // The latter is what one below a frozen one says.
+    // The latter is what a cgroup below a frozen one reports.
     for state in [
         [("cgroup.freeze", "1\n"), ("cgroup.events", "")],
         [("cgroup.freeze", "0\n"), ("cgroup.events", "frozen 1\n")],
@@ -197,7 +197,7 @@ fn statistics_come_from_the_files() {
 fn a_freeze_that_fails_leaves_nothing_frozen() {
     let tree = tree().with_leaf("unified", &[("cgroup.freeze", "0")]);
     let cgroup = tree.make(&format!("{{{OPEN}}}")).unwrap();
-    // A directory can be opened, and not be read.
+    // A directory can be opened, but not read.
     let tree = tree.with_leaf("unified", &[("cgroup.events/x", "")]);
     assert_eq!(block_on(cgroup.freeze()).unwrap_err().errno(), Some(libc::EISDIR));
     assert_eq!(tree.leaf("unified", "cgroup.freeze"), "0");

@@ -18,7 +18,7 @@ impl<T: Display> Display for ListOf<'_, T> {
     }
 }
 
-/// `A|B`, then what has no name as a number; `0` for nothing.
+/// Writes `A|B`, then any unnamed bits as a number; `0` if no bit is set.
 fn bits(f: &mut Formatter<'_>, mut value: u64, names: &[(u64, &str)]) -> fmt::Result {
     if value == 0 {
         return f.write_str("0");
@@ -66,7 +66,7 @@ impl Display for MountFlags {
     }
 }
 
-/// MOUNT_ATTR_*. Times are a choice of one; the default one, relatime, is all bits unset.
+/// MOUNT_ATTR_*. The atime bits are an enumeration, whose default, relatime, is all bits unset.
 pub(super) struct Attr(pub u64);
 
 impl Display for Attr {
@@ -86,7 +86,7 @@ impl Display for Attr {
     }
 }
 
-/// `, set A|B, clear C, …`: what changes.
+/// Describes the changes: `, set A|B, clear C, …`.
 pub(super) fn attribute_words(attributes: &Attributes) -> String {
     let parts = [
         ("set", attributes.set),
@@ -122,7 +122,7 @@ pub(super) fn namespace_words(flags: u64) -> String {
     Words(flags).to_string()
 }
 
-/// `none`, `all`, or names without their prefix.
+/// `none`, or names without their prefix.
 pub(super) struct Caps(pub u64);
 
 impl Display for Caps {

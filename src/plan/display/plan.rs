@@ -1,4 +1,4 @@
-//! A whole plan as text, one step a line with the field it came from: for the log and for the golden tests.
+//! A whole plan as text, one step per line with the field it came from: for the log and the golden tests.
 
 use super::flag_names::namespace_words;
 use crate::plan::Plan;

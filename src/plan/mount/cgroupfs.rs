@@ -1,4 +1,4 @@
-//! A mount of type `cgroup`: what it is depends on the host.
+//! A mount of type `cgroup`, which depends on the host's cgroup version.
 
 use super::{attributes, bind, binds_follow, Place};
 use crate::error::Result;
@@ -12,8 +12,8 @@ use std::path::Path;
 
 const SAFE: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
-/// One cgroup2, whose root is that of the cgroup namespace. In the host's namespace it is a bind: a mount there would
-/// set the options of the host's own (`nsdelegate`, `memory_recursiveprot`) to what this one says.
+/// Mounts one cgroup2, rooted at the cgroup namespace's root. In the host's namespace it is a bind: a new mount would
+/// set the options of the host's own mount (`nsdelegate`, `memory_recursiveprot`) to those of this one.
 pub(super) fn v2(b: &mut Builder, place: &Place<'_>, input: &Input<'_>) -> Result<()> {
     if input.spec.namespaces.cgroup == Ns::Host {
         return bind(b, place, Path::new("/sys/fs/cgroup"), false, binds_follow(input.spec));
@@ -24,8 +24,8 @@ pub(super) fn v2(b: &mut Builder, place: &Place<'_>, input: &Input<'_>) -> Resul
     Ok(())
 }
 
-/// As in runc: who is root of a user namespace and has a cgroup namespace with a cgroup2 that can be written gets the
-/// cgroup for its own.
+/// As in runc, delegates the cgroup to root of the user namespace if the container has a cgroup namespace and a
+/// writable cgroup2.
 pub(in crate::plan) fn give(b: &mut Builder, input: &Input<'_>) {
     let spec = input.spec;
     let private = spec.namespaces.user != Ns::Host && spec.namespaces.cgroup == Ns::New;
@@ -43,10 +43,10 @@ pub(in crate::plan) fn give(b: &mut Builder, input: &Input<'_>) {
     }
 }
 
-/// A tmpfs with a directory for each hierarchy of the host, and links for the names of those mounted together.
-/// With a cgroup namespace of its own the container sees the hierarchy, which begins at its own cgroup; without
-/// one it gets a bind of its own cgroup's directory. `ro` is for these; the tmpfs itself stays writable, as in
-/// runc: a systemd in the container makes directories in it.
+/// Mounts a tmpfs with a directory for each hierarchy of the host, and symlinks for co-mounted controllers. With a
+/// cgroup namespace the container sees the hierarchy from its own cgroup down; without one it gets a bind of its
+/// cgroup's directory. `ro` applies to these; the tmpfs itself stays writable, as in runc: a systemd in the container
+/// creates directories in it.
 pub(super) fn v1(
     b: &mut Builder,
     place: &Place<'_>,
@@ -92,7 +92,7 @@ fn bind_attributes(mount: &Mount) -> Attributes {
     Attributes { set: mount.attributes.set | SAFE, clear: mount.attributes.clear & !SAFE, ..mount.attributes }
 }
 
-/// What mountinfo shows: runc's names.
+/// The source that mountinfo shows: runc's names.
 fn source(hierarchy: &Hierarchy) -> &'static CStr {
     if hierarchy.controllers.iter().any(|word| word == "name=systemd") {
         c"systemd"
@@ -101,7 +101,7 @@ fn source(hierarchy: &Hierarchy) -> &'static CStr {
     }
 }
 
-/// `cpu,cpuacct` are two flags, `name=systemd` is a value.
+/// `cpu,cpuacct` are two flags; `name=systemd` is a value.
 fn options(hierarchy: &Hierarchy) -> Vec<FsOption> {
     let text = |text: &str| CString::new(text).unwrap_or_default();
     hierarchy

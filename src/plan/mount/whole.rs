@@ -1,14 +1,14 @@
-//! Options for mount(2), which takes them as one string of up to a page: fsconfig(2) takes no more than 255 bytes of each.
+//! Options for mount(2), which takes them as one string of up to a page; fsconfig(2) takes at most 255 bytes of each.
 
 use crate::error::{invalid, Result};
 use crate::plan::step::Whole;
 use crate::spec::mount::FsOption;
 use std::ffi::{CStr, CString};
 
-/// strndup_user() in fsconfig(2).
+/// The limit of strndup_user() in fsconfig(2).
 const LIMIT: usize = 255;
 
-/// None where fsconfig(2) takes them all.
+/// Returns None if fsconfig(2) can take every option.
 pub(super) fn whole(
     field: &str,
     source: &CStr,
@@ -42,7 +42,7 @@ pub(super) fn whole(
     Ok(Some(Whole { flags, data }))
 }
 
-/// What fsconfig(2) knows for every filesystem is a flag of mount(2).
+/// The options that fsconfig(2) accepts for every filesystem are flags of mount(2).
 fn superblock(word: &[u8]) -> Option<u64> {
     Some(match word {
         b"ro" => libc::MS_RDONLY,
@@ -54,7 +54,7 @@ fn superblock(word: &[u8]) -> Option<u64> {
     })
 }
 
-/// A label of SELinux may have commas of its own.
+/// Quotes an SELinux label that contains commas.
 fn quoted(key: &CStr, value: &CStr) -> Vec<u8> {
     let value = value.to_bytes();
     if key.to_bytes().ends_with(b"context") && value.contains(&b',') {

@@ -1,5 +1,5 @@
-//! The options of a rootfs mount, read as containerd's Go package `mount` reads them (core/mount/mount_linux.go):
-//! snapshotters write them for it.
+//! The options of a rootfs mount, parsed as by containerd's Go package `mount` (core/mount/mount_linux.go), for which
+//! snapshotters write them.
 
 use crate::error::{invalid, Result};
 use crate::plan::RootfsMount;
@@ -11,7 +11,7 @@ pub(super) struct MountOptions {
     /// MS_*, with propagation bits.
     pub flags: u64,
     pub data: String,
-    /// The directory that the layers of `data` are relative to.
+    /// The directory to which the layers in `data` are relative.
     pub chdir: Option<String>,
     /// `uidmap=` and `gidmap=`.
     pub idmap: Option<Mappings>,
@@ -21,11 +21,11 @@ pub(super) struct MountOptions {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LoopDevice {
-    /// `direct-io`: past the page cache.
+    /// `direct-io`: bypass the page cache.
     pub direct: bool,
 }
 
-/// What the Go code leaves of a page for the rest of an overlay's options.
+/// The part of a page that the Go code reserves for an overlay's other options.
 const RESERVE: usize = 512;
 
 impl MountOptions {
@@ -43,7 +43,7 @@ impl MountOptions {
                 None if word == "loop" => looped = true,
                 None if word.starts_with("uidmap=") => idmap.uids = ranges(word, || at(j))?,
                 None if word.starts_with("gidmap=") => idmap.gids = ranges(word, || at(j))?,
-                // Words for containerd's own mount manager.
+                // Options for containerd's own mount manager.
                 None if word.starts_with("X-containerd.") => {}
                 None => data.push(word.clone()),
             }
@@ -72,13 +72,13 @@ impl MountOptions {
     }
 }
 
-/// The lower layers of an overlay, by their whole paths.
+/// The full paths of an overlay's lower layers.
 pub(super) fn lower(mount: &RootfsMount) -> impl Iterator<Item = &str> {
     let lists = mount.options.iter().filter_map(|word| word.strip_prefix("lowerdir="));
     lists.flat_map(|list| list.split(':')).filter(|layer| !layer.is_empty())
 }
 
-/// `uidmap=0:100000:65536,65536:1000:1`: the container's id, the host's, how many.
+/// Parses `uidmap=0:100000:65536,65536:1000:1`: container id, host id, count.
 fn ranges(word: &str, at: impl Fn() -> String) -> Result<Vec<IdRange>> {
     let range = |text: &str| {
         let mut numbers = text.split(':').map(|number| number.parse().ok());
@@ -92,7 +92,7 @@ fn ranges(word: &str, at: impl Fn() -> String) -> Result<Vec<IdRange>> {
     Ok(all)
 }
 
-/// (sets, bits); the rest are words for the filesystem.
+/// Returns (whether to set them, bits); other words are options of the filesystem.
 fn flag(word: &str) -> Option<(bool, u64)> {
     if let Some(propagation) = crate::spec::mount::Propagation::parse(word) {
         let recursive = if propagation.recursive { libc::MS_REC } else { 0 };
@@ -128,12 +128,12 @@ fn flag(word: &str) -> Option<(bool, u64)> {
     })
 }
 
-/// Makes the lower layers relative to the directory that they have in common, and returns it.
+/// Makes the lower layers relative to their common directory, and returns that directory.
 fn shorten(data: &mut [String]) -> Option<String> {
     let lower = data.iter_mut().find(|word| word.starts_with("lowerdir="))?;
     let layers: Vec<&str> = lower["lowerdir=".len()..].split(':').collect();
     let common = layers.iter().copied().reduce(common_prefix)?;
-    // Back to a whole directory name: `…/snapshots/1` is common to 10 and 11.
+    // Cut back to a whole path component: 10 and 11 have `…/snapshots/1` in common.
     let dir = &common[..common.rfind('/')?];
     if dir.is_empty() || layers.len() < 2 {
         return None;
@@ -150,7 +150,7 @@ fn shorten(data: &mut [String]) -> Option<String> {
 
 fn common_prefix<'a>(a: &'a str, b: &'a str) -> &'a str {
     let end = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
-    // A layer's path may have letters of several bytes.
+    // A layer's path may contain multi-byte characters.
     let end = (0..=end).rev().find(|end| a.is_char_boundary(*end)).unwrap_or(0);
     &a[..end]
 }

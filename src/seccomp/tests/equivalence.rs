@@ -1,10 +1,10 @@
-//! The program with a table and the one by libseccomp alone are of one mind.
+//! The program with a table and the one by libseccomp alone agree.
 
 use super::*;
 use crate::seccomp::{arch, compile, Cache};
 use std::time::Instant;
 
-/// The verdict of a program by libseccomp alone, with the rule about newer calls in front.
+/// The verdict of libseccomp's program alone, preceded by the rule about newer calls.
 fn reference(
     program: &[SockFilter],
     newest: &[(u32, u32, u32)],
@@ -19,7 +19,7 @@ fn reference(
     simulate(program, arch, number, arguments)
 }
 
-/// Asks both programs about every number, and about arguments that rules look at.
+/// Runs both programs on every number, and on the arguments that rules examine.
 fn compare(name: &str, profile: &Seccomp) {
     let architectures = compile::architectures(profile);
     let whole = compile::by_libseccomp(profile, &architectures, |_| true).unwrap();
@@ -34,7 +34,7 @@ fn compare(name: &str, profile: &Seccomp) {
             (arch::audit(*arch).unwrap(), newest, end)
         })
         .collect();
-    // x32 begins where x86_64 ends, and its numbers are above the bit.
+    // x32 begins where x86_64 ends, and its numbers have the bit set.
     let numbers = (0..1500).chain(X32_BIT - 2..X32_BIT + 1500).chain([
         0x7fff_ffff,
         0x8000_0000,
@@ -78,7 +78,7 @@ fn the_table_and_libseccomp_are_of_one_mind_about_every_call() {
     }
 }
 
-/// The profiles that containerd, docker and the CRI plugin write.
+/// The profiles that containerd, docker and the CRI plugin generate.
 fn golden() -> Vec<(String, Seccomp)> {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/specs");
     let mut profiles: Vec<(String, Seccomp)> = Vec::new();

@@ -1,4 +1,4 @@
-//! The key opens, and nothing else does.
+//! The key allows the calls that it is for, and nothing else does.
 
 use super::*;
 use crate::seccomp::verdict::{verdict, Verdict};
@@ -8,7 +8,7 @@ use crate::sys::seccomp::{Filter, MAX_LENGTH};
 const KEY: u64 = 0x0123_4567_89ab_cdef;
 const EPERM: i64 = -(libc::EPERM as i64);
 
-/// Refuses all that the tests call but getpid(2).
+/// Refuses everything that the tests call except getpid(2).
 fn strict() -> Filter {
     compiled(json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "syscalls": [
         {"names": ["getpid", "statx"], "action": "SCMP_ACT_ALLOW"}]}))
@@ -31,7 +31,7 @@ fn what_is_refused_is_allowed_with_the_key_and_only_with_it() {
         with_key(libc::SYS_getppid, KEY ^ (1 << 63)),
         with_key(libc::SYS_getppid, KEY & 0xffff_ffff),
         with_key(libc::SYS_getppid, KEY.rotate_left(32)),
-        // The key where it does not belong.
+        // The key in the wrong arguments.
         call(libc::SYS_getppid, &[KEY, KEY, KEY, KEY, KEY]),
         // Calls that it is not for.
         with_key(libc::SYS_getuid, KEY),
@@ -40,7 +40,7 @@ fn what_is_refused_is_allowed_with_the_key_and_only_with_it() {
     let Outcome::Returned(results) = run(Some(&filter), &attempts) else { panic!() };
     let parent = i64::from(std::process::id());
     assert_eq!(results, [parent, EPERM, EPERM, EPERM, EPERM, EPERM, EPERM, EPERM, EPERM, EPERM]);
-    // A session of its own, and a read(2) that came as far as to say that there is no such descriptor.
+    // A session of its own, and a read(2) that got as far as reporting a bad descriptor.
     let attempts = [
         with_key(libc::SYS_setsid, KEY),
         call(libc::SYS_read, &[u64::MAX, 0, 0, 0, 0, KEY]),
@@ -91,7 +91,7 @@ fn all_other_calls_and_architectures_are_as_they_were() {
 #[test]
 fn a_program_that_looks_at_what_it_did_not_load_finds_zero() {
     let op = |code, jt, k| SockFilter { code, jt, jf: 0, k };
-    // Whatever A is, at the beginning: 0 is getpid's good luck.
+    // It tests A without loading it first: the call is allowed only if A is 0.
     let program = [op(0x15, 1, 0), op(0x06, 0, errno(5)), op(0x06, 0, ALLOW)];
     let filter = Filter { program: program.into(), flags: 0 };
     let filter = unlocked(&filter, KEY, &[libc::SYS_getppid]).unwrap();
@@ -110,7 +110,7 @@ fn what_is_allowed_anyway_wants_no_key() {
     assert!(wanted(&allowing, &calls).is_empty());
     assert_eq!(unlocked(&allowing, KEY, &[]).unwrap(), allowing);
 
-    // A rule about an argument counts by what the argument will be.
+    // A rule about an argument counts by the value that the argument will have.
     let strict = compiled(json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
         {"names": ["ioctl"], "action": "SCMP_ACT_ALLOW",
             "args": [{"index": 1, "op": "SCMP_CMP_EQ", "value": libc::TIOCSCTTY}]}]}));

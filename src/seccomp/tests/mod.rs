@@ -1,4 +1,4 @@
-//! Compiled profiles at work: in a child under the real filter, and in a small machine for other architectures.
+//! Runs compiled profiles: in a child under the real filter, and in a small interpreter for other architectures.
 
 mod equivalence;
 mod key;
@@ -31,7 +31,7 @@ fn call(number: i64, arguments: &[u64]) -> Call {
     Call { door: Door::Native, number, arguments: six }
 }
 
-/// Classic BPF as the kernel runs it, as far as seccomp programs need it.
+/// Interprets classic BPF as the kernel does, as far as seccomp programs need it.
 fn simulate(program: &[SockFilter], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
     let mut data = [0u32; 16];
     (data[0], data[1]) = (number, arch);
@@ -57,7 +57,8 @@ fn simulate(program: &[SockFilter], arch: u32, number: u32, arguments: [u64; 6])
     }
 }
 
-/// A list that allows: every call that libseccomp knows here up to statx(2), but reboot(2) and unshare(2).
+/// An allow list: every call that libseccomp knows here up to statx(2), except reboot(2), unshare(2), personality(2)
+/// and clone(2).
 fn allow_list(extra: Value, architectures: Value) -> Value {
     let names: Vec<String> = (0..=libc::SYS_statx as i32)
         .filter_map(|number| libseccomp::ScmpSyscall::from(number).get_name().ok())
@@ -84,11 +85,11 @@ fn allowed_passes_denied_gets_eperm_and_newer_enosys() {
     let Outcome::Returned(results) = run(Some(&compiled.filter), &calls) else { panic!() };
     assert_eq!(results[0], i64::from(std::process::id()));
     assert_eq!(results[1], -i64::from(libc::EPERM));
-    // statx(2) was made: it did not like its arguments.
+    // statx(2) was made, and rejected its arguments.
     assert!(![libc::EPERM, libc::ENOSYS].contains(&-(results[2] as i32)), "{results:?}");
     assert_eq!(results[3], -i64::from(libc::ENOSYS));
     assert_eq!(results[4], -i64::from(libc::ENOSYS));
-    // And without the filter the kernel knows the one that is only 100 newer.
+    // Without the filter the kernel knows the call that is only 100 newer.
     let Outcome::Returned(results) = run(None, &calls[3..4]) else { panic!() };
     assert_ne!(results[0], -i64::from(libc::ENOSYS));
 }
@@ -101,7 +102,7 @@ fn arguments_are_compared() {
     let compiled = compiled(allow_list(
         json!([
             rule("personality", json!([arg(0, "SCMP_CMP_EQ", personality, 0)])),
-            // No new namespaces, as docker writes it: the masked flags must be 0.
+            // No new namespaces, in docker's form: the masked flags must be 0.
             rule("unshare", json!([arg(0, "SCMP_CMP_MASKED_EQ", 0x7e02_0000, 0)])),
         ]),
         json!([]),
@@ -194,7 +195,7 @@ fn a_32_bit_call_follows_the_rules_of_its_architecture() {
     let program = &with.filter.program;
     assert_eq!(simulate(program, I386, 64, [0; 6]), ALLOW);
     assert_eq!(simulate(program, I386, 110, [0; 6]), errno(libc::EPERM));
-    // getuid32 (199) is the greatest on i386, and x86_64 has no call of that name.
+    // getuid32 (199) is the highest on i386, and x86_64 has no call of that name.
     assert_eq!(simulate(program, I386, 199, [0; 6]), ALLOW);
     assert_eq!(simulate(program, I386, 200, [0; 6]), errno(libc::ENOSYS));
     assert_eq!(simulate(program, X86_64, 110, [0; 6]), ALLOW);
@@ -208,7 +209,7 @@ fn a_32_bit_call_follows_the_rules_of_its_architecture() {
     assert_eq!(simulate(&without.filter.program, I386, 64, [0; 6]), KILL_THREAD);
     assert_eq!(simulate(&without.filter.program, X86_64, X32_BIT + 110, [0; 6]), KILL_THREAD);
 
-    // The same on the kernel, where it runs 32-bit programs.
+    // The same on the kernel, if it runs 32-bit programs.
     let old = Call { door: Door::I386, number: 64, arguments: [0; 6] };
     let parent = i64::from(std::process::id());
     match run(None, &[old]) {
@@ -293,7 +294,7 @@ fn a_call_that_libseccomp_is_too_old_for_can_be_allowed() {
         assert_eq!(verdict(arch, bit + 468), errno(libc::EPERM));
         assert_eq!(verdict(arch, bit + 471), errno(libc::ENOSYS));
     }
-    // Where libseccomp knows listns(2) it compiles the rule, and nothing is ignored.
+    // If libseccomp knows listns(2) it compiles the rule, and nothing is ignored.
     let known = libseccomp::ScmpSyscall::from_name("listns").is_ok();
     let ignored = "linux.seccomp.syscalls: unknown calls ignored: listns".to_owned();
     assert_eq!(compiled.warnings, if known { vec![] } else { vec![ignored] });

@@ -1,4 +1,4 @@
-//! The interpreter and the kernel are of one mind.
+//! The interpreter and the kernel agree.
 
 use super::*;
 use crate::seccomp::verdict::{end, verdict, End, Verdict};
@@ -17,7 +17,7 @@ fn known(args: [u64; 6]) -> [Option<u64>; 6] {
     args.map(Some)
 }
 
-/// xorshift64: the same programs each time.
+/// xorshift64, for the same programs each time.
 struct Dice(u64);
 
 impl Dice {
@@ -32,7 +32,7 @@ impl Dice {
         (self.roll() % end as u64) as usize
     }
 
-    /// A number of a kind that makes a difference: small ones, bits, all sorts.
+    /// A number likely to make a difference: small ones, single bits, any.
     fn word(&mut self) -> u32 {
         match self.below(4) {
             0 => self.below(5) as u32,
@@ -43,7 +43,8 @@ impl Dice {
     }
 }
 
-/// All that the kernel takes but the instruction pointer; it computes an errno that tells what was in A.
+/// Generates a program of everything the kernel accepts except the instruction pointer; it returns an errno that tells
+/// what was in A.
 fn random(dice: &mut Dice) -> Vec<SockFilter> {
     let mut program = vec![plain(0x00, dice.word()), plain(0x01, dice.word())];
     program.extend((0..4).map(|cell| plain(if cell % 2 == 0 { 0x02 } else { 0x03 }, cell)));
@@ -65,7 +66,7 @@ fn random(dice: &mut Dice) -> Vec<SockFilter> {
             _ => plain([0x04, 0x14, 0x24, 0x34, 0x44, 0x54, 0x84, 0xa4][dice.below(8)], k.max(1)),
         });
     }
-    // SECCOMP_RET_ERRNO with what the errno can be.
+    // SECCOMP_RET_ERRNO with a value that an errno can have.
     program.extend([plain(0x54, 0x7ff), plain(0x44, errno(0x800)), plain(0x16, 0)]);
     program
 }
@@ -88,7 +89,7 @@ fn the_kernel_and_the_interpreter_compute_the_same() {
                 assert_eq!(ends, told, "round {round}: {program:?} {calls:?}");
                 compared += results.len();
             }
-            // A division by an X of 0, in the first call that comes to one.
+            // A division by an X of 0, in the first call that reaches one.
             Outcome::Killed(libc::SIGSYS) => {
                 assert!(ends.contains(&End::Value(0)), "round {round}: {program:?} {calls:?} {ends:?}");
                 divided += 1;
@@ -112,18 +113,18 @@ fn a_program_that_the_kernel_does_not_load_refuses() {
         &[plain(0x40, 0), allow],
         &[plain(0x20, 64), allow],
         &[plain(0x20, 2), allow],
-        // LDX|B|MSH, RET|X, MOD, a negation with X, a jump always with X.
+        // LDX|B|MSH, RET|X, MOD, a negation with X, an unconditional jump with X.
         &[plain(0xb1, 0), allow],
         &[plain(0x0e, 0), allow],
         &[plain(0x94, 3), allow],
         &[plain(0x8c, 0), allow],
         &[plain(0x0d, 0), allow],
-        // By 0, by too much, and a code of more than a byte.
+        // By 0, by too much, and a code of more than one byte.
         &[plain(0x34, 0), allow],
         &[plain(0x64, 32), allow],
         &[plain(0x74, 40), allow],
         &[plain(0x120, 0), allow],
-        // Memory that is not there, or that nobody has written.
+        // Memory that does not exist, or that nothing has written.
         &[plain(0x02, 16), allow],
         &[plain(0x60, 16), allow],
         &[plain(0x60, 3), allow],

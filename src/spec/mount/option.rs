@@ -1,4 +1,4 @@
-//! The words of `mounts[].options`.
+//! The option words of `mounts[].options`.
 
 use super::{Attributes, Propagation};
 use crate::error::Result;
@@ -9,10 +9,10 @@ use libc::{
     MOUNT_ATTR__ATIME,
 };
 
-/// The words of one mount, sorted.
+/// The options of one mount, sorted by kind.
 #[derive(Default)]
 pub(super) struct Options<'a> {
-    /// Some(recursive) where it is a bind.
+    /// Some(recursive) for a bind.
     pub bind: Option<bool>,
     pub remount: bool,
     pub idmap: Option<IdmapWord>,
@@ -20,9 +20,9 @@ pub(super) struct Options<'a> {
     pub copy_up: Option<usize>,
     pub attributes: Attributes,
     pub propagation: Option<Propagation>,
-    /// Options of the superblock that fsconfig(2) knows for every filesystem (vfs_parse_sb_flag in fs/fs_context.c).
+    /// Superblock options that fsconfig(2) accepts for every filesystem (vfs_parse_sb_flag in fs/fs_context.c).
     pub superblock: Vec<&'static str>,
-    /// What is left, with its index: words for the filesystem.
+    /// The rest, each with its index: options for the filesystem.
     pub data: Vec<(usize, &'a str)>,
 }
 
@@ -32,22 +32,22 @@ pub(super) struct IdmapWord {
     pub recursive: bool,
 }
 
-/// One set of attribute changes, the mount's own or the recursive one.
+/// One set of attribute changes: the mount's own, or the recursive one.
 #[derive(Default)]
 struct Changes {
     set: u64,
     clear: u64,
-    /// Times are a choice of one, not bits.
+    /// The atime modes are an enumeration, not bits.
     atime: Option<u64>,
 }
 
-/// What a word does to [`Changes`].
+/// The effect of an option on [`Changes`].
 #[derive(Clone, Copy)]
 enum Change {
     Set(u64),
     Clear(u64),
     Atime(u64),
-    /// `atime`, `norelatime`, `nostrictatime`: takes back that choice, and the kernel's default is left.
+    /// `atime`, `norelatime`, `nostrictatime`: revokes that mode, which leaves the kernel's default.
     NotAtime(u64),
 }
 
@@ -70,7 +70,7 @@ impl Changes {
         }
     }
 
-    /// (set, clear) as mount_setattr(2) wants them: the field of times is cleared whole before it is set.
+    /// Returns (set, clear) as mount_setattr(2) requires: the whole atime field is cleared before it is set.
     fn finish(&self) -> (u64, u64) {
         match self.atime {
             Some(choice) => (self.set | choice, self.clear | MOUNT_ATTR__ATIME),
@@ -105,7 +105,7 @@ fn change(word: &str) -> Option<Change> {
 }
 
 impl<'a> Options<'a> {
-    /// `field` gives the JSON path of the word with an index.
+    /// `field` returns the JSON path of the option at an index.
     pub fn parse(words: &'a [String], field: impl Fn(usize) -> String) -> Result<Self> {
         let mut all = Options::default();
         let (mut own, mut recursive) = (Changes::default(), Changes::default());
@@ -118,7 +118,7 @@ impl<'a> Options<'a> {
                 own.apply(change);
                 continue;
             }
-            // `rro` is the recursive `ro`, and so with each of them.
+            // `rro` is the recursive `ro`, and likewise for the others.
             if let Some(change) = word.strip_prefix('r').and_then(change) {
                 recursive.apply(change);
                 continue;
@@ -135,7 +135,7 @@ impl<'a> Options<'a> {
                 "nolazytime" => all.superblock("lazytime", false),
                 "mand" => all.superblock("mand", true),
                 "nomand" => all.superblock("mand", false),
-                // `silent` spares the kernel's log a line, which fsopen(2) does not write to.
+                // `silent` suppresses a line in the kernel's log that fsopen(2) never writes.
                 "" | "defaults" | "silent" | "loud" | "noiversion" => {}
                 "idmap" => all.idmap = Some(IdmapWord { index: i, recursive: false }),
                 "ridmap" => all.idmap = Some(IdmapWord { index: i, recursive: true }),

@@ -1,10 +1,10 @@
-//! One string of `mounts[].options` that is several options: runc joins all strings with commas, and it is the filesystem
-//! that takes them apart, by rules of its own where a value can have a comma.
+//! Splits one string of `mounts[].options` that holds several options: runc joins all strings with commas, and the
+//! filesystem splits them, by rules of its own if a value can contain a comma.
 
-/// The labels that SELinux reads; a value with commas is in quotes (selinux_sb_eat_lsm_opts).
+/// The labels that SELinux reads; a value with commas is quoted (selinux_sb_eat_lsm_opts).
 const LABELS: [&str; 4] = ["context=", "fscontext=", "defcontext=", "rootcontext="];
 
-/// The options in `words`, which are empty nowhere.
+/// Splits `words` into options, none of them empty.
 pub(super) fn split<'a>(fstype: &str, words: &'a str) -> Vec<&'a str> {
     let mut options = Vec::new();
     let mut rest = words;
@@ -19,7 +19,7 @@ pub(super) fn split<'a>(fstype: &str, words: &'a str) -> Vec<&'a str> {
     options
 }
 
-/// Where the first option ends.
+/// The end of the first option.
 fn end(fstype: &str, words: &str) -> usize {
     let bytes = words.as_bytes();
     let label = LABELS.iter().any(|label| words.starts_with(label));
@@ -32,7 +32,7 @@ fn end(fstype: &str, words: &str) -> usize {
                 escaped = true;
                 continue;
             }
-            // shmem_next_opt: of the list of nodes of `mpol=`.
+            // shmem_next_opt: a comma within the node list of `mpol=`.
             b',' if fstype == "tmpfs" && bytes.get(at + 1).is_some_and(u8::is_ascii_digit) => {}
             b',' if !quoted && !escaped => return at,
             _ => {}
@@ -42,7 +42,7 @@ fn end(fstype: &str, words: &str) -> usize {
     words.len()
 }
 
-/// A value as it is meant, without its quotes.
+/// The value without its quotes.
 pub(super) fn value<'a>(key: &str, value: &'a str) -> &'a str {
     let label = LABELS.iter().any(|label| label.strip_suffix('=') == Some(key));
     let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));

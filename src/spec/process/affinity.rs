@@ -1,10 +1,10 @@
-//! `execCPUAffinity`: on which processors an exec runs while it enters the container's cgroup, and after that.
+//! `execCPUAffinity`: the CPUs on which an exec runs while it enters the container's cgroup, and after that.
 
 use crate::error::Result;
 use crate::spec::index_list::{self, IndexList};
 use crate::spec::raw;
 
-/// What the largest kernel can have (CONFIG_NR_CPUS).
+/// The most CPUs that any kernel can have (CONFIG_NR_CPUS).
 const LIMIT: usize = 8192;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

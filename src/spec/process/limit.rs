@@ -11,7 +11,7 @@ pub struct Rlimit {
     pub hard: u64,
 }
 
-/// The index is the number (asm-generic/resource.h).
+/// The index is the resource's number (asm-generic/resource.h).
 const NAMES: [&str; 16] = [
     "RLIMIT_CPU",
     "RLIMIT_FSIZE",

@@ -15,7 +15,7 @@ pub struct SchedAttr {
     pub period: u64,
 }
 
-/// linux/sched.h; the index is the number.
+/// linux/sched.h; the index is the policy's number.
 const POLICIES: [&str; 7] =
     ["SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE"];
 const FIFO: u32 = 1;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What may be done with a device; the bits are BPF_DEVCG_ACC_* of linux/bpf.h.
+/// The permitted operations on a device; the bits are BPF_DEVCG_ACC_* of linux/bpf.h.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access(pub u8);
 
@@ -12,7 +12,7 @@ impl Access {
     pub(crate) const WRITE: Access = Access(4);
     pub(crate) const ALL: Access = Access(7);
 
-    /// A composition of `r`, `w` and `m`.
+    /// Parses a combination of `r`, `w` and `m`.
     pub(crate) fn parse(text: &str) -> Option<Access> {
         text.chars().try_fold(Access(0), |access, c| {
             let bit = match c {
@@ -39,13 +39,13 @@ impl fmt::Display for Access {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
-    /// Every device: numbers and access of such a rule do not count, as in the kernel's v1 controller.
+    /// Every device: such a rule's numbers and access are ignored, as in the kernel's v1 controller.
     All,
     Char,
     Block,
 }
 
-/// `None` for a number is any.
+/// A number that is `None` matches any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceRule {
     pub allow: bool,
@@ -55,7 +55,7 @@ pub struct DeviceRule {
     pub access: Access,
 }
 
-/// As devices.allow and devices.deny of cgroup v1 take it.
+/// The form for devices.allow and devices.deny of cgroup v1.
 impl fmt::Display for DeviceRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {

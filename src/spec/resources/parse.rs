@@ -1,4 +1,4 @@
-//! From the spec's types, where everything may be missing or wrong, to [`Resources`].
+//! Converts the spec's types, in which anything may be missing or wrong, to [`Resources`].
 
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxHugepageLimit, LinuxMemory,
@@ -12,7 +12,7 @@ use super::{
 use crate::error::{invalid, Error, Kind, Result};
 
 impl Resources {
-    /// `field` is where the resources are in their document, e.g. `linux.resources`; errors start with it.
+    /// `field` is the path of the resources in their document, e.g. `linux.resources`; errors start with it.
     pub(crate) fn parse(from: &LinuxResources, field: &str) -> Result<Resources> {
         let mut warnings = Vec::new();
         let at = |name: &str| format!("{field}.{name}");
@@ -71,7 +71,7 @@ impl Resources {
         Ok(Resources { memory, cpu, pids, block_io, hugepages, network, rdma, unified, devices, warnings })
     }
 
-    /// The JSON of an update request, an OCI `LinuxResources` of its own.
+    /// Parses the JSON of an update request, which is an OCI `LinuxResources`.
     pub fn from_json(json: &[u8], field: &str) -> Result<Resources> {
         let deserializer = &mut serde_json::Deserializer::from_slice(json);
         let resources: LinuxResources = serde_path_to_error::deserialize(deserializer).map_err(|e| {
@@ -89,7 +89,7 @@ fn each<T, R>(from: &Option<Vec<T>>, field: &str, parse: fn(&T, &str) -> Result<
     from.iter().flatten().enumerate().map(|(i, item)| parse(item, &format!("{field}[{i}]"))).collect()
 }
 
-/// A byte amount: 0 is not set, -1 no limit.
+/// A byte amount: 0 means not set, -1 no limit.
 fn amount(value: Option<i64>, field: &str, name: &str) -> Result<Option<Limit>> {
     match value {
         None | Some(0) => Ok(None),
@@ -157,7 +157,7 @@ fn parse_cpu(from: &LinuxCpu, field: &str) -> Result<Cpu> {
     })
 }
 
-/// A list of the kernel's form, such as `0-3,5`; empty is not set.
+/// A list in the kernel's format, such as `0-3,5`; empty means not set.
 fn list(from: &Option<String>, field: &str, name: &str) -> Result<Option<String>> {
     let Some(text) = from.as_deref().map(str::trim).filter(|t| !t.is_empty()) else { return Ok(None) };
     let number = |t: &str| t.trim().parse::<u16>().is_ok();
@@ -239,7 +239,7 @@ fn parse_device(from: &LinuxDeviceCgroup, field: &str) -> Result<DeviceRule> {
             return Err(invalid(format!("{field}.type: the cgroup does not control fifos (p)")))
         }
     };
-    // -1 is what the Go types write for "any".
+    // The Go types write -1 for "any".
     let any_or = |value: Option<i64>, name: &str| match value {
         None | Some(-1) => Ok(None),
         Some(value) => number(value, field, name).map(Some),

@@ -1,8 +1,9 @@
-//! Memory that the shim shares with the child of a clone: what the child has to say needs no system call, which a
-//! seccomp profile could refuse, or answer for.
+//! Memory that the shim shares with the child of a clone: the child reports without a system call, which a seccomp
+//! profile could refuse or answer itself.
 //!
-//! Two pages: a process that the container can see has the second one only, so what the shim is told of births comes
-//! from nobody that a container could have taken over. What the second page says is a number of a list that the shim has.
+//! There are two pages: a process that the container can see has only the second one, so reports of births never come
+//! from a process that a container could have taken over. The second page only selects a step from a list that the shim
+//! has.
 
 use super::{check, Result};
 use ::core::prelude::rust_2021::*;
@@ -10,14 +11,14 @@ use ::core::ptr::NonNull;
 use ::core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use ::{core, libc};
 
-/// Of x86-64. Where pages are larger, the two would have to be too: what is hidden is a whole one.
+/// The page size of x86-64. With larger pages both would have to grow: only a whole page can be hidden.
 pub(in crate::sys) const PAGE: usize = 4096;
 
 #[repr(C, align(4096))]
 struct Pages {
-    /// How far the child has come.
+    /// The step that the child has reached.
     step: AtomicU32,
-    /// The pid of the process that goes on in the child's stead, as the child's pid namespace has it.
+    /// The pid of the process that continues in the child's place, as seen in the child's pid namespace.
     born: AtomicU32,
     outcome: Outcome,
 }
@@ -25,19 +26,19 @@ struct Pages {
 #[repr(C, align(4096))]
 struct Outcome(AtomicU64);
 
-/// Bit 63 says that there is one: an errno of 0 is an answer too.
+/// Bit 63 marks an outcome as set: an errno of 0 is valid too.
 const TOLD: u64 = 1 << 63;
 
-/// A step that failed, as one number.
+/// Encodes a failed step as one number.
 pub(in crate::sys) const fn failure(step: u32, errno: u32) -> u64 {
     TOLD | ((step as u64) << 32) & !TOLD | errno as u64
 }
 
-/// Shared with every child that is cloned while it is there.
+/// Shared with every child that is cloned during its lifetime.
 #[derive(Debug)]
 pub struct Board(NonNull<Pages>);
 
-// SAFETY: what is behind the pointer is atomic, and mapped until the drop.
+// SAFETY: the memory behind the pointer is atomic, and mapped until the drop.
 unsafe impl Send for Board {}
 // SAFETY: as above.
 unsafe impl Sync for Board {}
@@ -46,7 +47,7 @@ impl Board {
     pub fn new() -> Result<Self> {
         let (size, access) = (size_of::<Pages>(), libc::PROT_READ | libc::PROT_WRITE);
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-        // SAFETY: a new mapping at a place of the kernel's choice touches no memory that is there.
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let pages = unsafe { libc::mmap(core::ptr::null_mut(), size, access, flags, -1, 0) };
         check(pages as libc::c_long)?;
         NonNull::new(pages.cast()).map(Board).ok_or(super::Errno::EFAULT)
@@ -57,12 +58,12 @@ impl Board {
         unsafe { self.0.as_ref() }
     }
 
-    /// In the child: it is at this step now.
+    /// Records, in the child, the step that it has reached.
     pub fn at(&self, step: u32) {
         self.pages().step.store(step, Ordering::Relaxed);
     }
 
-    /// In the child: this step failed.
+    /// Records, in the child, that this step failed.
     pub fn fail(&self, step: u32, errno: i32) {
         self.pages().outcome.0.store(failure(step, errno as u32), Ordering::Release);
     }
@@ -71,18 +72,18 @@ impl Board {
         self.pages().step.load(Ordering::Relaxed)
     }
 
-    /// Whom the child has made in its stead.
+    /// The process that the child has created in its place.
     pub fn born(&self) -> Option<u32> {
         Some(self.pages().born.load(Ordering::Acquire)).filter(|pid| *pid != 0)
     }
 
-    /// The step that failed, and its errno.
+    /// The failed step, and its errno.
     pub fn failed(&self) -> Option<(u32, i32)> {
         let told = self.pages().outcome.0.load(Ordering::Acquire);
         (told & TOLD != 0).then_some((((told & !TOLD) >> 32) as u32, told as u32 as i32))
     }
 
-    /// Where the kernel writes the pid of whom the child makes.
+    /// The address at which the kernel stores the pid of the process that the child creates.
     pub(in crate::sys) fn born_at(&self) -> *mut u32 {
         self.pages().born.as_ptr()
     }
@@ -91,7 +92,7 @@ impl Board {
         core::ptr::from_ref(&self.pages().outcome.0)
     }
 
-    /// From the first byte to the one behind the last.
+    /// The first address, and the one after the last.
     pub(in crate::sys) fn range(&self) -> (usize, usize) {
         let first = self.0.as_ptr() as usize;
         (first, first.saturating_add(size_of::<Pages>()))

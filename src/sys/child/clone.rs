@@ -8,8 +8,8 @@ use ::core::prelude::rust_2021::*;
 use ::std::os::fd::AsRawFd;
 use ::{core, libc};
 
-/// Namespaces that a clone may make. Flags that share memory, files or signal handlers are not among them: the
-/// child would then run on our stack, or close our descriptors.
+/// Namespaces that a clone may create. Flags that share memory, files or signal handlers are excluded: the child would
+/// then run on our stack, or close our descriptors.
 const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -20,7 +20,7 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | CLONE_NEWTIME;
 const CLONE_NEWTIME: u64 = 0x80;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-/// Linux 5.5: the child has no handlers, which would take a system call for each signal.
+/// Linux 5.5: clears all signal handlers in the child, which would otherwise take a system call per signal.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
 /// A new process, not yet waited for.
@@ -30,15 +30,14 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
-/// Makes a process that runs `child`, in `cgroup` (of cgroup v2) where one is given.
+/// Creates a process that runs `child`, in `cgroup` (of cgroup v2) if one is given.
 ///
-/// `child` must do system calls only: the copy of the memory was taken while other threads ran, so that any lock
-/// (malloc's first) may be held for ever there. The type says that it never returns; a panic in it ends the process.
-/// Signals should be blocked around this call; the child has none of this process's handlers, but may ignore what it
-/// ignores.
+/// `child` must make system calls only: the memory was copied while other threads ran, so any lock (malloc's first of
+/// all) may be held for ever there. Its type says that it never returns; a panic in it ends the process. Block signals
+/// around this call; the child has none of this process's handlers, but may ignore the signals that it ignores.
 ///
-/// A kernel or a seccomp profile without clone3(2) gives ENOSYS where `cgroup` is given, and a threaded cgroup gives
-/// EOPNOTSUPP: nothing has run then, and the child of a call without `cgroup` may enter it by itself.
+/// With `cgroup`, a kernel or seccomp profile without clone3(2) returns ENOSYS, and a threaded cgroup EOPNOTSUPP:
+/// nothing has run then, and the child of a call without `cgroup` can enter the cgroup by itself.
 pub fn clone(
     flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
@@ -49,7 +48,8 @@ pub fn clone(
     Ok(Child { pid, pidfd: own(pidfd.into()) })
 }
 
-/// As [`clone`], but the new process is a child of the caller's parent, which finds its pid on the `board`: CLONE_PARENT.
+/// Like [`clone`], but the new process is a child of the caller's parent, which finds its pid on the `board`:
+/// CLONE_PARENT.
 pub fn sibling(_: Forked, flags: u64, board: &Board, child: impl FnOnce(Forked) -> Infallible) -> Result<()> {
     any(flags, Relation::Sibling { born: board.born_at() }, None, child).map(drop)
 }
@@ -62,7 +62,7 @@ enum Relation {
     Sibling { born: *mut u32 },
 }
 
-/// The pid.
+/// Returns the pid.
 fn any(
     flags: u64,
     relation: Relation,
@@ -84,7 +84,7 @@ fn any(
             if legacy && super::signal::reset_all(forked).is_err() {
                 super::exec::exit(forked, 78);
             }
-            // rustc knows that the call does not return, and clippy that the match has no arm; the types need it.
+            // rustc knows that the call does not return, and clippy that the match has no arms; the types need it.
             #[allow(unreachable_code)]
             match child(forked) {}
         }
@@ -92,7 +92,7 @@ fn any(
     }
 }
 
-/// Ends the child where a panic would otherwise unwind it into the parent's code.
+/// Ends the child if a panic would otherwise unwind it into the parent's code.
 struct Guard(Forked);
 
 impl Drop for Guard {
@@ -102,7 +102,7 @@ impl Drop for Guard {
 }
 
 impl Relation {
-    /// The flags, and the signal that tells the parent of the end: that of a sibling is the caller's own.
+    /// The flags, and the exit signal to the parent: a sibling inherits the caller's.
     fn flags_and_signal(self) -> (u64, u64) {
         match self {
             Relation::Child { .. } => (libc::CLONE_PIDFD as u64, libc::SIGCHLD as u64),
@@ -130,7 +130,7 @@ fn clone3(flags: u64, relation: Relation, cgroup: Option<BorrowedFd<'_>>) -> Res
         set_tid_size: 0,
         cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
     };
-    // SAFETY: `flags` share no memory (checked by `any`), so that the child goes on with a copy of this stack as after
+    // SAFETY: `flags` share no memory (checked by `any`), so the child continues with a copy of this stack, as after
     // fork(2); the kernel writes one number, to a live i32 of `clone` or to the board.
     let answer = unsafe {
         libc::syscall(libc::SYS_clone3, core::ptr::from_ref(&arguments), size_of::<libc::clone_args>())
@@ -146,7 +146,7 @@ fn clone_legacy(flags: u64, relation: Relation) -> Result<libc::c_long> {
         Relation::Sibling { born } => born as u64,
     };
     // SAFETY: as in `clone3`; the third argument is where the pidfd or the pid is stored, on every architecture; the
-    // stack is the caller's (0), TLS and the child's tid are not used.
+    // stack is the caller's (0), and TLS and the child's tid are not used.
     let answer = unsafe { libc::syscall(libc::SYS_clone, flags, 0, number, 0, 0) };
     check(answer)
 }

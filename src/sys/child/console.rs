@@ -9,7 +9,7 @@ use ::{core, libc};
 /// linux/magic.h.
 pub(crate) const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 
-/// Lets the other side of `master` be opened.
+/// Unlocks the slave of `master`, so that it can be opened.
 pub fn unlock(master: BorrowedFd<'_>) -> Result<()> {
     let locked: libc::c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int, which outlives the call.
@@ -19,8 +19,8 @@ pub fn unlock(master: BorrowedFd<'_>) -> Result<()> {
     check(answer).map(drop)
 }
 
-/// The other side of `master`, opened by way of the master itself: no path is involved that somebody could have
-/// replaced (TIOCGPTPEER, 4.13).
+/// Opens the slave of `master` through the master itself: no path is involved that could have been replaced
+/// (TIOCGPTPEER, Linux 4.13).
 pub fn slave(master: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: TIOCGPTPEER takes open flags, an integer.
@@ -34,7 +34,7 @@ pub struct WindowSize {
     pub rows: u16,
 }
 
-/// Sets the window size, by either side; the kernel sends SIGWINCH to the foreground group where it has changed.
+/// Sets the window size, through either side; if it changes, the kernel sends SIGWINCH to the foreground process group.
 pub fn resize(terminal: BorrowedFd<'_>, size: WindowSize) -> Result<()> {
     let size = libc::winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call.

@@ -10,7 +10,7 @@ use ::{core, libc};
 /// The offset of the name in `struct linux_dirent64`: inode, offset (8 bytes each), length (2), type (1).
 const NAME: usize = 19;
 
-/// The names in a directory, but for `.` and `..`.
+/// Iterates over the names in a directory, except `.` and `..`.
 pub struct Entries<'a> {
     directory: BorrowedFd<'a>,
     buffer: [u8; 1024],
@@ -23,7 +23,7 @@ impl<'a> Entries<'a> {
         Entries { directory, buffer: [0; 1024], filled: 0, at: 0 }
     }
 
-    /// The next name; None at the end.
+    /// Returns the next name; None at the end.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<&CStr>> {
         loop {
@@ -46,7 +46,7 @@ impl<'a> Entries<'a> {
             if name == c"." || name == c".." {
                 continue;
             }
-            // Found again, since the loop's borrow may not outlive it.
+            // Borrowed anew, since the borrow in the loop may not outlive it.
             let name = self.buffer.get(start.saturating_add(NAME)..self.at).ok_or(Errno::EIO)?;
             return CStr::from_bytes_until_nul(name).map(Some).map_err(|_| Errno::EIO);
         }
@@ -61,7 +61,7 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// Copies all that is left in `from`: sendfile(2).
+/// Copies the rest of `from`: sendfile(2).
 pub fn copy_bytes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let none = core::ptr::null_mut::<libc::off_t>();
     loop {

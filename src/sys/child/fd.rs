@@ -6,12 +6,12 @@ use ::core::prelude::rust_2021::*;
 pub use ::std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use ::{core, libc};
 
-/// close_range(2): sets close-on-exec instead of closing (5.11).
+/// close_range(2): sets close-on-exec instead of closing (Linux 5.11).
 const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
 
-/// Takes the descriptor that a system call has just made.
+/// Takes ownership of the descriptor that a system call has just created.
 pub(in crate::sys) fn own(answer: libc::c_long) -> OwnedFd {
-    // SAFETY: callers pass the answer of a call that makes one new descriptor; nothing else has its number.
+    // SAFETY: callers pass the result of a call that creates one new descriptor; nothing else has its number.
     unsafe { OwnedFd::from_raw_fd(answer as RawFd) }
 }
 
@@ -46,7 +46,7 @@ pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
     check(answer).map(|n| n as usize)
 }
 
-/// dup3(2) onto `number`, which stays open over execve(2).
+/// dup3(2) onto `number`, which stays open across execve(2).
 pub fn install(_: Forked, fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
     let from = fd.as_raw_fd();
     let answer = if from == number {
@@ -54,14 +54,14 @@ pub fn install(_: Forked, fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
         // SAFETY: F_SETFD takes an integer and touches no memory.
         unsafe { libc::syscall(libc::SYS_fcntl, from, libc::F_SETFD, 0) }
     } else {
-        // SAFETY: takes integers only. The child of a clone calls this for 0 to 2, which no `OwnedFd` of its own has:
-        // its first act closed all descriptors that it was not lent.
+        // SAFETY: takes integers only. The child of a clone calls this for 0 to 2, which none of its own `OwnedFd`s
+        // has: its first act closed all descriptors that it was not lent.
         unsafe { libc::syscall(libc::SYS_dup3, from, number, 0) }
     };
     check(answer).map(drop)
 }
 
-/// A copy whose number is at least 3: what is lent to a child must not be where its standard streams go.
+/// Duplicates a descriptor below 3 to one above: those lent to a child must not have its standard streams' numbers.
 pub(crate) fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() > 2 {
         return Ok(fd);
@@ -71,10 +71,10 @@ pub(crate) fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
     check(answer).map(own)
 }
 
-/// Closes every descriptor above 2 that is not in `keep` (sorted, all above 2), and marks 0 to 2 close-on-exec:
-/// they stay as place-holders, so that nothing that is opened meanwhile gets their numbers.
+/// Closes every descriptor above 2 that is not in `keep` (sorted, all above 2), and marks 0 to 2 close-on-exec: they
+/// stay as placeholders, so that nothing opened meanwhile gets their numbers.
 ///
-/// For the child's first act: it has opened nothing itself then.
+/// For the child's first act: it has not opened anything itself by then.
 pub(crate) fn close_all_but(forked: Forked, keep: &[RawFd]) -> Result<()> {
     close_range(forked, 0, 2, CLOSE_RANGE_CLOEXEC)?;
     let mut first = 3;
@@ -88,18 +88,18 @@ pub(crate) fn close_all_but(forked: Forked, keep: &[RawFd]) -> Result<()> {
     close_range(forked, first, u32::MAX, 0)
 }
 
-/// Closes 0 to 2: for a child that has no use for them.
+/// Closes 0 to 2, for a child that does not need them.
 pub(crate) fn close_standard(forked: Forked) -> Result<()> {
     close_range(forked, 0, 2, 0)
 }
 
 fn close_range(_: Forked, first: u32, last: u32, flags: u32) -> Result<()> {
-    // SAFETY: takes integers only. No descriptor in the range has an owner here: in the child of a clone whoever owned it
-    // is in the parent.
+    // SAFETY: takes integers only. No descriptor in the range has an owner here: in the child of a clone, the owners
+    // are in the parent.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
-/// What fstat(2) says, as far as anybody here asks.
+/// The fields of fstat(2) that this crate uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     pub mode: u32,
@@ -119,7 +119,7 @@ impl Stat {
         self.kind() == libc::S_IFDIR
     }
 
-    /// A character device of these numbers.
+    /// Whether it is the character device with these numbers.
     pub(crate) fn is_character_device(&self, major: u32, minor: u32) -> bool {
         self.kind() == libc::S_IFCHR && self.device == libc::makedev(major, minor)
     }
@@ -138,7 +138,7 @@ impl From<libc::stat> for Stat {
     }
 }
 
-/// fstat(2); also of an O_PATH descriptor.
+/// fstat(2); works on an O_PATH descriptor too.
 pub fn stat(fd: BorrowedFd<'_>) -> Result<Stat> {
     let mut buffer = core::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: `buffer` has room for one stat, which is all that the kernel writes.
@@ -148,7 +148,7 @@ pub fn stat(fd: BorrowedFd<'_>) -> Result<Stat> {
     Ok(Stat::from(stat))
 }
 
-/// stat(2): without a descriptor.
+/// stat(2): opens no descriptor.
 pub(crate) fn stat_at(path: &CStr) -> Result<Stat> {
     let mut buffer = core::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: `path` is NUL-terminated and outlives the call, and `buffer` has room for one stat, which is all that the

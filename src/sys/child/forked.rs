@@ -3,16 +3,16 @@
 use ::core::prelude::rust_2021::*;
 use ::core::sync::atomic::{AtomicBool, Ordering};
 
-/// Witness of being the child of a clone: a copy of a process with threads, which is alone in its memory.
+/// Proof of being the child of a clone: a copy of a multithreaded process, alone in its memory.
 ///
-/// Only a clone hands it out, to what the child runs. A function that asks for it would do harm in the shim: it takes
-/// descriptors or memory from their owners, ends the process without its handlers, changes what all threads share
-/// (working directory, root, umask, limits, dispositions of signals), or changes in one thread what the C library keeps
-/// the same in all of them (ids, groups) or nobody expects to differ (capabilities).
+/// Only a clone hands it out, to the code that the child runs. A function that requires it would do harm in the shim:
+/// it takes descriptors or memory from their owners, ends the process without running its exit handlers, changes what
+/// all threads share (working directory, root, umask, limits, signal dispositions), or changes in one thread what the C
+/// library keeps the same in all of them (ids, groups) or nobody expects to differ (capabilities).
 #[derive(Clone, Copy, Debug)]
 pub struct Forked(());
 
-/// True in a child (which has its own copy of it); never reset, the child ends in execve(2) or exit.
+/// True in a child (which has its own copy of it). Never reset: the child ends in execve(2) or exit.
 static FORKED: AtomicBool = AtomicBool::new(false);
 
 impl Forked {
@@ -23,7 +23,7 @@ impl Forked {
     }
 }
 
-/// For the allocator, to which nothing can be passed.
+/// For the allocator, which takes no arguments of ours.
 #[cfg(debug_assertions)]
 pub(in crate::sys) fn forked() -> Option<Forked> {
     FORKED.load(Ordering::Relaxed).then_some(Forked(()))

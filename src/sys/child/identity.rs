@@ -1,7 +1,7 @@
-//! Who a process is: ids, groups, capabilities, and the prctl(2) flags around them.
+//! A process's identity: ids, groups, capabilities, and the prctl(2) flags around them.
 //!
-//! By raw system calls: glibc's setuid(3) and its kin ask every thread of the process to follow, by a signal and
-//! a lock, and in the child of a clone those threads do not exist.
+//! Raw system calls: glibc's setuid(3) and the like make every thread of the process follow, by a signal and a lock,
+//! and in the child of a clone those threads do not exist.
 
 use super::{check, Forked, Result};
 use ::core::prelude::rust_2021::*;
@@ -16,7 +16,7 @@ fn prctl(option: i32, a: u64, b: u64) -> Result<libc::c_long> {
     check(unsafe { libc::syscall(libc::SYS_prctl, option, a, b, 0u64, 0u64) })
 }
 
-/// PR_SET_DUMPABLE 0: /proc/self and ptrace(2) are root's of the initial namespace, until execve(2).
+/// PR_SET_DUMPABLE 0: until execve(2), only root of the initial user namespace may use /proc/self and ptrace(2) on it.
 pub(crate) fn undumpable() -> Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
 }
@@ -25,12 +25,12 @@ pub fn no_new_privs() -> Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
 }
 
-/// The permitted capabilities outlive the next change of user id.
+/// Keeps the permitted capabilities across the next change of user id.
 pub(crate) fn keep_capabilities(_: Forked) -> Result<()> {
     prctl(libc::PR_SET_KEEPCAPS, 1, 0).map(drop)
 }
 
-/// Whether `capability` is in the bounding set; EINVAL where the kernel does not know it.
+/// Whether `capability` is in the bounding set; EINVAL if the kernel does not know it.
 pub(crate) fn in_bounding_set(capability: u8) -> Result<bool> {
     prctl(libc::PR_CAPBSET_READ, capability.into(), 0).map(|answer| answer == 1)
 }
@@ -70,21 +70,22 @@ pub(crate) fn set_capabilities(_: Forked, effective: u64, permitted: u64, inheri
         inheritable: (inheritable >> shift) as u32,
     };
     let data = [words(0), words(32)];
-    // SAFETY: version 3 takes a header and two triples of words, which these are; the kernel only reads the
-    // data, and writes the header only where the version is wrong.
+    // SAFETY: version 3 takes a header and two triples of words, which these are; the kernel only reads the data, and
+    // writes the header only if the version is wrong.
     let answer = unsafe { libc::syscall(libc::SYS_capset, core::ptr::from_ref(&header), data.as_ptr()) };
     check(answer).map(drop)
 }
 
-/// Bit of linux/capability.h.
+/// A bit of linux/capability.h.
 pub(crate) const SYS_ADMIN: u64 = 1 << 21;
 
-/// What of `capabilities` is permitted becomes effective, and nothing else: capget(2), capset(2) of the calling thread.
+/// Makes those of `capabilities` that are permitted effective, and no others: capget(2), capset(2) of the calling
+/// thread.
 pub(crate) fn regain(forked: Forked, capabilities: u64) -> Result<()> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
     let mut data = [CapabilityWords::default(); 2];
     // SAFETY: version 3 has two triples of words, which the kernel writes into `data`, exclusively ours; it writes the
-    // header only where the version is wrong.
+    // header only if the version is wrong.
     let answer = unsafe { libc::syscall(libc::SYS_capget, core::ptr::from_ref(&header), data.as_mut_ptr()) };
     check(answer)?;
     let [low, high] = data;
@@ -99,19 +100,20 @@ pub(crate) fn set_groups(_: Forked, groups: &[u32]) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
-/// setgid(2): all three ids, for whoever has CAP_SETGID. runc's call, which a profile that it works with allows.
+/// setgid(2): sets all three ids, given CAP_SETGID. It is the call that runc makes, so any profile that works with runc
+/// allows it.
 pub(crate) fn set_gid(_: Forked, gid: u32) -> Result<()> {
     // SAFETY: takes integers only.
     check(unsafe { libc::syscall(libc::SYS_setgid, gid) }).map(drop)
 }
 
-/// setuid(2): as [`set_gid`], with CAP_SETUID.
+/// setuid(2): like [`set_gid`], given CAP_SETUID.
 pub(crate) fn set_uid(_: Forked, uid: u32) -> Result<()> {
     // SAFETY: takes integers only.
     check(unsafe { libc::syscall(libc::SYS_setuid, uid) }).map(drop)
 }
 
-/// `__NEW_UTS_LEN` of the kernel: the bytes that a name may have.
+/// `__NEW_UTS_LEN` of the kernel: the maximum length of a name in bytes.
 pub(crate) const HOSTNAME_MAX: usize = 64;
 
 /// sethostname(2).
@@ -133,7 +135,7 @@ pub(crate) fn thread_id() -> u32 {
     answer as u32
 }
 
-/// A bit mask of capabilities as the numbers in it.
+/// The capability numbers in a bit mask.
 pub(crate) fn capability_numbers(mask: u64) -> impl Iterator<Item = u8> {
     (0..64u8).filter(move |n| mask.checked_shr(u32::from(*n)).unwrap_or(0) & 1 == 1)
 }

@@ -1,4 +1,4 @@
-//! A process that does nothing: it keeps a place (a systemd scope must have a process) until another has it.
+//! A process that does nothing: it keeps a place (a systemd scope must have a process) until another takes it.
 
 use ::core::convert::Infallible;
 
@@ -7,7 +7,7 @@ use super::{fd, signal, Result};
 use ::core::prelude::rust_2021::*;
 use ::{core, libc};
 
-/// It ends with the calling thread, or by a signal; it has none of the caller's descriptors but 0 to 2.
+/// Starts it. It ends with the calling thread, or by a signal; it keeps none of the caller's descriptors but 0 to 2.
 pub fn idle() -> Result<Child> {
     let mask = signal::block_all()?;
     let child = clone(0, None, |forked| -> Infallible {

@@ -8,19 +8,19 @@ use ::libc;
 const KEYCTL_JOIN_SESSION_KEYRING: libc::c_ulong = 1;
 const KEYCTL_SETPERM: libc::c_ulong = 5;
 
-/// What the kernel gives to a new session keyring: possessor: all; user: view, read, link.
+/// The default permissions of a new session keyring: possessor: all; user: view, read, link.
 const PERMISSIONS: libc::c_ulong = 0x3f13_0000;
 
-/// Who else may search the keyring: a process that joins the container finds the keys then.
+/// Who else may search the keyring, so that a process that joins the container finds the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Search {
     /// The same user.
     User,
-    /// Everybody: in a user namespace a user is not the same as outside.
+    /// Everyone: in a user namespace a user is not the same as outside.
     Other,
 }
 
-/// Leaves the inherited session keyring for a new (or the existing) one of this name.
+/// Replaces the inherited session keyring by a new (or the existing) one of this name.
 pub fn join_session(name: &CStr, search: Option<Search>) -> Result<()> {
     // SAFETY: `name` is NUL-terminated and outlives the call; the kernel only reads it.
     let answer = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };

@@ -1,12 +1,12 @@
-//! The last acts of a child, in memory that has nothing but them.
+//! The last acts of a child, in memory that contains nothing else.
 //!
-//! A child has a copy of the shim's memory. Before a container can see it, or a process that it makes, all of that goes
-//! but the program and one mapping made for this child: a stack, the arguments of its program, and a list of acts. What
-//! runs from then on has no thread-local storage, no data segment and no libc: system calls are made by their registers,
-//! and nothing is touched but that mapping and the [board](super::board).
+//! A child has a copy of the shim's memory. Before a container can see it, or a process that it creates, it unmaps all
+//! of that except the program and one mapping made for this child: a stack, the program's arguments, and a list of
+//! acts. The code that runs from then on has no thread-local storage, no data segment and no libc: it makes system
+//! calls directly, and touches nothing but that mapping and the [board](super::board).
 //!
-//! A seccomp profile may be loaded by then that refuses these calls, or answers for them. Each carries the launch's key
-//! as a sixth argument, which the kernel ignores and the filter of a launch may know (`crate::seccomp`).
+//! By then a seccomp profile may be loaded that refuses these calls, or answers them itself. Each call carries the
+//! launch's key as a sixth argument, which the kernel ignores and the launch's filter may recognise (`crate::seccomp`).
 
 use super::board::{failure, PAGE};
 use super::{Errno, Forked, Result};
@@ -17,26 +17,26 @@ use ::syscalls::raw::syscall6;
 use ::syscalls::Sysno;
 use ::{core, libc};
 
-/// One of them. The order is the plan's.
+/// One of the last acts. Their order is the plan's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Loads the filter.
     Filter,
-    /// clone(2) with CLONE_PARENT: what comes after it is for the new process, and the old one ends.
+    /// clone(2) with CLONE_PARENT: the rest is for the new process; the old one ends.
     Birth,
     /// setsid(2).
     Session,
-    /// Descriptor 0 becomes the session's terminal.
+    /// Makes descriptor 0 the session's terminal.
     Terminal,
-    /// Tells the shim that the gate is reached: eight bytes.
+    /// Tells the shim that the gate has been reached, in eight bytes.
     Announce,
-    /// Waits for one byte of the shim's.
+    /// Waits for one byte from the shim.
     Await,
     /// execve(2).
     Execute,
-    /// Closes all, and sleeps until a signal ends it.
+    /// Closes all descriptors, and sleeps until a signal ends it.
     Sleep,
-    /// fsopen(2) of a procfs, which is of the caller's pid namespace: its descriptor goes through the gate.
+    /// fsopen(2) of a procfs, for the caller's pid namespace; passes its descriptor through the gate.
     Procfs,
 }
 
@@ -47,10 +47,10 @@ pub(in crate::sys) const GAPS: usize = 12;
 pub(in crate::sys) const STACK: usize = 4 * PAGE;
 /// The longest `HOME=…` with its NUL.
 pub const HOME: usize = 512;
-/// What a child ends with that has not become its program.
+/// The exit code of a child that did not become its program.
 const FAILED: usize = 1;
 
-/// At the lowest address behind the stack; all pointers lead into the same mapping, or to the board.
+/// Lies directly above the stack; all pointers lead into the same mapping, or to the board.
 #[repr(C)]
 pub(in crate::sys) struct Orders {
     pub acts: [(Act, u32); ACTS],
@@ -64,7 +64,7 @@ pub(in crate::sys) struct Orders {
     pub filter_flags: usize,
     pub argv: *const *const c_char,
     pub envp: *const *const c_char,
-    /// In `envp`: room for a HOME.
+    /// An entry of `envp` reserved for HOME.
     pub spare: *mut *const c_char,
     pub home: *mut u8,
     pub program: *mut u8,
@@ -74,7 +74,7 @@ pub(in crate::sys) struct Orders {
     pub outcome: *const AtomicU64,
 }
 
-/// The mapping. The shim drops it once it has cloned; the child has a copy.
+/// The mapping. The shim drops it after the clone; the child has a copy.
 #[derive(Debug)]
 pub struct Prepared {
     base: *mut u8,
@@ -94,19 +94,19 @@ fn copy(text: &CStr, to: *mut u8, room: usize) -> Result<()> {
     if bytes.len() > room {
         return Err(Errno::ENAMETOOLONG);
     }
-    // SAFETY: the caller's room of the mapping, which nothing else uses.
+    // SAFETY: the room in the mapping is the caller's, and nothing else uses it.
     unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
     Ok(())
 }
 
 impl Prepared {
-    /// Takes a mapping that has a stack at its lower end, and [`Orders`] behind that.
+    /// Takes a mapping with a stack at its lower end, and [`Orders`] after that.
     pub(in crate::sys) fn new(base: *mut u8, length: usize) -> Self {
         Prepared { base, length }
     }
 
-    /// For good: goes over to the mapping and does what is left to do. `program` is one of the
-    /// candidates. An error is of what comes before.
+    /// Switches to the mapping for good and performs the remaining acts. `program` is one of the candidates. Returns
+    /// only on an error before the switch.
     pub fn enter(
         &self,
         _: Forked,
@@ -119,13 +119,13 @@ impl Prepared {
         copy(program.unwrap_or(c""), filled.program, filled.program_room)?;
         if let Some(home) = home {
             copy(home, filled.home, HOME)?;
-            // SAFETY: an entry of `envp` that was left for this.
+            // SAFETY: an entry of `envp` that was reserved for this.
             unsafe { filled.spare.write(filled.home.cast()) };
         }
         let top = self.base.wrapping_add(STACK);
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the stack is ours, aligned and large enough for `run`, which never returns; nothing of the old one is
-        // used any more.
+        // SAFETY: the stack is ours, aligned and large enough for `run`, which never returns; nothing of the old stack
+        // is used any more.
         unsafe {
             core::arch::asm!("mov rsp, {top}", "xor ebp, ebp", "call {run}", "ud2",
                 top = in(reg) top, in("rdi") orders, run = sym run, options(noreturn))
@@ -139,19 +139,19 @@ impl Prepared {
     }
 }
 
-/// A call with the launch's key. The answer is the kernel's: below zero an errno.
+/// Makes a call with the launch's key. Returns the kernel's result: a negative value is an errno.
 fn call(key: usize, number: Sysno, arguments: [usize; 5]) -> isize {
     let [a, b, c, d, e] = arguments;
     // SAFETY: the calls of this file take integers and pointers into the mapping or to the board, which stay mapped.
     unsafe { syscall6(number as usize, a, b, c, d, e, key) as isize }
 }
 
-/// exit_group(2), exit(2), and where a filter forbids both, a fault. Never returns, never loops.
+/// exit_group(2), exit(2), and, if a filter forbids both, a fault. Never returns, never loops.
 pub(super) fn end(code: usize) -> ! {
     call(0, Sysno::exit_group, [code, 0, 0, 0, 0]);
     call(0, Sysno::exit, [code, 0, 0, 0, 0]);
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: an instruction that is none: the kernel kills the process, whatever it ignores or blocks.
+    // SAFETY: an invalid instruction: the kernel kills the process, whatever signals it ignores or blocks.
     unsafe {
         core::arch::asm!("ud2", options(noreturn))
     }
@@ -162,7 +162,7 @@ pub(super) fn end(code: usize) -> ! {
     }
 }
 
-/// On the stack of the mapping.
+/// Runs on the mapping's stack.
 unsafe extern "C" fn run(orders: *const Orders) -> ! {
     // SAFETY: `enter` passes the one that `prepare` wrote; the mapping is never unmapped.
     let orders = unsafe { &*orders };
@@ -181,7 +181,7 @@ unsafe extern "C" fn run(orders: *const Orders) -> ! {
     end(FAILED)
 }
 
-/// Gives up every descriptor but the streams and the gate, and all memory but what is here.
+/// Closes every descriptor but the streams and the gate, and unmaps all memory but what is needed here.
 fn strip(orders: &Orders) -> isize {
     let close = |first: usize, last: usize| {
         if first > last {
@@ -203,7 +203,7 @@ fn strip(orders: &Orders) -> isize {
     if answer < 0 {
         return answer;
     }
-    // The page that says who is born is not for whom the container can see.
+    // The page that reports births must not reach a process that the container can see.
     call(orders.key, Sysno::madvise, [orders.board, PAGE, libc::MADV_DONTFORK as usize, 0, 0])
 }
 
@@ -238,7 +238,7 @@ fn perform(orders: &Orders, act: Act, number: u32) -> isize {
             call(key, Sysno::seccomp, [mode, orders.filter_flags, filter, 0, 0])
         }
         Act::Birth => {
-            // Without a stack of its own the new process goes on here, with a copy.
+            // Without a stack of its own, the new process continues here, on a copy.
             let flags = (libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID) as usize;
             match call(key, Sysno::clone, [flags, 0, orders.born, 0, 0]) {
                 0 => 0,
@@ -258,14 +258,14 @@ fn perform(orders: &Orders, act: Act, number: u32) -> isize {
             let byte = core::ptr::from_mut(&mut go) as usize;
             match call(key, Sysno::read, [orders.gate, byte, 1, 0, 0]) {
                 1 => 0,
-                // The shim has given the launch up.
+                // The shim has given up the launch.
                 _ => end(FAILED),
             }
         }
         Act::Execute => {
             let (argv, envp) = (orders.argv as usize, orders.envp as usize);
             let arguments = [orders.program as usize, argv, envp, 0, 0];
-            // It comes back with an error only, or where a filter has answered for the kernel.
+            // Returns only on an error, or if a filter has answered in the kernel's place.
             call(0, Sysno::execve, arguments)
         }
         Act::Procfs => {

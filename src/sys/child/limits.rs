@@ -1,4 +1,4 @@
-//! What a process may use and how it is scheduled.
+//! Resource limits and scheduling of a process.
 
 use super::{check, Forked, Result};
 use ::core::prelude::rust_2021::*;
@@ -14,7 +14,7 @@ pub fn set_rlimit(_: Forked, resource: u32, soft: u64, hard: u64) -> Result<()> 
     check(answer).map(drop)
 }
 
-/// Makes the hard limit at least `hard`, and leaves the soft one.
+/// Raises the hard limit to at least `hard`, and keeps the soft one.
 pub fn raise_hard_limit(forked: Forked, resource: u32, hard: u64) -> Result<()> {
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     let none = core::ptr::null::<libc::rlimit64>();
@@ -49,13 +49,13 @@ pub fn set_io_priority(value: u32) -> Result<()> {
 
 /// set_mempolicy(2) of the calling thread; bit n of byte m of `nodes` is node 8 * m + n.
 pub fn set_memory_policy(mode: u32, nodes: &[u8]) -> Result<()> {
-    // The call takes one bit more than it reads.
+    // The call expects one bit more than it reads.
     let bits = nodes.len().saturating_mul(8).saturating_add(1);
     // SAFETY: the kernel reads `bits` - 1 bits of `nodes`, which outlives the call.
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits) }).map(drop)
 }
 
-/// All that there can be: the kernel takes what the cpuset has of them.
+/// More CPUs than there can be: the kernel intersects them with the cpuset.
 const EVERY_CPU: [u8; 1024] = [0xff; 1024];
 
 /// sched_setaffinity(2) of the calling thread.
@@ -64,12 +64,12 @@ pub fn set_affinity(mask: &[u8]) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) }).map(drop)
 }
 
-/// The same with every processor of the cpuset.
+/// The same with every CPU of the cpuset.
 pub fn reset_affinity() -> Result<()> {
     set_affinity(&EVERY_CPU)
 }
 
-/// `struct sched_attr` in its first form (48 bytes) of linux/sched/types.h.
+/// The first version (48 bytes) of `struct sched_attr`, linux/sched/types.h.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Schedule {
@@ -87,7 +87,7 @@ pub struct Schedule {
 /// sched_setattr(2) of the calling thread.
 pub fn set_schedule(schedule: Schedule) -> Result<()> {
     let schedule = Schedule { size: size_of::<Schedule>() as u32, ..schedule };
-    // SAFETY: the kernel reads `size` bytes, which is what `schedule` has.
+    // SAFETY: the kernel reads `size` bytes, the size of `schedule`.
     let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, core::ptr::from_ref(&schedule), 0) };
     check(answer).map(drop)
 }

@@ -16,7 +16,7 @@ pub struct Options {
     pub direct: bool,
 }
 
-/// The number of a device that nobody uses, for now.
+/// Returns the number of a device that is unused at the moment.
 pub fn free(control: BorrowedFd<'_>) -> Result<u32> {
     // SAFETY: LOOP_CTL_GET_FREE takes no argument and touches no memory of ours.
     let answer = unsafe {
@@ -25,12 +25,12 @@ pub fn free(control: BorrowedFd<'_>) -> Result<u32> {
     check(answer).and_then(|number| u32::try_from(number).map_err(|_| Errno::EOVERFLOW))
 }
 
-/// Puts `file` behind the device (Linux 5.8). EBUSY where another process was faster.
+/// Attaches `file` to the device (Linux 5.8). EBUSY if another process was faster.
 pub fn configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>, options: Options) -> Result<()> {
-    // SAFETY: the struct is made of integers and arrays of them, for which zeros are a value.
+    // SAFETY: the struct consists of integers and arrays of them, for which zeros are valid.
     let mut config: loop_config = unsafe { core::mem::zeroed() };
     config.fd = file.as_raw_fd().unsigned_abs();
-    // The device lets its file go with its last user: the mount.
+    // The device releases its file with its last user: the mount.
     config.info.lo_flags = LO_FLAGS_AUTOCLEAR as u32;
     if options.readonly {
         config.info.lo_flags |= LO_FLAGS_READ_ONLY as u32;
@@ -50,8 +50,8 @@ pub fn configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>, options: Options)
     check(answer).map(drop)
 }
 
-/// Opens the file and a device for it.
-/// (`device` opens that of a number: names need memory, which `sys` does not allocate).
+/// Opens the file and a device for it. (`device` opens the device of a number: names need memory, which `sys` does not
+/// allocate.)
 pub fn open(
     path: &core::ffi::CStr,
     options: Options,
@@ -60,7 +60,7 @@ pub fn open(
     let access = if options.readonly { libc::O_RDONLY } else { libc::O_RDWR };
     let file = fd::open(path, access, 0)?;
     let control = fd::open(c"/dev/loop-control", libc::O_RDWR, 0)?;
-    // Everybody on the host asks for the free one at the same time.
+    // Every process on the host gets the same free device at the same time.
     for _ in 0..100 {
         let device = device(free(control.as_fd())?)?;
         match configure(device.as_fd(), file.as_fd(), options) {

@@ -1,8 +1,9 @@
 //! What the child of a clone calls: system calls, and nothing else.
 //!
-//! The clone copied the memory of a process with threads, and any lock may be held for ever in the copy, malloc's first
-//! of all. So this module is under the deny list of `crate::init`, and knows nothing of the rest of the crate. The shim
-//! may call what is here too ([`crate::sys`] names what it does call), but for what asks for [`Forked`].
+//! The clone copies the memory of a multithreaded process, and any lock in the copy may be held for ever, malloc's
+//! first of all. This module is therefore under the deny list of `crate::init`, and knows nothing of the rest of the
+//! crate. The shim may call it too ([`crate::sys`] names what it does call), except for functions that require
+//! [`Forked`].
 #![no_implicit_prelude]
 #![deny(
     clippy::disallowed_macros,
@@ -49,7 +50,7 @@ pub use forked::Forked;
 
 pub type Result<T, E = Errno> = core::result::Result<T, E>;
 
-/// The answer of a raw system call by way of libc's `syscall`, which has put the errno in its place.
+/// Converts the result of a raw system call made with libc's `syscall`, which has stored the errno.
 pub(in crate::sys) fn check(answer: libc::c_long) -> Result<libc::c_long> {
     match answer {
         -1 => Err(Errno::last()),

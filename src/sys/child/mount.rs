@@ -1,5 +1,5 @@
-//! Mounts: the descriptor-based calls (fsopen(2), open_tree(2), move_mount(2), mount_setattr(2): 5.2 to 5.12),
-//! and mount(2) where a path of the host is meant.
+//! Mounts: the descriptor-based calls (fsopen(2), open_tree(2), move_mount(2), mount_setattr(2): Linux 5.2 to 5.12),
+//! and mount(2) for paths of the host.
 
 use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Errno, Forked, Result};
@@ -44,8 +44,8 @@ pub fn mount(
     data: Option<&CStr>,
 ) -> Result<()> {
     let (source, fstype, data) = (pointer(source), pointer(fstype), pointer(data));
-    // SAFETY: each pointer is null or NUL-terminated text that outlives the call; the kernel only reads them (it
-    // copies up to a page of `data`, and stops where the memory ends).
+    // SAFETY: each pointer is null or NUL-terminated text that outlives the call; the kernel only reads them (it copies
+    // up to a page of `data`, and stops where the memory ends).
     check(unsafe { libc::syscall(libc::SYS_mount, source, target.as_ptr(), fstype, flags, data) }).map(drop)
 }
 
@@ -55,7 +55,7 @@ pub fn unmount(target: &CStr, flags: i32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_umount2, target.as_ptr(), flags) }).map(drop)
 }
 
-/// pivot_root(".", "."): the working directory becomes the root, the old root lies on top of it.
+/// pivot_root(".", "."): makes the working directory the root, with the old root on top of it.
 pub(crate) fn pivot_here(_: Forked) -> Result<()> {
     let here = c".".as_ptr();
     // SAFETY: both are the same NUL-terminated constant.
@@ -68,7 +68,7 @@ pub(crate) fn chroot(_: Forked, path: &CStr) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_chroot, path.as_ptr()) }).map(drop)
 }
 
-/// A filesystem that is being configured: fsopen(2).
+/// A filesystem being configured: fsopen(2).
 #[derive(Debug)]
 pub(crate) struct Filesystem(OwnedFd);
 
@@ -79,12 +79,12 @@ impl Filesystem {
             .map(|fd| Self(own(fd)))
     }
 
-    /// One that somebody else has opened.
+    /// Wraps a context that another process has opened.
     pub fn begun(context: OwnedFd) -> Self {
         Self(context)
     }
 
-    /// An option without a value.
+    /// Sets an option without a value.
     pub fn flag(&self, key: &CStr) -> Result<()> {
         self.configure(FSCONFIG_SET_FLAG, Some(key), None)
     }
@@ -93,7 +93,7 @@ impl Filesystem {
         self.configure(FSCONFIG_SET_STRING, Some(key), Some(value))
     }
 
-    /// An option whose value is a descriptor.
+    /// Sets an option whose value is a descriptor.
     pub fn lend(&self, key: &CStr, value: BorrowedFd<'_>) -> Result<()> {
         let (fd, none) = (self.0.as_raw_fd(), core::ptr::null::<u8>());
         // SAFETY: `key` is NUL-terminated and outlives the call; the command takes no value but the number.
@@ -105,12 +105,12 @@ impl Filesystem {
 
     fn configure(&self, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> Result<()> {
         let (fd, key, value) = (self.0.as_raw_fd(), pointer(key), pointer(value));
-        // SAFETY: `key` and `value` are null where the command has none, else NUL-terminated text that outlives
-        // the call; the kernel only reads them.
+        // SAFETY: `key` and `value` are null if the command has none, else NUL-terminated text that outlives the call;
+        // the kernel only reads them.
         check(unsafe { libc::syscall(libc::SYS_fsconfig, fd, command, key, value, 0) }).map(drop)
     }
 
-    /// Makes the superblock and a detached mount of it: fsmount(2). `attributes` are MOUNT_ATTR_*.
+    /// Creates the superblock and a detached mount of it: fsmount(2). `attributes` are MOUNT_ATTR_*.
     pub fn mount(self, attributes: u64) -> Result<OwnedFd> {
         self.configure(FSCONFIG_CMD_CREATE, None, None)?;
         let fd = self.0.as_raw_fd();
@@ -119,13 +119,13 @@ impl Filesystem {
     }
 }
 
-/// A detached copy of the mount at `path`: open_tree(2).
+/// Makes a detached copy of the mount at `path`: open_tree(2).
 pub fn clone_tree(path: &CStr, recursive: bool) -> Result<OwnedFd> {
     open_tree(libc::AT_FDCWD, path, if recursive { AT_RECURSIVE } else { 0 })
 }
 
-/// A detached copy of the mount at what `fd` has open. It must be in the caller's mount namespace (a detached
-/// mount can be copied since 6.15 only).
+/// Makes a detached copy of the mount at the open file `fd`. It must be in the caller's mount namespace (detached
+/// mounts can only be copied since Linux 6.15).
 pub(crate) fn clone_tree_of(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd> {
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
     open_tree(fd.as_raw_fd(), EMPTY, recursive | libc::AT_EMPTY_PATH as u32)
@@ -137,7 +137,7 @@ fn open_tree(directory: i32, path: &CStr, flags: u32) -> Result<OwnedFd> {
     check(unsafe { libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags) }).map(own)
 }
 
-/// Attaches a detached mount on what `target` has open.
+/// Attaches a detached mount at the open file `target`.
 pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
     let (from, to, empty) = (tree.as_raw_fd(), target.as_raw_fd(), EMPTY.as_ptr());
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
@@ -145,7 +145,7 @@ pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) }).map(drop)
 }
 
-/// Changes a mount: mount_setattr(2). `propagation` is one of MS_SHARED, … or 0 for no change.
+/// A change to a mount: mount_setattr(2). `propagation` is one of MS_SHARED, … or 0 for no change.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Change {
     pub set: u64,
@@ -169,7 +169,7 @@ pub fn change(mount: BorrowedFd<'_>, change: Change, recursive: bool) -> Result<
     set_attributes(mount, &attributes, recursive)
 }
 
-/// The owners of files on a detached mount are seen through the maps of `namespace`, a user namespace.
+/// Maps the owners of files on a detached mount by the maps of `namespace`, a user namespace.
 pub(crate) fn map_ids(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: bool) -> Result<()> {
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
@@ -194,7 +194,7 @@ fn set_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, recursiv
         )
     };
     match check(answer) {
-        // Older than 5.12: said as what it is, since ENOSYS would be read as "no such step".
+        // Before Linux 5.12: not returned as ENOSYS, which would be read as "no such step".
         Err(Errno::ENOSYS) => Err(Errno::EOPNOTSUPP),
         answer => answer.map(drop),
     }

@@ -6,7 +6,7 @@ use ::core::prelude::rust_2021::*;
 use ::std::os::fd::AsRawFd;
 use ::{core, libc};
 
-/// The head of `struct ifreq` (netdevice(7)), as SIOCSIFFLAGS reads it, padded to the whole.
+/// The head of `struct ifreq` (netdevice(7)), as SIOCSIFFLAGS reads it, padded to its full size.
 #[repr(C)]
 struct Request {
     name: [u8; 16],
@@ -16,7 +16,7 @@ struct Request {
 
 const _: [(); size_of::<libc::ifreq>()] = [(); size_of::<Request>()];
 
-/// Brings `lo` up; the kernel gives it its addresses then.
+/// Brings up `lo`; the kernel then assigns its addresses.
 pub fn loopback_up() -> Result<()> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     // SAFETY: takes integers only.

@@ -1,4 +1,4 @@
-//! poll(2), for those who wait for one thing or two.
+//! poll(2), for one descriptor or several.
 
 use super::fd::BorrowedFd;
 use super::{Errno, Result};
@@ -7,7 +7,7 @@ use ::nix;
 use ::nix::poll::{PollFd, PollFlags, PollTimeout};
 use ::std::time::{Duration, Instant};
 
-/// What to be told of.
+/// The events to wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
     pub read: bool,
@@ -18,8 +18,8 @@ impl Interest {
     pub const READ: Interest = Interest { read: true, write: false };
 }
 
-/// Waits until what `interest` names can be done with one of them, or one is at its end, or (a pidfd) has ended; which are
-/// so. None of them: the time is over.
+/// Waits until one of `fds` is ready for `interest`, is at its end, or (a pidfd) has exited; returns which are. None
+/// are if the deadline has passed.
 pub fn any<const N: usize>(
     fds: [BorrowedFd<'_>; N],
     interest: Interest,
@@ -34,7 +34,7 @@ pub fn any<const N: usize>(
             None => PollTimeout::NONE,
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                // Rounded up, or the last millisecond would be spent in a loop.
+                // Rounded up, or the last millisecond would be spent in a busy loop.
                 let left =
                     if left.is_zero() { left } else { left.saturating_add(Duration::from_micros(999)) };
                 PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
@@ -49,8 +49,7 @@ pub fn any<const N: usize>(
     }
 }
 
-/// Waits until one of what `interest` names can be done with `fd`, or nobody has its other side; false: the time is
-/// over.
+/// Waits until `fd` is ready for `interest`, or its other side is closed; returns false if the deadline has passed.
 pub fn ready(fd: BorrowedFd<'_>, interest: Interest, deadline: Instant) -> Result<bool> {
     any([fd], interest, Some(deadline)).map(|[ready]| ready)
 }

@@ -1,8 +1,8 @@
-//! Paths below a container's root: opened and created so that nothing outside of the root is ever touched,
-//! whatever symbolic links the image has, and whoever changes them meanwhile.
+//! Paths below a container's root: opened and created so that nothing outside the root is ever touched, whatever
+//! symlinks the image has, and whoever changes them meanwhile.
 //!
-//! openat2(2) with RESOLVE_IN_ROOT (5.6) does it in one call. Where it is refused (a seccomp profile that is
-//! older than it), or where something is to be created on the way, `walk` goes one component at a time.
+//! openat2(2) with RESOLVE_IN_ROOT (Linux 5.6) does it in one call. If that is refused (by a seccomp profile that is
+//! older than it), or something has to be created on the way, `walk` goes one component at a time.
 
 use super::entry::make_directory;
 use super::fd::{self, own, AsFd, BorrowedFd, OwnedFd};
@@ -13,14 +13,14 @@ use ::core::prelude::rust_2021::*;
 use ::std::os::fd::AsRawFd;
 use ::{core, libc};
 
-/// Links are followed, and stay inside; those of /proc that are more than a path are not.
+/// Symlinks are followed, and stay inside; the magic links of /proc are refused.
 const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
 
-/// A race with a rename makes openat2(2) give up with EAGAIN; so often it is tried.
+/// How often to try: openat2(2) fails with EAGAIN on a race with a rename.
 const ATTEMPTS: u32 = 16;
 
-/// Opens (O_PATH) what an absolute path of the host's leads to: ELOOP where a magic link of /proc is on the way. (A walk
-/// takes these for their text, which is a path or nothing.)
+/// Opens (O_PATH) an absolute path of the host; ELOOP if a magic link of /proc is on the way. (A walk takes these for
+/// their text, which is a path or nothing.)
 pub(crate) fn open_without_magic(path: &CStr) -> Result<OwnedFd> {
     match resolve(libc::AT_FDCWD, path, libc::O_PATH, libc::RESOLVE_NO_MAGICLINKS) {
         Err(Errno::ENOSYS | Errno::EPERM) => {
@@ -31,7 +31,7 @@ pub(crate) fn open_without_magic(path: &CStr) -> Result<OwnedFd> {
     }
 }
 
-/// Opens a path by O_PATH, as far as the kernel has it in memory: EAGAIN where it would have to ask a filesystem. Linux 5.12;
+/// Opens a path with O_PATH from the kernel's caches alone: EAGAIN if it would have to ask a filesystem. Linux 5.12;
 /// EINVAL before.
 pub(in crate::sys) fn open_cached(path: &CStr) -> Result<OwnedFd> {
     // EAGAIN is an answer here, and not only a race with a rename.
@@ -79,8 +79,8 @@ pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd> {
     }
 }
 
-/// A descriptor of what `path` names inside of `root`, made where it is missing, with its parents. It is for being
-/// mounted on, and for finding what is below it.
+/// Opens `path` inside `root` with O_PATH, and creates it and its parents if they are missing. The descriptor serves as
+/// a mount target, and for look-ups below it.
 pub(crate) fn open_or_create(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Result<OwnedFd> {
     match openat2(root, path, libc::O_PATH, IN_ROOT) {
         Err(Errno::ENOENT) => match create_last(root, path, missing) {
@@ -92,8 +92,8 @@ pub(crate) fn open_or_create(root: BorrowedFd<'_>, path: &CStr, missing: Missing
     }
 }
 
-/// The common case of a missing path: only its last component is. None in every other case, e.g. of a link that leads
-/// nowhere.
+/// Handles the common case of a missing path, in which only its last component is missing. Returns None in every other
+/// case, e.g. for a dangling symlink.
 fn create_last(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Option<OwnedFd> {
     let (above, name) = split(path)?;
     let above = PathBuffer::new(above).ok()?;
@@ -112,7 +112,7 @@ fn create_last(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Option<Ow
     }
 }
 
-/// The path of the directory above (`.` for the root), and the last component.
+/// Splits a path into that of its parent directory (`.` for the root), and the last component.
 pub fn split(path: &CStr) -> Option<(&[u8], &CStr)> {
     let bytes = path.to_bytes_with_nul();
     let (above, name) = match bytes.iter().rposition(|b| *b == b'/') {
@@ -120,18 +120,18 @@ pub fn split(path: &CStr) -> Option<(&[u8], &CStr)> {
         None => (&b"."[..], bytes),
     };
     let name = CStr::from_bytes_with_nul(name).ok()?;
-    // Neither can be made, nor is the directory above it the one that was split off.
+    // These cannot be created, nor is their parent the directory that was split off.
     let real = !matches!(name.to_bytes(), b"" | b"." | b"..");
     real.then_some((if above.is_empty() { b"." } else { above }, name))
 }
 
-/// Opens a file of a filesystem that is all the kernel's, e.g. a detached procfs: no mount, no link of any kind
+/// Opens a file on a filesystem that only the kernel controls, e.g. a detached procfs: no mounts, no links of any kind
 /// and no `..` on the way.
 pub(crate) fn open_plainly(directory: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd> {
     let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_SYMLINKS;
     match openat2(directory, path, flags, resolve) {
         Err(Errno::ENOSYS | Errno::EPERM) => {
-            // Nothing can be mounted on a detached procfs, so that only links and `..` are left to refuse.
+            // Nothing can be mounted on a detached procfs, so only links and `..` are left to refuse.
             let filesystem = fd::filesystem(directory)?;
             let file = walk::open_without_links(directory, path, flags)?;
             if fd::filesystem(file.as_fd())? == filesystem {
@@ -144,8 +144,8 @@ pub(crate) fn open_plainly(directory: BorrowedFd<'_>, path: &CStr, flags: i32) -
     }
 }
 
-/// A directory in `root` that is what `path` says, without a link on the way; made where only it is missing. ELOOP or
-/// ENOTDIR where the image has a link there.
+/// Opens the directory at exactly `path` in `root`, with no symlink on the way; creates it if it is all that is
+/// missing. ELOOP or ENOTDIR if the image has a symlink there.
 pub(crate) fn ordinary_directory(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let find = || match openat2(root, path, flags, IN_ROOT | libc::RESOLVE_NO_SYMLINKS) {

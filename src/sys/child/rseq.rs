@@ -1,5 +1,5 @@
-//! rseq(2): the C library has the kernel write into each thread's memory whenever it is scheduled. A child that gives up
-//! that memory says so first, or the kernel would kill it.
+//! rseq(2): the C library makes the kernel write to each thread's memory whenever it is scheduled. A child that gives
+//! up that memory must unregister first, or the kernel would kill it.
 
 use super::{check, Errno, Forked, Result};
 use ::core::prelude::rust_2021::*;
@@ -7,7 +7,7 @@ use ::{core, libc};
 
 /// RSEQ_FLAG_UNREGISTER of linux/rseq.h.
 const UNREGISTER: libc::c_int = 1;
-/// `struct rseq` as first defined; what the C library registers is at least that, and a multiple of its alignment.
+/// `struct rseq` as first defined; the C library registers at least that, and a multiple of its alignment.
 const LENGTH: u32 = 32;
 
 #[cfg(target_arch = "x86_64")]
@@ -16,9 +16,9 @@ const SIGNATURE: u32 = 0x5305_3053;
 const SIGNATURE: u32 = 0xd428_bc00;
 
 unsafe extern "C" {
-    /// From the thread pointer; glibc 2.35.
+    /// The offset from the thread pointer; glibc 2.35.
     static __rseq_offset: isize;
-    /// 0 where nothing was registered.
+    /// 0 if nothing was registered.
     static __rseq_size: libc::c_uint;
 }
 
@@ -37,9 +37,9 @@ fn thread_pointer() -> usize {
     pointer
 }
 
-/// For a child that is about to unmap what the kernel would write to.
+/// Unregisters, for a child that is about to unmap what the kernel would write to.
 pub fn leave(_: Forked) -> Result<()> {
-    // SAFETY: a constant of the C library's.
+    // SAFETY: a constant of the C library.
     let size = unsafe { __rseq_size };
     if size == 0 {
         return Ok(());

@@ -1,4 +1,4 @@
-//! seccomp(2): a filter is loaded.
+//! seccomp(2): loading a filter.
 
 use super::{check, Errno, Result};
 use ::core::prelude::rust_2021::*;
@@ -16,18 +16,18 @@ pub struct SockFilter {
 
 /// A compiled program and the SECCOMP_FILTER_FLAG_* it is loaded with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-// The shim makes and drops it; the child has it lent.
+// The shim creates and drops it; the child only borrows it.
 #[allow(clippy::disallowed_types)]
 pub struct Filter {
     pub program: ::std::sync::Arc<[SockFilter]>,
     pub flags: u64,
 }
 
-/// Loads the filter for the calling thread, for good. Needs no_new_privs or CAP_SYS_ADMIN.
+/// Loads the filter for the calling thread, irrevocably. Needs no_new_privs or CAP_SYS_ADMIN.
 pub fn load(filter: &Filter) -> Result<()> {
     let Ok(length) = u16::try_from(filter.program.len()) else { return Err(Errno::E2BIG) };
     let program = libc::sock_fprog { len: length, filter: filter.program.as_ptr().cast_mut().cast() };
-    // SAFETY: `program` names `length` instructions of the kernel's own layout (`SockFilter` is its repr(C) twin),
+    // SAFETY: `program` points to `length` instructions of the kernel's own layout (`SockFilter` is its repr(C) twin),
     // which outlive the call; the kernel only reads them.
     let answer = unsafe {
         libc::syscall(

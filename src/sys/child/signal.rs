@@ -1,4 +1,4 @@
-//! Signal masks and dispositions of a clone's child.
+//! Signal masks and dispositions in a clone's child.
 
 use super::{check, Forked, Result};
 use ::core::prelude::rust_2021::*;
@@ -8,8 +8,8 @@ use ::{core, libc};
 #[derive(Clone, Copy, Debug)]
 pub struct Mask(u64);
 
-/// `struct sigaction` as the system call takes it; all zero is SIG_DFL without flags and mask. Where the architecture has
-/// SA_RESTORER it has that field, too.
+/// `struct sigaction` as the system call takes it; all zeros is SIG_DFL without flags or mask. It has a restorer field
+/// on architectures with SA_RESTORER.
 #[repr(C)]
 struct Action {
     handler: usize,
@@ -31,12 +31,12 @@ impl Action {
     }
 }
 
-/// Blocks every signal in the calling thread, also those that glibc keeps for itself; returns the mask to
+/// Blocks every signal in the calling thread, including those that glibc reserves for itself; returns the mask for
 /// [`restore`].
 pub fn block_all() -> Result<Mask> {
     let all = u64::MAX;
     let mut old = 0u64;
-    // SAFETY: both sets are 8 bytes as said; the kernel reads the first and writes the second.
+    // SAFETY: both sets are 8 bytes, as passed; the kernel reads the first and writes the second.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_rt_sigprocmask,
@@ -64,7 +64,7 @@ pub fn restore(mask: Mask) -> Result<()> {
     check(answer).map(drop)
 }
 
-/// Those of a process that are ignored. In a Rust program SIGPIPE is; others are inherited (nohup(1)).
+/// The signals that a process ignores: SIGPIPE in a Rust program, and inherited ones (nohup(1)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ignored(u64);
 
@@ -76,7 +76,7 @@ fn bit(signal: i32) -> u64 {
     1u64.wrapping_shl((signal as u32).wrapping_sub(1))
 }
 
-/// What this process ignores now.
+/// The signals that this process ignores now.
 pub fn ignored() -> Result<Ignored> {
     let mut set = 0;
     for signal in all() {
@@ -87,8 +87,9 @@ pub fn ignored() -> Result<Ignored> {
     Ok(Ignored(set))
 }
 
-/// `ignored` signals to their default action, then an empty mask: the child of a [clone](super::clone) has no handlers. An ignored signal would stay ignored over execve(2), and a blocked one blocked: so nothing may be ignored that
-/// was not when `ignored` was asked.
+/// Resets `ignored` signals to their default action, and empties the mask: the child of a [clone](super::clone) has no
+/// handlers. An ignored signal would stay ignored across execve(2), and a blocked one blocked, so no signal may be
+/// ignored that was not when `ignored` was queried.
 pub fn reset(forked: Forked, ignored: Ignored) -> Result<()> {
     for signal in all() {
         if ignored.0 & bit(signal) != 0 {
@@ -98,13 +99,13 @@ pub fn reset(forked: Forked, ignored: Ignored) -> Result<()> {
     restore(Mask(0))
 }
 
-/// Every signal to its default action.
+/// Resets every signal to its default action.
 pub(super) fn reset_all(forked: Forked) -> Result<()> {
     all().try_for_each(|signal| dispose(forked, signal, libc::SIG_DFL))
 }
 
-/// Children that end are gone at once: with SIGCHLD ignored the kernel reaps them (wait(2), "Notes"), also those that
-/// a pid namespace's first process inherits.
+/// Lets the kernel reap children as soon as they end: it does so if SIGCHLD is ignored (wait(2), "Notes"), even for
+/// orphans that a pid namespace's first process inherits.
 pub fn leave_children_to_the_kernel(forked: Forked) -> Result<()> {
     dispose(forked, libc::SIGCHLD, libc::SIG_IGN)
 }

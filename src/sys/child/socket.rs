@@ -1,4 +1,4 @@
-//! A pair of SOCK_SEQPACKET sockets, which keeps messages apart and can carry one descriptor: unix(7).
+//! A pair of SOCK_SEQPACKET sockets, which preserve message boundaries and can carry one descriptor: unix(7).
 
 use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Result};
@@ -26,7 +26,7 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     Ok((own(a.into()), own(b.into())))
 }
 
-/// Sends one message, with a descriptor where there is one. No SIGPIPE.
+/// Sends one message, with a descriptor if there is one. Raises no SIGPIPE.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], passed: Option<BorrowedFd<'_>>) -> Result<()> {
     let Some(passed) = passed else {
         let (none, flags) = (core::ptr::null::<u8>(), libc::MSG_NOSIGNAL);
@@ -39,7 +39,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], passed: Option<BorrowedFd<'_>>
     let mut control = Control { bytes: [0; 24] };
     control.header =
         libc::cmsghdr { cmsg_len: CONTROL, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
-    // SAFETY: every byte of the union was set by its first member, so that they may be read as bytes.
+    // SAFETY: its first member has set every byte of the union, so they may be read as bytes.
     let room = unsafe { &mut control.bytes };
     let number = passed.as_raw_fd().to_ne_bytes();
     for (to, from) in room.iter_mut().skip(size_of::<libc::cmsghdr>()).zip(number) {
@@ -47,7 +47,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], passed: Option<BorrowedFd<'_>>
     }
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let message = header(&mut part, core::ptr::from_mut(&mut control), size_of::<Control>());
-    // SAFETY: `message` names `part` (which names `bytes`) and `control`, all of which outlive the call; the
+    // SAFETY: `message` points to `part` (which points to `bytes`) and `control`, all of which outlive the call; the
     // kernel only reads them.
     let answer = unsafe {
         libc::syscall(
@@ -60,14 +60,14 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], passed: Option<BorrowedFd<'_>>
     check(answer).map(drop)
 }
 
-/// Receives one message: its length (0 is the end: nobody has the other side) and the descriptor with it. A
-/// signal that a handler of ours took is not an answer.
+/// Receives one message: its length (0 is end of file: the other side is closed) and the descriptor with it. Retries if
+/// one of our signal handlers interrupts it.
 pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
     let mut control = Control { bytes: [0; 24] };
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut message = header(&mut part, core::ptr::from_mut(&mut control), size_of::<Control>());
     let length = loop {
-        // SAFETY: `message` names `part` (which names `bytes`, exclusively ours) and `control`, which outlive
+        // SAFETY: `message` points to `part` (which points to `bytes`, exclusively ours) and `control`, which outlive
         // the call; the kernel writes no more into them than their lengths say.
         let answer = unsafe {
             libc::syscall(
@@ -96,13 +96,13 @@ pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Optio
     for (to, from) in number.iter_mut().zip(room.iter().skip(size_of::<libc::cmsghdr>())) {
         *to = *from;
     }
-    // SAFETY: the kernel has just installed this descriptor for us, and there is room for no second one.
+    // SAFETY: the kernel has just installed this descriptor for us, and there is no room for a second one.
     let passed = unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(number)) };
     Ok((length, Some(passed)))
 }
 
 fn header(part: &mut libc::iovec, control: *mut Control, room: usize) -> libc::msghdr {
-    // SAFETY: a msghdr is integers and pointers, for which all-zero bytes are valid.
+    // SAFETY: a msghdr consists of integers and pointers, for which all-zero bytes are valid.
     let mut message: libc::msghdr = unsafe { core::mem::zeroed() };
     message.msg_iov = part;
     message.msg_iovlen = 1;

@@ -6,7 +6,7 @@ use ::core::prelude::rust_2021::*;
 use ::std::os::fd::AsRawFd;
 use ::{core, libc};
 
-/// How a process ended, as waitid(2) tells it.
+/// How a process ended, as waitid(2) reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
     pub pid: u32,
@@ -14,7 +14,7 @@ pub struct Ended {
     pub code: u32,
 }
 
-/// Waits for any child to end, and leaves it a zombie: the caller finds out whose it is first.
+/// Waits for any child to end, and leaves it a zombie: the caller first finds out whose it is.
 pub fn any() -> Result<u32> {
     loop {
         match waitid(libc::P_ALL, 0, libc::WEXITED | libc::WNOWAIT) {
@@ -40,7 +40,7 @@ pub(crate) fn is_child(pid: u32) -> bool {
 }
 
 fn waitid(kind: libc::idtype_t, id: u32, options: i32) -> Result<Ended> {
-    // SAFETY: a siginfo_t is integers and pointers, for which all-zero bytes are valid.
+    // SAFETY: a siginfo_t consists of integers and pointers, for which all-zero bytes are valid.
     let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
     let none = core::ptr::null_mut::<libc::rusage>();
     let options = options | libc::__WALL;

@@ -1,8 +1,8 @@
-//! A path below a root, resolved one component at a time.
+//! Resolves a path below a root, one component at a time.
 //!
-//! Every component is opened with O_NOFOLLOW from the directory before it, and `..` is never given to the
-//! kernel: what was resolved so far is a list of real names, which `..` shortens, and which is then walked again
-//! from the root. So a rename or a new link during the walk can make it fail, but not leave the root.
+//! Every component is opened with O_NOFOLLOW from the directory before it, and `..` is never passed to the kernel: the
+//! part resolved so far is a list of real names, which `..` shortens, and which is then walked again from the root. A
+//! rename or a new symlink during the walk can therefore make it fail, but not leave the root.
 
 use super::entry::{make_directory, read_link};
 use super::fd::{self, AsFd, BorrowedFd, OwnedFd};
@@ -11,13 +11,13 @@ use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
 
-/// PATH_MAX, with the NUL.
+/// PATH_MAX, including the NUL.
 const ROOM: usize = 4096;
 
-/// As many links as the kernel follows in one path.
+/// As many symlinks as the kernel follows in one path.
 const LINKS: u32 = 40;
 
-/// What a path is created as where it is missing; the mode is that of the last component.
+/// What to create a missing path as; the mode is for the last component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     Fails,
@@ -47,14 +47,14 @@ impl PathBuffer {
         CStr::from_bytes_until_nul(&self.bytes).unwrap_or(c"")
     }
 
-    /// The whole buffer, as room for something else.
+    /// The whole buffer, as scratch space.
     pub fn room(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
     fn append(&mut self, text: &[u8]) -> Result<()> {
         let end = self.length.checked_add(text.len()).ok_or(Errno::ENAMETOOLONG)?;
-        // One byte stays for the NUL.
+        // One byte is reserved for the NUL.
         if end >= ROOM || text.contains(&0) {
             return Err(Errno::ENAMETOOLONG);
         }
@@ -81,7 +81,7 @@ impl PathBuffer {
     }
 }
 
-/// The first component of a path, and what follows it without slashes in front.
+/// Returns the first component of a path, and the rest without leading slashes.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     let path = trim(path);
     let end = path.iter().position(|b| *b == b'/').unwrap_or(path.len());
@@ -98,7 +98,7 @@ fn trim(mut path: &[u8]) -> &[u8] {
 
 const HERE: i32 = libc::O_PATH | libc::O_NOFOLLOW;
 
-/// Opens `path` below `root` with `flags`; links are followed, and stay inside.
+/// Opens `path` below `root` with `flags`; symlinks are followed, and stay inside.
 pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: i32, missing: Missing) -> Result<OwnedFd> {
     let mut rest = PathBuffer::new(path.to_bytes())?;
     let mut done = PathBuffer::new(b"")?;
@@ -157,7 +157,7 @@ pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: i32, missing: Missing) -> 
     fd::open_at(at.as_fd(), c".", flags, 0)
 }
 
-/// Makes the component `name`, and opens what is there then: ours, or what somebody else made first.
+/// Creates the component `name`, and opens it: ours, or what somebody else created first.
 fn create(at: BorrowedFd<'_>, name: &CStr, last: bool, missing: Missing) -> Result<OwnedFd> {
     let made = match missing {
         Missing::Fails => return Err(Errno::ENOENT),
@@ -174,7 +174,7 @@ fn create(at: BorrowedFd<'_>, name: &CStr, last: bool, missing: Missing) -> Resu
     }
 }
 
-/// Opens `path` below `root` where no component is a link or `..`; an empty path is the root.
+/// Opens `path` below `root` if no component is a symlink or `..`; an empty path is the root.
 pub fn open_without_links(root: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd> {
     let (mut name, mut rest) = split(path.to_bytes());
     let mut at: Option<OwnedFd> = None;

@@ -1,4 +1,4 @@
-//! For tests: a child under a filter, which makes system calls and tells what came of them.
+//! For tests: a child under a filter, which makes system calls and reports their results.
 
 use super::super::child::seccomp::load;
 use super::Filter;
@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use std::time::{Duration, Instant};
 
-/// One system call: through which door, its number, its arguments.
+/// One system call: its entry into the kernel, number and arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     pub door: Door,
@@ -21,10 +21,10 @@ pub enum Door {
     I386,
 }
 
-/// What a child came to.
+/// The outcome of a child.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// What each call returned: a value, or the negative errno.
+    /// The result of each call: a value, or the negative errno.
     Returned(Vec<i64>),
     /// The signal that ended it.
     Killed(i32),
@@ -32,7 +32,7 @@ pub enum Outcome {
     Refused(Errno),
 }
 
-/// What parent and child share: the child needs no system call to tell its results.
+/// The memory that parent and child share, so that the child reports its results without a system call.
 #[repr(C)]
 struct Shared {
     done: std::sync::atomic::AtomicI32,
@@ -99,7 +99,7 @@ fn make(call: &Call) -> i64 {
     let [a, b, c, d, e, f] = call.arguments;
     match call.door {
         Door::Native => {
-            // SAFETY: tests choose calls whose arguments touch no memory, or memory that is not there.
+            // SAFETY: tests choose calls whose arguments touch no memory, or unmapped memory.
             let result = unsafe { libc::syscall(call.number, a, b, c, d, e, f) };
             if result == -1 {
                 -i64::from(Errno::last_raw())
@@ -111,11 +111,11 @@ fn make(call: &Call) -> i64 {
     }
 }
 
-/// With one argument: the second register is not ours to change.
+/// Makes a call with one argument; those that the next four registers hold are 0.
 #[cfg(target_arch = "x86_64")]
 fn i386(number: u32, argument: u32) -> i64 {
     let result: i32;
-    // SAFETY: as for the native door; rbx belongs to the compiler and is put back.
+    // SAFETY: as for the native door; rbx is reserved by the compiler, and is restored.
     unsafe {
         std::arch::asm!(
             "xchg rbx, {argument:r}",

@@ -1,4 +1,4 @@
-//! Against a bus of the tests' own: it answers as a D-Bus daemon with systemd behind it does, or not at all.
+//! Tests against a bus of their own: it answers like a D-Bus daemon with systemd behind it, or not at all.
 
 use super::*;
 use crate::tasks::block_on;
@@ -8,21 +8,21 @@ use std::thread::JoinHandle;
 use zbus::wire::{serialized::Context, to_bytes, LE};
 use zbus::{Type, Variant};
 
-/// What the bus does once the client has said who it is.
+/// What the bus does once the client has authenticated.
 #[derive(Clone, Copy)]
 enum Manner {
     Polite,
-    /// Says no to every call.
+    /// Refuses every call.
     Refusing,
-    /// Takes what is sent, and never answers.
+    /// Reads what is sent, and never answers.
     Silent,
-    /// Does not let anybody in.
+    /// Rejects every client.
     Locked,
     /// Hangs up after the greeting.
     Gone,
 }
 
-/// A folder such as `/run`; the thread gives the calls in their order when the client has hung up.
+/// Creates a directory such as `/run`; the thread returns the calls in order when the client has hung up.
 fn bus(socket: &str, manner: Manner) -> (tempfile::TempDir, JoinHandle<Vec<String>>) {
     let run = tempfile::tempdir().unwrap();
     let path = run.path().join(socket);
@@ -63,7 +63,7 @@ fn serve(mut client: UnixStream, manner: Manner) -> Vec<String> {
         let reply_to = (5, serial.into());
         let reply = match manner {
             Manner::Polite if call.member == "StopUnit" => {
-                // The job ends before the call that made it is answered: signals come when they like.
+                // The job ends before the call that created it is answered: signals can arrive at any time.
                 client.write_all(&job_removed("/job/1", "done")).unwrap();
                 message(wire::METHOD_RETURN, &[reply_to], &"/job/1")
             }
@@ -83,7 +83,7 @@ fn job_removed(job: &str, result: &str) -> Vec<u8> {
     message(wire::SIGNAL, &[(3, "JobRemoved".into())], &(1u32, job, "t-c1.scope", result))
 }
 
-/// A message of the other side's, as zbus lays it out.
+/// Encodes a message from the peer, as zbus lays it out.
 fn message(kind: u8, fields: &[(u8, Variant<'_>)], body: &(impl Serialize + Type)) -> Vec<u8> {
     let context = Context::new(LE, 0);
     let body = to_bytes(context, body).unwrap();
@@ -144,7 +144,7 @@ fn a_bus_that_never_answers_is_given_up_in_time() {
     let took = begun.elapsed();
     assert!((200..5000).contains(&took.as_millis()), "{took:?}");
     thread.join().unwrap();
-    // The limit is one for all that is done: a job that never ends is given up, too.
+    // One limit covers everything: a job that never ends is given up, too.
     let (run, thread) = bus(PRIVATE, Manner::Polite);
     let mut bus = block_on(Bus::connect_within(run.path(), Duration::from_millis(200))).unwrap();
     assert_eq!(block_on(bus.wait("/job/of/nobody")).unwrap_err().kind(), Kind::Deadline);
