@@ -1,12 +1,12 @@
-//! The one error of the crate: a kind, the context it gathered on its way up, and its source.
+//! The error type of the crate: a kind, the context added on the way up, and a source.
 //!
-//! The kind is the RPC code and is given at birth; context is added by the callers, outermost last.
-//! An error names the call, the object and the errno; where a field of the spec is at fault, the field.
+//! The kind determines the RPC code and is set when the error is created; callers add context, outermost last. An error
+//! names the call, the object and the errno; if a field of the spec is at fault, the field.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// What kind of failure this is. Each kind is one RPC code (see `service`).
+/// The kind of a failure. Each kind maps to one RPC code (see `service`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The request or the spec is wrong: INVALID_ARGUMENT.
@@ -15,17 +15,17 @@ pub enum Kind {
     NotFound,
     /// The id is taken: ALREADY_EXISTS.
     Exists,
-    /// Not in this state: FAILED_PRECONDITION.
+    /// Not allowed in the current state: FAILED_PRECONDITION.
     State,
     /// Not implemented: UNIMPLEMENTED.
     Unsupported,
-    /// A peer (containerd, systemd) is away: UNAVAILABLE.
+    /// A peer (containerd, systemd) is unavailable: UNAVAILABLE.
     Unavailable,
-    /// A time limit passed: DEADLINE_EXCEEDED.
+    /// A time limit has passed: DEADLINE_EXCEEDED.
     Deadline,
     /// The caller may not do this: PERMISSION_DENIED.
     Denied,
-    /// The kernel refused: UNKNOWN, with the frozen call and its errno.
+    /// A system call failed: UNKNOWN, with the call as made and its errno.
     System,
     /// A broken invariant of ours: INTERNAL.
     Bug,
@@ -33,7 +33,7 @@ pub enum Kind {
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// An error with its kind; `Display` prints the contexts outermost first, then the source.
+/// An error with its kind; `Display` prints the contexts, outermost first, then the source.
 pub struct Error {
     kind: Kind,
     /// Innermost first.
@@ -48,7 +48,7 @@ impl Error {
         Error { kind, context: vec![what.into()], source: None }
     }
 
-    /// A refused system call: `what` is the frozen call, e.g. `open("/dev/null", O_PATH)`.
+    /// A failed system call: `what` is the call as made, e.g. `open("/dev/null", O_PATH)`.
     pub(crate) fn system(what: impl Into<Cow<'static, str>>, errno: i32) -> Self {
         Error { kind: Kind::System, context: vec![what.into()], source: Some(Box::new(Errno(errno))) }
     }
@@ -70,7 +70,7 @@ impl Error {
         self
     }
 
-    /// The errno at the bottom, where the kernel refused a call.
+    /// The underlying errno, if a system call failed.
     pub fn errno(&self) -> Option<i32> {
         let source = self.source.as_ref()?;
         if let Some(errno) = source.downcast_ref::<Errno>() {
@@ -105,8 +105,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// What a user makes of a source. The kernel's words are those of [`Errno`] wherever an errno comes from; where serde_json
-/// stopped reading means nothing to who sees no lines, as containerd writes config.json in one.
+/// The text of a source for users. An errno always reads like [`Errno`], wherever it comes from. The position at which
+/// serde_json stopped is dropped: containerd writes config.json as a single line, so it means nothing to a user.
 pub(crate) fn words(source: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     let errno = match source.downcast_ref::<std::io::Error>() {
         Some(error) => error.raw_os_error(),
@@ -119,7 +119,7 @@ pub(crate) fn words(source: &(dyn std::error::Error + Send + Sync + 'static)) ->
     }
 }
 
-/// `… at line 1 column 9`, which serde_json puts behind its words.
+/// Strips ` at line 1 column 9`, which serde_json appends.
 fn without_place(text: &str) -> &str {
     text.rsplit_once(" at line ").map_or(text, |(words, _)| words)
 }
@@ -138,18 +138,18 @@ pub(crate) struct Errno(pub i32);
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // strerror(3) of the libc, behind which std puts the number.
+        // The text of strerror(3), to which std appends the number.
         let text = std::io::Error::from_raw_os_error(self.0).to_string();
         let text = text.rsplit_once(" (os error ").map_or(&*text, |(words, _)| words);
         let mut chars = text.chars();
         let first = chars.next().map(|c| c.to_ascii_lowercase());
-        // "No such file or directory" is matched in lower case by docker and others ("RFS specific error" stays).
+        // docker and others match "no such file or directory" in lower case ("RFS specific error" keeps its case).
         match (first, chars.clone().next()) {
             (Some(c), Some(second)) if !second.is_uppercase() => write!(f, "{c}{}", chars.as_str())?,
             _ => f.write_str(text)?,
         }
         match nix::errno::Errno::from_raw(self.0) {
-            // Its number is in the words.
+            // The text already contains the number.
             nix::errno::Errno::UnknownErrno => Ok(()),
             name => write!(f, " ({name:?})"),
         }
@@ -170,7 +170,7 @@ impl<T> Context<T> for Result<T> {
 }
 
 impl<T> Context<T> for std::io::Result<T> {
-    /// The frozen call, e.g. `write("/sys/fs/cgroup/c1/memory.max", "1024")`.
+    /// `what` is the call as made, e.g. `write("/sys/fs/cgroup/c1/memory.max", "1024")`.
     fn context<C: Into<Cow<'static, str>>>(self, what: impl FnOnce() -> C) -> Result<T> {
         self.map_err(|e| match e.raw_os_error() {
             Some(errno) => Error::system(what(), errno),
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(e.kind(), Kind::System);
     }
 
-    /// Those of strerror(3), which runc has too; other tables have other words.
+    /// The texts are those of strerror(3), like runc's; other tables differ.
     #[test]
     fn an_errno_has_the_kernels_words() {
         for (errno, words) in [
@@ -209,7 +209,7 @@ mod tests {
             (libc::EIO, "input/output error (EIO)"),
             (libc::ENOMEM, "cannot allocate memory (ENOMEM)"),
             (libc::EBUSY, "device or resource busy (EBUSY)"),
-            // Of the kernel itself, which leaks it here and there: ENOTSUPP.
+            // Internal to the kernel, which leaks it in a few places: ENOTSUPP.
             (524, "unknown error 524"),
         ] {
             assert_eq!(Errno(errno).to_string(), words);

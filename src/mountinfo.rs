@@ -1,12 +1,12 @@
-//! /proc/self/mountinfo, proc_pid_mountinfo(5), as bytes: a path may have any but NUL.
+//! Parses /proc/self/mountinfo (proc_pid_mountinfo(5)) as bytes: a path may contain any byte but NUL.
 //!
-//! The procfs crate leaves paths escaped, and refuses the whole file for one path that is not UTF-8.
+//! The procfs crate leaves paths escaped and rejects the whole file for a single path that is not UTF-8.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// One line. Fields are kept as the kernel wrote them, since most mounts are looked at for their type only.
+/// One line. Fields stay as the kernel wrote them, because most mounts are only checked for their type.
 #[derive(Clone, Copy, Debug)]
 pub struct Mount<'a> {
     root: &'a [u8],
@@ -15,7 +15,7 @@ pub struct Mount<'a> {
     options: &'a [u8],
 }
 
-/// In the order of the file: a mount comes after the one that it is on. A line that is cut short is left out.
+/// The mounts in file order: a mount follows the one that it is mounted on. Skips truncated lines.
 pub fn mounts(mountinfo: &[u8]) -> impl Iterator<Item = Mount<'_>> {
     mountinfo.split(|byte| *byte == b'\n').filter_map(Mount::parse)
 }
@@ -30,12 +30,12 @@ impl<'a> Mount<'a> {
         Some(Mount { root, point, fstype, options })
     }
 
-    /// A hierarchy, of either version.
+    /// Whether this is a cgroup hierarchy, v1 or v2.
     pub fn is_cgroup(&self) -> bool {
         [&b"cgroup"[..], b"cgroup2"].contains(&self.fstype)
     }
 
-    /// What of its filesystem is mounted: `/` is all of it.
+    /// The part of its filesystem that is mounted; `/` is all of it.
     pub fn root(&self) -> PathBuf {
         path(self.root)
     }
@@ -54,7 +54,7 @@ fn path(field: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(unescape(field)))
 }
 
-/// Space, tab, newline and backslash are three octal digits in every field, and a comma within an option.
+/// Decodes octal escapes: space, tab, newline and backslash in every field, and a comma within an option.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

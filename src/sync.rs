@@ -1,8 +1,9 @@
-//! The locks of the standard library, of which taking one cannot fail.
+//! Locks of the standard library whose locking cannot fail.
 //!
-//! Those of std are poisoned by a panic of their holder, so that the next one can refuse what may be half changed. Here a
-//! panic ends one request and the shim lives on for its containers. What is likely to panic runs outside of the locks, so
-//! what they guard is whole even then. parking_lot has no poison either, but is five crates.
+//! The locks of std are poisoned when their holder panics, so that the next holder can refuse data that may be
+//! half-changed. Here a panic ends one request, and the shim lives on for its containers. Code likely to panic runs
+//! outside the locks, so the guarded data is consistent even then. parking_lot has no poisoning either, but is five
+//! crates.
 
 pub use std::sync::MutexGuard;
 use std::sync::{PoisonError, TryLockError};
@@ -20,7 +21,7 @@ impl<T> Mutex<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// None where somebody has it.
+    /// None if it is locked.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
             Ok(guard) => Some(guard),

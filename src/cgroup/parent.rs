@@ -42,7 +42,7 @@ impl Parent {
                 made.make(mount, below).context(|| "linux.cgroup_parent")?;
             }
             if !there {
-                log::warn!("linux.cgroup_parent: there is no cgroup {text:?}: it is made, without limits");
+                log::warn!("linux.cgroup_parent: cgroup {text:?} does not exist: creating it without limits");
             }
         }
         Ok(Parent { host: host.clone(), record, ours: false, made: made.keep() })

@@ -203,7 +203,7 @@ impl Shared {
                     drop(self.spawned.wait_while(table, same));
                 }
                 Err(errno) => {
-                    log::error!("Could not wait for children: {errno}");
+                    log::error!("could not wait for children: {errno}");
                     std::thread::sleep(Duration::from_millis(100));
                 }
             }
@@ -229,7 +229,7 @@ impl Shared {
         let code = match ended {
             Ok(ended) => ended.code,
             Err(errno) => {
-                log::error!(pid; "Lost the exit status of a process: {errno}");
+                log::error!(pid; "lost the exit status of a process: {errno}");
                 255
             }
         };
@@ -250,7 +250,7 @@ impl Shared {
         }
         process.ended.set(status);
         if catch_unwind(AssertUnwindSafe(|| (process.on_exit)(status))).is_err() {
-            log::error!(pid; "An exit handler panicked");
+            log::error!(pid; "bug: an exit handler panicked");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Opens a file in a process of its own: this program with the verb [`VERB`]. It can be killed while a filesystem keeps it
-//! waiting, and a thread cannot.
+//! Opens a file in a separate process: this program with the verb [`VERB`]. Unlike a thread, a process can be killed
+//! while a filesystem blocks it.
 //!
 //! It has a socket at descriptor 3, by which it sends one message, one for each descriptor, and one when it has closed them.
 //! It is the shim's, not a container's: it runs in the shim's namespaces and cgroup, with nothing in its environment.
@@ -26,7 +26,7 @@ const UNLINK: &str = "unlink";
 /// What the program calls itself: ps(1) shows why it is there.
 const NAME: &CStr = c"containerd-shim-shoal-v2";
 const SOCKET: i32 = 3;
-/// Of a message: a path, twice as long where it is quoted, and the call.
+/// The size of a message: a path, twice as long when quoted, and the call.
 const ROOM: usize = 16 << 10;
 
 /// More of them than wait for one filesystem that does not answer.
@@ -60,7 +60,7 @@ struct Opener(OwnedFd);
 
 impl Drop for Opener {
     fn drop(&mut self) {
-        // It has ended by itself, mostly.
+        // It has usually exited by itself.
         let _ = wait::signal(self.0.as_fd(), libc::SIGKILL);
     }
 }
@@ -181,7 +181,7 @@ fn answer(socket: BorrowedFd<'_>, done: Result<Opened, Refused>) -> Result<()> {
     socket::send(socket, &[0], None).context(sent)
 }
 
-/// To read a file is to wait for its filesystem, too: what is handed over is in memory.
+/// Reading a file can block on its filesystem, too: hand over a copy in memory.
 fn copied(opened: Opened, path: &Path, limit: u64) -> Result<Opened, Refused> {
     let copy = |file: OwnedFd| -> std::io::Result<OwnedFd> {
         let mut copy = File::from(memfd_create(c"contents", MFdFlags::MFD_CLOEXEC)?);
@@ -225,7 +225,7 @@ impl Purpose {
 
 #[derive(Debug)]
 enum Answer {
-    /// So many descriptors follow.
+    /// This many descriptors follow.
     Opened {
         opened: Opened,
         count: usize,

@@ -54,12 +54,12 @@ impl Found {
     }
 }
 
-/// By its path.
+/// Opens a file by its path.
 pub fn open(path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
     if purpose == Purpose::Log {
         return append(path);
     }
-    // O_PATH never blocks, but for the filesystem, and has no side effect on a device.
+    // O_PATH never blocks, except on the filesystem, and has no side effects on a device.
     let fd = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
     let found = Found::of(fd.map_err(|errno| refused(path, errno))?, path)?;
     of(&found, path, purpose)
@@ -88,7 +88,7 @@ pub fn of(found: &Found, path: &Path, purpose: Purpose) -> Result<Opened, Refuse
         (_, Purpose::Contents { .. }) if found.is_regular() => vec![reopen(Access::Read, true)?],
         (_, Purpose::Contents { .. }) | (Kind::Null | Kind::Directory, _) => Vec::new(),
         (Kind::Fifo, purpose) => {
-            // Both ends at once need no peer, and are the peer for what is opened next.
+            // Opening both ends at once needs no peer, and serves as the peer for the opens below.
             let both = reopen(Access::Both, true)?;
             let fds = match purpose {
                 Purpose::Input { blocking } => {

@@ -1,4 +1,4 @@
-//! Files that a request names by path, opened without a thread that waits for their filesystem.
+//! Opens files named by requests without blocking a thread on their filesystem.
 //!
 //! A path can lead to a filesystem that never answers (of a network, or of FUSE), and a thread that waits for one cannot be
 //! freed. So a thread of the shim follows a path only as far as the kernel has it in memory, and opens what is there only
@@ -26,26 +26,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a file is opened for, and so which descriptors there are.
+/// The purpose of opening a file, which determines the descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// To know what is there: none.
     Look,
-    /// A fifo: its read end, its write end, and with `end` another write end, which blocks. A file: one to append to.
+    /// A fifo: its read end, its write end, and with `end` another write end that blocks. A file: one for appending.
     Output { end: bool },
-    /// A fifo: its write end, its read end. A file: one to read.
+    /// A fifo: its write end, its read end. A file: one descriptor, for reading.
     Input { blocking: bool },
     /// A file to append to, made with its folders if it is missing.
     Log,
-    /// A regular file to read. From elsewhere it is a copy, of at most so many bytes and one more.
+    /// A regular file to read. From another process it is a copy of at most `limit` bytes and one more.
     Contents { limit: u64 },
 }
 
-/// What a path led to.
+/// The file that a path led to.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub kind: Kind,
-    /// Its permissions.
+    /// The file's permissions.
     pub mode: u32,
     /// The mount that it is on.
     pub mount: u64,
@@ -61,7 +61,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Of a shim with this bundle.
+    /// For a shim with this bundle.
     pub fn new(bundle: &Path) -> Result<Self> {
         let what = || format!("open({bundle:?})");
         let folder = File::open(bundle).context(what)?;
@@ -82,7 +82,7 @@ impl Paths {
                     return here::of(&found, path, purpose).map_err(Refused::into_error);
                 }
             }
-            // It is to be made.
+            // Missing, but to be created.
             Err(Errno::ENOENT) if purpose == Purpose::Log => {}
             Err(errno) => return Err(here::refused(path, errno).into_error()),
             Ok(_) => {}

@@ -1,9 +1,9 @@
-//! The state in words, for a person who looks for what a shim is doing.
+//! A human-readable dump of the state, for diagnosing a running shim.
 
 use super::Sandbox;
 
 impl Sandbox {
-    /// One line per process. Never waits: a container with a request at work is said to be busy.
+    /// Returns one line per process. Never blocks: a container whose state is locked is reported as busy.
     pub fn dump(&self) -> Vec<String> {
         let Some(containers) = self.containers.try_lock() else {
             return vec!["the list of containers is busy".to_owned()];

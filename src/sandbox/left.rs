@@ -1,15 +1,15 @@
-//! Whether there is anything that somebody could still ask for.
+//! Whether the shim still has anything to serve.
 
 use super::{PodSlot, Sandbox};
 use std::time::Duration;
 
-/// What the shim is there for.
+/// What the shim still has to serve.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Left {
     Something,
-    /// No container, no pod, and nothing is being made.
+    /// No container, no pod, and no create in progress.
     Nothing,
-    /// A pod that was created so long ago and has not been started; nothing else.
+    /// Only a pod that was created this long ago and never started.
     Unstarted(String, Duration),
 }
 
@@ -20,7 +20,7 @@ impl Sandbox {
             _ if !containers.known.is_empty() => Left::Something,
             PodSlot::None => Left::Nothing,
             PodSlot::Taken(..) => Left::Something,
-            // A clock that was set back says nothing.
+            // A clock that was set back yields no age.
             PodSlot::Here(pod) if pod.is_unstarted() => {
                 Left::Unstarted(pod.id.clone(), pod.created_at.elapsed().unwrap_or_default())
             }
@@ -28,7 +28,7 @@ impl Sandbox {
         }
     }
 
-    /// How long a pod may be there without being started.
+    /// How long a pod may exist without being started.
     pub(crate) fn unstarted_limit(&self) -> Duration {
         self.world.settings_or_default().unstarted_timeout
     }

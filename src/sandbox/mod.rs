@@ -1,4 +1,4 @@
-//! The domain: a sandbox, its containers, their processes, and the life of each.
+//! The domain: a sandbox, its containers, their processes, and their life cycles.
 //!
 //! `service` translates requests to these calls and [`Event`]s to containerd's; nothing here knows protobuf.
 //! Lock order: `Sandbox::containers` (look-up only) → one container's state → the reaper's table (clone and
@@ -37,15 +37,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the end of a create may take, once its process was killed.
+/// How long an aborted create may take to finish after its process was killed.
 const UNBORN: Duration = Duration::from_secs(10);
 
-/// A process's end, or a pod's.
+/// The exit of a process or of a pod.
 type Exit = News<ExitStatus>;
-/// Somebody waits for it as long as this is there.
+/// Keeps a waiter registered until it is dropped.
 pub type Waits = Option<Then<ExitStatus>>;
 
-/// One shim's sandbox with its containers. All calls may come from any thread.
+/// The sandbox of one shim, with its containers. All methods may be called from any thread.
 pub struct Sandbox {
     world: Arc<World>,
     containers: Mutex<Containers>,
@@ -53,18 +53,18 @@ pub struct Sandbox {
 
 #[derive(Default)]
 struct Containers {
-    /// By id.
+    /// By container id.
     known: BTreeMap<String, Known>,
     pod: PodSlot,
-    /// The shim has decided to end.
+    /// The shim has decided to exit.
     closed: bool,
 }
 
-/// A create that is at work.
+/// A create in progress.
 #[derive(Clone)]
 struct Making {
     leash: Leash,
-    /// Known once it is over, whatever came of it.
+    /// Set once the create has finished, whatever its outcome.
     over: News<()>,
 }
 
@@ -73,7 +73,7 @@ impl Making {
         Making { leash: leash.clone(), over: News::default() }
     }
 
-    /// Kills what it makes, and returns what tells that it is over.
+    /// Kills the process being launched and returns the notification that the create has finished.
     fn end(self) -> News<()> {
         self.leash.kill();
         self.over
@@ -81,7 +81,7 @@ impl Making {
 }
 
 enum Known {
-    /// The id is taken, and there is nothing to ask yet.
+    /// The id is taken by a create in progress.
     Making(Making),
     Here(Arc<Container>),
 }
@@ -107,12 +107,12 @@ impl Known {
 enum PodSlot {
     #[default]
     None,
-    /// One with this id is being created.
+    /// A pod with this id is being created.
     Taken(String, Making),
     Here(Arc<Pod>),
 }
 
-/// Gives the place of a create that ends without a pod up, by an error or by a panic.
+/// Frees the pod slot if the create ends without a pod, by an error or by a panic.
 struct PodCreateGuard<'a>(&'a Sandbox, News<()>);
 
 impl PodCreateGuard<'_> {
@@ -132,7 +132,7 @@ impl Drop for PodCreateGuard<'_> {
     }
 }
 
-/// Frees the id of a create that ends without a container, by an error or by a panic.
+/// Frees the container id if the create ends without a container, by an error or by a panic.
 struct CreateGuard<'a> {
     sandbox: &'a Sandbox,
     id: &'a str,
@@ -175,13 +175,13 @@ impl Sandbox {
         self.lock().known.values().any(|known| known.here().is_none())
     }
 
-    /// Ends every create that is at work; what tells of each that it is over.
+    /// Aborts every create in progress; returns a notification for each that sets once it has finished.
     fn end_creates(&self) -> Vec<News<()>> {
         let making: Vec<Making> = self.lock().known.values().filter_map(Known::making).collect();
         making.into_iter().map(Making::end).collect()
     }
 
-    /// A create with this id is at work.
+    /// The create in progress for this id, if any.
     fn making(&self, id: &str) -> Option<Making> {
         self.lock().known.get(id).and_then(Known::making)
     }
@@ -194,7 +194,7 @@ impl Sandbox {
         &self.world.paths
     }
 
-    /// What the operator says at this moment.
+    /// Reads the operator's current settings.
     pub(crate) fn settings(&self) -> Result<PodSettings> {
         self.world.settings()
     }
@@ -213,7 +213,7 @@ impl Sandbox {
         }
     }
 
-    /// If one is being made, that ends, since nobody waits for it any more: what tells that it is over.
+    /// Aborts a pod create in progress, whose caller no longer waits; returns the notification that it has finished.
     fn end_pod_create(&self) -> Option<News<()>> {
         let making = match &self.lock().pod {
             PodSlot::Taken(_, making) => making.clone(),
@@ -240,7 +240,7 @@ impl Sandbox {
         Ok(PodCreateGuard(self, over))
     }
 
-    /// No create succeeds any more.
+    /// From now on every create fails.
     fn forget_pod(&self) {
         let mut containers = self.lock();
         containers.pod = PodSlot::None;
@@ -278,7 +278,7 @@ impl Sandbox {
         let pid = container.pid();
         self.lock().known.insert(id.clone(), Known::Here(Arc::clone(&container)));
         leash.release();
-        // By a kill that found it still being made, and nothing left of that to end.
+        // A kill arrived after the launch was complete but before the container was registered: deliver it now.
         if leash.check().is_err() {
             let _ = container.kill(None, libc::SIGKILL as u32, false);
         }
@@ -314,19 +314,19 @@ impl Sandbox {
         let container = self.container(&key.container)?;
         let mut process =
             spec::Process::parse(process).context(|| format!("exec {} in {}", key.id(), key.container))?;
-        // The request decides on the terminal, as it does on the streams.
+        // The request decides on the terminal, just as it does on the streams.
         process.terminal = stdio.terminal;
         container.add_exec(key.id(), process, stdio)
     }
 
-    /// `all` signals every process of the container; it means nothing for an exec.
+    /// Signals a process; `all` signals every process of the container and is ignored for an exec.
     pub async fn kill(&self, key: &ProcessKey, signal: u32, all: bool) -> Result<()> {
         let kills = signal == libc::SIGKILL as u32;
         if let Some(Making { leash, .. }) = self.making(&key.container).filter(|_| key.exec.is_none()) {
-            // No other one: it may be a hook that would get it.
+            // Only SIGKILL is delivered: any other signal might reach a hook.
             container::number(signal)?;
             let sent = kills && leash.signal(libc::SIGKILL);
-            // It may have come through meanwhile: then the signal is for the container, unless it was.
+            // The create may have completed meanwhile: then the signal is for the container, unless already sent.
             match (self.container(&key.container), sent) {
                 (Ok(_), false) => {}
                 (Ok(container), true) => {
@@ -354,12 +354,12 @@ impl Sandbox {
         if key.exec.is_none()
             && let Some(making) = self.making(&key.container)
         {
-            // It ends, and leaves nothing.
+            // Abort the create; it leaves nothing behind.
             making.end().within(UNBORN).await.ok_or_else(|| {
                 let what = format!("delete {}: it is still being created", key.container);
                 Error::new(Kind::Deadline, what)
             })?;
-            // It may have come through a moment before.
+            // The create may have completed just before.
             if self.container(&key.container).is_err() {
                 return Ok(Deleted { pid: 0, exit: container::exit_of_never_ran() });
             }
@@ -368,7 +368,7 @@ impl Sandbox {
         if let Some(exec) = &key.exec {
             return container.delete_exec(exec).await;
         }
-        // At its gate it is killed now, and in a paused pod would not die.
+        // A process at its gate is killed now, and could not die in a paused pod.
         if container.is_created() {
             self.thaw_to_die(&container).await?;
         }
@@ -381,7 +381,7 @@ impl Sandbox {
         self.container(&key.container)?.state(key.exec.as_deref())
     }
 
-    /// Each pid of the container's cgroup, with the exec's id where it is one's first process.
+    /// Every pid of the container's cgroup, with the exec id if it is the first process of an exec.
     pub fn pids(&self, container: &str) -> Result<Vec<(u32, Option<String>)>> {
         self.container(container)?.pids()
     }
@@ -406,9 +406,9 @@ impl Sandbox {
         container.update(&resources.context(|| format!("update {}", container.id))?, deadline).await
     }
 
-    /// Calls `waiter` once the process has ended: at once, on this thread, if it has; else on the watch thread,
-    /// so it must not block. (A blocked thread per Task.Wait would be the larger part of the shim's memory.) What is
-    /// returned keeps the waiter.
+    /// Calls `waiter` when the process exits: immediately on this thread if it already has, otherwise on the watch
+    /// thread, so it must not block. (A thread blocked per Task.Wait would account for most of the shim's memory.) The
+    /// waiter stays registered until the returned value is dropped.
     pub fn on_exit(&self, key: &ProcessKey, waiter: Box<dyn FnOnce(ExitStatus) + Send>) -> Result<Waits> {
         Ok(self.container(&key.container)?.exit(key.exec.as_deref())?.then(waiter))
     }
@@ -425,7 +425,7 @@ impl Sandbox {
         self.container(&key.container)?.close_stdin(key.exec.as_deref())
     }
 
-    /// Never an error: containerd asks it of ids that this shim does not have.
+    /// Never fails: containerd also asks about ids that this shim does not have.
     pub fn connect(&self, container: &str) -> Connected {
         let task_pid = match self.pod() {
             Some(pod) if pod.id == container => pod.pid(),
@@ -434,20 +434,20 @@ impl Sandbox {
         Connected { shim_pid: std::process::id(), task_pid }
     }
 
-    /// True where the shim has nothing left to serve and ends now; from then on no create succeeds. `service`
-    /// remembers that it asked, and asks again after each delete.
+    /// Returns true if the shim has nothing left to serve and exits now; every later create fails. `service` remembers
+    /// the request and calls this again after each delete.
     pub fn shutdown(&self) -> bool {
         let mut containers = self.lock();
         containers.closed |= containers.known.is_empty() && matches!(containers.pod, PodSlot::None);
         containers.closed
     }
 
-    /// It has nothing to serve any more.
+    /// The shim has decided to exit.
     pub(crate) fn is_ending(&self) -> bool {
         self.lock().closed
     }
 
-    /// Before the shim ends: gives logging programs until `limit` to end.
+    /// Called before the shim exits: gives logging programs until `limit` to exit.
     pub(crate) fn finish(&self, limit: Duration) {
         self.world.streams.finish(limit);
     }

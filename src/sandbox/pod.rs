@@ -1,6 +1,6 @@
-//! The pod: what a sandbox's containers share, made by the Sandbox service.
+//! The pod: what the containers of a sandbox share, created by the Sandbox service.
 //!
-//! Its life is a pure function, see [`life`]:
+//! Its life cycle is a pure function, see [`life`]:
 //!
 //! ```text
 //!          create_pod            start_pod           stop_pod, or its first process ends       shutdown_pod
@@ -8,7 +8,7 @@
 //!                         └───────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Nobody waits for anything under the lock of a pod's state.
+//! Nothing blocks while holding the lock of a pod's state.
 
 mod create;
 mod document;
@@ -45,9 +45,9 @@ pub(super) struct Pod {
     pub created_at: SystemTime,
     pub files: Files,
     pub cgroup: Box<dyn Cgroup>,
-    /// Of the pod's first process, where it has one.
+    /// The cgroup of the pod's first process, if it has one.
     pub init_cgroup: Option<Box<dyn Cgroup>>,
-    /// Where members' cgroups go that have no place of their own; None: the client says where.
+    /// The parent of members' cgroups that were given no path; None if the client specifies one.
     pub members_below: Option<PathBuf>,
     spec: Vec<u8>,
     exit: Exit,
@@ -57,11 +57,11 @@ pub(super) struct Pod {
 
 struct State {
     life: Life<Arc<Held>>,
-    /// Known once the change of what is frozen is over that began last.
+    /// Set once the most recent freezer change has finished.
     changed: News<()>,
-    /// The same of the last request to stop it, whatever came of it.
+    /// Set once the most recent stop request has finished, whatever its outcome.
     stopped: News<()>,
-    /// A shutdown is at work; this is known once it is over.
+    /// The shutdown in progress, if any; set once it has finished.
     shutdown: Option<News<()>>,
 }
 
@@ -78,7 +78,7 @@ impl Pod {
         self.lock().life.on(input).map_err(|Refused(word)| self.cannot(verb, word))
     }
 
-    /// What a member joins; an error unless the pod runs.
+    /// The namespaces that a member joins; an error unless the pod is running.
     pub fn for_member(&self) -> Result<Arc<Held>> {
         self.on("create a container in", Input::Join)?;
         let held = self.lock().life.held().map(Arc::clone);
@@ -89,27 +89,27 @@ impl Pod {
         self.lock().life.held().map_or(0, |held| held.pid)
     }
 
-    /// It is there, and nobody has started it.
+    /// Created and not yet started.
     pub fn is_unstarted(&self) -> bool {
         self.lock().life.is_created()
     }
 
-    /// Its first process has ended: by a stop, or else the pod has ended with it. Without one, it was the process that
-    /// made the namespaces.
+    /// Handles the exit of the pod's first process: unless a stop is in progress, the pod ends with it. In a pod
+    /// without a first process, the exit is that of the process that created the namespaces.
     fn init_ended(&self, status: ExitStatus) {
         if self.init_cgroup.is_none() {
             return;
         }
         self.init_exit.set(status);
         if !self.lock().life.is_stopping() {
-            log::warn!(sandbox = self.id.as_str(), code = status.code; "the first process of a sandbox ended");
+            log::warn!(sandbox = self.id.as_str(), code = status.code; "the sandbox's first process exited");
             self.ended(status);
         }
     }
 
-    /// The first call counts. What is frozen stays so, for a kill or the stop that follows to thaw.
+    /// Ends the pod; only the first call records an exit. Frozen containers stay frozen until a kill or the next stop.
     fn ended(&self, status: ExitStatus) {
-        // What it holds is dropped here, without the lock.
+        // Drops what the pod holds outside the lock.
         let _held = self.lock().life.on(Input::Ended);
         if self.exit.get().is_none() {
             record::exited(&self.bundle, status);
@@ -125,7 +125,7 @@ fn path_of(cgroup: &dyn Cgroup) -> String {
 }
 
 impl Sandbox {
-    /// The pod with this id; NotFound where there is none, or another one.
+    /// The pod with this id; NotFound if there is none or its id differs.
     fn pod_of(&self, id: &str) -> Result<Arc<Pod>> {
         match self.pod() {
             Some(pod) if pod.id == id => Ok(pod),
@@ -133,16 +133,16 @@ impl Sandbox {
         }
     }
 
-    /// `State` unless it is created and not yet started.
+    /// Starts the pod; `State` unless it is created and not yet started.
     pub fn start_pod(&self, id: &str) -> Result<PodStarted> {
         let pod = self.pod_of(id)?;
         pod.on("start", Input::Start)?;
         let pid = pod.pid();
-        log::info!(sandbox = id, pid; "started a sandbox");
+        log::info!(sandbox = id, pid; "started the sandbox");
         Ok(PodStarted { pid, created_at: pod.created_at, spec: pod.spec.clone() })
     }
 
-    /// Fine while the pod is there and has not been stopped. Cheap.
+    /// Succeeds while the pod exists and has not been stopped. Cheap.
     pub fn ping_pod(&self, id: &str) -> Result<()> {
         let pod = self.pod_of(id)?;
         let state = pod.lock();
@@ -156,7 +156,7 @@ impl Sandbox {
     pub fn pod_status(&self, id: &str) -> Result<PodStatus> {
         let pod = self.pod_of(id)?;
         let containers = self.all().iter().filter_map(|container| container.state(None).ok()).collect();
-        // By somebody else, perhaps.
+        // Somebody else may have frozen it.
         let frozen = pod.cgroup.frozen().unwrap_or(false);
         let (state, pid) = {
             let life = &pod.lock().life;
@@ -182,18 +182,18 @@ impl Sandbox {
         })
     }
 
-    /// Of the pod's cgroup.
+    /// The statistics of the pod's cgroup.
     pub(crate) fn pod_stats(&self, id: &str) -> Result<Stats> {
         self.pod_of(id)?.cgroup.stats().context(|| format!("stats of sandbox {id}"))
     }
 
-    /// Calls `waiter` once the pod has ended: at once, on this thread, if it has. It must not block. What is returned
-    /// keeps it.
+    /// Calls `waiter` when the pod ends: immediately on this thread if it already has. It must not block, and stays
+    /// registered until the returned value is dropped.
     pub fn on_pod_exit(&self, id: &str, waiter: Box<dyn FnOnce(ExitStatus) + Send>) -> Result<Waits> {
         Ok(self.pod_of(id)?.exit.then(waiter))
     }
 
-    /// The id of the pod, from its create to its shutdown.
+    /// The id of the pod, from its creation to its shutdown.
     pub fn pod_id(&self) -> Option<String> {
         self.pod().map(|pod| pod.id.clone())
     }

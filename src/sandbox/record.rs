@@ -1,5 +1,5 @@
-//! What must survive the shim: a small JSON file in the bundle, so that the `delete` verb, which runs without
-//! the server, finds the cgroup and the real exit.
+//! State that survives the shim: a small JSON file in the bundle from which the `delete` verb, which runs without the
+//! server, learns the cgroup and the real exit status.
 
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
@@ -17,20 +17,20 @@ const NAME: &str = "shoal.json";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
     pub id: String,
-    /// 0 until the process is made.
+    /// 0 until the process exists.
     pub pid: u32,
-    /// Field 22 of /proc/PID/stat (proc_pid_stat(5)): with it a pid that was used again is told apart.
+    /// Field 22 of /proc/PID/stat (proc_pid_stat(5)), which detects a reused pid.
     pub start_time: u64,
-    /// Of the process; a pod without one has none.
+    /// The cgroup of the process; None for a pod without a first process.
     pub cgroup: Option<cgroup::Record>,
-    /// Of a pod, as far as it is ours to remove.
+    /// For a pod: its cgroup, as far as it is ours to remove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<cgroup::Record>,
-    /// The pod's cgroup, whoever has made it: of a pod, and of each of its containers. A pause of the pod freezes it, and
-    /// (v1) what is frozen does not die.
+    /// The pod's cgroup, whoever created it; set for a pod and for each of its containers. Pausing the pod freezes it,
+    /// and on v1 a frozen process cannot die.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<cgroup::Record>,
-    /// Another folder that leads to it: [`Options::root`](super::Options::root).
+    /// Another directory that links to the record: [`Options::root`](super::Options::root).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
     pub exit: Option<RecordedExit>,
@@ -67,7 +67,7 @@ fn path(bundle: &Path) -> PathBuf {
     bundle.join(NAME)
 }
 
-/// Writes it anew; a reader sees the old one or the new one.
+/// Replaces the record atomically: a reader sees the old one or the new one.
 pub(super) fn write(bundle: &Path, record: &Record) -> Result<()> {
     let path = path(bundle);
     let fresh = path.with_extension("json.new");
@@ -103,7 +103,7 @@ pub fn hide(root: Option<&Path>) {
     }
 }
 
-/// None where the bundle has none: nothing was made, or all of it is gone.
+/// Reads the record; None if the bundle has none: nothing was created, or everything has been removed.
 pub fn read(bundle: &Path) -> Result<Option<Record>> {
     let path = path(bundle);
     match fs::read(&path) {
@@ -115,34 +115,34 @@ pub fn read(bundle: &Path) -> Result<Option<Record>> {
     }
 }
 
-/// Lets the record be found in `bundle`, too.
+/// Makes the record reachable from `bundle`, too.
 pub(super) fn link(bundle: &Path, records: &Path) -> Result<()> {
     let (at, to) = (path(bundle), path(records));
-    // One of a create that has failed.
+    // A failed create may have left one.
     let _ = fs::remove_file(&at);
     std::os::unix::fs::symlink(&to, &at).context(|| format!("symlink({to:?}, {at:?})"))
 }
 
-/// The exit is a help for `delete` after a crash: without it the shim goes on.
+/// Records the exit for a `delete` after a crash. A failure is only logged: the shim can go on without it.
 pub(super) fn exited(bundle: &Path, status: ExitStatus) {
     let written = read(bundle).and_then(|record| match record {
         Some(record) => write(bundle, &Record { exit: Some(status.into()), ..record }),
         None => Ok(()),
     });
     if let Err(e) = written {
-        log::warn!("could not record an exit: {e}");
+        log::warn!("could not record the exit status: {e}");
     }
 }
 
 pub fn remove(bundle: &Path) {
-    // The bundle is containerd's, and it removes the folder right after.
+    // The bundle belongs to containerd, which removes the directory right after.
     let _ = fs::remove_file(path(bundle));
 }
 
-/// When the process started, in clock ticks since boot; None where there is no such process.
+/// The start time of the process in clock ticks since boot; None if there is no such process.
 pub fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, so count from its end.
+    // comm may contain anything, including parentheses, so count from the last `)`.
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 

@@ -1,4 +1,4 @@
-//! What the sandbox is asked and what it answers, as plain data.
+//! Requests to the sandbox and its responses, as plain data.
 
 use crate::launch::ExitStatus;
 use crate::plan::RootfsMount;
@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// A process of a container: its first one (`exec` is None) or an exec.
+/// A process of a container: its first process (`exec` is None) or an exec.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessKey {
     pub container: String,
@@ -34,20 +34,20 @@ impl fmt::Display for ProcessKey {
     }
 }
 
-/// Task options, whatever message they came in.
+/// Task options, independent of the message that carried them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     pub no_pivot_root: bool,
     pub no_new_keyring: bool,
     pub systemd_cgroup: bool,
-    /// Owner of the fifos, where not root.
+    /// Owner of the fifos, if not root.
     pub io_uid: u32,
     pub io_gid: u32,
-    /// Where the record is to be found, too: `<Root>/<namespace>/<id>`, as runc has it.
+    /// A directory that also links to the record: `<Root>/<namespace>/<id>`, as runc lays it out.
     pub root: Option<PathBuf>,
 }
 
-/// Task.Create, checked.
+/// A validated Task.Create.
 #[derive(Clone, Debug, Default)]
 pub struct Create {
     pub id: String,
@@ -55,7 +55,7 @@ pub struct Create {
     pub rootfs: Vec<RootfsMount>,
     pub stdio: Stdio,
     pub options: Options,
-    /// When its caller stops waiting; None: as long as the operator says.
+    /// When the caller stops waiting; None means the operator's limit.
     pub deadline: Option<Instant>,
 }
 
@@ -67,19 +67,19 @@ pub enum Status {
     Stopped,
 }
 
-/// The answer to Task.State.
+/// The response to Task.State.
 #[derive(Clone, Debug)]
 pub struct ProcessState {
     pub key: ProcessKey,
     pub bundle: PathBuf,
-    /// 0 before an exec is started.
+    /// 0 until an exec is started.
     pub pid: u32,
     pub status: Status,
     pub stdio: Stdio,
     pub exit: Option<ExitStatus>,
 }
 
-/// What happened, in the order in which containerd must hear of it.
+/// An event, in the order in which containerd must receive them.
 #[derive(Clone, Debug)]
 pub enum Event {
     Create {
@@ -102,7 +102,7 @@ pub enum Event {
         exec: String,
         pid: u32,
     },
-    /// `id` is the exec's id, or the container's for its first process.
+    /// `id` is the exec's id, or the container's id for its first process.
     Exit {
         container: String,
         id: String,
@@ -125,17 +125,17 @@ pub enum Event {
     },
 }
 
-/// The answer to Task.Delete.
+/// The response to Task.Delete.
 #[derive(Clone, Copy, Debug)]
 pub struct Deleted {
     pub pid: u32,
     pub exit: ExitStatus,
 }
 
-/// The answer to Task.Connect.
+/// The response to Task.Connect.
 #[derive(Clone, Copy, Debug)]
 pub struct Connected {
     pub shim_pid: u32,
-    /// 0 where the container is not known.
+    /// 0 if the container is not known.
     pub task_pid: u32,
 }

@@ -1,6 +1,6 @@
-//! A transition that runs code between its two halves, and may end there: by an error, or by a panic.
+//! A guard for a transition that runs code between its two halves and may fail or panic there.
 
-/// Undoes the first half when it is dropped, unless the second one has come.
+/// Undoes the first half on drop, unless [`Undo::done`] was called.
 pub(super) struct Undo<F: FnOnce()>(Option<F>);
 
 impl<F: FnOnce()> Undo<F> {
@@ -8,7 +8,7 @@ impl<F: FnOnce()> Undo<F> {
         Undo(Some(undo))
     }
 
-    /// The second half is made now.
+    /// The second half follows: disarms the guard.
     pub fn done(mut self) {
         self.0 = None;
     }

@@ -112,7 +112,7 @@ fn run(queue: &Queue) {
         let _ = poll(&mut fds, PollTimeout::NONE);
         let fired: Vec<bool> = fds[1..].iter().map(|fd| fd.any().unwrap_or(false)).collect();
         queue.wake.clear();
-        // OOM kills first: their exits are in the queue behind them.
+        // OOM kills first: the exits that they cause are queued after them.
         let mut fired = fired.into_iter();
         listeners.retain_mut(|one| !fired.next().unwrap_or(false) || heard(one));
         let news = std::mem::take(&mut *queue.lock());

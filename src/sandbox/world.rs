@@ -1,4 +1,4 @@
-//! The world around a sandbox: what its containers and its pod are made with.
+//! The environment of a sandbox: what its containers and its pod are created with.
 
 use super::request::{Event, Options};
 use super::watch::Watch;
@@ -15,30 +15,30 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// Where events go. Called in order, must not block.
+/// The destination of events. Called in order, must not block.
 pub type EventSink = Box<dyn Fn(Event) + Send + Sync>;
 
-/// Makes a container's cgroup.
+/// Creates a container's cgroup.
 pub type CgroupMaker =
     Box<dyn for<'a> Fn(CgroupOrder<'a>) -> Answer<'a, Result<Box<dyn Cgroup>>> + Send + Sync>;
 
-/// What a cgroup is made from.
+/// The parameters of a container's cgroup.
 #[derive(Clone, Copy)]
 pub struct CgroupOrder<'a> {
     /// `linux.cgroupsPath`
     pub path: Option<&'a str>,
     pub limits: &'a Resources,
     pub options: &'a Options,
-    /// The container's.
+    /// The container's id.
     pub id: &'a str,
-    /// Set while the making must not be given up: others have been asked for something.
+    /// Set while the creation must not be abandoned because another service (systemd) has been asked for something.
     pub asked: &'a AtomicBool,
 }
 
 /// Finds a pod's cgroup.
 pub type PodCgroup = Box<dyn Fn(PodPlace<'_>) -> Result<Box<dyn Cgroup>> + Send + Sync>;
 
-/// What the operator has decided; read anew for each pod, and for each launch without a limit of its own.
+/// The operator's settings; read anew for each pod, and for each launch without a time limit of its own.
 pub type Settings = Box<dyn Fn() -> Result<PodSettings> + Send + Sync>;
 
 /// What an operator decides for all pods of CRI; it does not tell a shim what its own configuration says.
@@ -131,14 +131,14 @@ impl World {
         })
     }
 
-    /// What the operator says at this moment.
+    /// Reads the operator's current settings.
     pub fn settings(&self) -> Result<PodSettings> {
         (self.settings)()
     }
 
     pub fn settings_or_default(&self) -> PodSettings {
         self.settings().unwrap_or_else(|e| {
-            log::warn!("the default time limits count: {e}");
+            log::warn!("using the default time limits: {e}");
             PodSettings::default()
         })
     }
@@ -147,7 +147,7 @@ impl World {
         self.settings_or_default().launch_timeout
     }
 
-    /// How long a launch may take: as long as its request, else what the operator says.
+    /// A leash limited by the request's deadline, or by the operator's limit if there is none.
     pub fn leash(&self, deadline: Option<Instant>) -> Leash {
         match deadline {
             Some(deadline) => Leash::until(deadline),

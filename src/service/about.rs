@@ -1,8 +1,8 @@
-//! `io.containerd.shoal.v1.Shim`: who this is, for a `start` that finds its socket taken.
+//! `io.containerd.shoal.v1.Shim`: identifies this shim to a `start` that finds its socket taken.
 //!
-//! The socket has the name that any runtime's shim of this group would give it, so what answers there may be another
-//! one's: containerd's own know nothing of this service. And a group's id is an annotation's text, which path.Join makes
-//! something else of where it has `..` in it: only the ids themselves tell whose shim it is.
+//! The socket has the name that the shim of any runtime would use for this group, so another runtime's shim may answer;
+//! containerd's own shims do not have this service. Besides, a group id is the text of an annotation, and path.Join
+//! changes it if it contains `..`: only the ids themselves tell whose shim it is.
 
 use super::answer::{answer, Rest};
 use super::call::call;
@@ -19,7 +19,7 @@ use ttrpc::proto::{Code, Request};
 
 pub const SHIM: &str = "io.containerd.shoal.v1.Shim";
 const METHOD: &str = "About";
-/// A shim that is being launched answers once it is.
+/// Ample: a shim that is still being launched answers once it serves.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct About {
@@ -31,7 +31,7 @@ pub(super) struct About {
 impl About {
     pub(super) fn call(&self, method: &str, payload: &[u8], reply: Reply) -> Option<Rest> {
         match method {
-            // Whoever joined it now would find nobody.
+            // A client that joined now would lose its server.
             METHOD if self.sandbox.is_ending() => {
                 reply.refuse(Code::UNAVAILABLE, "the shim is ending");
                 None
@@ -53,14 +53,14 @@ impl About {
     }
 }
 
-/// Who answers.
+/// The result of asking a server who it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// The shim that is asked for.
+    /// The expected shim.
     Same,
-    /// It is not, in words.
+    /// Somebody else, described in words.
     Other(String),
-    /// Nobody any more, or somebody who ends.
+    /// The server is gone or is exiting.
     Gone,
 }
 
@@ -110,7 +110,7 @@ mod tests {
     use std::io::{Read, Write};
     use ttrpc::proto::{Response, Status};
 
-    /// A server that gives this one answer; None: it hangs up.
+    /// Asks a server that sends this response, or hangs up if it is None.
     fn asked(answer: Option<Response>) -> Peer {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         std::thread::scope(|scope| {

@@ -6,10 +6,10 @@ use crate::tasks::Answer;
 use protobuf::Message;
 use ttrpc::proto::Code;
 
-/// The rest of a call that waits, and that nobody has to wait for.
+/// The rest of an asynchronous call, which nobody waits for.
 pub type Rest = Answer<'static, ()>;
 
-/// Decodes, names the object of the call for the log, calls, encodes, answers.
+/// Decodes the request, names the call's object for the log, calls, encodes and responds.
 macro_rules! answer {
     ($reply:ident, $payload:ident, $request:ty, |$r:ident| ($id:expr, $exec:expr), $call:expr) => {{
         if let Some(($r, mut reply)) = crate::service::answer::decode::<$request>($payload, $reply) {
@@ -20,7 +20,7 @@ macro_rules! answer {
     }};
 }
 
-/// The same for a call that waits: a future, with what comes after the answer, good or not.
+/// Like [`answer`], for an asynchronous call: a future, and what follows the response, successful or not.
 macro_rules! answer_later {
     ($this:ident, $reply:ident, $payload:ident, $request:ty, |$r:ident| ($id:expr, $exec:expr), $call:expr) => {
         crate::service::answer::answer_later!(
@@ -51,7 +51,7 @@ macro_rules! answer_later {
 
 pub(super) use {answer, answer_later};
 
-/// The request and what is to answer it; None: it was no such request, and that is answered.
+/// Decodes the request. If that fails, responds with an error and returns None.
 pub(super) fn decode<R: Message>(payload: &[u8], reply: Reply) -> Option<(R, Reply)> {
     match R::parse_from_bytes(payload) {
         Ok(request) => Some((request, reply)),

@@ -1,4 +1,4 @@
-//! One call of a ttrpc client that waits for its answer.
+//! A blocking ttrpc client call.
 
 use super::frame::{frame, Header, HEADER};
 use protobuf::Message;
@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use ttrpc::proto::{Request, Response, MESSAGE_TYPE_REQUEST, MESSAGE_TYPE_RESPONSE};
 
-/// Sends the request and reads up to its answer. A client's stream ids are odd and grow.
+/// Sends the request and reads up to its response. A client's stream ids are odd and increasing.
 pub(super) fn call(connection: &mut UnixStream, stream: u32, request: &Request) -> io::Result<Response> {
     let request = request.write_to_bytes().map_err(io::Error::other)?;
     let frame = frame(stream, MESSAGE_TYPE_REQUEST, &request)
@@ -21,7 +21,7 @@ pub(super) fn call(connection: &mut UnixStream, stream: u32, request: &Request) 
         }
         let mut payload = vec![0; header.length as usize];
         connection.read_exact(&mut payload)?;
-        // An answer to an earlier attempt that had timed out is not this one's.
+        // Skip late responses to earlier attempts that timed out.
         if header.kind == MESSAGE_TYPE_RESPONSE && header.stream == stream {
             return Response::parse_from_bytes(&payload).map_err(io::Error::other);
         }

@@ -1,7 +1,7 @@
-//! One connection of containerd: frames in, responses out, and the calls that wait for something.
+//! One connection from containerd: frames in, responses out, and the calls that are parked.
 //!
-//! Nothing here blocks: the socket is non-blocking, what it does not take is kept and written when epoll says
-//! so. A thread may therefore answer from anywhere, also from where an exit is published.
+//! Nothing here blocks: the socket is non-blocking, and output that it does not accept is kept and written when epoll
+//! reports it writable. So any thread may respond, including the one that publishes exits.
 
 use super::frame::{self, Header, HEADER};
 use crate::sync::Mutex;
@@ -18,19 +18,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A peer that reads nothing may keep this much of ours in memory; then its connection is closed.
+/// The limit of unsent output for a peer that does not read; beyond it the connection is closed.
 const UNSENT_MAX: usize = 16 << 20;
 
-/// What the connections of one server share.
+/// State shared by the connections of a server.
 pub(super) struct Common {
     pub(super) epoll: Epoll,
-    /// Raised when a parked call has got a deadline: the serving thread may wait for longer than that.
+    /// Raised when a parked call gets a deadline, which may be earlier than the serving thread's next wake-up.
     pub(super) clock: Event,
-    /// Some parked call has a deadline.
+    /// Set if any call has a deadline.
     pub(super) deadlines: AtomicBool,
 }
 
-/// Who asked for what, for the log line.
+/// A call in progress, with what the log line needs.
 pub(super) struct Call {
     /// `Task.Create`.
     pub(super) name: String,
@@ -39,7 +39,7 @@ pub(super) struct Call {
     pub(super) begun: Instant,
     /// When the caller stops waiting.
     pub(super) deadline: Option<Instant>,
-    /// Of a call that waits: dropped with it, for whoever was to answer.
+    /// For a parked call: dropped with it, such as the registration of a waiter.
     pub(super) keeps: Option<Box<dyn Any + Send>>,
 }
 
@@ -57,12 +57,12 @@ impl Call {
     }
 }
 
-/// Calls that are past their time, by stream.
+/// Calls that have exceeded their time limit, by stream.
 pub(super) struct Late {
     pub(super) waiting: Vec<(u32, Call)>,
-    /// Their names: a worker has the calls.
+    /// Only the names: a worker has the calls.
     pub(super) at_work: Vec<(u32, String)>,
-    /// When the next one will be.
+    /// When the next one will exceed its limit.
     pub(super) next: Option<Instant>,
 }
 
@@ -72,41 +72,41 @@ pub(super) struct Connection {
     common: Arc<Common>,
     incoming: Mutex<Incoming>,
     outgoing: Mutex<Outgoing>,
-    /// Calls whose answer comes later, by stream.
+    /// Parked calls, which are answered later, by stream.
     waiting: Mutex<BTreeMap<u32, Call>>,
-    /// Calls that are at work and may take long, by stream.
+    /// Calls with a time limit that a worker is running, by stream.
     at_work: Mutex<BTreeMap<u32, AtWork>>,
 }
 
-/// A call with a time limit, which a worker has.
+/// A call with a time limit, run by a worker.
 struct AtWork {
     name: String,
     /// When it is answered without its worker.
     by: Instant,
-    /// It was.
+    /// It has been answered without its worker.
     answered: bool,
 }
 
-/// The frame that is being read.
+/// The frame being read.
 enum Incoming {
     Header([u8; HEADER], usize),
     Payload(Header, Vec<u8>, usize),
-    /// The rest of a payload that is larger than allowed.
+    /// The rest of an oversized payload.
     Discard(Header, usize),
 }
 
 struct Outgoing {
     unsent: Vec<u8>,
-    /// A thread has the reading side: it arms again when it is done.
+    /// A thread has the reading side; it re-arms epoll when it is done.
     reading: bool,
     closed: bool,
 }
 
-/// What a read brought.
+/// The outcome of a read.
 pub(super) enum Received {
     Frame(Header, Vec<u8>),
     Oversized(Header),
-    /// Not a whole frame yet.
+    /// No complete frame yet.
     Nothing,
     Closed,
 }
@@ -126,7 +126,7 @@ impl Connection {
         }))
     }
 
-    /// Reads until a frame is whole or the socket is empty.
+    /// Reads until a frame is complete or the socket is empty.
     pub(super) fn receive(&self) -> Received {
         let mut incoming = self.incoming.lock();
         loop {
@@ -139,7 +139,7 @@ impl Connection {
                     &mut scratch[..some]
                 }
             };
-            // An empty payload is whole without a read; a read of no bytes would look like the end.
+            // An empty payload needs no read; a zero-length read would look like EOF.
             let got = if buffer.is_empty() {
                 0
             } else {
@@ -183,26 +183,26 @@ impl Connection {
         }
     }
 
-    /// The thread that was told of this connection has the reading side from now on.
+    /// Claims the reading side for the thread that received the epoll event.
     pub(super) fn begin_reading(&self) {
         self.outgoing.lock().reading = true;
     }
 
-    /// Gives the reading side back: the next frame may be read by any thread.
+    /// Releases the reading side: any thread may read the next frame.
     pub(super) fn end_reading(&self) {
         let mut outgoing = self.outgoing.lock();
         outgoing.reading = false;
         self.arm(&outgoing);
     }
 
-    /// Writes what was kept.
+    /// Writes the kept output.
     pub(super) fn flush(&self) {
         let mut outgoing = self.outgoing.lock();
         let unsent = std::mem::take(&mut outgoing.unsent);
         self.write(&mut outgoing, &unsent);
     }
 
-    /// Writes what was kept until all is sent, the peer is gone, or the time is over.
+    /// Writes the kept output until all is sent, the peer is gone, or `end` is reached.
     pub(super) fn finish(&self, end: Instant) {
         loop {
             self.flush();
@@ -218,7 +218,7 @@ impl Connection {
         }
     }
 
-    /// Sends the payload of a response; false where it is too large for the protocol.
+    /// Sends the payload of a response; false if it is too large for the protocol.
     pub(super) fn send(&self, stream: u32, payload: &[u8]) -> bool {
         let Some(bytes) = frame::response(stream, payload) else { return false };
         let mut outgoing = self.outgoing.lock();
@@ -236,7 +236,7 @@ impl Connection {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                // The peer is gone; the reading side learns it too and cleans up.
+                // The peer is gone; the reading side notices too and cleans up.
                 Err(_) => outgoing.closed = true,
             }
         }
@@ -249,7 +249,7 @@ impl Connection {
         }
         outgoing.unsent.extend_from_slice(bytes);
         if outgoing.unsent.len() > UNSENT_MAX {
-            log::warn!("closed a connection whose peer does not read its responses");
+            log::warn!("closed a connection: its peer does not read the responses");
             outgoing.closed = true;
             outgoing.unsent = Vec::new();
             let _ = self.stream.shutdown(Shutdown::Both);
@@ -264,7 +264,7 @@ impl Connection {
         let _ = self.common.epoll.arm(self.stream.as_fd(), self.token, interest);
     }
 
-    /// Forgets the peer and the calls that wait.
+    /// Closes the connection and drops its calls.
     pub(super) fn close(&self) {
         let mut outgoing = self.outgoing.lock();
         outgoing.closed = true;
@@ -274,11 +274,11 @@ impl Connection {
         drop(outgoing);
         self.at_work.lock().clear();
         let calls = std::mem::take(&mut *self.waiting.lock());
-        // What they keep has locks of its own.
+        // Dropped outside the lock: the kept values have locks of their own.
         drop(calls);
     }
 
-    /// Keeps a call for an answer that comes later; gives it back where its stream is waiting already.
+    /// Parks a call to be answered later; returns it if its stream is already in use.
     pub(super) fn park(&self, stream: u32, call: Call) -> Result<(), Call> {
         let mut waiting = self.waiting.lock();
         if waiting.contains_key(&stream) {
@@ -294,7 +294,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Something that is dropped with a parked call: now, where it is not parked any more.
+    /// Ties a value to a parked call; drops it now if the call is no longer parked.
     pub(super) fn keep_with(&self, stream: u32, what: Box<dyn Any + Send>) {
         let mut what = Some(what);
         if let Some(call) = self.waiting.lock().get_mut(&stream) {
@@ -303,25 +303,25 @@ impl Connection {
         drop(what);
     }
 
-    /// The parked call, to be answered now; None where it was.
+    /// Takes a parked call to answer it; None if it has been answered.
     pub(super) fn unpark(&self, stream: u32) -> Option<Call> {
         self.waiting.lock().remove(&stream)
     }
 
-    /// From now on this call is answered `by` a time, whatever its worker hangs in.
+    /// From now on the call is answered at `by` even if its worker hangs.
     pub(super) fn begin(&self, stream: u32, name: &str, by: Instant) {
         let at_work = AtWork { name: name.to_owned(), by, answered: false };
         self.at_work.lock().insert(stream, at_work);
-        // The serving thread looks a moment after each frame.
+        // The serving thread checks shortly after each frame.
         self.common.deadlines.store(true, Ordering::SeqCst);
     }
 
-    /// It is not at work any more; false where it was answered.
+    /// The worker is done; false if the call has already been answered.
     pub(super) fn done(&self, stream: u32) -> bool {
         self.at_work.lock().remove(&stream).is_none_or(|at_work| !at_work.answered)
     }
 
-    /// The calls that are to be answered since they are past their time.
+    /// Takes the calls that have exceeded their time limit.
     pub(super) fn late(&self, now: Instant) -> Late {
         let mut waiting = self.waiting.lock();
         let late: Vec<u32> = waiting

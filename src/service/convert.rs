@@ -1,4 +1,4 @@
-//! Messages to the domain's types and back.
+//! Conversions between messages and the domain's types.
 
 use crate::error::{invalid, Result};
 use crate::launch::ExitStatus;
@@ -14,10 +14,10 @@ use protobuf::MessageField;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Go's zero time, 0001-01-01: what the Go shim sends for "not yet".
+/// Go's zero time, 0001-01-01, which the Go shim sends for "not yet".
 const ZERO_TIME: i64 = -62_135_596_800;
 
-/// Ids become file and cgroup names. containerd checks them with its own, narrower rule.
+/// Validates an id, which becomes the name of files and cgroups. containerd has a narrower rule of its own.
 pub(super) fn id(what: &str, id: String) -> Result<String> {
     let bad = match id.as_str() {
         "" => Some("is empty"),
@@ -32,7 +32,7 @@ pub(super) fn id(what: &str, id: String) -> Result<String> {
     }
 }
 
-/// An empty exec id is the container's first process.
+/// An empty exec id means the container's first process.
 pub(super) fn key(container: String, exec: String) -> Result<ProcessKey> {
     let exec = if exec.is_empty() { None } else { Some(id("exec_id", exec)?) };
     Ok(ProcessKey { container: id("id", container)?, exec })
@@ -72,12 +72,12 @@ pub(super) fn stdio(stdin: String, stdout: String, stderr: String, terminal: boo
     Stdio { stdin, stdout, stderr, terminal }
 }
 
-/// The name of a type: what is after the last `/` (typeurl writes bare names, others a host before it).
+/// The name of a type: the part after the last `/` (typeurl writes bare names, others prefix a host).
 pub(super) fn type_name(any: &Any) -> &str {
     any.type_url.rsplit('/').next().unwrap_or_default()
 }
 
-/// The JSON inside an Any whose type URL ends in `name`, e.g. `…/runtime-spec/1/Process`.
+/// The JSON in an Any whose type URL ends in `name`, e.g. `…/runtime-spec/1/Process`.
 pub(super) fn json(any: MessageField<Any>, name: &str, field: &str) -> Result<Vec<u8>> {
     match any.into_option() {
         None => Err(invalid(format!("{field} is missing"))),
@@ -93,7 +93,7 @@ pub(super) fn any(type_url: &str, value: Vec<u8>) -> Any {
 }
 
 pub(super) fn timestamp(at: SystemTime) -> Timestamp {
-    // Before 1970 only where the clock is wrong; 1970 is then as good as anything.
+    // A time before 1970 means that the clock is wrong: 1970 is then as good as any other value.
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() as i32, ..Default::default() }
 }

@@ -1,7 +1,7 @@
-//! Events to containerd: one queue, in order, each sent until containerd has acknowledged it.
+//! Publishes events to containerd: a queue, in order, each event sent until containerd acknowledges it.
 //!
-//! containerd may be away for a restart; the events wait for it. The thread that sends exists while there is
-//! something to send and a little longer, since an idle thread costs every shim of the node memory.
+//! Events are kept while containerd restarts. The sending thread exists only while there is something to send, and a
+//! little longer, because an idle thread costs every shim on the node memory.
 
 use super::convert::{any, timestamp, wire_mount};
 use super::publish::{Forwarded, Publisher};
@@ -20,13 +20,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// As many as the Go shim keeps; the oldest go first, with a warning.
+/// As many as the Go shim keeps; beyond that the oldest are dropped with a warning.
 const QUEUE_MAX: usize = 2048;
-/// How long the thread waits for another event before it ends.
+/// How long the thread waits for another event before it exits.
 const IDLE: Duration = Duration::from_secs(2);
-/// Between attempts to reach a containerd that is away.
+/// The delay between attempts to reach an unavailable containerd.
 const RETRY: Duration = Duration::from_millis(500);
-/// How often one event is sent to a containerd that answers, but with an error.
+/// How often an event that containerd rejects is sent.
 const REFUSALS_MAX: u32 = 5;
 const STACK: usize = 128 << 10;
 
@@ -35,7 +35,7 @@ pub struct Events(Arc<Shared>);
 
 struct Shared {
     namespace: String,
-    /// containerd's ttrpc socket; None: nobody to tell.
+    /// containerd's ttrpc socket; None if events are not published.
     address: Option<String>,
     state: Mutex<State>,
     changed: Condvar,
@@ -59,7 +59,7 @@ impl Events {
         }))
     }
 
-    /// Queues an event; never blocks.
+    /// Queues an event. Never blocks.
     pub fn push(&self, event: Event) {
         let (topic, body) = message(&event);
         report(&event);
@@ -76,13 +76,13 @@ impl Events {
         let request = ForwardRequest { envelope: Some(envelope).into(), ..Default::default() };
         let request = match request.write_to_bytes() {
             Ok(bytes) => bytes,
-            Err(e) => return log::error!("encode an event for {topic}: {e}"),
+            Err(e) => return log::error!("could not encode an event for {topic}: {e}"),
         };
         let mut state = self.0.state.lock();
         if state.queue.len() >= QUEUE_MAX
             && let Some((topic, _)) = state.queue.pop_front()
         {
-            log::warn!("dropped the oldest event ({topic}): {QUEUE_MAX} wait for containerd");
+            log::warn!("dropped the oldest event ({topic}): {QUEUE_MAX} are queued for containerd");
         }
         state.queue.push_back((topic, request));
         self.0.changed.notify_all();
@@ -93,12 +93,12 @@ impl Events {
             if let Err(e) = thread.spawn(move || shared.send()) {
                 // The next event tries again.
                 state.running = false;
-                log::error!("start the thread that publishes events: {e}");
+                log::error!("could not start the thread that publishes events: {e}");
             }
         }
     }
 
-    /// Waits until all events are out, or `limit` has passed; returns how many are left.
+    /// Waits until all events are sent or `limit` has passed; returns how many are left.
     pub fn drain(&self, limit: Duration) -> usize {
         let end = Instant::now() + limit;
         let mut state = self.0.state.lock();
@@ -117,7 +117,7 @@ impl Events {
 }
 
 impl Shared {
-    /// The thread: sends the oldest event until it is acknowledged, then the next.
+    /// The sending thread: sends the oldest event until it is acknowledged, then the next.
     fn send(&self) {
         let mut publisher = Publisher::new(self.address.as_deref().unwrap_or_default());
         let mut refusals = 0;
@@ -133,7 +133,7 @@ impl Shared {
                 }
                 state = self.changed.wait_timeout(state, left);
             }
-            // It stays in the queue until it is acknowledged.
+            // The event stays in the queue until it is acknowledged.
             let Some((topic, request)) = state.queue.front().cloned() else { continue };
             drop(state);
             let done = match publisher.forward(&request) {
@@ -141,12 +141,12 @@ impl Shared {
                 Forwarded::Refused(why) => {
                     refusals += 1;
                     let last = refusals >= REFUSALS_MAX;
-                    log::warn!(topic; "containerd refused an event{}: {why}", if last { " for good" } else { "" });
+                    log::warn!(topic; "containerd rejected an event{}: {why}", if last { ", dropped" } else { "" });
                     last
                 }
                 Forwarded::Away(why) => {
                     if !std::mem::replace(&mut away, true) {
-                        log::warn!("events wait for containerd: {why}");
+                        log::warn!("containerd is unavailable, keeping events: {why}");
                     }
                     false
                 }
@@ -155,9 +155,9 @@ impl Shared {
             if done {
                 refusals = 0;
                 if std::mem::take(&mut away) {
-                    log::info!("containerd takes events again");
+                    log::info!("containerd is accepting events again");
                 }
-                // It may have been dropped from a full queue meanwhile.
+                // A full queue may have dropped it meanwhile.
                 if state.queue.front().is_some_and(|(_, front)| *front == request) {
                     state.queue.pop_front();
                 }
@@ -169,20 +169,20 @@ impl Shared {
     }
 }
 
-/// The line that the log has for each change of state.
+/// Logs the change of state.
 fn report(event: &Event) {
     match event {
-        Event::Create { container, pid, .. } => log::info!(container, pid; "created a container"),
-        Event::Start { container, pid } => log::info!(container, pid; "started a container"),
-        Event::ExecAdded { container, exec } => log::debug!(container, exec; "added an exec"),
-        Event::ExecStarted { container, exec, pid } => log::info!(container, exec, pid; "started an exec"),
+        Event::Create { container, pid, .. } => log::info!(container, pid; "created the container"),
+        Event::Start { container, pid } => log::info!(container, pid; "started the container"),
+        Event::ExecAdded { container, exec } => log::debug!(container, exec; "added the exec"),
+        Event::ExecStarted { container, exec, pid } => log::info!(container, exec, pid; "started the exec"),
         Event::Exit { container, id, pid, exit } => {
-            log::info!(container, process = id, pid, code = exit.code; "a process ended");
+            log::info!(container, process = id, pid, code = exit.code; "the process exited");
         }
-        Event::Delete { container, .. } => log::info!(container; "deleted a container"),
-        Event::Paused { container } => log::info!(container; "paused a container"),
-        Event::Resumed { container } => log::info!(container; "resumed a container"),
-        Event::Oom { container } => log::warn!(container; "a process was killed for lack of memory"),
+        Event::Delete { container, .. } => log::info!(container; "deleted the container"),
+        Event::Paused { container } => log::info!(container; "paused the container"),
+        Event::Resumed { container } => log::info!(container; "resumed the container"),
+        Event::Oom { container } => log::warn!(container; "the OOM killer killed a process"),
     }
 }
 
@@ -263,7 +263,7 @@ fn create(container: &str, bundle: &Path, rootfs: &[RootfsMount], stdio: &Stdio,
     }
 }
 
-/// containerd looks events up by the bare name.
+/// containerd identifies events by the bare type name.
 fn pack(name: &str, message: &impl Message) -> Any {
     any(&format!("containerd.events.{name}"), message.write_to_bytes().unwrap_or_default())
 }

@@ -1,6 +1,6 @@
-//! The frames of ttrpc: a header of ten bytes, then a protobuf message.
+//! ttrpc frames: a header of ten bytes, then a protobuf message.
 //!
-//! Source: github.com/containerd/ttrpc, PROTOCOL.md. Lengths and ids are big endian.
+//! Source: github.com/containerd/ttrpc, PROTOCOL.md. Lengths and ids are big-endian.
 
 use ttrpc::proto::{MESSAGE_LENGTH_MAX, MESSAGE_TYPE_RESPONSE};
 
@@ -31,13 +31,13 @@ impl Header {
         [a, b, c, d, e, f, g, h, self.kind, self.flags]
     }
 
-    /// Larger than any peer accepts.
+    /// Whether the payload is larger than any peer accepts.
     pub fn oversized(self) -> bool {
         self.length as usize > MESSAGE_LENGTH_MAX
     }
 }
 
-/// A whole frame of `kind`; None where the payload is larger than the protocol allows.
+/// A complete frame of `kind`; None if the payload is larger than the protocol allows.
 pub fn frame(stream: u32, kind: u8, payload: &[u8]) -> Option<Vec<u8>> {
     if payload.len() > MESSAGE_LENGTH_MAX {
         return None;

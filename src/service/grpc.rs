@@ -1,7 +1,8 @@
-//! One gRPC call to containerd: bytes in, bytes or a status out.
+//! A single gRPC call to containerd: bytes in, bytes or a status out.
 //!
-//! There is one user (the Store), which is rarely called, so nothing outlives a call: it has a connection of its own,
-//! and waits as every other request does. No runtime, no thread, nothing to find broken after a restart of containerd. Source: github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md.
+//! The only user (the Store) is rarely called, so nothing outlives a call: each opens a connection of its own and waits
+//! like every other request. No runtime, no thread, no stale connection after a restart of containerd. Source:
+//! github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md.
 
 use crate::error;
 use crate::sys::epoll::Interest;
@@ -24,12 +25,12 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use ttrpc::proto::Code;
 
-/// What containerd takes and gives in one message.
+/// containerd's limit for a message in either direction.
 const MESSAGE_MAX: usize = 16 << 20;
-/// Before a message: whether it is compressed, and its length.
+/// The prefix of a message: the compression flag and the length.
 const PREFIX: usize = 5;
 
-/// An answer that is not a good one.
+/// An unsuccessful response.
 #[derive(Debug)]
 pub(super) struct Status {
     pub(super) code: Code,
@@ -48,13 +49,13 @@ pub(super) struct Call<'a> {
     pub(super) deadline: Instant,
 }
 
-/// Where containerd listens.
+/// The address where containerd listens.
 pub(super) struct Peer {
     socket: PathBuf,
 }
 
 impl Peer {
-    /// `address` is a path, with or without `unix://`; empty where it is not known.
+    /// `address` is a path, with or without `unix://`; empty if it is not known.
     pub(super) fn new(address: &str) -> Self {
         Peer { socket: address.strip_prefix("unix://").unwrap_or(address).into() }
     }
@@ -84,10 +85,10 @@ impl Peer {
     }
 }
 
-/// The stream as h2 wants it.
+/// The stream as h2 expects it.
 struct Socket<'a> {
     stream: &'a UnixStream,
-    /// The last write found no room.
+    /// Set if the last write found no room.
     full: &'a AtomicBool,
 }
 
@@ -121,7 +122,7 @@ impl AsyncWrite for Socket<'_> {
     }
 }
 
-/// Set where one part of the future has something for another.
+/// Set if one part of the future has woken another.
 #[derive(Default)]
 struct Woken(AtomicBool);
 
@@ -131,7 +132,7 @@ impl Wake for Woken {
     }
 }
 
-/// Runs `future`, which waits for nothing but `stream`; None: the time is over.
+/// Runs `future`, which waits for nothing but `stream`; None if the deadline has passed.
 async fn drive<T>(
     future: impl Future<Output = T>,
     stream: &UnixStream,
@@ -160,7 +161,7 @@ async fn exchange(socket: Socket<'_>, call: &Call<'_>) -> Result<Vec<u8>, Status
     let (mut answer, mut connection) = (pin!(unary(sender, call)), pin!(connection));
     poll_fn(|context| match connection.as_mut().poll(context) {
         Poll::Pending => answer.as_mut().poll(context),
-        // What the answer waits for has come by now, or never will.
+        // Whatever the response waits for has arrived by now, or never will.
         Poll::Ready(ended) => match (answer.as_mut().poll(context), ended) {
             (Poll::Pending, Err(e)) => Poll::Ready(Err(broken(e))),
             (Poll::Pending, Ok(())) => Poll::Ready(Err(status(Code::UNAVAILABLE, "containerd hung up"))),
@@ -189,7 +190,7 @@ async fn unary(sender: SendRequest<Bytes>, call: &Call<'_>) -> Result<Vec<u8>, S
         }
         frame.extend_from_slice(&part);
     }
-    // An answer without a message has its status among the first headers.
+    // A response without a message carries its status in the initial headers.
     let trailers = body.trailers().await.map_err(broken)?.unwrap_or_else(|| head.headers.clone());
     verdict(head.status, &trailers)?;
     message(frame)
@@ -201,7 +202,7 @@ fn request(call: &Call<'_>) -> Result<Request<()>, Status> {
         status(Code::INVALID_ARGUMENT, text)
     })?;
     let left = call.deadline.saturating_duration_since(Instant::now());
-    // At most eight digits.
+    // The protocol allows at most eight digits.
     let timeout = format!("{}m", left.as_millis().clamp(1, 99_999_999));
     Request::post(format!("http://localhost{}", call.path))
         .header("content-type", "application/grpc")
@@ -225,7 +226,7 @@ fn verdict(http: StatusCode, trailers: &HeaderMap) -> Result<(), Status> {
     }
 }
 
-/// A message's text, in which bytes that a header cannot have are `%XX`.
+/// Decodes a status message, in which bytes not allowed in a header are written as `%XX`.
 fn unescaped(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -245,7 +246,7 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The one message of a good answer.
+/// The only message of a successful response.
 fn message(mut frame: Vec<u8>) -> Result<Vec<u8>, Status> {
     let wrong = |what: &str| Err(status(Code::INTERNAL, format!("containerd's answer {what}")));
     match frame.get(..PREFIX) {

@@ -8,7 +8,7 @@ use protobuf::{Message, MessageField};
 use crate::cgroup::stats::{self, Stats};
 use crate::error::{Error, Kind, Result};
 
-/// The message of the host's cgroup version, packed under its bare name, as containerd's type URLs are.
+/// The message for the host's cgroup version, packed under its bare name like containerd's type URLs.
 pub fn to_any(stats: &Stats) -> Result<Any> {
     let (name, bytes) = match stats {
         Stats::V1(stats) => ("io.containerd.cgroups.v1.Metrics", v1_metrics(stats).write_to_bytes()),
@@ -18,7 +18,7 @@ pub fn to_any(stats: &Stats) -> Result<Any> {
     Ok(Any { type_url: name.to_owned(), value, ..Any::default() })
 }
 
-/// A message with these fields of `$from`; the rest by name.
+/// Builds a message with the listed fields copied from `$from` and the others given by name.
 macro_rules! message {
     ($message:ty, $from:expr, [$($same:ident),* $(,)?] $(, $field:ident: $value:expr)* $(,)?) => {{
         let from = &$from;

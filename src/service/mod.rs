@@ -1,8 +1,7 @@
 //! RPC in, events out: the only module that knows protobuf and ttrpc.
 //!
-//! A request goes `server` (frames) → a worker → `router` (service and method) → `task`, `sandbox` or
-//! `controller` (decode, call the domain, encode), or `store` (→ `grpc` → containerd). Events go `events` (a queue) →
-//! containerd.
+//! Requests: `server` (frames) → a worker → `router` (service and method) → `task`, `sandbox` or `controller` (decode,
+//! call the domain, encode), or `store` (→ `grpc` → containerd). Events: `events` (a queue) → containerd.
 
 pub mod about;
 pub(crate) mod answer;
@@ -30,9 +29,9 @@ mod task;
 use crate::error::{Error, Kind};
 use ttrpc::proto::Code;
 
-/// What the client reads. Go clients know some codes by the words of containerd's errdefs at the end.
+/// The message for the client. Go clients recognize some codes only by errdefs' phrases at the end of the text.
 fn sentence(error: &Error) -> String {
-    // What our own words say is not said twice.
+    // Drop our own wording if it says the same.
     let (ours, words) = match error.kind() {
         Kind::NotFound => (" does not exist", "not found"),
         Kind::Exists => (" exists", "already exists"),
@@ -42,7 +41,7 @@ fn sentence(error: &Error) -> String {
     format!("{}: {words}", text.strip_suffix(ours).unwrap_or(&text))
 }
 
-/// The one place where an error becomes a status.
+/// The only place that maps an error to a status code.
 fn code(kind: Kind) -> Code {
     match kind {
         Kind::Invalid => Code::INVALID_ARGUMENT,

@@ -1,7 +1,7 @@
-//! Runtime options, in each of the messages that they come in.
+//! Runtime options, in every message that may carry them.
 //!
-//! `containerd.runc.v1.Options` (CRI without an options table, docker), `runtimeoptions.v1.Options` (CRI with a
-//! table, `ctr --runtime-config-path`): a TOML file or body with the keys of the former; `google.protobuf.Empty`
+//! `containerd.runc.v1.Options` (CRI without an options table, docker); `runtimeoptions.v1.Options` (CRI with a table,
+//! `ctr --runtime-config-path`), a TOML file or body with the keys of the former; `google.protobuf.Empty`
 //! (`ctr sandboxes run`); or nothing.
 
 use super::convert::type_name;
@@ -19,25 +19,25 @@ use std::time::{Duration, Instant};
 
 const RUNC: &str = "containerd.runc.v1.Options";
 const RUNTIME: &str = "runtimeoptions.v1.Options";
-/// What containerd 1.7 gives to runtimes that are not called runc.
+/// What containerd 1.7 passes to runtimes not called runc.
 const CREATE: &str = "containerd.linux.runc.CreateOptions";
 const EMPTY: &str = "google.protobuf.Empty";
-/// A file of options has a few lines; what is larger is another file.
+/// An options file has a few lines; anything larger is another kind of file.
 const FILE_MAX: u64 = 1 << 20;
 
-/// Of the start (`shim_cgroup`) and of each container.
+/// The options of the start (`shim_cgroup`) and of each container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     pub container: sandbox::Options,
-    /// The cgroup that the shim itself joins; empty: it stays.
+    /// The cgroup that the shim itself joins; empty if it stays where it is.
     pub shim_cgroup: String,
-    /// The program that is to run the containers; empty: none is named.
+    /// The program meant to run the containers; empty if none is named.
     pub binary_name: String,
-    /// What was given and has no effect, in words.
+    /// Warnings about options that have no effect.
     pub warnings: Vec<String>,
 }
 
-/// Whether the Any is one that [`from_any`] knows.
+/// Whether [`from_any`] knows the type of this Any.
 pub fn known(any: &Any) -> bool {
     matches!(type_name(any), RUNC | RUNTIME | CREATE | EMPTY)
 }
@@ -49,7 +49,7 @@ pub struct Reading {
     pub deadline: Instant,
 }
 
-/// For a program that may wait.
+/// For a program that may block.
 impl Default for Reading {
     fn default() -> Self {
         Reading { paths: Paths::default(), deadline: after(Duration::MAX) }
@@ -70,7 +70,7 @@ pub async fn from_any(reading: Reading, any: Option<&Any>) -> Result<Options> {
     }
 }
 
-/// Those of a container, which may not be what the shim cannot do, with the folder that `Root` means for it.
+/// The options of a container, rejecting what the shim cannot do, with `Root` completed to the container's directory.
 pub(super) async fn of_container(
     any: Option<&Any>,
     id: &str,
@@ -86,8 +86,8 @@ pub(super) async fn of_container(
 }
 
 impl Options {
-    /// Who names a program means what it does besides runc's work, of which nothing would be done: only the operator can
-    /// say that this is fine.
+    /// Checks `BinaryName`. Whoever names a program relies on what it does beyond runc's work, none of which would
+    /// happen: only the operator can allow that.
     pub async fn judge_binary_name(
         &mut self,
         reading: Reading,
@@ -111,7 +111,7 @@ impl Options {
     }
 }
 
-/// As Go's exec.LookPath finds a program.
+/// Finds a program like Go's exec.LookPath.
 async fn find(Reading { paths, deadline }: Reading, name: &str, path: Option<&OsStr>) -> Result<()> {
     let executable = async |file: &Path| {
         let opened = paths.open(file, Purpose::Look, deadline).await?;
@@ -160,7 +160,7 @@ fn from_runc(o: oci::Options) -> Result<Options> {
     })
 }
 
-/// None where it is empty.
+/// None if the path is empty.
 fn root(path: &str) -> Result<Option<PathBuf>> {
     match path {
         "" => Ok(None),
@@ -174,7 +174,7 @@ fn no_effect(key: &str) -> String {
 }
 
 /// `runtimeoptions.v1.Options { string type_url = 1; string config_path = 2; bytes config_body = 3; }`: the
-/// body where there is one, else the file.
+/// body if there is one, otherwise the file.
 async fn from_runtime(
     reading: Reading,
     bytes: &[u8],
@@ -192,7 +192,7 @@ async fn from_runtime(
     from_toml(&read(reading, Path::new(&path)).await?, &path)
 }
 
-/// `config_path` and `config_body`.
+/// Decodes `config_path` and `config_body`.
 fn fields(bytes: &[u8]) -> protobuf::Result<(String, Vec<u8>)> {
     let mut input = CodedInputStream::from_bytes(bytes);
     let (mut path, mut body) = (String::new(), Vec::new());
@@ -260,7 +260,7 @@ fn from_toml(text: &str, place: &str) -> Result<Options> {
             "ShimCgroup" => options.shim_cgroup = text("a path")?.to_owned(),
             "BinaryName" => options.binary_name = text("the name of a program")?.to_owned(),
             "Root" => options.container.root = root(text("a path")?)?,
-            // CRI puts the table that it parsed these from into the body as a whole.
+            // CRI copies the whole table from which it parsed these into the body.
             "TypeUrl" | "ConfigPath" | "ConfigBody" => {}
             "CriuPath" | "CriuImagePath" | "CriuWorkPath" => {
                 options.warnings.push(no_effect(key));

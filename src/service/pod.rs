@@ -1,4 +1,4 @@
-//! The shim's pod, as both of its services ask for it: containerd's Sandbox and the Controller.
+//! The shim's pod, as requested by both of its services: containerd's Sandbox and the Controller.
 
 pub(super) mod config;
 pub(super) mod status;
@@ -15,35 +15,35 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// For a stop that names no time.
+/// The time limit of a stop that specifies none.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Ends the shim; called once an answer is out.
+/// Ends the shim; called once the response is sent.
 pub(super) type End = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Clone)]
 pub(super) struct Pod {
     pub(super) sandbox: Arc<Sandbox>,
-    /// The shim's own id: that of the only pod that it may have.
+    /// The shim's own id, which is also that of the only pod it may have.
     pub(super) id: String,
-    /// The folder that the shim was launched in.
+    /// The directory in which the shim was launched.
     pub(super) bundle: PathBuf,
     pub(super) end: End,
 }
 
-/// What CreateSandbox and Controller.Start have in common.
+/// The common part of CreateSandbox and Controller.Start.
 pub(super) struct Wanted {
     pub(super) id: String,
     pub(super) rootfs: Vec<Mount>,
     pub(super) options: Option<Any>,
-    /// Empty: the shim's own.
+    /// Empty means the shim's own.
     pub(super) bundle: String,
     pub(super) netns: String,
     pub(super) annotations: BTreeMap<String, String>,
     pub(super) deadline: Option<Instant>,
 }
 
-/// How long a stop may take: 0 is "as usual".
+/// The time limit of a stop; 0 means the default.
 pub(super) fn limit(seconds: u32) -> Duration {
     match seconds {
         0 => TIMEOUT,
@@ -70,7 +70,7 @@ impl Pod {
             config::agrees(config, netns.as_deref())?;
         }
         if !wanted.rootfs.is_empty() {
-            log::warn!(sandbox = id; "rootfs has no effect: the pod has no container of its own");
+            log::warn!(sandbox = id; "ignored rootfs: the pod has no container of its own");
         }
         let create = PodCreate {
             id,
@@ -83,7 +83,7 @@ impl Pod {
         self.sandbox.create_pod(create).await
     }
 
-    /// Calls that need no pod, only the right shim.
+    /// Validates the id of a call that does not need the pod to exist.
     pub(super) fn known(&self, id: &str) -> Result<()> {
         if id == self.id {
             Ok(())
@@ -92,7 +92,7 @@ impl Pod {
         }
     }
 
-    /// Holds no thread: the thread that hears of the pod's end answers.
+    /// Blocks no thread: the thread that handles the pod's exit responds.
     pub(super) fn wait(&self, id: &str, reply: Reply, encode: fn(ExitStatus) -> Result<Vec<u8>>) {
         let Some(later) = reply.later().map(Arc::new) else { return };
         let waiter = later.clone();

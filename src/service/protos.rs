@@ -1,4 +1,4 @@
-//! The messages of `protos/`, generated.
+//! The messages generated from `protos/`.
 
 #![allow(clippy::all, missing_docs)]
 

@@ -1,4 +1,4 @@
-//! A small ttrpc client for one call: `containerd.services.events.ttrpc.v1.Events/Forward`.
+//! A minimal ttrpc client for one call: `containerd.services.events.ttrpc.v1.Events/Forward`.
 
 use super::call::call;
 use crate::error::words;
@@ -10,15 +10,15 @@ use ttrpc::proto::{Code, Request, Response};
 
 const SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
 const METHOD: &str = "Forward";
-/// One attempt, as the Go shim has it.
+/// The time limit of one attempt, as in the Go shim.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What became of an event.
+/// The outcome of forwarding an event.
 pub(super) enum Forwarded {
     Acknowledged,
-    /// containerd answered with an error.
+    /// containerd responded with an error.
     Refused(String),
-    /// containerd is not there, or does not answer.
+    /// containerd is not running or does not respond.
     Away(String),
 }
 
@@ -37,7 +37,7 @@ impl Publisher {
     }
 
     pub(super) fn forward(&mut self, payload: &[u8]) -> Forwarded {
-        // A connection from before a restart of containerd fails at once: that attempt does not count.
+        // A connection from before a restart of containerd fails immediately: that attempt does not count.
         let kept = self.connection.is_some();
         let result = match self.attempt(payload) {
             Err(_) if kept => self.attempt(payload),
@@ -73,7 +73,7 @@ impl Publisher {
                 connection
             }
         };
-        // A client's stream ids are odd and grow.
+        // A client's stream ids are odd and increasing.
         self.stream = match self.stream {
             0 => 1,
             last => last + 2,

@@ -1,5 +1,5 @@
-//! Events and times, held against `containerd-shim`, the crate that containerd's own project offers to shims in Rust. It
-//! is linked into tests only (see ARCHITECTURE.md).
+//! Compares events and times with those of `containerd-shim`, the containerd project's crate for shims in Rust. It is
+//! linked into tests only (see ARCHITECTURE.md).
 
 use super::{convert, events};
 use crate::launch::ExitStatus;
@@ -10,7 +10,7 @@ use containerd_shim::protos::events::task::*;
 use containerd_shim::util::{convert_to_any, convert_to_timestamp, timestamp};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The crate has the topic of an event by its message.
+/// The crate derives the topic of an event from its message.
 fn same(event: &Event, theirs: impl Theirs + Default) {
     let (topic, body) = events::message(event);
     assert_eq!(topic, theirs.topic(), "{event:?}");

@@ -1,4 +1,4 @@
-//! The answer to one request: given exactly once, now or later, whatever happens in between.
+//! The response to one request: sent exactly once, now or later, whatever happens in between.
 
 use super::code;
 use super::connection::{Call, Connection, Late};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 use ttrpc::proto::{Code, Response, Status};
 
-/// Must be answered; one that is dropped answers by itself, since a caller that hears nothing waits for ever.
+/// A pending response. Dropping it sends an error, because a caller without a response waits forever.
 pub struct Reply {
     connection: Arc<Connection>,
     stream: u32,
@@ -43,7 +43,7 @@ impl Reply {
         }
     }
 
-    /// A status that is about the protocol, not about the domain.
+    /// Responds with a status about the protocol rather than the domain.
     pub(super) fn refuse(mut self, code: Code, message: impl Into<String>) {
         self.finish(code, message.into(), Vec::new());
     }
@@ -53,11 +53,11 @@ impl Reply {
         self.send(Err(Error::new(Kind::Deadline, text)));
     }
 
-    /// Keeps the call on its connection, to be answered through [`Later`].
+    /// Parks the call on its connection, to be answered through [`Later`].
     pub fn later(mut self) -> Option<Later> {
         let later = Later { connection: Arc::downgrade(&self.connection), stream: self.stream };
         let call = self.call.take()?;
-        // Past its time it was answered without its worker.
+        // It exceeded its time limit and was answered without its worker.
         if !self.connection.done(self.stream) {
             return None;
         }
@@ -75,7 +75,7 @@ impl Reply {
         let Some(call) = self.call.take() else { return };
         let in_time = self.connection.done(self.stream);
         let micros = call.begun.elapsed().as_micros() as u64;
-        log::debug!(rpc = call.name, object = call.object, code = format!("{code:?}"), micros; "answered {message}");
+        log::debug!(rpc = call.name, object = call.object, code = format!("{code:?}"), micros; "response: {message}");
         if in_time && !self.connection.send(self.stream, &encode(code, message, payload)) {
             let text = format!("the response to {} is larger than the protocol allows", call.name);
             self.connection.send(self.stream, &encode(Code::RESOURCE_EXHAUSTED, text, Vec::new()));
@@ -92,14 +92,14 @@ impl Drop for Reply {
     }
 }
 
-/// A call that waits. Dropping it does not answer: the connection still has the call.
+/// A parked call. Dropping this does not respond: the connection still has the call.
 pub struct Later {
     connection: Weak<Connection>,
     stream: u32,
 }
 
 impl Later {
-    /// Drops this once the call is answered, past its time, or its peer is gone.
+    /// Ties a value to the call: it is dropped once the call is answered or expires, or the peer is gone.
     pub(crate) fn keep(&self, what: impl Any + Send) {
         if let Some(connection) = self.connection.upgrade() {
             connection.keep_with(self.stream, Box::new(what));
@@ -108,18 +108,18 @@ impl Later {
 
     pub fn send(&self, answer: Result<Vec<u8>>) {
         let Some(connection) = self.connection.upgrade() else { return };
-        // Else it was answered.
+        // Otherwise it has already been answered.
         if let Some(call) = connection.unpark(self.stream) {
             Reply::new(connection, self.stream, call).send(answer);
         }
     }
 }
 
-/// Answers each call of a connection that is past its time, and says when the next one is.
+/// Answers every call of a connection that has exceeded its time limit; returns when the next one will.
 pub(super) fn expire(connection: &Arc<Connection>, now: Instant) -> Option<Instant> {
     let Late { waiting, at_work, next } = connection.late(now);
     for (stream, name) in at_work {
-        log::warn!(rpc = name; "a request is past its time, and still at work");
+        log::warn!(rpc = name; "a request exceeded its time limit and is still running");
         overdue(connection, stream, &name);
     }
     for (stream, call) in waiting {
@@ -128,18 +128,18 @@ pub(super) fn expire(connection: &Arc<Connection>, now: Instant) -> Option<Insta
     next
 }
 
-/// For a call whose worker hangs, e.g. in a filesystem that does not answer.
+/// Responds for a worker that hangs, e.g. in a filesystem that does not respond.
 fn overdue(connection: &Connection, stream: u32, name: &str) {
     let text =
         format!("{name} was not done within the time limit of the request, and is given up once it can be");
     connection.send(stream, &encode(Code::DEADLINE_EXCEEDED, text, Vec::new()));
 }
 
-/// A `Response` as bytes.
+/// Encodes a `Response`.
 fn encode(code: Code, message: String, payload: Vec<u8>) -> Vec<u8> {
     let mut response = Response::new();
     response.payload = payload;
-    // The Go server leaves the status out of a good response; clients take both.
+    // The Go server omits the status of a successful response; clients accept both.
     if code != Code::OK {
         let mut status = Status::new();
         status.code = code.into();

@@ -1,7 +1,7 @@
-//! Which handler a service and a method are.
+//! Maps services and methods to handlers.
 //!
-//! Task v2 and v3 differ in their package's name alone, so both are one service here. What is not known
-//! answers Unimplemented: containerd's fall-back from v3 to v2 depends on that very code.
+//! Task v2 and v3 differ only in the package name, so both are one service here. Unknown methods answer Unimplemented:
+//! containerd's fallback from v3 to v2 depends on that code.
 
 use super::about::{About, SHIM};
 use super::answer::Rest;
@@ -19,18 +19,18 @@ use ttrpc::proto::{Code, Request};
 pub(crate) const TASK_V2: &str = "containerd.task.v2.Task";
 pub(crate) const TASK_V3: &str = "containerd.task.v3.Task";
 
-/// What the services are about.
+/// The context of the services.
 pub struct Config {
     pub sandbox: Arc<sandbox::Sandbox>,
-    /// The shim's own, and that of its pod.
+    /// The id of the shim and of its pod.
     pub id: String,
     /// containerd's namespace.
     pub namespace: String,
-    /// The folder that the shim was launched in.
+    /// The directory in which the shim was launched.
     pub bundle: PathBuf,
-    /// containerd's gRPC socket; empty where it is not known.
+    /// containerd's gRPC socket; empty if it is not known.
     pub address: String,
-    /// Ends the shim; called once an answer is out.
+    /// Ends the shim; called once the response is sent.
     pub end: Arc<dyn Fn() + Send + Sync>,
 }
 

@@ -157,7 +157,7 @@ impl Sandbox {
     }
 }
 
-/// Go's word for what this program was built for.
+/// Go's name for the architecture of this program.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -165,7 +165,7 @@ fn architecture() -> &'static str {
         "aarch64" => "arm64",
         "powerpc64" => "ppc64le",
         "loongarch64" => "loong64",
-        // arm, riscv64, s390x are called the same.
+        // arm, riscv64 and s390x have the same name in Go.
         other => other,
     }
 }

@@ -1,9 +1,9 @@
-//! The ttrpc server: one thread reads for all connections, workers answer.
+//! The ttrpc server: one thread reads from all connections, workers respond.
 //!
-//! ttrpc's own server has at least six threads per connection, and containerd makes one connection per
-//! container. Here the thread that serves waits on one epoll set, reads whole requests without blocking and gives
-//! them to a worker; it runs no handler, so its stack stays small. Responses are written without blocking too,
-//! from any thread. A call that waits for a process holds no thread at all (see `tasks` and `reply`).
+//! ttrpc's own server uses at least six threads per connection, and containerd opens one connection per container. Here
+//! the serving thread waits on one epoll set, reads complete requests without blocking and hands them to a worker; it
+//! runs no handler, so its stack stays small. Responses are written without blocking too, from any thread. A call that
+//! waits for a process occupies no thread at all (see `tasks` and `reply`).
 
 use super::answer::Rest;
 use super::connection::{Call, Common, Connection, Received};
@@ -33,7 +33,7 @@ const SIGNAL: u64 = 2;
 const CLOCK: u64 = 3;
 const FIRST_CONNECTION: u64 = 16;
 
-/// What takes no time in the kernel: these are answered whatever the others are at.
+/// Calls that never block in the kernel: they are answered even if every long-running worker is busy.
 const QUICK: [&str; 15] = [
     "Task.State",
     "Task.Pids",
@@ -52,29 +52,29 @@ const QUICK: [&str; 15] = [
     "Shim.About",
 ];
 
-/// How long after its time a request is answered without its worker: what it waits for has the better words.
+/// The grace period before a request is answered without its worker, whose own error would be more precise.
 const OVERDUE: Duration = Duration::from_millis(400);
-/// A request that was read is decoded by then.
+/// The time within which a request that was read has been decoded.
 const DECODED: Duration = Duration::from_millis(100);
-/// How long the end waits for peers to read what they were answered: that may be the answer to a shutdown.
+/// How long the server waits at its end for peers to read their responses, such as that to a shutdown.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long peers may take to hang up once they were told that the shim ends.
+/// How long peers may take to hang up before the server ends.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Answers a request, keeps the reply for later, or says what is left to do, which waits.
+/// Responds to a request, parks the reply, or returns the asynchronous rest of the call.
 pub(crate) type Handler = Box<dyn Fn(Request, Reply) -> Option<Rest> + Send + Sync>;
 
-/// What a caught signal does.
+/// The action for a caught signal.
 type OnSignal = Box<dyn Fn() + Send + Sync>;
 
-/// Who may connect.
+/// Decides who may connect.
 #[derive(Clone, Copy, Debug)]
 pub struct Admission {
     pub uid: u32,
 }
 
 impl Admission {
-    /// Those with our uid (as the Go shim has it), in our user namespace.
+    /// Admits peers with our uid (like the Go shim) in our user namespace.
     pub fn ours() -> Self {
         Admission { uid: peer::effective_uid() }
     }
@@ -87,9 +87,9 @@ impl Admission {
         if peer.uid != self.uid {
             return Some(format!("its uid is {}, not {}", peer.uid, self.uid));
         }
-        // Root of a container with a user namespace of its own has another uid here, but a container without
-        // one that was given our socket's path could unshare(2) after all. Pid 0: in no namespace below ours,
-        // so it is not a container of ours.
+        // Root in a container with a user namespace of its own has another uid here, but a process in a container
+        // without one that got hold of our socket's path could still unshare(2). Pid 0 means that the peer is not in
+        // our pid namespace or one below it, so it is not in a container of ours.
         if peer.pid != 0 {
             let namespace =
                 |of: &str| std::fs::metadata(format!("/proc/{of}/ns/user")).map(|m| (m.dev(), m.ino()));
@@ -97,7 +97,7 @@ impl Admission {
                 (Ok(theirs), Ok(ours)) if theirs != ours => {
                     return Some("it is in another user namespace".to_owned());
                 }
-                // It has gone (then nobody reads our answer), or there are no user namespaces.
+                // It has exited (then nobody reads our response), or the kernel has no user namespaces.
                 _ => {}
             }
         }
@@ -105,14 +105,14 @@ impl Admission {
     }
 }
 
-/// Ends a server from any thread.
+/// Stops a server from any thread.
 #[derive(Clone)]
 pub struct Stopper(Arc<Stop>);
 
 struct Stop {
     wake: Event,
     stopped: AtomicBool,
-    /// Peers may hang up first.
+    /// Let peers hang up first.
     politely: AtomicBool,
 }
 
@@ -132,8 +132,8 @@ impl Stopper {
         self.0.wake.raise();
     }
 
-    /// The same after the answer to a shutdown: whoever asked for it hangs up once it has read the answer. (A Go client
-    /// that reads the end of its connection right behind an answer may take that for the end of the call.)
+    /// Stops the server after the response to a shutdown, letting the peer read it and hang up first. (A Go client that
+    /// reads EOF right after a response may take it for the end of the call.)
     pub fn stop_after_peers(&self) {
         self.0.politely.store(true, Ordering::SeqCst);
         self.stop();
@@ -156,14 +156,14 @@ pub struct Server {
     looks: Option<OnLook>,
 }
 
-/// What the server is to do besides: look again at a time, and let a worker do what is left.
+/// What else the server has to do: call again at a certain time, and run the rest on a worker.
 #[derive(Default)]
 pub(crate) struct Look {
     pub again: Option<Instant>,
     pub rest: Option<Rest>,
 }
 
-/// Whether somebody is connected is told.
+/// The argument tells whether any peer is connected.
 type OnLook = Box<dyn Fn(bool) -> Look + Send + Sync>;
 
 #[derive(Default)]
@@ -213,7 +213,7 @@ impl Server {
         Ok(())
     }
 
-    /// Calls `look` a moment after each request, and when it says.
+    /// Calls `look` shortly after each request, and at the time that it returns.
     pub(crate) fn on_look(&mut self, look: impl Fn(bool) -> Look + Send + Sync + 'static) {
         self.looks = Some(Box::new(look));
     }
@@ -228,9 +228,9 @@ impl Server {
         again
     }
 
-    /// Serves on the calling thread until its [`Stopper`] says so.
+    /// Serves on the calling thread until its [`Stopper`] stops it.
     pub fn serve(self: &Arc<Self>) {
-        // What was read may have a time limit, which is known by then, whatever else comes first.
+        // A request that was just read may have a time limit; by this time it has been decoded.
         let mut decoded: Option<Instant> = None;
         while !self.stopper.stopped() {
             let now = Instant::now();
@@ -246,7 +246,7 @@ impl Server {
                 }
                 Ok(None) => {}
                 Err(e) => {
-                    log::error!("epoll_wait: {e}");
+                    log::error!("epoll_wait(): {e}");
                     break;
                 }
             }
@@ -261,7 +261,7 @@ impl Server {
         }
     }
 
-    /// Until all have hung up, or the time is over.
+    /// Waits until all peers have hung up, or `end` is reached.
     fn wait_for_peers(self: &Arc<Self>, end: Instant) {
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -269,11 +269,11 @@ impl Server {
                 return;
             }
             match self.common.epoll.wait(Some(left)) {
-                // Whoever comes now is for a successor, and finds that this one has gone.
+                // A new client is meant for a successor and finds out that this server is gone.
                 Ok(Some(ready)) if ready.token == LISTENER => {}
                 Ok(Some(ready)) => self.take(ready),
                 Ok(None) => {}
-                Err(e) => return log::error!("epoll_wait: {e}"),
+                Err(e) => return log::error!("epoll_wait(): {e}"),
             }
         }
     }
@@ -312,8 +312,8 @@ impl Server {
             Ok((stream, _)) => stream,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
             Err(e) => {
-                // ECONNABORTED is the peer's; EMFILE would spin, so give the others a moment to close.
-                log::warn!("accept on the shim's socket: {e}");
+                // ECONNABORTED is the peer's fault; EMFILE would spin, so give other connections a moment to close.
+                log::warn!("could not accept a connection: {e}");
                 std::thread::sleep(Duration::from_millis(10));
                 return;
             }
@@ -323,7 +323,7 @@ impl Server {
             return;
         }
         if let Err(e) = stream.set_nonblocking(true) {
-            log::warn!("fcntl(O_NONBLOCK) on a connection: {e}");
+            log::warn!("could not make a connection non-blocking: {e}");
             return;
         }
         let mut connections = self.connections.lock();
@@ -335,7 +335,7 @@ impl Server {
                 drop(connections);
                 connection.end_reading();
             }
-            Err(e) => log::warn!("register a connection: {e}"),
+            Err(e) => log::warn!("could not register a connection with epoll: {e}"),
         }
     }
 
@@ -383,7 +383,7 @@ impl Server {
         match header.kind {
             MESSAGE_TYPE_REQUEST => {}
             MESSAGE_TYPE_DATA => return refuse(Code::UNIMPLEMENTED, "streams are not implemented"),
-            // Nothing was asked, so nothing is answered.
+            // Not a request, so there is nothing to respond to.
             _ => return log::warn!("ignored a frame of type {}", header.kind),
         }
         if header.flags & FLAG_REMOTE_OPEN != 0 {
@@ -404,7 +404,7 @@ impl Server {
         }
         if let Some(deadline) = reply.deadline() {
             connection.begin(header.stream, &name, deadline + OVERDUE);
-            // All workers were busy: the serving thread has looked already.
+            // All workers were busy, and the serving thread may have checked already.
             if read.elapsed() > DECODED / 2 {
                 self.common.clock.raise();
             }
@@ -414,14 +414,14 @@ impl Server {
     }
 
     fn handle(&self, request: Request, reply: Reply) {
-        // The reply answers when it is dropped by the unwinding; the panic hook has logged where it was.
+        // Unwinding drops the reply, which responds; the panic hook has logged the location.
         let rest = catch_unwind(AssertUnwindSafe(|| (self.handler)(request, reply)));
         if let Ok(Some(rest)) = rest {
             tasks::run(&self.workers, rest);
         }
     }
 
-    /// Answers the calls that are past their time; says when the next one is.
+    /// Answers the calls that have exceeded their time limit; returns when the next one will.
     fn expire(&self, now: Instant) -> Option<Instant> {
         if !self.common.deadlines.load(Ordering::SeqCst) {
             return None;

@@ -1,7 +1,7 @@
-//! The Store service: containerd's own, asked in the caller's name. Nothing is kept here.
+//! The Store service: forwards requests to containerd's own and keeps nothing.
 //!
-//! containerd serves its Store by gRPC only, and a caller of the shim's socket speaks ttrpc. Requests and responses go
-//! through as the bytes that they are, so that a field of a newer containerd does not get lost.
+//! containerd serves its Store over gRPC only, and clients of the shim's socket speak ttrpc. Requests and responses
+//! pass through as raw bytes, so that fields of a newer containerd are not lost.
 
 use super::answer::Rest;
 use super::grpc::{Call, Peer, Status};
@@ -15,14 +15,14 @@ use ttrpc::proto::{Code, Request};
 
 pub const STORE: &str = "containerd.services.sandbox.v1.Store";
 
-/// ttrpc's name for containerd's namespace.
+/// ttrpc's metadata key for containerd's namespace.
 const NAMESPACE: &str = "containerd-namespace-ttrpc";
-/// For requests that say nothing about it.
+/// The time limit of requests that specify none.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Store {
     containerd: Peer,
-    /// The shim's own, for requests that name none.
+    /// The shim's own namespace, for requests that specify none.
     namespace: String,
 }
 
@@ -72,7 +72,7 @@ fn invalid(message: impl Into<String>) -> Status {
     Status { code: Code::INVALID_ARGUMENT, message: message.into() }
 }
 
-/// containerd reads a record's runtime without a look, and ends where there is none.
+/// Rejects a record without a runtime: containerd dereferences it unchecked and would crash.
 fn complete(sandbox: &MessageField<record::Sandbox>) -> Result<(), Status> {
     match sandbox.as_ref() {
         None => Err(invalid("sandbox is missing")),

@@ -19,8 +19,8 @@ use ttrpc::proto::Code;
 pub(super) struct Task {
     pod: Pod,
     sandbox: Arc<Sandbox>,
-    /// Somebody asked for the end while containers were left: containerd asks after the Delete of each container of
-    /// a pod, in any order, and does not ask again. The last Delete then ends the shim.
+    /// Set if a shutdown was requested while containers were left. containerd sends one after deleting each container
+    /// of a pod, in any order, and does not repeat it, so the last Delete ends the shim.
     asked_to_end: AtomicBool,
 }
 
@@ -84,8 +84,9 @@ impl Task {
         }
     }
 
-    /// A pod ends by its own services, with one exception: containerd that finds a shim whose pod it does not know
-    /// ends it by the pod's id. containerd 2.4 also sends a Shutdown after each task of a pod, which means nothing.
+    /// A pod ends through its own services, with one exception: if containerd does not know the pod of a shim that it
+    /// finds, it shuts it down by the pod's id. containerd 2.4 also sends a Shutdown after each task of a pod, which
+    /// means nothing.
     fn shutdown(self: &Arc<Self>, payload: &[u8], reply: Reply) -> Option<Rest> {
         let (request, mut reply) = decode::<ShutdownRequest>(payload, reply)?;
         reply.about(&request.id, "");
@@ -179,7 +180,7 @@ impl Task {
         if r.stdin {
             self.sandbox.close_stdin(&key)?;
         } else {
-            // Nothing to close, but an unknown process is an error all the same.
+            // Nothing to close, but an unknown process is still an error.
             self.sandbox.state(&key)?;
         }
         Ok(Empty::new())
@@ -226,7 +227,7 @@ impl Task {
         Ok(convert::deleted(deleted.pid, deleted.exit))
     }
 
-    /// Holds no thread: the thread that publishes the exit answers.
+    /// Blocks no thread: the thread that publishes the exit responds.
     fn wait(&self, payload: &[u8], reply: Reply) -> Option<Rest> {
         let (request, mut reply) = decode::<WaitRequest>(payload, reply)?;
         reply.about(&request.id, &request.exec_id);

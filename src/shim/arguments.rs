@@ -1,6 +1,6 @@
-//! The command line, in the syntax of Go's `flag` package, which is what containerd writes.
+//! The command line, in the syntax of Go's `flag` package, which containerd writes.
 //!
-//! `-flag value`, `-flag=value`, both also with two dashes; `--` and the first plain word end the flags.
+//! `-flag value` or `-flag=value`, with one or two dashes; `--` and the first plain word end the flags.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -41,16 +41,16 @@ pub struct Arguments {
     pub namespace: String,
     pub id: String,
     pub address: String,
-    /// Empty where it is the working directory.
+    /// Empty means the working directory.
     pub bundle: PathBuf,
     pub socket: PathBuf,
     pub debug: bool,
-    /// For the server; the default is Info.
+    /// The server's log level; defaults to Info.
     pub level: Option<log::LevelFilter>,
 }
 
 impl Arguments {
-    /// The error is the text for the user.
+    /// Parses the command line; the error is a text for the user.
     pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Self, String> {
         let mut words = words.peekable();
         let mut parsed = Arguments::default();
@@ -89,7 +89,7 @@ impl Arguments {
                 "address" => parsed.address = value()?,
                 "bundle" => parsed.bundle = value()?.into(),
                 "socket" => parsed.socket = value()?.into(),
-                // Of the Go shim: the debug socket serves its profiler, the binary publishes events.
+                // Flags of the Go shim: its debug socket serves a profiler, its publish binary publishes events.
                 "publish-binary" | "debug-socket" => drop(value()?),
                 "log-level" => {
                     let word = value()?;
@@ -116,7 +116,8 @@ impl Arguments {
             if needs_id && value.is_empty() {
                 return Err(format!("-{flag} is missing"));
             }
-            // They are parts of paths; but the server's id may be that of a group, which is an annotation's text.
+            // They become parts of paths, except for the server's id: it may be that of a group, which is the text of
+            // an annotation.
             let part = flag == "namespace" || self.verb != Verb::Serve;
             if !part {
                 continue;
@@ -164,7 +165,7 @@ mod tests {
         assert!(parsed.debug);
     }
 
-    /// A group's id is whatever an annotation says; a container's is a part of paths.
+    /// A group id is whatever an annotation says; a container id is a part of paths.
     #[test]
     fn only_the_servers_id_may_have_a_slash() {
         let mut line = vec!["-id", "team/app", "-namespace", "n"];

@@ -1,7 +1,7 @@
-//! What containerd writes to the standard input of `start`, and what it reads back.
+//! What containerd writes to the standard input of `start`, and the response it reads.
 //!
-//! containerd 2.3 and newer write `BootstrapParams`, older ones an Any with the runtime's options or nothing.
-//! Either message decodes as the other (two strings in fields 1 and 2), so only the ids tell them apart.
+//! containerd 2.3 and newer write `BootstrapParams`, older versions an Any with the runtime options, or nothing. Either
+//! message decodes as the other (two strings in fields 1 and 2), so only the ids tell them apart.
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::service::options::{self, Options, Reading};
@@ -14,19 +14,19 @@ use std::path::{Path, PathBuf};
 
 const INPUT_MAX: u64 = 10 << 20;
 
-/// Where containerd 2.x keeps the bundles of sandboxes.
+/// The directory in which containerd 2.x keeps sandbox bundles.
 const SANDBOX_BUNDLES: &str = "/io.containerd.sandbox.controller.v1.shim/";
 
-/// What a launch was given.
+/// The parameters of a launch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bootstrap {
-    /// From BootstrapParams.
+    /// Decoded from BootstrapParams.
     pub modern: bool,
     pub options: Options,
     pub ttrpc_address: String,
     pub grpc_address: String,
     pub socket_dir: Option<PathBuf>,
-    /// None where containerd said nothing about it.
+    /// None if containerd did not specify it.
     pub level: Option<log::LevelFilter>,
 }
 
@@ -57,7 +57,7 @@ fn decode(bytes: &[u8], id: &str, namespace: &str) -> Result<Bootstrap> {
 }
 
 fn modern(params: BootstrapParams) -> Result<Bootstrap> {
-    // Extensions of other kinds (CRI's, NRI's) are not ours to judge.
+    // Extensions of other kinds (CRI's, NRI's) are not for us.
     let any = params.extensions.iter().filter_map(|e| e.value.as_ref()).find(|any| options::known(any));
     Ok(Bootstrap {
         modern: true,
@@ -69,8 +69,8 @@ fn modern(params: BootstrapParams) -> Result<Bootstrap> {
     })
 }
 
-/// An open enumeration, with steps of 4: what is between two levels is the nearer one, and of two that are as near the
-/// less verbose one, as containerd's own crate has it.
+/// Maps a log level. The enumeration is open, in steps of 4: a value in between maps to the nearest level, and to the
+/// less verbose of two equally near ones, as in containerd's own crate.
 fn level(value: i32) -> log::LevelFilter {
     match value {
         i32::MIN..=-7 => log::LevelFilter::Trace,
@@ -81,8 +81,8 @@ fn level(value: i32) -> log::LevelFilter {
     }
 }
 
-/// The protocol version to answer with. 1.7 refuses 3; 2.x wants 3 where the shim is to take a sandbox's
-/// containers on its own socket. Nothing in arguments or environment tells them apart, but the launch does.
+/// The protocol version to respond with. 1.7 rejects 3; 2.x needs 3 if the shim is to serve a sandbox's containers on
+/// its own socket. Arguments and environment do not tell them apart, but the launch does.
 pub fn version(bootstrap: &Bootstrap, bundle: &Path) -> u32 {
     if bootstrap.modern || is_sandbox(bundle) {
         3
@@ -91,12 +91,12 @@ pub fn version(bootstrap: &Bootstrap, bundle: &Path) -> u32 {
     }
 }
 
-/// Whether containerd 2.x launches a shim for a sandbox. (1.7 does so in a container's folder.)
+/// Whether containerd 2.x is launching a shim for a sandbox. (1.7 does so in a container's directory.)
 pub fn is_sandbox(bundle: &Path) -> bool {
     format!("{}/", bundle.display()).contains(SANDBOX_BUNDLES)
 }
 
-/// The answer of `start`. JSON is read by every version; no newline, since nothing else may be in it.
+/// The response of `start`. Every version reads JSON; no trailing newline, since nothing else may be in the output.
 pub fn answer(version: u32, address: &str) -> String {
     serde_json::json!({ "version": version, "address": address, "protocol": "ttrpc" }).to_string()
 }
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(decoded.level, Some(log::LevelFilter::Debug));
         assert_eq!(decoded.socket_dir, Some("/run/s".into()));
         assert_eq!((decoded.ttrpc_address.as_str(), decoded.grpc_address.as_str()), ("/x.ttrpc", "/x.grpc"));
-        // The same bytes at another launch are an Any of an unknown type.
+        // For another launch, the same bytes are an Any of an unknown type.
         assert!(decode(&bytes, "c2", "default").is_err());
     }
 

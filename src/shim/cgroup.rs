@@ -1,10 +1,10 @@
-//! The cgroup that the shim itself is put into (the option `ShimCgroup`).
+//! The cgroup of the shim itself (option `ShimCgroup`).
 
 use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::mountinfo::{mounts, Mount};
 use std::path::{Component, Path, PathBuf};
 
-/// Moves this process into `path` of every hierarchy that has it. As with the Go shim it must be there.
+/// Moves this process into `path` in every hierarchy that has it. Like for the Go shim, it must exist.
 pub(super) fn join(path: &str) -> Result<()> {
     let mountinfo = std::fs::read("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
     join_below(&hierarchies(&mountinfo), path)
@@ -22,7 +22,7 @@ fn join_below(hierarchies: &[PathBuf], path: &str) -> Result<()> {
             continue;
         }
         let procs = folder.join("cgroup.procs");
-        // 0 is the writer.
+        // 0 means the writing process.
         std::fs::write(&procs, "0").context(|| format!("options: ShimCgroup: write({procs:?}, \"0\")"))?;
         joined = true;
     }
@@ -33,7 +33,7 @@ fn join_below(hierarchies: &[PathBuf], path: &str) -> Result<()> {
     }
 }
 
-/// The mount points of every hierarchy, of either version.
+/// The mount points of all cgroup hierarchies, v1 and v2.
 fn hierarchies(mountinfo: &[u8]) -> Vec<PathBuf> {
     mounts(mountinfo).filter(Mount::is_cgroup).map(|mount| mount.point()).collect()
 }

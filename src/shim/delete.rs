@@ -1,9 +1,9 @@
-//! `delete`: what is left of a container, without its server.
+//! `delete`: removes what is left of a container, without its server.
 //!
-//! containerd runs it after each container that it launched a shim for, and when it has lost a shim. All of it may
-//! be done already, so nothing here minds that a thing is gone; what cannot be undone is said on the standard
-//! error, which containerd logs, and the rest is done all the same: containerd removes the bundle next, through
-//! whatever is still mounted in it.
+//! containerd runs it after each container for which it launched a shim, and when it has lost a shim. Everything may
+//! have been removed already, so nothing here fails if something is missing. What cannot be undone is reported on
+//! standard error, which containerd logs, and the rest is done all the same: containerd removes the bundle next,
+//! including whatever is still mounted in it.
 
 use super::arguments::Arguments;
 use super::{socket, start};
@@ -24,9 +24,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// containerd gives this verb five seconds.
+/// How long a killed process may take to exit: containerd gives this verb five seconds.
 const GONE: Duration = Duration::from_secs(2);
-/// Of which the poststop hooks have these.
+/// How long the poststop hooks may take, out of the same five seconds.
 const HOOKS: Duration = Duration::from_secs(2);
 
 pub(super) fn delete(arguments: &Arguments) -> Result<()> {
@@ -41,7 +41,7 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
     });
     let (mut pid, mut code, mut at) = (0, KILLED, SystemTime::now());
     let all: Vec<Record> = members(&bundle).into_iter().chain(record.clone()).collect();
-    // They die as soon as they are thawed, and do nothing before.
+    // Kill first: the processes then die as soon as they are thawed, and cannot do anything before.
     all.iter().for_each(kill);
     all.iter().filter_map(|record| record.place.as_ref()).for_each(thaw);
     all.iter().for_each(end);
@@ -59,7 +59,7 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
     }
     // A pod has no hooks.
     if let Some(record) = record.as_ref().filter(|record| record.parent.is_none()) {
-        // The server runs them before it removes the record.
+        // Still pending, since the server runs them before it removes the record.
         let launcher = || CloneLauncher::new(Reaper::start(Strangers::Reap)?);
         let hooks = poststop_of(launcher, &record.id, &bundle, HOOKS);
         block_on(hooks).unwrap_or_else(|error| complain(&error));
@@ -75,11 +75,11 @@ fn complain(error: &Error) {
     eprintln!("{}: delete: {error}", super::NAME);
 }
 
-/// The records of a pod's containers. containerd calls `delete` for the pod alone where it has lost its shim.
+/// The records of a pod's containers: containerd calls `delete` only for the pod if it has lost its shim.
 fn members(bundle: &Path) -> Vec<Record> {
     let folders = std::fs::read_dir(member_records(bundle)).into_iter().flatten().flatten();
     let read = |folder: std::fs::DirEntry| match record::read(&folder.path()) {
-        // None: it was just being made.
+        // None: the container was just being created.
         Ok(record) => record,
         Err(error) => {
             complain(&error);
@@ -89,10 +89,10 @@ fn members(bundle: &Path) -> Vec<Record> {
     folders.filter_map(read).collect()
 }
 
-/// A pod that was paused when its shim was lost.
+/// Thaws a pod that was paused when its shim was lost.
 fn thaw(place: &cgroup::Record) {
     match open_cgroup(Some(place)).map(|cgroup| cgroup.thaw()) {
-        // A hierarchy, or the cgroup in it, is missing: nothing is frozen there.
+        // The hierarchy or its cgroup is missing: nothing is frozen there.
         Some(Err(e)) if e.kind() != Kind::Unsupported && e.kind() != Kind::NotFound => complain(&e),
         _ => {}
     }
@@ -111,25 +111,25 @@ fn kill(record: &Record) {
     }
 }
 
-/// Ends every process of the container (or of the pod) and removes its cgroup.
+/// Kills every process of the container (or of the pod) and removes its cgroup.
 fn end(record: &Record) {
     let cgroup = open_cgroup(record.cgroup.as_ref());
-    // Also where it has left its cgroup, or where that is shared with others.
+    // Needed if the process has left its cgroup, or shares it with others.
     kill_process(record.pid, record.start_time).unwrap_or_else(|error| complain(&error));
     for cgroup in cgroup.iter().chain(&open_cgroup(record.parent.as_ref())) {
-        // The one may work where the other does not.
+        // Try both: the removal may work even if the kill fails.
         for done in [cgroup.kill(), block_on(cgroup.remove())] {
             done.unwrap_or_else(|error| complain(&error));
         }
     }
 }
 
-/// Kills the recorded process, if the pid is still its own, and waits until it is gone: its mounts go with it.
+/// Kills the recorded process, if the pid has not been reused, and waits until it is gone: its mounts go with it.
 fn kill_process(pid: u32, start_time: u64) -> Result<()> {
     if pid == 0 {
         return Ok(());
     }
-    // First the descriptor, then the look: so the look is at the process that will be signalled.
+    // Open the pidfd before checking the start time, so that the check covers the process that will be signalled.
     let pidfd = match wait::open_pidfd(pid) {
         Ok(pidfd) => pidfd,
         Err(nix::errno::Errno::ESRCH) => return Ok(()),
@@ -143,7 +143,7 @@ fn kill_process(pid: u32, start_time: u64) -> Result<()> {
         Err(errno) => return Err(errno).context(|| format!("pidfd_send_signal({pid}, SIGKILL)")),
     }
     let end = Instant::now() + GONE;
-    // A zombie has given its mounts up; it is the new parent's to reap.
+    // A zombie has released its mounts; its new parent reaps it.
     while record::start_time(pid) == Some(start_time) && !ended(pid) {
         if Instant::now() > end {
             return Err(Error::new(
@@ -156,14 +156,14 @@ fn kill_process(pid: u32, start_time: u64) -> Result<()> {
     Ok(())
 }
 
-/// A zombie or gone: field 3 of proc_pid_stat(5).
+/// Whether the process is a zombie or gone: field 3 of proc_pid_stat(5).
 fn ended(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     matches!(state, None | Some('Z' | 'X'))
 }
 
-/// Detaches every mount in the bundle, the last one first.
+/// Detaches every mount in the bundle, last one first.
 fn unmount_below(bundle: &Path) -> Result<()> {
     let Ok(bundle) = std::fs::canonicalize(bundle) else { return Ok(()) };
     let mountinfo = std::fs::read("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
@@ -173,16 +173,16 @@ fn unmount_below(bundle: &Path) -> Result<()> {
         let text = CString::new(point.as_os_str().as_bytes());
         let text = text.map_err(|e| Error::caused_by(Kind::Bug, what(), e))?;
         match mount::unmount(&text, libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) {
-            // It went with the one that it was on.
+            // Already unmounted together with the one it was on.
             Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
-            // The others go all the same: containerd removes the folder next, through whatever is mounted in it.
+            // Go on with the others: containerd removes the directory next, including whatever is mounted in it.
             Err(errno) => failed = failed.and(Err(errno).context(what)),
         }
     }
     failed
 }
 
-/// Mount points below (not at) `folder`, in the order in which they can be unmounted.
+/// The mount points below (not at) `folder`, in an order in which they can be unmounted.
 fn points_below(mountinfo: &[u8], folder: &Path) -> Vec<PathBuf> {
     let points = mounts(mountinfo).map(|mount| mount.point());
     let mut points: Vec<PathBuf> =
@@ -191,7 +191,7 @@ fn points_below(mountinfo: &[u8], folder: &Path) -> Vec<PathBuf> {
     points
 }
 
-/// Unlinks the socket that the bundle's `address` names, unless a server answers there: it has other containers.
+/// Unlinks the socket named by the bundle's `address`, unless a server answers there: it has other containers.
 fn remove_socket(bundle: &Path) -> Result<()> {
     let Ok(address) = std::fs::read_to_string(bundle.join(start::ADDRESS)) else { return Ok(()) };
     let Some(path) = address.trim().strip_prefix("unix://").map(Path::new) else { return Ok(()) };

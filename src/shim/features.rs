@@ -1,12 +1,12 @@
-//! The OCI features document of what is implemented: runtime-spec, features.md and features-linux.md.
+//! The OCI features document of this runtime: runtime-spec, features.md and features-linux.md.
 //!
-//! Tests hold its lists of words against the code that reads specs.
+//! Tests check its lists of words against the code that parses specs.
 
 use crate::seccomp;
 use crate::spec::{self, memory_policy};
 use serde_json::{json, Value};
 
-/// Words that are not for the filesystem; `r…` is the recursive form of mount_setattr(2).
+/// Options not passed to the filesystem; `r…` is the recursive form of mount_setattr(2).
 pub(super) const MOUNT_OPTIONS: &[&str] = &[
     "async",
     "atime",
@@ -110,14 +110,14 @@ pub(super) fn features() -> Value {
                 "actions": ACTIONS,
                 "operators": OPERATORS,
                 "archs": seccomp::accepted(),
-                // Each kernel that can run the server knows them all.
+                // Every kernel that can run the server knows them all.
                 "knownFlags": FLAGS,
                 "supportedFlags": FLAGS,
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
-            // containerd reads this one before it creates a container with mapped mounts.
+            // containerd checks this one before it creates a container with idmapped mounts.
             "mountExtensions": { "idmap": { "enabled": true } },
             "memoryPolicy": {
                 "modes": memory_policy::MODES.map(|(name, _)| name),
@@ -163,7 +163,7 @@ mod tests {
     fn every_mount_option_of_the_document_is_taken_and_none_twice() {
         for (i, word) in MOUNT_OPTIONS.iter().enumerate() {
             assert!(!MOUNT_OPTIONS[..i].contains(word), "{word} is there twice");
-            // On a tmpfs a word that we do not know is the filesystem's; on a bind it is refused.
+            // On a tmpfs an unknown word goes to the filesystem; on a bind mount it is refused.
             let options = if *word == "tmpcopyup" { json!([word]) } else { json!(["bind", word]) };
             parsed(json!([{ "type": "mount" }, { "type": "user" }]), options)
                 .unwrap_or_else(|e| panic!("{word}: {e}"));
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(spec.process.warnings.len(), 1);
     }
 
-    /// Parsed and compiled: what libseccomp cannot do must not be promised.
+    /// Parses and compiles the profile: the document must not promise what libseccomp cannot do.
     fn compiled(profile: Value) -> Result<(), crate::error::Error> {
         let seccomp = with("/linux/seccomp", profile)?.seccomp.expect("given");
         crate::seccomp::compile(&seccomp).map(drop)

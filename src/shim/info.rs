@@ -1,4 +1,4 @@
-//! `-info`: what this runtime is and can do.
+//! `-info`: describes this runtime and its features.
 
 use super::version::REVISION;
 use crate::error::{Context, Error, Kind, Result};

@@ -1,5 +1,4 @@
-//! The server's log: lines as logrus writes them, into the fifo `log` of the bundle, which containerd copies to
-//! its own.
+//! The server's log: lines in logrus format, written to the bundle's fifo `log`, from which containerd copies them.
 
 use crate::error::{Context, Result};
 use crate::sys::process;
@@ -15,16 +14,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 struct Logger {
-    /// ` namespace=… id=…`, after every line's message.
+    /// ` namespace=… id=…`, appended to every line.
     suffix: String,
-    /// Lines that the fifo had no room for.
+    /// Lines lost because the fifo was full.
     lost: AtomicU64,
 }
 
-/// Makes the bundle's fifo the standard error, and logs to it.
+/// Makes the bundle's fifo the standard error and logs to it.
 ///
-/// Opened for reading as well: so a containerd that restarts costs no line (the fifo keeps 64 KiB) and no
-/// EPIPE. Non-blocking: a containerd that does not read must not stop the containers.
+/// The fifo is also opened for reading, so that a restart of containerd causes no EPIPE and loses no line (the fifo
+/// keeps 64 KiB). It is non-blocking, because a containerd that does not read must not stop the containers.
 pub(super) fn begin(bundle: &Path, namespace: &str, id: &str, level: LevelFilter) -> Result<()> {
     let path = bundle.join("log");
     let fifo = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path);
@@ -40,7 +39,7 @@ pub(super) fn begin(bundle: &Path, namespace: &str, id: &str, level: LevelFilter
     std::panic::set_hook(Box::new(|panic| {
         let text = panic.payload_as_str().unwrap_or("?");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        log::error!(place; "a defect: panicked: {text}");
+        log::error!(place; "bug: panicked: {text}");
     }));
     opened
 }
@@ -63,7 +62,7 @@ impl Log for Logger {
                 rfc3339(SystemTime::now())
             );
         }
-        // One write, so that lines of several threads do not mix (up to PIPE_BUF, pipe(7)).
+        // A single write, so that lines of several threads do not mix (up to PIPE_BUF, pipe(7)).
         if std::io::stderr().write_all(text.as_bytes()).is_err() {
             self.lost.fetch_add(lost + 1, Ordering::Relaxed);
         }
@@ -82,7 +81,7 @@ fn line(record: &Record<'_>, at: SystemTime, suffix: &str) -> String {
     };
     let mut text =
         format!("time=\"{}\" level={level} msg={}", rfc3339(at), quoted(&record.args().to_string()));
-    // Writing to a String does not fail, and the visitor returns nothing else.
+    // Writing to a String cannot fail, and the visitor returns no other errors.
     let _ = record.key_values().visit(&mut Fields(&mut text));
     text.push_str(suffix);
     text.push('\n');
@@ -98,7 +97,7 @@ impl<'kvs> VisitSource<'kvs> for Fields<'_> {
     }
 }
 
-/// Quoted where it holds more than the characters of names.
+/// Quotes the text unless it consists only of characters common in names.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._/@^+".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -108,7 +107,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// `2026-11-23T14:05:06.123456789Z`. humantime panics on a time before 1970, which a wrong clock may give.
+/// Formats like `2026-11-23T14:05:06.123456789Z`. humantime panics on times before 1970, which a wrong clock may yield.
 fn rfc3339(at: SystemTime) -> Rfc3339Timestamp {
     format_rfc3339_nanos(at.max(UNIX_EPOCH))
 }

@@ -1,7 +1,7 @@
-//! The verbs of the binary: what containerd calls it with.
+//! The verbs with which containerd calls the binary.
 //!
-//! `start` and `delete` are short-lived and on the path of every container; with no verb at all it is the
-//! server. Protocol: containerd's runtime/v2 README and the sources of its shim manager.
+//! `start` and `delete` are short-lived and on the path of every container; without a verb, the binary is the server.
+//! Protocol: containerd's runtime/v2 README and the sources of its shim manager.
 
 mod arguments;
 mod bootstrap;
@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 pub(crate) const NAME: &str = "containerd-shim-shoal-v2";
 
-/// What went wrong, to the standard error: containerd shows it to the user.
+/// Prints the error to standard error: containerd shows it to the user.
 fn fail(error: &Error) -> ExitCode {
     eprintln!("{NAME}: {error}");
     ExitCode::FAILURE
@@ -42,7 +42,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     process::keep_heap_small();
     let arguments = match Arguments::parse(arguments) {
         Ok(arguments) => arguments,
-        // 2 is what Go's flag package ends with.
+        // Go's flag package exits with 2, too.
         Err(text) => {
             eprintln!("{text}\n{}", arguments::USAGE);
             return ExitCode::from(2);

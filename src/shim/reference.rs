@@ -1,5 +1,5 @@
-//! What containerd gives a shim and reads from it, held against `containerd-shim`: the crate that containerd's own
-//! project offers to shims in Rust. It is linked into tests only (see ARCHITECTURE.md).
+//! Compares the exchange with containerd to `containerd-shim`, the containerd project's crate for shims in Rust. It is
+//! linked into tests only (see ARCHITECTURE.md).
 
 use super::arguments::{Arguments, Verb};
 use super::{bootstrap, socket};
@@ -93,7 +93,7 @@ fn a_level_between_two_is_the_one_that_the_crate_takes() {
             LogLevel::LOG_LEVEL_DEBUG => log::LevelFilter::Debug,
             LogLevel::LOG_LEVEL_INFO => log::LevelFilter::Info,
             LogLevel::LOG_LEVEL_WARN => log::LevelFilter::Warn,
-            // This one and what is worse, for which our log has no words.
+            // LOG_LEVEL_ERROR and the more severe levels, which our log does not distinguish.
             _ => log::LevelFilter::Error,
         };
         assert_eq!(read(&params).level, Some(theirs), "{value}");
@@ -118,7 +118,7 @@ fn the_answer_of_a_start_says_what_that_of_the_crate_says() {
     use containerd_shim::protos::bootstrap_api::BootstrapResult;
     let address = "unix:///run/containerd/s/x";
     let text: serde_json::Value = serde_json::from_str(&bootstrap::answer(3, address)).unwrap();
-    // The crate's is this message for containerd 2.3 and newer, and JSON with the same names before.
+    // The crate answers with this message for containerd 2.3 and newer, and with JSON of the same field names before.
     let theirs = BootstrapResult {
         version: containerd_shim::protos::TASK_API_VERSION,
         address: address.into(),

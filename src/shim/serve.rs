@@ -22,17 +22,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the end waits for containerd to take the last events: the Go shim's limit for a request.
+/// How long the server waits at its end for containerd to take the last events: the Go shim's limit for a request.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Where `start` leaves the socket: the first descriptor after the standard streams.
+/// The socket's descriptor, as passed by `start`: the first one after the standard streams.
 const LISTENER: i32 = 3;
 
-/// The mounts that its program was opened through follow, where there are some. They stay open as long as it runs: to
-/// close them would be waited for in the launch, and the program keeps their filesystems anyway.
+/// The descriptors of the mounts through which the program was opened, if any. They stay open as long as the server
+/// runs: closing them would delay the launch, and the program keeps their filesystems in use anyway.
 const MOUNTS: std::ops::RangeInclusive<i32> = 4..=5;
 
-/// How long logging programs may take to end once their containers have: the Go shim's limit.
+/// How long logging programs may take to exit after their containers: the Go shim's limit.
 const LOGGERS: Duration = Duration::from_secs(12);
 
 pub(super) fn serve(arguments: &Arguments) -> Result<()> {
@@ -49,19 +49,19 @@ pub(super) fn serve(arguments: &Arguments) -> Result<()> {
     let level = arguments.level.unwrap_or(log::LevelFilter::Info);
     let logged = server_log::begin(&bundle, &arguments.namespace, &arguments.id, level);
     if let Err(error) = process::room_for_descriptors() {
-        log::debug!("room for descriptors: {error}");
+        log::debug!("could not enlarge the descriptor table: {error}");
     }
     let socket = Arc::new(Socket { path: arguments.socket.clone(), removed: AtomicBool::new(false) });
     let served = run(arguments, &bundle, listener, logged, &socket);
     if let Err(error) = &served {
         log::error!("{error}");
     }
-    // containerd may reach a socket without a server no more.
+    // containerd must not find a socket without a server any more.
     socket.remove();
     served
 }
 
-/// Removed once, when the end is decided: after that the path may be that of a successor.
+/// The socket is removed once, when the end is decided: after that, the path may belong to a successor.
 struct Socket {
     path: PathBuf,
     removed: AtomicBool,
@@ -91,10 +91,10 @@ fn run(
     for note in std::env::var(start::NOTES).iter().flat_map(|notes| notes.lines()) {
         log::warn!("start: {note}");
     }
-    // The bundle is containerd's to remove.
+    // Leave the bundle, which containerd removes.
     std::env::set_current_dir("/").context(|| "chdir(\"/\")")?;
     process::set_name(c"shoal").context(|| "prctl(PR_SET_NAME)")?;
-    // Inherited by the clone: nothing in a pid namespace that a child is born into can look into it.
+    // Inherited by clone: processes in the pid namespace that a child is born into cannot inspect it.
     identity::undumpable().context(|| "prctl(PR_SET_DUMPABLE)")?;
     process::become_subreaper().context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     handler::ignore_broken_pipes().context(|| "sigaction(SIGPIPE)")?;
@@ -104,7 +104,7 @@ fn run(
     let stopper = Stopper::new()?;
     let (stop, path) = (stopper.clone(), socket.clone());
     let end: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
-        // First, so that a `start` that comes now launches another server instead of joining this one.
+        // Remove the socket first, so that a `start` arriving now launches another server instead of joining this one.
         path.remove();
         stop.stop_after_peers();
     });
@@ -125,8 +125,8 @@ fn run(
         for signal in handler::caught() {
             match signal {
                 SIGUSR1 => dump(&asked, &queue),
-                // Containers must not lose their shim to a tidy operator; `kill -9` is still there.
-                _ if !asked.shutdown() => log::warn!("ignored signal {signal}: containers are here"),
+                // Containers must not lose their shim to a stray SIGTERM; `kill -9` still works.
+                _ if !asked.shutdown() => log::warn!("ignored signal {signal}: containers are still running"),
                 _ => {
                     path.remove();
                     stopper.stop();
@@ -141,10 +141,10 @@ fn run(
     Arc::new(server).serve();
     let left = events.drain(DRAIN);
     if left > 0 {
-        log::warn!("ended with {left} events that containerd did not take");
+        log::warn!("exiting with {left} unsent events");
     }
     sandbox.finish(LOGGERS);
-    log::info!("ended");
+    log::info!("exiting");
     Ok(())
 }
 
@@ -152,7 +152,7 @@ fn ttrpc_address() -> Option<String> {
     std::env::var("TTRPC_ADDRESS").ok().filter(|address| !address.is_empty())
 }
 
-/// `start` gives it on; by hand the environment may have it.
+/// containerd's gRPC socket: passed by `start`, or taken from the environment if the server is started by hand.
 fn grpc_address(arguments: &Arguments) -> String {
     match arguments.address.as_str() {
         "" => std::env::var("GRPC_ADDRESS").unwrap_or_default(),
@@ -163,7 +163,7 @@ fn grpc_address(arguments: &Arguments) -> String {
 fn sandbox(arguments: &Arguments, paths: Paths, events: Events) -> Result<Sandbox> {
     let namespace = arguments.namespace.clone();
     let host = cgroup::Host::default();
-    // Once: it has a line for each mount of the host.
+    // Read only once: it has a line for each mount of the host.
     let mountinfo = std::fs::read("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
     let layout = Layout::probe_with(&host.proc, &mountinfo)?;
     let facts = Host::probe_with(Path::new("/"), &mountinfo, &layout)?;
@@ -188,7 +188,7 @@ fn sandbox(arguments: &Arguments, paths: Paths, events: Events) -> Result<Sandbo
     })
 }
 
-/// `world`: containerd's namespace, and where cgroups are.
+/// Makes a container's cgroup. `world` holds containerd's namespace and the cgroup layout.
 async fn cgroup_of(
     world: Arc<(String, cgroup::Host, Layout)>,
     CgroupOrder { path, limits, options, id, asked }: CgroupOrder<'_>,
@@ -202,13 +202,13 @@ async fn cgroup_of(
     cgroup::create(host, layout, &path, limits, asked).await
 }
 
-/// SIGUSR1: the state, into the log.
+/// Writes the state to the log, on SIGUSR1.
 fn dump(sandbox: &Sandbox, events: &Events) {
-    log::info!(events = events.waiting(); "dump of the state begins");
+    log::info!(events = events.waiting(); "begin of state dump");
     #[cfg(debug_assertions)]
     log::info!("{} allocations so far", crate::sys::tripwire::allocations());
     for line in sandbox.dump() {
         log::info!("{line}");
     }
-    log::info!("dump of the state ends");
+    log::info!("end of state dump");
 }

@@ -1,7 +1,7 @@
-//! `/etc/shoal/config.toml`: what an operator decides for all pods and containers of the node.
+//! `/etc/shoal/config.toml`: the operator's settings for all pods and containers of the node.
 //!
-//! A file of its own, since a runtime's `options` table in containerd's configuration breaks the start of containers
-//! up to containerd 2.3.0, and CRI does not tell a shim its own settings.
+//! A file of its own, because an `options` table for the runtime in containerd's configuration breaks the start of
+//! containers up to containerd 2.3.0, and CRI does not pass its own settings to a shim.
 
 use crate::error::{invalid, Context, Result};
 use crate::sandbox::PodSettings;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub(super) const FILE: &str = "/etc/shoal/config.toml";
 
-/// The defaults where there is no file. A key that is not known is warned about, a value of the wrong kind refused.
+/// Reads the settings; the defaults if there is no file. Warns about unknown keys and rejects values of a wrong type.
 pub(super) fn read(path: &Path) -> Result<PodSettings> {
     let text = match std::fs::read_to_string(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(PodSettings::default()),
@@ -39,7 +39,7 @@ pub(super) fn read(path: &Path) -> Result<PodSettings> {
     Ok(settings)
 }
 
-/// An operator writes the file by hand, and looks for the line.
+/// The line of the error: operators write the file by hand.
 fn place(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     before.map_or_else(String::new, |before| format!(", line {}", before.matches('\n').count() + 1))

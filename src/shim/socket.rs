@@ -1,4 +1,4 @@
-//! The server's socket: where it is, who gets to bind it, and what to do with one that is there already.
+//! The server's socket: its location, who binds it, and what to do with an existing one.
 
 use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::sys::peer::listen_privately;
@@ -9,22 +9,22 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// Where containerd's own shims have theirs; short, because of [`PATH_MAX`].
+/// The directory that containerd's own shims use; short, because of [`PATH_MAX`].
 const FOLDER: &str = "/run/containerd/s";
-/// sun_path of unix(7) has 108 bytes; the Go shims stop at this.
+/// sun_path of unix(7) has 108 bytes; the Go shims use this limit.
 const PATH_MAX: usize = 106;
 
-/// What came of asking for the socket.
+/// The result of binding the socket.
 #[derive(Debug)]
 pub enum Socket {
-    /// It is ours: to be served.
+    /// Bound by us, to be served.
     Bound(UnixListener),
-    /// A server runs: to be joined if it is the group's.
+    /// A server is running: join it if it belongs to the group.
     Live(UnixStream),
 }
 
-/// The path for a group, with the name that containerd's own shims give theirs: whoever looks for a shim (`ctr shim`)
-/// looks there. Of a fixed length, whatever the ids are.
+/// The socket path of a group, named like those of containerd's own shims, where tools such as `ctr shim` look for it.
+/// Of a fixed length, whatever the ids.
 pub fn path(folder: Option<&Path>, address: &str, namespace: &str, group: &str) -> Result<PathBuf> {
     let digest = Sha256::digest(join(&[address, namespace, group]));
     let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -36,7 +36,7 @@ pub fn path(folder: Option<&Path>, address: &str, namespace: &str, group: &str) 
     }
 }
 
-/// Go's path.Join: what is empty is left out, and the whole is cleaned by its text alone.
+/// Go's path.Join: skips empty parts and cleans the result lexically.
 fn join(parts: &[&str]) -> String {
     let joined = parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/");
     let rooted = joined.starts_with('/');
@@ -51,13 +51,13 @@ fn join(parts: &[&str]) -> String {
     }
     match (rooted, clean.join("/")) {
         (true, path) => format!("/{path}"),
-        // Of nothing at all Join makes nothing.
+        // Join of nothing but empty parts is empty.
         (false, path) if path.is_empty() && !joined.is_empty() => ".".into(),
         (false, path) => path,
     }
 }
 
-/// Binds the socket, or finds that its server lives. One that nobody listens on is replaced.
+/// Binds the socket, or connects to its live server. Replaces a socket without a listener.
 pub fn bind(path: &Path) -> Result<Socket> {
     let folder = folder_of(path)?;
     DirBuilder::new().recursive(true).mode(0o700).create(folder).context(|| format!("mkdir({folder:?})"))?;
@@ -76,7 +76,7 @@ pub fn bind(path: &Path) -> Result<Socket> {
     }
 }
 
-/// Unlinks it, unless a server answers there.
+/// Unlinks the socket unless a server answers there.
 pub fn remove_stale(path: &Path) -> Result<()> {
     let folder = folder_of(path)?;
     if !folder.exists() {
@@ -93,8 +93,8 @@ fn folder_of(path: &Path) -> Result<&Path> {
     path.parent().ok_or_else(|| invalid(format!("socket path {path:?} has no folder")))
 }
 
-/// Between bind(2) and listen(2) a socket looks as if its server had gone; nobody must see that, and unlink it. The
-/// lock ends with the descriptor. Where others can write, the sockets would not be ours.
+/// Locks the directory; the lock ends with the descriptor. Between bind(2) and listen(2) a socket looks dead, and
+/// nobody may see it then and unlink it. Refuses a directory writable by others: the sockets in it might not be ours.
 fn lock(folder: &Path) -> Result<File> {
     let lock = File::open(folder).context(|| format!("open({folder:?})"))?;
     let about = lock.metadata().context(|| format!("fstat({folder:?})"))?;
@@ -107,7 +107,7 @@ fn lock(folder: &Path) -> Result<File> {
     Ok(lock)
 }
 
-/// Under the folder's lock; None: nobody listens there.
+/// Connects, under the directory's lock; None if nobody is listening.
 fn connect(path: &Path) -> Result<Option<UnixStream>> {
     match UnixStream::connect(path) {
         Ok(server) => Ok(Some(server)),
@@ -118,7 +118,7 @@ fn connect(path: &Path) -> Result<Option<UnixStream>> {
     }
 }
 
-/// Unlinks it; that it is gone already is fine.
+/// Unlinks the socket; succeeds if it is already gone.
 pub fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).context(|| format!("unlink({path:?})")),
@@ -126,7 +126,7 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// As containerd has it.
+/// The address in containerd's format.
 pub fn address(path: &Path) -> String {
     format!("unix://{}", path.display())
 }

@@ -1,4 +1,4 @@
-//! A shim that nobody needs any more ends: its client has died between two requests, or has forgotten it.
+//! Ends a shim that nobody needs any more: its client died between two requests, or has forgotten it.
 
 use crate::sandbox::{Left, Sandbox};
 use crate::service::server::Look;
@@ -7,21 +7,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long there must be no peer, no container, and no bundle: a client that restarts comes back in this time.
+/// How long there must be no peer, no container and no bundle: a restarting client is back within this time.
 const ALONE: Duration = Duration::from_secs(10);
-/// For the end of a pod that nobody has started.
+/// How long a pod that was never started may take to end.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
 pub(super) struct Solitude {
     pub sandbox: Arc<Sandbox>,
-    /// The folder that the shim was launched in, which containerd removes.
+    /// The directory in which the shim was launched, which containerd removes.
     pub bundle: PathBuf,
     pub end: Arc<dyn Fn() + Send + Sync>,
     pub since: Mutex<Option<Instant>>,
 }
 
 impl Solitude {
-    /// Called after each request, and when it says; `peers`: somebody is connected.
+    /// Called after each request and at the time it returns; `peers` tells whether anybody is connected.
     pub fn look(&self, peers: bool) -> Look {
         let mut since = self.since.lock();
         let now = Instant::now();
@@ -31,9 +31,9 @@ impl Solitude {
                 if now < end {
                     return Look { again: Some(end), rest: None };
                 }
-                // From then on no create succeeds: there may be one in the queue.
+                // From now on every create fails, including one that is already queued.
                 if !self.bundle.exists() && self.sandbox.shutdown() {
-                    log::info!("nobody is here, and the bundle is gone");
+                    log::info!("exiting: nothing left to serve, and the bundle is gone");
                     (self.end)();
                     return Look::default();
                 }
@@ -57,17 +57,17 @@ impl Solitude {
     fn end_unstarted(&self, id: String, limit: Duration) -> Look {
         let (sandbox, end) = (Arc::clone(&self.sandbox), Arc::clone(&self.end));
         let rest = async move {
-            // Somebody may have started it by now.
+            // It may have been started by now.
             if !matches!(sandbox.left(), Left::Unstarted(..)) {
                 return;
             }
-            log::warn!(sandbox = id.as_str(); "it has not been started within {limit:?}, and ends");
+            log::warn!(sandbox = id.as_str(); "shutting down: the sandbox was not started within {limit:?}");
             match sandbox.shutdown_pod(&id, SHUTDOWN).await {
                 Ok(()) => end(),
-                Err(e) => log::warn!(sandbox = id.as_str(); "{e}"),
+                Err(e) => log::warn!("{e}"),
             }
         };
-        // By then it is being stopped, or cannot be.
+        // By then it is being stopped, or cannot be stopped.
         Look { again: Some(Instant::now() + SHUTDOWN), rest: Some(Box::pin(rest)) }
     }
 }

@@ -1,7 +1,7 @@
-//! `start`: find or launch the server for a container, and say where it listens.
+//! `start`: finds or launches the server for a container and prints its address.
 //!
-//! On the path of every container: one process, no thread. Nothing goes to the standard error but a failure,
-//! since containerd reads both streams as the answer.
+//! On the path of every container: one process, no threads. Nothing but a failure goes to standard error, because
+//! containerd reads both streams as the response.
 
 use super::arguments::Arguments;
 use super::bootstrap::{self, Bootstrap};
@@ -25,18 +25,18 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
-/// In this order, as the Go shim has it.
+/// In the Go shim's order.
 const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
-/// The file in the bundle that says where the server listens.
+/// The file in the bundle with the server's address.
 pub(super) const ADDRESS: &str = "address";
 
-/// A shim may end just when it is asked, and its successor too.
+/// A shim may exit just when it is asked, and so may its successor.
 const TRIES: usize = 5;
-/// One that has said that it ends is about to unlink its socket.
+/// The delay after finding a shim that is exiting and about to unlink its socket.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How a launch tells the server what it could not do, and what has no effect: it has no log of its own.
+/// Passes warnings of a launch, which has no log of its own, to the server.
 pub(super) const NOTES: &str = "SHOAL_START_NOTES";
 
 pub(super) fn start(arguments: &Arguments) -> Result<()> {
@@ -44,7 +44,7 @@ pub(super) fn start(arguments: &Arguments) -> Result<()> {
     let operator = || settings::read(Path::new(settings::FILE));
     block_on(bootstrap.options.judge_binary_name(Reading::default(), operator))?;
     let bundle = std::env::current_dir().context(|| "getcwd()")?;
-    // A pod is the group that others join; its config.json is not a container's.
+    // A pod is the group that others join; its config.json is not that of a container.
     let group = if bootstrap::is_sandbox(&bundle) { None } else { group(&bundle)? };
     let group = group.unwrap_or_else(|| arguments.id.clone());
     let folder = bootstrap.socket_dir.as_deref();
@@ -57,7 +57,7 @@ pub(super) fn start(arguments: &Arguments) -> Result<()> {
             let written = write_address(&bundle, &address);
             let launched = written.and_then(|()| launch(arguments, &bootstrap, &group, &path, &listener));
             if let Err(error) = launched {
-                // What a failed launch left must not look like a server.
+                // Remove the remains of a failed launch, which must not look like a server.
                 let _ = socket::remove(&path);
                 let _ = std::fs::remove_file(bundle.join(ADDRESS));
                 return Err(error);
@@ -68,7 +68,7 @@ pub(super) fn start(arguments: &Arguments) -> Result<()> {
     io::stdout().write_all(answer.as_bytes()).context(|| "write the answer")
 }
 
-/// The socket to serve; None: the group's shim runs. What runs there and is not the group's is not joined.
+/// The socket to serve; None if the group's shim is running. Never joins a server that is not the group's.
 fn find(path: &Path, namespace: &str, group: &str) -> Result<Option<UnixListener>> {
     for _ in 0..TRIES {
         let server = match socket::bind(path)? {
@@ -77,7 +77,7 @@ fn find(path: &Path, namespace: &str, group: &str) -> Result<Option<UnixListener
         };
         match about::ask(server, namespace, group) {
             Peer::Same => return Ok(None),
-            // It has unlinked its socket before it hung up, or does so next.
+            // It unlinked its socket before it hung up, or is about to.
             Peer::Gone => std::thread::sleep(PAUSE),
             Peer::Other(why) => return Err(taken(path, namespace, group, &why)),
         }
@@ -90,7 +90,7 @@ fn taken(path: &Path, namespace: &str, group: &str, why: &str) -> Error {
     Error::new(Kind::Exists, format!("{what}: the server at {path:?} is not shoal's shim of it: {why}"))
 }
 
-/// The group that the bundle's config.json asks for. A sandbox of its own has no config.json.
+/// The group requested by the bundle's config.json. A sandbox's own bundle has no config.json.
 fn group(bundle: &Path) -> Result<Option<String>> {
     #[derive(Deserialize)]
     struct Config {
@@ -123,7 +123,7 @@ fn launch(
     listener: &UnixListener,
 ) -> Result<()> {
     let mut notes = bootstrap.options.warnings.clone();
-    // What the server inherits is done to this process, which ends now anyway.
+    // Attributes that the server inherits are set on this process, which exits soon anyway.
     if std::env::var_os("SCHED_CORE").is_some() {
         process::own_core_scheduling().context(|| "prctl(PR_SCHED_CORE, CREATE)")?;
     }
@@ -137,7 +137,7 @@ fn launch(
     let words = server_arguments(arguments, bootstrap, group, path);
     let environment = server_environment(bootstrap, &notes);
     let what = || "start the server";
-    // By our number for it: the child closes its own descriptors before it executes.
+    // Refer to it by our pid: the child closes its own descriptors before the exec.
     let path = format!("/proc/{}/fd/{}", std::process::id(), sealed.program.as_raw_fd());
     let path = strings(vec![path.into()])?.remove(0);
     let descriptors: Vec<_> =
@@ -150,7 +150,7 @@ fn launch(
     }
 }
 
-/// The server is a better victim than the one that started it: its score is one above its parent's.
+/// Makes the server a better victim for the OOM killer than its parent: its score is one higher.
 fn follow_parent_in_oom() -> Result<()> {
     let parent = format!("/proc/{}/oom_score_adj", std::os::unix::process::parent_id());
     let score = std::fs::read_to_string(&parent).context(|| format!("read({parent:?})"))?;
@@ -160,7 +160,7 @@ fn follow_parent_in_oom() -> Result<()> {
         .context(|| format!("write(\"/proc/self/oom_score_adj\", \"{score}\")"))
 }
 
-/// This very program, in a form that no container can write to.
+/// This program, in a form that no container can write to.
 fn seal(notes: &mut Vec<String>) -> Result<Sealed> {
     let path = std::fs::read_link("/proc/self/exe").context(|| "readlink(\"/proc/self/exe\")")?;
     match overlay(&path) {
@@ -181,7 +181,7 @@ fn overlay(path: &Path) -> Result<Sealed> {
     sealed.context(what)
 }
 
-/// containerd's gRPC socket: what BootstrapParams said, else the flag.
+/// containerd's gRPC socket: from BootstrapParams, otherwise from the flag.
 fn address<'a>(arguments: &'a Arguments, bootstrap: &'a Bootstrap) -> &'a str {
     match bootstrap.grpc_address.as_str() {
         "" => &arguments.address,
@@ -200,20 +200,20 @@ fn server_arguments(arguments: &Arguments, bootstrap: &Bootstrap, group: &str, p
         words.extend([flag.into(), value.into()]);
     }
     words.extend(["-socket".into(), path.into()]);
-    // The flag comes beside BootstrapParams, too.
+    // The flag may also accompany BootstrapParams.
     let least = if arguments.debug { log::LevelFilter::Debug } else { log::LevelFilter::Off };
     let level = bootstrap.level.unwrap_or(log::LevelFilter::Info).max(least);
     words.extend(["-log-level".into(), level.as_str().to_lowercase().into()]);
     words
 }
 
-/// Ours, with what BootstrapParams said instead of the environment.
+/// Our environment, overridden by BootstrapParams.
 fn server_environment(bootstrap: &Bootstrap, notes: &[String]) -> Vec<OsString> {
     let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     if !bootstrap.ttrpc_address.is_empty() {
         variables.insert("TTRPC_ADDRESS".into(), bootstrap.ttrpc_address.clone().into());
     }
-    // Stacks of threads that have ended are given back instead of kept: 20 KiB each for the shim's life.
+    // Free the stacks of exited threads instead of caching them: 20 KiB each for the shim's lifetime.
     variables.entry("GLIBC_TUNABLES".into()).or_insert("glibc.pthread.stack_cache_size=0".into());
     if !notes.is_empty() {
         variables.insert(NOTES.into(), notes.join("\n").into());

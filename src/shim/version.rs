@@ -3,7 +3,7 @@
 use super::NAME;
 use crate::error::Result;
 
-/// Set by the builder of a release.
+/// Set by the release build.
 pub const REVISION: &str = match option_env!("SHOAL_REVISION") {
     Some(revision) => revision,
     None => "unknown",

@@ -1,4 +1,4 @@
-//! A terminal: the shim has the master, and copies between it and containerd's fifos (or a logging program).
+//! A terminal: the shim has the master and copies between it and containerd's fifos (or a logging program).
 
 use super::copy::{Copy, Sink, Source};
 use crate::error::{Context, Result};
@@ -6,16 +6,16 @@ use crate::sys::pipe;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
-/// Everything of a terminal that is opened before the child makes it.
+/// The streams of a terminal, opened before the child creates it.
 pub struct Terminal {
     pub output: Sink,
-    /// The reading end of the input, not blocking.
+    /// The non-blocking read end of the input.
     pub input: Option<OwnedFd>,
 }
 
 impl Terminal {
-    /// The copies of both directions. The master lives as long as the copy of the output: when the input is at its
-    /// end this one ends too, and the container's terminal hangs up.
+    /// Creates the copies of both directions. The master lives as long as the copy of the output: at the end of the
+    /// input this copy ends too, and the container's terminal hangs up.
     pub fn connect(self, master: OwnedFd) -> Result<(Copy, Option<Copy>, Weak<OwnedFd>)> {
         pipe::set_nonblocking(&master).context(|| "fcntl(console, F_SETFL)")?;
         let master = Arc::new(master);

@@ -1,7 +1,7 @@
-//! The one thread that copies, for all consoles, log files and execs of a container.
+//! The thread that makes all copies of a container: for its consoles, log files and execs.
 //!
-//! It also does what has to wait for something: it closes a fifo whose reader comes late, and kills a logging
-//! program that does not end when told to.
+//! It also handles everything that takes time: it closes a fifo whose reader arrives late, and kills a logging program
+//! that does not exit when told to.
 
 use super::copy::{Copy, Outcome, Sink};
 use super::copy_queue::{Command, CopyQueue, Line};
@@ -14,10 +14,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The pauses between looks for a reader that was not there: from the first, doubled, to the last.
+/// The interval between checks for a missing reader, doubled from the first to the last value.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_millis(500);
-/// The thread ends after so long with nothing to do.
+/// How long the thread stays idle before it exits.
 const IDLE: Duration = Duration::from_secs(1);
 const SCRATCH: usize = 32 * 1024;
 
@@ -36,7 +36,7 @@ struct Retired {
     killed: bool,
 }
 
-/// The descriptors of a line, as the low bits of an edge's token.
+/// The descriptors of a line, encoded in the low bits of an edge's token.
 #[derive(Clone, Copy)]
 #[repr(u64)]
 enum Role {
@@ -106,7 +106,7 @@ impl<'a> Copier<'a> {
             };
             let begun = Instant::now();
             if self.edges.wait(&mut edges, limit).is_err() {
-                // epoll_wait(2) refuses only what is not an epoll descriptor.
+                // epoll_wait(2) fails only for a descriptor that is not an epoll instance.
                 self.copy_queue.thread_ends();
                 return;
             }
@@ -169,9 +169,9 @@ impl<'a> Copier<'a> {
 
     fn watch(&self, fd: BorrowedFd<'_>, token: u64) {
         match self.edges.watch(fd, token) {
-            // EPERM: a regular file never makes anybody wait, so no edge is needed.
+            // EPERM: a regular file never blocks, so it needs no edges.
             Ok(()) | Err(Errno::EPERM) => {}
-            // ENOMEM, ENOSPC: without edges this copy goes on only when something else moves its line.
+            // ENOMEM, ENOSPC: without edges this copy continues only when something else wakes its line.
             Err(_) => {}
         }
     }
@@ -187,7 +187,7 @@ impl<'a> Copier<'a> {
         let Some(line) = self.lines.get_mut(&number) else { return };
         self.hot.insert(number);
         let from = |role: Role| edge.readable && edge.token == token(number, role);
-        // A terminal that was opened again says so on one side only: a sign of life counts for both.
+        // Opening a terminal again yields an edge on one side only, so let it count for both directions.
         let terminal = edge.token == token(number, Role::OutputFrom);
         if let Some(copy) = &mut line.output {
             copy.on_edge(
@@ -207,7 +207,7 @@ impl<'a> Copier<'a> {
         let mut hot = false;
         match line.input.as_mut().map(|copy| copy.turn(scratch)) {
             Some(Outcome::Hot) => hot = true,
-            // Nobody can type any more: the terminal is hung up, after what it has to say.
+            // Nobody can type any more: hang up the terminal after its remaining output.
             Some(Outcome::Done) => end(edges, line),
             Some(Outcome::Waits) | None => {}
         }
@@ -274,7 +274,7 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// When something has to be looked at without an edge.
+    /// When the next check without an edge is due.
     fn next_look(&self) -> Option<Duration> {
         let readers = self.lingering.iter().map(|lingering| lingering.next);
         let loggers = self.retired.values().filter(|retired| !retired.killed).map(|retired| retired.until);
@@ -282,7 +282,7 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// No input any more, and what the output has now is the rest.
+/// Ends the input; the output ends once its remaining data is copied.
 fn end(edges: &EdgeEpoll, line: &mut Line) {
     if let Some(copy) = line.input.take() {
         forget(edges, &copy);

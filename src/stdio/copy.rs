@@ -1,8 +1,8 @@
-//! One direction of copying: bytes from one descriptor to another, neither of which may block the thread.
+//! One direction of copying: from one descriptor to another, without blocking the thread on either.
 //!
-//! A copy works on edges: it goes on until a side says EAGAIN and then waits to be told that this side has
-//! changed. What the destination does not take is kept, and nothing more is read until it is gone: a slow reader
-//! slows the container down, as a full pipe would, and costs no memory.
+//! A copy is edge-triggered: it continues until one side returns EAGAIN and then waits for an edge of that side. Data
+//! that the destination does not accept is kept, and nothing more is read until it is written: a slow reader slows the
+//! container down, as a full pipe would, and costs no memory.
 
 use super::fifo::Output;
 use crate::sys::pipe;
@@ -10,31 +10,31 @@ use crate::sys::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-/// Turns of one copy before others get theirs.
+/// Iterations of one copy before the others get their turn.
 const TURNS: usize = 16;
-/// A kept buffer above this is given back when it has been written.
+/// A larger buffer is freed once it has been written.
 const KEEP: usize = 4096;
 
-/// Where a copy reads.
+/// The source of a copy.
 #[derive(Debug)]
 pub enum Source {
-    /// Ends when the last writer has closed.
+    /// Ends when the last writer has closed it.
     Pipe(OwnedFd),
-    /// The master of a terminal. That nobody has the terminal open (EIO) may be for a moment only, so this ends
-    /// when the process has ended and all that it wrote has been read.
+    /// The master of a terminal. EIO means that nobody has the terminal open, possibly only for a moment; so this ends
+    /// when the process has exited and everything it wrote has been read.
     Console(Arc<OwnedFd>),
 }
 
-/// Where a copy writes.
+/// The destination of a copy.
 #[derive(Debug)]
 pub enum Sink {
     Fifo(Output),
     /// A file, the pipe of a logging program, …
     File(OwnedFd),
-    /// The master of a terminal, which is the source of the other direction, and is watched as that; what is written
-    /// while nobody has it open waits.
+    /// The master of a terminal, which is watched as the source of the other direction; output waits while nobody has
+    /// the terminal open.
     Console(Arc<OwnedFd>),
-    /// Nobody reads (any more). What comes is thrown away, so that the container does not stop.
+    /// There is no reader (any more). Output is discarded, so that the container does not block.
     Nobody,
 }
 
@@ -57,7 +57,7 @@ impl Sink {
         }
     }
 
-    /// What is to be watched for it.
+    /// The descriptor to watch for this sink.
     pub fn watched(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Sink::Console(_) => None,
@@ -66,14 +66,14 @@ impl Sink {
     }
 }
 
-/// What became of a turn.
+/// The outcome of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing to do until an edge.
+    /// Nothing to do until the next edge.
     Waits,
-    /// More to do, when others have had their turn.
+    /// More to do after the others' turns.
     Hot,
-    /// All that came from the source is with the sink.
+    /// Everything from the source has reached the sink.
     Done,
 }
 
@@ -81,21 +81,21 @@ pub enum Outcome {
 pub struct Copy {
     pub from: Source,
     pub to: Sink,
-    /// What the sink did not take yet: `kept[at..]`.
+    /// Data that the sink has not accepted yet: `kept[at..]`.
     kept: Vec<u8>,
     at: usize,
     readable: bool,
     writable: bool,
-    /// The process has ended: a terminal with nothing to read is at its end.
+    /// The process has exited: a terminal with nothing to read is at its end.
     ended: bool,
-    /// And all that there was to read then has been read.
+    /// The process has exited, and everything readable then has been read.
     rest: bool,
     at_end: bool,
 }
 
 impl Copy {
     pub fn new(from: Source, to: Sink) -> Self {
-        // The first call of each tells whether it is so.
+        // Assume that both sides are ready; the first call on each tells.
         Copy {
             from,
             to,
@@ -119,12 +119,12 @@ impl Copy {
         self.readable = true;
     }
 
-    /// What was written before the end is with the sink.
+    /// Whether everything written before the end has reached the sink.
     pub fn is_settled(&self) -> bool {
         (self.rest || self.at_end) && self.at == self.kept.len()
     }
 
-    /// Goes on as far as both sides allow. `scratch` is the thread's buffer; its content is of no meaning after.
+    /// Copies as far as both sides allow. `scratch` is the thread's buffer; its content is meaningless afterwards.
     pub fn turn(&mut self, scratch: &mut [u8]) -> Outcome {
         for _ in 0..TURNS {
             if self.at < self.kept.len() {
@@ -165,7 +165,7 @@ impl Copy {
                 self.readable = false;
                 self.rest = self.ended;
                 self.at_end = match (&self.from, errno) {
-                    // read(2) has flushed what was under way inside the kernel, so "nothing" is the truth.
+                    // read(2) has flushed data in flight inside the kernel, so there really is nothing left.
                     (Source::Console(_), Errno::EAGAIN | Errno::EIO) => self.ended,
                     (_, Errno::EAGAIN) => false,
                     _ => true,
@@ -176,7 +176,7 @@ impl Copy {
     }
 }
 
-/// Returns how much of `bytes` is dealt with.
+/// Returns how much of `bytes` is done with, written or discarded.
 fn write(to: &mut Sink, writable: &mut bool, bytes: &[u8]) -> usize {
     let Some(fd) = to.fd() else { return bytes.len() };
     match pipe::write(fd, bytes) {
@@ -186,8 +186,8 @@ fn write(to: &mut Sink, writable: &mut bool, bytes: &[u8]) -> usize {
                 *writable = false;
                 0
             }
-            // EPIPE: the logging program is gone. ENOSPC and others: a log that cannot be written loses lines, but
-            // the container goes on.
+            // EPIPE: the logging program is gone. ENOSPC and others: a log that cannot be written loses lines, but the
+            // container continues.
             (Sink::File(_), errno) if errno != Errno::EPIPE => bytes.len(),
             _ => {
                 *to = Sink::Nobody;

@@ -1,5 +1,5 @@
-//! What reaches the thread that copies (`copier`), and how: as [`Command`]s, so that no request waits for it but
-//! for [`Progress`], with a time limit. The thread starts with the first thing it is needed for.
+//! The interface to the copying thread (`copier`): requests send [`Command`]s and never wait for the thread itself, only
+//! for [`Progress`], with a time limit. The thread starts when it is first needed.
 
 use super::copy::Copy;
 use super::fifo::Output;
@@ -14,9 +14,9 @@ use std::time::Duration;
 /// How long the thread waits for others.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// For a reader that was not there at the end: enough for containerd to be restarted.
+    /// For a missing reader after the end of an output: enough to restart containerd.
     pub reader: Duration,
-    /// From SIGTERM to SIGKILL, as containerd's own shim.
+    /// Between SIGTERM and SIGKILL, as in containerd's own shim.
     pub logger: Duration,
 }
 
@@ -28,32 +28,32 @@ impl Default for Limits {
 
 const STACK: usize = 128 * 1024;
 
-/// What the thread is told.
+/// A command to the thread.
 pub enum Command {
     Add(u64, Line),
-    /// The process of this line has ended.
+    /// The process of this line has exited.
     End(u64),
-    /// Closes this output when it has had a reader.
+    /// Closes this output once it has had a reader.
     Close(u64, Output),
-    /// Everything of this number is closed now.
+    /// Closes everything with this number now.
     Drop(u64),
     /// A logging program that was sent SIGTERM.
     Retire(OwnedFd),
-    /// Loggers that are still there are killed.
+    /// Kills the logging programs that are still running.
     KillLoggers,
     Stop,
 }
 
-/// The copies of one console, or of one log file.
+/// The copies of one console or one log file.
 pub struct Line {
     pub output: Option<Copy>,
     pub input: Option<Copy>,
-    /// All that had been written when the process ended has been copied.
+    /// Set once everything written before the process exited has been copied.
     pub settled: Progress,
     pub progress: Progress,
 }
 
-/// All output has been copied.
+/// Set once all output has been copied.
 pub type Progress = News<()>;
 
 /// Copies what the commands say, until there is nothing left to copy.
@@ -62,15 +62,15 @@ type Run = fn(&Arc<CopyQueue>, &EdgeEpoll);
 /// The exchange of a container: shared by its thread and all that send to it. Each has its own, since a process can hold a
 /// pipe locked (by a copy from memory whose page does not come), and then holds up whoever reads, writes or closes it.
 pub struct CopyQueue {
-    /// Made with the first thread.
+    /// Created with the first thread.
     edges: OnceLock<EdgeEpoll>,
     /// The thread's work.
     run: Run,
     pub limits: Limits,
-    /// Who looks after logging programs that were told to end: they outlive their container.
+    /// The exchange that takes over logging programs told to exit: they outlive their container.
     elder: Option<Arc<CopyQueue>>,
     queue: Mutex<Queue>,
-    /// Signalled when a logger is gone.
+    /// Signalled when a logging program has exited.
     logger_gone: Condvar,
 }
 
@@ -88,14 +88,14 @@ impl CopyQueue {
         Arc::new(CopyQueue { edges, run, limits, elder, queue, logger_gone })
     }
 
-    /// A number for what belongs together.
+    /// Allocates a number that identifies what belongs together.
     pub fn number(&self) -> u64 {
         let mut queue = self.queue.lock();
         queue.last_number += 1;
         queue.last_number
     }
 
-    /// Tells the thread, and starts it where this is something to begin with.
+    /// Sends a command; starts the thread if the command gives it work.
     pub fn send(self: &Arc<Self>, command: Command) -> Result<()> {
         if let (Command::Retire(..), Some(elder)) = (&command, &self.elder) {
             return elder.send(command);
@@ -107,7 +107,7 @@ impl CopyQueue {
                 return Ok(());
             }
             if self.edges.get().is_none() {
-                // The queue is locked: nobody else does.
+                // The queue is locked, so nobody else sets it.
                 let _ = self.edges.set(EdgeEpoll::new().context(|| "epoll_create1()")?);
             }
             let copy_queue = Arc::clone(self);
@@ -133,35 +133,35 @@ impl CopyQueue {
         Ok(())
     }
 
-    /// The commands since the last call.
+    /// Takes the commands queued since the last call.
     pub fn take(&self) -> Vec<Command> {
         std::mem::take(&mut self.queue.lock().commands)
     }
 
-    /// The thread ends; the next command that needs one starts another.
+    /// Records that the thread exits; the next command that needs a thread starts a new one.
     pub fn thread_ends(&self) {
         self.queue.lock().runs = false;
     }
 
-    /// The same, unless there is a command; whether it ends.
+    /// Records that the thread exits and returns true, unless a command is queued.
     pub fn thread_rests(&self) -> bool {
         let mut queue = self.queue.lock();
         queue.runs = !queue.commands.is_empty();
         !queue.runs
     }
 
-    /// A logging program that was told to end has ended.
+    /// Records that a logging program told to exit has done so.
     pub fn logger_ended(&self) {
         self.queue.lock().loggers -= 1;
         self.logger_gone.notify_all();
     }
 
-    /// Waits for logging programs that were told to end, and kills those that are there after `limit`.
+    /// Waits for logging programs that were told to exit, and kills those still running after `limit`.
     pub fn wait_for_loggers(self: &Arc<Self>, limit: Duration) {
         let queue = self.queue.lock();
         let waited = self.logger_gone.wait_timeout_while(queue, limit, |queue| queue.loggers > 0);
         drop(waited);
-        // Without a thread there is no logger to kill.
+        // Without a thread there is no logging program to kill.
         let _ = self.send(Command::KillLoggers);
     }
 }

@@ -1,52 +1,54 @@
-//! A fifo of containerd's, kept alive by the shim while the container writes to it or reads from it itself.
+//! A fifo of containerd's, kept alive by the shim while the container itself writes to it or reads from it.
 //!
-//! fifo(7) opens block until the other side is there, a writer without a reader gets SIGPIPE, and a reader without
-//! a writer sees the end. containerd's side comes and goes (it is restarted while containers run), so the shim
-//! holds both ends of an output for as long as the container lives. It never reads or writes them.
+//! Opening a fifo(7) blocks until the other side is open, a writer without a reader gets SIGPIPE, and a reader without
+//! a writer sees EOF. containerd's side comes and goes (it is restarted while containers run), so the shim holds both
+//! ends of an output for as long as the container lives. It never reads or writes them.
 
 use crate::sys::pipe::{self, Access};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Twice the kernel's default. A program that writes 64 KiB at once fills a pipe of 64 KiB, and then writer and reader wait
-/// for each other in turn: on two processors that takes four times as long. Not more, since all pipes of root's share
-/// `pipe-user-pages-soft` (64 MiB, pipe(7)), beyond which its processes in containers get small ones.
+/// The pipe size: twice the kernel's default. If a program writes 64 KiB at once into a pipe of 64 KiB, writer and
+/// reader alternately wait for each other, which takes four times as long on two processors. No larger, because all of
+/// root's pipes share `pipe-user-pages-soft` (64 MiB, pipe(7)); beyond it, root's processes in containers get small
+/// pipes.
 const ROOM: i32 = 128 << 10;
 
 /// The shim's ends of an output fifo.
 #[derive(Debug)]
 pub struct Output {
-    /// Absent only for moments, or where the process has no descriptor left to take it back.
+    /// Absent only briefly, or if the process has no free descriptor to reopen it.
     read: Option<OwnedFd>,
     write: OwnedFd,
 }
 
 impl Output {
-    /// Both ends of one fifo.
+    /// Takes both ends of a fifo.
     pub fn keep(read: OwnedFd, write: OwnedFd) -> Self {
-        // Refused at the limit: the smaller one does.
+        // Refused at the limit: the default size will do.
         let _ = pipe::grow(&write, ROOM);
         Output { read: Some(read), write }
     }
 
-    /// Whether somebody else has the fifo open for reading. Until then what was written would be lost with the
-    /// shim's ends, and a reader that comes later would wait for a writer for ever.
+    /// Whether somebody else has the fifo open for reading. Until then, closing the shim's ends would lose the written
+    /// data, and a later reader would wait for a writer forever.
     pub fn has_reader(&mut self) -> bool {
-        // The kernel tells a writer only whether there is any reader, so ours steps aside. Where there is no other, a
-        // process that outlives an exec and writes in these microseconds finds none: nothing else tells who reads.
+        // The kernel only tells a writer whether there is any reader, so close ours for a moment. If there is no other,
+        // a process that outlives an exec and writes in these microseconds finds no reader: there is no other way to
+        // find out.
         self.read = None;
         let there = pipe::has_reader(&self.write);
         self.read = pipe::reopen(&self.write, Access::Read, true).ok();
-        // An unknown answer must not hold the end back.
+        // If this cannot be determined, do not delay the end.
         there.unwrap_or(true)
     }
 
-    /// Lets readers see the end. The read end stays: processes that outlive an exec may still write.
+    /// Lets readers see EOF. Returns the read end: processes that outlive an exec may still write.
     pub fn end(self) -> Option<OwnedFd> {
         self.read
     }
 }
 
-/// The shim's write end, for where the shim copies into the fifo.
+/// The shim's write end, used if the shim copies into the fifo.
 impl AsFd for Output {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.write.as_fd()

@@ -1,4 +1,4 @@
-//! What the shim holds of a process's streams, from the opening to Delete.
+//! What the shim holds of a process's streams, from opening them to Delete.
 
 use super::console::Terminal;
 use super::copy_queue::{Command, CopyQueue, Line, Progress};
@@ -11,34 +11,34 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// How long Delete lets a logging program finish after it has seen the end of its streams; then it gets SIGTERM.
+/// How long Delete waits for a logging program to exit after the end of its streams; then it sends SIGTERM.
 const LOGGER_GRACE: Duration = Duration::from_secs(1);
 
-/// The shim's side of a process's streams. Dropping it closes and ends everything, without waiting.
+/// The shim's side of a process's streams. Dropping it closes and ends everything without blocking.
 pub struct Io {
     copy_queue: Arc<CopyQueue>,
     state: Arc<Mutex<State>>,
 }
 
-/// What there is to hold, depending on the streams' kinds.
+/// What the shim holds, depending on the kinds of the streams.
 #[derive(Default)]
 pub(super) struct State {
     /// The write end that keeps the input open until CloseIO.
     pub stdin: Option<OwnedFd>,
-    /// Fifos that the container writes to itself.
+    /// Fifos that the container itself writes to.
     pub outputs: Vec<Output>,
     /// Read ends kept for processes that outlive an exec.
     pub after: Vec<OwnedFd>,
-    /// The terminal until its master comes.
+    /// The terminal's streams, until its master arrives.
     pub terminal: Option<Terminal>,
     /// The master, owned by the copying thread.
     pub console: Option<Weak<OwnedFd>>,
-    /// Numbers at the exchange: copies, and outputs that wait for a reader.
+    /// Numbers at the exchange: of copies, and of outputs that wait for a reader.
     pub numbers: Vec<u64>,
-    /// What each copy of an output tells: settled, and done.
+    /// The progress of each output copy: settled, and complete.
     pub copies: Vec<[Progress; 2]>,
     pub logger: Option<Logger>,
-    /// Nobody has it any more: nothing waits for a reader.
+    /// Set when the `Io` is dropped: from then on nothing waits for a reader.
     pub dropped: bool,
 }
 
@@ -51,7 +51,7 @@ impl Io {
         self.state.lock()
     }
 
-    /// Hands a line to the thread that copies.
+    /// Passes a line to the copying thread.
     pub(super) fn copy(
         &self,
         output: Option<super::copy::Copy>,
@@ -68,7 +68,7 @@ impl Io {
         Ok(())
     }
 
-    /// The master of the terminal that the child has made.
+    /// Connects the master of the terminal that the child has created.
     pub fn attach_console(&self, master: OwnedFd) -> Result<()> {
         let Some(terminal) = self.state().terminal.take() else {
             return Err(Error::new(
@@ -82,7 +82,7 @@ impl Io {
         Ok(())
     }
 
-    /// Sets the terminal's size; without a terminal, or after its end, nothing.
+    /// Sets the terminal size; does nothing without a terminal or after its end.
     pub(crate) fn resize(&self, columns: u16, rows: u16) -> Result<()> {
         let master = self.state().console.as_ref().and_then(Weak::upgrade);
         match master {
@@ -92,20 +92,20 @@ impl Io {
         }
     }
 
-    /// CloseIO: the input ends when the client has closed it too. A terminal is then hung up.
+    /// CloseIO: the input ends once the client has closed it too, which hangs up a terminal.
     pub fn close_stdin(&self) {
         if let Some(stdin) = self.state().stdin.take() {
             apart(move || drop(stdin));
         }
     }
 
-    /// The process has ended and, where it was the container's first, everything in the container. Readers see
-    /// the end when they have read the rest.
+    /// Called when the process has exited, and with the container's first process everything in the container. Readers
+    /// see EOF after the remaining data.
     pub fn ended(&self) {
         let (stdin, outputs) = {
             let mut state = self.state();
             for number in &state.numbers {
-                // A thread that does not run has nothing to end.
+                // A thread that is not running has nothing to end.
                 let _ = self.copy_queue.send(Command::End(*number));
             }
             (state.stdin.take(), std::mem::take(&mut state.outputs))
@@ -127,15 +127,15 @@ impl Io {
                     }
                     let number = copy_queue.number();
                     state.numbers.push(number);
-                    // No thread: the output is closed now, and a reader that comes later finds nothing.
+                    // If the thread cannot be started, the output is closed now, and a later reader finds nothing.
                     let _ = copy_queue.send(Command::Close(number, output));
                 }
             }
         });
     }
 
-    /// Gives what was said last a moment to reach its reader's fifo. Clients close their fifos when they hear of the
-    /// exit (containerd's `cio` does), and only what is not copied is in there by then.
+    /// Gives the last output a moment to reach the reader's fifo. Clients close their fifos when they hear of the exit
+    /// (containerd's `cio` does) and then read only what is in the fifo.
     pub(crate) fn settle(&self, limit: Duration) {
         let copies = self.state().copies.clone();
         let until = Instant::now() + limit;
@@ -144,8 +144,8 @@ impl Io {
         }
     }
 
-    /// For Delete: waits until everything the process wrote is with its reader, the log file or the logging
-    /// program. False where that took longer than `limit`. Fifos without a terminal need no waiting.
+    /// For Delete: waits until everything the process wrote has reached its reader, the log file or the logging
+    /// program. Returns false if that takes longer than `limit`. Fifos without a terminal need no waiting.
     pub(crate) async fn drain(&self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         let copies = std::mem::take(&mut self.state().copies);
@@ -168,11 +168,11 @@ impl Drop for Io {
         let State { stdin, outputs, after, numbers, mut logger, .. } =
             std::mem::replace(&mut *self.state(), State { dropped: true, ..State::default() });
         for number in numbers {
-            // A thread that does not run holds nothing.
+            // A thread that is not running holds nothing.
             let _ = self.copy_queue.send(Command::Drop(number));
         }
         if let Some(pidfd) = logger.take().and_then(Logger::into_pidfd) {
-            // Where the thread cannot be started the program has had its SIGTERM, and sees the end of its streams.
+            // If the thread cannot be started, the program has at least had its SIGTERM and sees EOF.
             let _ = self.copy_queue.send(Command::Retire(pidfd));
         }
         if stdin.is_some() || !outputs.is_empty() || !after.is_empty() {
@@ -181,14 +181,15 @@ impl Drop for Io {
     }
 }
 
-/// For what opens or closes an end of a pipe that a container has too: a process that copies from or to memory whose page
-/// does not come holds the pipe's lock, and close(2) waits for that as read(2) does, for as long as the container likes.
-/// Neither who tells exits nor a request may; a thread is lost until that process is gone.
+/// Runs on a separate thread what opens or closes an end of a pipe shared with a container: a process that copies from
+/// or to memory whose page never arrives holds the pipe's lock, and close(2) waits for it like read(2), for as long as
+/// the container likes. Neither the watch thread nor a request may block there; a thread is lost until that process is
+/// gone.
 fn apart(close: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().name("streams".into()).stack_size(STACK).spawn(close);
     if let Err(e) = thread {
-        // What it had is closed by now, on this thread.
-        log::warn!("start a thread to close streams: {e}");
+        // The descriptors are closed by now, on this thread.
+        log::warn!("could not start a thread to close streams: {e}");
     }
 }
 

@@ -1,9 +1,9 @@
 //! `binary://`: a program of the host reads the container's output from its descriptors 3 and 4.
 //!
-//! The contract is containerd's (its pkg/process of the shim): descriptor 5 tells that the program is ready, by a
-//! byte or by being closed; the environment is CONTAINER_ID and CONTAINER_NAMESPACE and nothing else; at the end it
-//! gets SIGTERM, and SIGKILL when it takes longer than twelve seconds. Its exit is taken by the shim's reaper; here
-//! only the pidfd is looked at.
+//! The contract is containerd's (pkg/process of its shim): the program reports on descriptor 5 that it is ready, by
+//! writing a byte or closing it; its environment consists of CONTAINER_ID and CONTAINER_NAMESPACE; at the end it gets
+//! SIGTERM, and SIGKILL if it takes longer than twelve seconds. The shim's reaper collects its exit status; here only
+//! the pidfd is polled.
 
 use super::uri::Program;
 use super::Labels;
@@ -15,17 +15,17 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How long Create waits for a program to say that it is ready.
+/// How long Create waits for a program to report that it is ready.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 
-/// A running program, and the write ends of its streams.
+/// A running program and the write ends of its streams.
 pub struct Started {
     pub logger: Logger,
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
 }
 
-/// Dropping it without [`Logger::into_pidfd`] kills the program.
+/// A running program. Dropping it without [`Logger::into_pidfd`] kills the program.
 #[derive(Debug)]
 pub struct Logger(Option<OwnedFd>);
 
@@ -80,7 +80,7 @@ pub(super) async fn start_within(program: &Program, labels: &Labels<'_>, limit: 
 }
 
 impl Logger {
-    /// Waits for the program to end by itself.
+    /// Waits for the program to exit by itself.
     pub async fn ended_within(&self, limit: Duration) -> bool {
         match &self.0 {
             None => true,
@@ -91,7 +91,7 @@ impl Logger {
         }
     }
 
-    /// Asks the program to end; whoever takes the pidfd sees to it that it does.
+    /// Asks the program to exit; the owner of the pidfd ensures that it does.
     pub fn into_pidfd(mut self) -> Option<OwnedFd> {
         let pidfd = self.0.take()?;
         if pipe::wait_readable(&pidfd, Duration::ZERO).unwrap_or(false) {
@@ -111,7 +111,7 @@ impl Drop for Logger {
 }
 
 fn terminate(pidfd: BorrowedFd<'_>) {
-    // Only a program that has given itself another user or a security label refuses root's signal.
+    // A signal from root is refused only if the program has changed its user or its security label.
     let _ = wait::signal(pidfd, libc::SIGTERM);
 }
 

@@ -1,13 +1,13 @@
 //! The container's standard streams: none, fifos, a terminal, `file://`, `binary://`, `binary-v2://`.
 //!
-//! A fifo is given to the container itself: nothing is copied, and the shim needs no thread. The shim copies where
-//! it must: for a terminal, whose master it has, for an exec, whose client must see the end of a stream that a process
-//! holds which the exec has left behind, and for files, because a descriptor of a host's file would let the
-//! container truncate it, change its mode, and execute what it wrote there. All copies of a container are made by one
-//! thread (`copier`), which is there while there are any.
+//! A fifo is passed to the container itself: nothing is copied, and the shim needs no thread. The shim copies only if
+//! it must: for a terminal, whose master it has; for an exec, whose client must see EOF even if a process left behind
+//! by the exec still holds the stream; and for files, because a descriptor of a host's file would let the container
+//! truncate it, change its mode, and execute what it wrote there. One thread (`copier`) makes all copies of a container;
+//! it exists only while there are any.
 //!
-//! Nothing here waits for the other side of a fifo. Time limits: that of the request for what a path leads to, 10 s for a
-//! logging program to be ready.
+//! Nothing here waits for the other side of a fifo. Time limits: the request's for opening paths, 10 s for a logging
+//! program to become ready.
 
 mod console;
 mod copier;
@@ -32,7 +32,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What the request says: paths of fifos or files, or URIs; all empty is /dev/null.
+/// The streams of a request: paths of fifos or files, or URIs; empty means /dev/null.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stdio {
     pub stdin: String,
@@ -49,24 +49,24 @@ pub struct StdioFds {
     pub stderr: OwnedFd,
 }
 
-/// Whose streams they are.
+/// The owner of the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// The container's own program, with which all that holds them ends.
+    /// The container's own program; everything that holds its streams ends with it.
     Container,
-    /// An exec's: what it leaves behind may hold them for ever, and its client is not to wait for that.
+    /// An exec: processes it leaves behind may hold its streams forever, and its client must not wait for that.
     Exec,
 }
 
 /// What a logging program is told about the container.
 #[derive(Clone, Copy, Debug)]
 pub struct Labels<'a> {
-    /// The container's id; for an exec the exec's, as containerd's own shim has it.
+    /// The container's id; for an exec the exec's id, as in containerd's own shim.
     pub container: &'a str,
     pub namespace: &'a str,
 }
 
-/// Opens the streams of a sandbox's processes. Dropping it stops the thread that copies.
+/// Opens the streams of a sandbox's processes. Dropping it stops the copying thread.
 pub struct Streams {
     copy_queue: Arc<CopyQueue>,
     paths: Paths,
@@ -79,7 +79,7 @@ impl Default for Streams {
 }
 
 impl Streams {
-    /// One for a container: what holds up its copies holds up no other's. Logging programs are still this one's.
+    /// A separate one for a container, so that its blocked copies delay no others. Logging programs stay with `self`.
     pub(crate) fn of_container(&self) -> Self {
         let elder = Some(Arc::clone(&self.copy_queue));
         Streams {
@@ -96,9 +96,9 @@ impl Streams {
         Streams { copy_queue: CopyQueue::new(limits, copier::run, None), paths }
     }
 
-    /// Opens what `request` names. The ends are for the child, and absent with a terminal: the child makes it, and
-    /// its master comes through [`Io::attach_console`]. Fifos and pipes are given to `owner` (uid, gid), where that
-    /// is not root. By `deadline` they are open, and a logging program is ready.
+    /// Opens the streams of `request`. The ends are for the child, and None with a terminal: the child creates it, and
+    /// the master arrives through [`Io::attach_console`]. Fifos and pipes are chowned to `owner` (uid, gid) if that is
+    /// not root. All streams are open, and a logging program is ready, by `deadline`.
     pub async fn open(
         &self,
         request: &Stdio,
@@ -111,7 +111,8 @@ impl Streams {
         Opening { copy_queue, paths, whose, deadline }.open(request, labels, owner).await
     }
 
-    /// Before the shim ends: waits for logging programs that were told to end, and kills what is left after `limit`.
+    /// Called before the shim exits: waits for logging programs that were told to exit, and kills those left after
+    /// `limit`.
     pub(crate) fn finish(&self, limit: Duration) {
         self.copy_queue.wait_for_loggers(limit);
     }

@@ -1,4 +1,4 @@
-//! Opens the streams that a request names, or none of them.
+//! Opens all streams of a request, or none of them.
 
 use super::console::Terminal;
 use super::copy::{Copy, Sink, Source};
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What streams are opened with; see [`super::Streams::open`].
+/// The context in which streams are opened; see [`super::Streams::open`].
 pub(super) struct Opening<'a> {
     pub copy_queue: &'a Arc<CopyQueue>,
     pub paths: &'a Paths,
@@ -24,7 +24,7 @@ pub(super) struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// What `request` names. The descriptors of the container go to `owner`.
+    /// Opens the streams of `request`. The container's descriptors are chowned to `owner`.
     pub async fn open(
         &self,
         request: &Stdio,
@@ -80,7 +80,7 @@ impl Opening<'_> {
         Ok(opened)
     }
 
-    /// The container's end of the input. For a terminal the end that the shim reads.
+    /// The container's end of the input; for a terminal, the end that the shim reads.
     async fn input(&self, io: &Io, path: &str, terminal: bool) -> Result<Option<OwnedFd>> {
         if path.is_empty() {
             return Ok(None);
@@ -103,8 +103,8 @@ impl Opening<'_> {
         }
     }
 
-    /// Output by path: each stream for itself, but what the shim copies to one place, which both name, goes by one pipe: it
-    /// arrives in the order in which it was written.
+    /// Opens the outputs given by path. Each stream is separate, unless both name the same path and the shim copies to
+    /// it: they then share a pipe, which keeps their order.
     async fn outputs(&self, io: &Io, request: &Stdio) -> Result<(OwnedFd, OwnedFd)> {
         let stdout = self.output(io, "stdout", &request.stdout).await?;
         if matches!(stdout, Out::File(_) | Out::Copied(_)) && request.stderr == request.stdout {
@@ -151,7 +151,7 @@ impl Opening<'_> {
     }
 }
 
-/// In the order that [`Purpose`] says.
+/// The next descriptor, in the order given by [`Purpose`].
 fn next(opened: &mut Opened) -> Result<OwnedFd> {
     if opened.fds.is_empty() {
         return Err(Error::new(crate::error::Kind::Bug, "a path was opened without a descriptor"));
@@ -163,11 +163,11 @@ fn null() -> Result<OwnedFd> {
     pipe::null().context(|| "open(\"/dev/null\")")
 }
 
-/// What an output's path stands for, opened.
+/// An opened output path.
 enum Out {
     Null,
     Fifo(OwnedFd),
-    /// The write end of a pipe that is copied there.
+    /// The write end of a pipe that the shim copies to the path.
     Copied(OwnedFd),
     File(OwnedFd),
 }
@@ -180,7 +180,7 @@ fn end(io: &Io, out: Out) -> Result<OwnedFd> {
     }
 }
 
-/// A pipe whose content is copied to `sink`: the container's end.
+/// Creates a pipe whose content is copied to `sink`; returns the container's end.
 fn copied_to(io: &Io, sink: Sink) -> Result<OwnedFd> {
     let (read, write) = pipe::pipe().context(|| "pipe2()")?;
     pipe::set_nonblocking(&read).context(|| "fcntl(F_SETFL)")?;
@@ -188,7 +188,7 @@ fn copied_to(io: &Io, sink: Sink) -> Result<OwnedFd> {
     Ok(write)
 }
 
-/// One pipe for both streams, which keeps their order.
+/// A single pipe for both streams, which keeps their order.
 fn both_to(io: &Io, file: OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
     let stdout = copied_to(io, Sink::File(file))?;
     let stderr = stdout.try_clone().context(|| "dup()")?;
@@ -203,13 +203,13 @@ async fn binary_for_terminal(
 ) -> Result<Sink> {
     let started = logger::start(program, labels, deadline).await?;
     io.state().logger = Some(started.logger);
-    // A terminal has one output; the program sees the end of its second stream now.
+    // A terminal has a single output; the program sees EOF on its second stream now.
     drop(started.stderr);
     pipe::set_nonblocking(&started.stdout).context(|| "fcntl(F_SETFL)")?;
     Ok(Sink::File(started.stdout))
 }
 
-/// Fifos and pipes may be opened again through /proc/self/fd or /dev/stdout by whoever owns them.
+/// Chowns fifos and pipes, so that their owner can reopen them through /proc/self/fd or /dev/stdout.
 fn give(ends: &StdioFds, (uid, gid): (u32, u32)) -> Result<()> {
     for (name, end) in [("stdin", &ends.stdin), ("stdout", &ends.stdout), ("stderr", &ends.stderr)] {
         if pipe::kind(end).context(|| "fstat()")? == Kind::Fifo {

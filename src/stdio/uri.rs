@@ -1,14 +1,14 @@
-//! What `stdout` names: a path, or a URI whose scheme says who takes the output. The scheme of `stdout` counts for
-//! both output streams, as in containerd's own shim.
+//! Parses `stdout`: a path, or a URI whose scheme tells who takes the output. The scheme of `stdout` applies to both
+//! output streams, as in containerd's own shim.
 //!
-//! Percent-decoding and queries are those of Go's net/url, since containerd's clients write them with it.
+//! Percent-decoding and queries follow Go's net/url, with which containerd's clients write them.
 
 use crate::error::{invalid, Result};
 
-/// Where the output goes.
+/// The destination of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// The paths of the request: fifos, or files that exist.
+    /// The paths of the request: fifos or existing files.
     Paths,
     /// `file://`: both streams are appended to one file.
     File(String),
@@ -20,9 +20,9 @@ pub enum Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     pub path: String,
-    /// Every key of the query followed by its value (empty where it has none).
+    /// Every key of the query followed by its value (empty if it has none).
     pub args: Vec<String>,
-    /// `binary-v2`: the program must write a byte when it is ready; only closing the descriptor is a failure.
+    /// `binary-v2`: the program must write a byte when it is ready; merely closing the descriptor is a failure.
     pub strict: bool,
 }
 
@@ -42,7 +42,7 @@ impl Target {
     }
 }
 
-/// RFC 3986, section 3.1: a letter, then letters, digits, `+`, `-` and `.`, up to a colon.
+/// Splits off the scheme (RFC 3986, section 3.1): a letter, then letters, digits, `+`, `-` and `.`, up to a colon.
 fn split_scheme(uri: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = uri.split_once(':')?;
     let starts = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
@@ -90,7 +90,7 @@ fn program(uri: &str, rest: &str, strict: bool) -> Result<Program> {
     Ok(Program { path, args, strict })
 }
 
-/// Percent-decoding; in a query `+` is a space.
+/// Percent-decodes; in a query, `+` is a space.
 fn decode(uri: &str, text: &str, query: bool) -> Result<String> {
     let bad = |what: &str| invalid(format!("stdout: {what} in {uri:?}"));
     let mut bytes = Vec::with_capacity(text.len());
@@ -139,7 +139,7 @@ mod tests {
             Target::File("/var/log/a b.log".into())
         );
         assert_eq!(Target::parse("FILE://localhost/x?y#z").unwrap(), Target::File("/x".into()));
-        // A plus sign is a space in a query only.
+        // A plus sign is a space only in a query.
         assert_eq!(Target::parse("file:///a+b").unwrap(), Target::File("/a+b".into()));
     }
 

@@ -1,11 +1,11 @@
-//! To look again and again at what tells nobody that it has changed.
+//! Polling, for changes that nobody reports.
 
 use super::{moment, sleep};
 use crate::error::Result;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// The waits between the looks, each twice as long as the one before.
+/// The intervals between the checks, each twice as long as the previous one.
 pub struct Looks {
     begun: Instant,
     next: Duration,
@@ -17,17 +17,17 @@ impl Looks {
         Looks { begun: Instant::now(), next: first, longest }
     }
 
-    /// Always the same.
+    /// A constant interval.
     pub fn each(wait: Duration) -> Self {
         Looks::new(wait, wait)
     }
 
-    /// Since the first look.
+    /// The time since the first check.
     pub fn elapsed(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// Until the next look. An error where there is no thread to wait in.
+    /// Waits until the next check. An error if there is no thread that could wake it.
     pub async fn again(&mut self) -> Result<()> {
         let wait = self.next;
         self.next = (wait * 2).min(self.longest);
@@ -46,10 +46,10 @@ impl Looks {
     }
 }
 
-/// Up to a quarter longer, each time by another part of it: those that began together do not all look at once, for which
-/// they would need a worker each.
+/// Extends the interval by up to a quarter, each time by a different amount, so that waits begun together do not all
+/// end at once: they would need a worker each.
 fn spread(wait: Duration) -> Duration {
-    /// 2³² divided by the golden ratio: its multiples lie evenly.
+    /// 2³² divided by the golden ratio: its multiples are evenly distributed.
     const STEP: u32 = 0x9e37_79b9;
     static LAST: AtomicU32 = AtomicU32::new(0);
     let part = LAST.fetch_add(STEP, Ordering::Relaxed);

@@ -1,10 +1,10 @@
-//! Requests that wait: as futures, so that none of them has a thread while it does.
+//! Requests that wait, as futures, so that a waiting request occupies no thread.
 //!
-//! A future is polled by a worker. Where it waits (for a descriptor, for [`News`], for a time), it first does so on its
-//! worker, since nearly all waits are over in a moment, and a switch to another thread would cost more. A future has
-//! [`MOMENT`] of that in all, however often it waits. After that the worker goes, and the wait is parked: one thread,
-//! which is there only while something is, looks at all that is parked, and gives the future to a worker again. A future
-//! that is dropped waits no more.
+//! A worker polls a future. A future that waits (for a descriptor, for [`News`], for a time) first blocks its worker,
+//! since nearly all waits are over in a moment, and a switch to another thread would cost more. Each future may block
+//! for [`MOMENT`] in total, however often it waits. After that it is parked and the worker is free: a single thread,
+//! which exists only while something is parked, watches all parked futures and hands them to a worker again. Dropping a
+//! future ends its waits.
 
 mod looks;
 mod moment;
@@ -25,5 +25,6 @@ pub(crate) use workers::Workers;
 
 use std::time::Duration;
 
-/// How long a future's waits have the threads of its workers: a child is at its gate within it, and a program runs.
+/// How long a future may block the threads of its workers: enough for a child to reach its gate, and for a program to
+/// run.
 const MOMENT: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! What is left of the time that the future which this thread polls may wait on the thread.
+//! How much longer the future polled by this thread may block it.
 
 use super::MOMENT;
 use std::cell::Cell;
@@ -8,7 +8,7 @@ thread_local! {
     static LEFT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Of a future: taken from poll to poll, whichever thread does it.
+/// The remaining time of a future, carried from poll to poll across threads.
 pub(super) struct Moment(Duration);
 
 impl Default for Moment {
@@ -27,7 +27,7 @@ impl Moment {
     }
 }
 
-/// Runs `wait`, which is to end after so long, or earlier; what it has taken is no more.
+/// Runs `wait`, which must return within the given time, and deducts the time it has taken.
 pub(super) fn spend<T>(wait: impl FnOnce(Duration) -> T) -> T {
     let left = LEFT.get();
     let begun = Instant::now();

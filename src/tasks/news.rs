@@ -1,4 +1,4 @@
-//! Something that comes to be known once, and that many may wait for.
+//! A value that is set once and that many may wait for.
 
 use super::moment;
 use super::parking::Alarm;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// Cheap to clone; all clones are the same news.
+/// Cheap to clone; all clones share the same value.
 pub(crate) struct News<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
@@ -19,7 +19,7 @@ struct Shared<T> {
 
 struct State<T> {
     known: Option<T>,
-    /// By a number, so that each has one place however often it is polled.
+    /// By number, so that each waiter has one entry however often it is polled.
     waiting: BTreeMap<u64, Waker>,
     last: u64,
     then: BTreeMap<u64, Call<T>>,
@@ -27,7 +27,7 @@ struct State<T> {
 
 type Call<T> = Box<dyn FnOnce(T) + Send>;
 
-/// A call that is still to come; dropped, it does not.
+/// A pending call; dropping it cancels the call.
 pub struct Then<T> {
     news: News<T>,
     number: u64,
@@ -61,7 +61,7 @@ impl<T> std::fmt::Debug for News<T> {
     }
 }
 
-/// One that waits; dropped, it is forgotten.
+/// A waiter; dropping it removes its entry.
 struct Waits<'a, T> {
     shared: &'a Shared<T>,
     number: Option<u64>,
@@ -76,7 +76,7 @@ impl<T> Drop for Waits<'_, T> {
 }
 
 impl<T: Clone> News<T> {
-    /// The first call counts; it wakes all that wait.
+    /// Sets the value and wakes all waiters; only the first call counts.
     pub(crate) fn set(&self, value: T) {
         let (wakers, then) = {
             let mut state = self.0.state.lock();
@@ -95,17 +95,18 @@ impl<T: Clone> News<T> {
         }
     }
 
-    /// None while it is still to come.
+    /// None if it is not set yet.
     pub(crate) fn get(&self) -> Option<T> {
         self.0.state.lock().known.clone()
     }
 
-    /// Whether both are the same news.
+    /// Whether both share the same value.
     pub(crate) fn is(&self, other: &News<T>) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Calls `call` once it is known, unless what this returns is dropped before: at once, on this thread, if it is.
+    /// Calls `call` once the value is set: immediately on this thread if it already is. Dropping the result cancels the
+    /// call.
     #[must_use]
     pub(crate) fn then(&self, call: Call<T>) -> Option<Then<T>> {
         let mut state = self.0.state.lock();
@@ -125,19 +126,19 @@ impl<T: Clone> News<T> {
         self.0.changed.wait_timeout_while(self.0.state.lock(), limit, unknown)
     }
 
-    /// As [`News::within`], by a thread that has nothing else to do.
+    /// Like [`News::within`], blocking the thread.
     pub(crate) fn wait(&self, limit: Duration) -> Option<T> {
         self.known(limit).known.clone()
     }
 
-    /// None when `limit` has passed first.
+    /// Waits for the value; None if `limit` passes first.
     pub(crate) async fn within(&self, limit: Duration) -> Option<T> {
         let begun = Instant::now();
         let deadline = begun.checked_add(limit).unwrap_or(begun + Duration::from_secs(1 << 30));
         let (mut waits, mut alarm) = (Waits { shared: &self.0, number: None }, Alarm::default());
         poll_fn(|context| {
             let mut state = match waits.number {
-                // At first on this thread.
+                // Block this thread at first.
                 None => moment::spend(|left| self.known(left.min(limit))),
                 Some(_) => self.0.state.lock(),
             };
@@ -156,7 +157,7 @@ impl<T: Clone> News<T> {
             drop(state);
             match alarm.set(deadline, context.waker()) {
                 Ok(()) => Poll::Pending,
-                // Without a thread for the time there is none to wait in.
+                // Without a thread for the timeout it cannot wait.
                 Err(_) => Poll::Ready(self.get()),
             }
         })

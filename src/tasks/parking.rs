@@ -1,4 +1,4 @@
-//! Where waits are parked: one epoll set, and the time that each has.
+//! Parked waits: one epoll set and a deadline for each.
 
 use super::moment;
 use crate::error::{Context as _, Result};
@@ -14,15 +14,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// It wakes others, and calls nothing of theirs, unless there is no thread for them. Only touched pages count.
+/// It only calls wakers, unless there is no thread to run what they wake. Only touched pages count.
 const STACK: usize = 512 << 10;
-/// The thread ends after so long with nothing parked.
+/// How long the thread stays idle before it exits.
 const IDLE: Duration = Duration::from_secs(1);
 const BELL: u64 = 0;
 
 struct Parking {
     epoll: Epoll,
-    /// The thread is to look at the times again.
+    /// Raised to make the thread check the deadlines again.
     bell: Event,
     state: Mutex<State>,
 }
@@ -35,21 +35,21 @@ struct State {
 
 struct Parked {
     deadline: Instant,
-    /// None: it was woken, and has not been polled since.
+    /// None: it was woken and has not been polled since.
     waker: Option<Waker>,
 }
 
-/// There while its thread is. Locked before its state.
+/// Present while its thread is running. Locked before its state.
 static PARKING: Mutex<Option<Arc<Parking>>> = Mutex::new(None);
 
-/// Something parked; dropped, it is no more.
+/// A parked wait; dropping it removes it.
 struct Ticket {
     parking: Arc<Parking>,
     number: u64,
 }
 
 impl Ticket {
-    /// Of something that wakes `waker` by `deadline`.
+    /// Parks a wait and wakes `waker` by `deadline`.
     fn new(deadline: Instant, waker: &Waker) -> Result<Ticket> {
         let mut place = PARKING.lock();
         let parking = match &*place {
@@ -72,7 +72,7 @@ impl Ticket {
         Ok(Ticket { parking, number })
     }
 
-    /// Again, after it was woken.
+    /// Parks the wait again after it was woken.
     fn renew(&self, deadline: Instant, waker: &Waker) {
         let parked = Parked { deadline, waker: Some(waker.clone()) };
         self.parking.state.lock().parked.insert(self.number, parked);
@@ -84,7 +84,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.parking.state.lock();
         state.parked.remove(&self.number);
-        // The thread may end soon.
+        // The thread may become idle.
         if state.parked.is_empty() {
             self.parking.bell.raise();
         }
@@ -106,7 +106,7 @@ impl Parking {
         Ok(parking)
     }
 
-    /// The thread's work.
+    /// The main loop of the thread.
     fn watch(&self) {
         let mut alone_since = None;
         loop {
@@ -142,19 +142,19 @@ impl Parking {
                     waker.into_iter().for_each(Waker::wake);
                 }
                 Ok(None) => {}
-                // Nobody is woken by a descriptor then, but all by their times.
+                // Descriptors wake nobody then, but deadlines still do.
                 Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
         }
     }
 }
 
-/// A wait for a time; given up when it is dropped.
+/// A timer; dropping it cancels it.
 #[derive(Default)]
 pub(super) struct Alarm(Option<Ticket>);
 
 impl Alarm {
-    /// From now on `waker` is woken by `deadline`.
+    /// Arranges for `waker` to be woken by `deadline`.
     pub(super) fn set(&mut self, deadline: Instant, waker: &Waker) -> Result<()> {
         match &self.0 {
             Some(ticket) => ticket.renew(deadline, waker),
@@ -172,7 +172,7 @@ struct Ready<'a, const N: usize> {
 }
 
 impl<const N: usize> Ready<'_, N> {
-    /// Registers the descriptors, each for once.
+    /// Registers the descriptors, each for one event.
     fn park(&mut self, waker: &Waker) -> Result<()> {
         let mut fds = self.fds.iter();
         let registered = match &self.ticket {
@@ -196,9 +196,9 @@ impl<const N: usize> Future for Ready<'_, N> {
         let this = self.get_mut();
         let look = |limit| poll::any(this.fds, this.interest, Some(limit)).context(|| "poll()");
         let found = match this.ticket {
-            // At first on this thread.
+            // Block this thread at first.
             None => moment::spend(|left| look(this.deadline.min(Instant::now() + left))),
-            // It was woken.
+            // It was woken, so do not block.
             Some(_) => look(Instant::now()),
         };
         let waits = found.as_ref().is_ok_and(|found| !found.contains(&true));
@@ -216,26 +216,26 @@ impl<const N: usize> Drop for Ready<'_, N> {
     fn drop(&mut self) {
         if let Some(ticket) = &self.ticket {
             for fd in &self.fds {
-                // Where it was not added, there was an error.
+                // Fails only if adding it failed.
                 let _ = ticket.parking.epoll.remove(*fd);
             }
         }
     }
 }
 
-/// Waits until one of the two can be read, is at its end, or (a pidfd) has ended; which are so. Neither: the time
-/// is over.
+/// Waits until one of the two is readable or at EOF, or (a pidfd) has exited; returns which. None of them: the deadline
+/// has passed.
 pub(crate) async fn either(fds: [BorrowedFd<'_>; 2], deadline: Instant) -> Result<[bool; 2]> {
     Ready { fds, interest: Interest::READ, deadline, ticket: None }.await
 }
 
-/// The same for one, and for what `interest` names; false: the time is over.
+/// Waits until `fd` is ready as specified by `interest`; false if the deadline has passed.
 pub(crate) async fn ready(fd: BorrowedFd<'_>, interest: Interest, deadline: Instant) -> Result<bool> {
     let [ready] = Ready { fds: [fd], interest, deadline, ticket: None }.await?;
     Ok(ready)
 }
 
-/// Waits for so long. An error where there is no thread to wake it.
+/// Sleeps. An error if there is no thread to wake it.
 pub async fn sleep(limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     let mut alarm = Alarm::default();
@@ -274,7 +274,7 @@ mod tests {
         let late = Instant::now() + Duration::from_secs(20);
         let woken = block_on(either([silent.as_fd(), reader.as_fd()], late)).unwrap();
         assert_eq!(woken, [false, true]);
-        // Both ends of a wait on what is there already.
+        // A wait whose event has already happened, with a deadline in the past.
         assert!(block_on(ready(reader.as_fd(), Interest::READ, begun)).unwrap());
         drop(thread.join().unwrap());
     }

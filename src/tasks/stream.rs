@@ -1,4 +1,4 @@
-//! A connection to a unix socket, whose making waits as everything else does.
+//! Connects to a unix socket, waiting like everything else.
 
 use super::Looks;
 use crate::sys::{stream, Errno};
@@ -7,10 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Between two attempts while the listener's queue is full: the kernel tells nobody when there is room.
+/// The interval between attempts while the listener's queue is full: the kernel does not report when there is room.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A non-blocking stream. `WouldBlock`: the listener has taken no connection until `deadline`.
+/// Returns a non-blocking stream. `WouldBlock`: the listener accepted no connection until `deadline`.
 pub async fn connect(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
     let mut looks = Looks::each(PAUSE);
     loop {

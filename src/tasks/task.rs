@@ -1,4 +1,4 @@
-//! A future on its way over the workers.
+//! A future that moves between workers.
 
 use super::moment::Moment;
 use super::workers::Workers;
@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
-/// What is answered later.
+/// A response that follows later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 struct Task {
     workers: Workers,
-    /// None: it is over.
+    /// None once it has finished.
     future: Mutex<Option<(Answer<'static, ()>, Moment)>>,
 }
 
@@ -26,7 +26,8 @@ impl Task {
         let Some((future, moment)) = place.as_mut() else { return };
         let mut context = Context::from_waker(&waker);
         let polled = moment.of(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context))));
-        // Over, or a defect, of which the panic hook has told. What the future held is dropped, and so answered.
+        // It is complete, or it panicked, which the panic hook has logged. Dropping what the future holds sends a
+        // response.
         if !matches!(polled, Ok(Poll::Pending)) {
             let _ = catch_unwind(AssertUnwindSafe(|| *place = None));
         }
@@ -40,7 +41,7 @@ impl Wake for Task {
     }
 }
 
-/// Polls the future on this thread, which is a worker's, and from then on on whichever worker there is when it is woken.
+/// Polls the future on this thread, which is a worker's, and later on whichever worker is free when it is woken.
 pub(crate) fn run(workers: &Workers, future: Answer<'static, ()>) {
     let task =
         Arc::new(Task { workers: workers.clone(), future: Mutex::new(Some((future, Moment::default()))) });
@@ -55,7 +56,7 @@ impl Wake for Sleeper {
     }
 }
 
-/// For a thread that may wait, as that of a program that has nothing else to do.
+/// Runs a future on a thread that may block, such as that of a program with nothing else to do.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Sleeper(std::thread::current())));

@@ -1,7 +1,7 @@
-//! The threads that answer requests: as many as requests are at work at once, and none when there are none.
+//! The threads that handle requests: as many as there are requests in progress, and none if there are none.
 //!
-//! The worker that became idle last gets the next job, so that those that a busy moment needed once stay idle and
-//! end. Their stacks, of which a Create touches a hundred KiB and more, go with them.
+//! The worker that became idle last gets the next job, so that workers from a busy moment stay idle and exit. Their
+//! stacks, of which a Create touches a hundred KiB and more, are freed with them.
 
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::process;
@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// So many requests are at work at once that wait for nothing; the others wait in the queue.
+/// The number of concurrent jobs that do not wait; further ones are queued.
 const WORKERS_MAX: usize = 64;
-/// So many more that may take long in the kernel, as a Create on slow storage. None of them has the place of one that does
-/// not. (What waits for a process, for systemd or for containerd is parked, and has no worker.)
+/// The number of additional jobs that may take long in the kernel, such as a Create on slow storage. They take no
+/// places of those that do not. (What waits for a process, for systemd or for containerd is parked and has no worker.)
 const LONG_MAX: usize = 512;
-/// An idle worker ends after this. Within a container's start the requests are milliseconds apart, and to start
-/// a thread takes tens of microseconds.
+/// How long a worker stays idle before it exits. Within a container's start the requests are milliseconds apart, and
+/// starting a thread takes tens of microseconds.
 const IDLE: Duration = Duration::from_millis(500);
-/// A Create with a default spec touches under 200 KiB in a debug build, and only touched pages count.
+/// A Create with a default spec touches less than 200 KiB in a debug build, and only touched pages count.
 const STACK: usize = 512 << 10;
 
 pub type Job = Box<dyn FnOnce() + Send>;
@@ -29,28 +29,28 @@ pub struct Workers(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     count: usize,
-    /// The last one is the one that became idle last.
+    /// The last entry became idle last.
     idle: Vec<Arc<Seat>>,
-    /// Only while all that there may be are at work.
+    /// Used only while the maximum number of workers is busy.
     queue: VecDeque<Job>,
-    /// How many workers are at a long job, and counted there.
+    /// The number of workers running a long job; they are not part of `count`.
     long: usize,
-    /// Only while all that there may be are at work.
+    /// Used only while the maximum number of long jobs is running.
     long_queue: VecDeque<Job>,
-    /// What is no longer parked.
+    /// Jobs that are no longer parked.
     woken: VecDeque<Job>,
-    /// A worker was called for those, and is still to come.
+    /// A worker was called for the woken jobs and has not arrived yet.
     called: bool,
 }
 
-/// Where an idle worker gets its next job.
+/// The place where an idle worker gets its next job.
 struct Seat {
     thread: Thread,
     job: Mutex<Option<Job>>,
 }
 
 impl Workers {
-    /// Never blocks. A job must not panic.
+    /// Runs a job on a worker. Never blocks, unless no thread can be started. A job must not panic.
     pub fn give(&self, job: Job) {
         let mut state = self.0.lock();
         if let Some(seat) = state.idle.pop() {
@@ -60,7 +60,7 @@ impl Workers {
         }
         state.queue.push_back(job);
         if !self.hire(state, |workers| workers.work()) {
-            // With no worker at all nobody would ever look into the queue.
+            // Without any worker nobody would ever take jobs from the queue.
             let mut state = self.0.lock();
             let alone = if state.count == 0 { state.queue.pop_front() } else { None };
             drop(state);
@@ -70,7 +70,7 @@ impl Workers {
         }
     }
 
-    /// One more worker; false: there are as many as there may be, or no thread is to be had.
+    /// Starts a worker; false if the maximum is reached or no thread can be started.
     fn hire(&self, mut state: MutexGuard<'_, State>, work: fn(&Workers)) -> bool {
         if state.count >= WORKERS_MAX {
             return false;
@@ -80,29 +80,29 @@ impl Workers {
         let workers = self.clone();
         let thread = std::thread::Builder::new().name("rpc".into()).stack_size(STACK);
         if let Err(e) = thread.spawn(move || work(&workers)) {
-            log::warn!("start a thread for requests: {e}");
+            log::warn!("could not start a thread for requests: {e}");
             self.0.lock().count -= 1;
             return false;
         }
         true
     }
 
-    /// Never blocks: the job may wait.
+    /// Like [`Workers::give`], for a job that may block.
     pub fn give_long(&self, job: Job) {
         let workers = self.clone();
         self.give(Box::new(move || workers.long(job)));
     }
 
-    /// Never blocks, and never does the job itself, since whoever wakes may hold a lock that it needs: the job may wait, and
-    /// has done so. Many come at once, and most have only a look and wait again: so a worker takes one, and calls another
-    /// worker for the next.
+    /// Queues a job that was woken and may block again. Never blocks and never runs the job itself, because the caller
+    /// may hold a lock that the job needs. Many arrive at once, and most only check something and wait again: so a
+    /// worker takes one and calls another worker for the next.
     pub(super) fn give_woken(&self, job: Job) {
         let mut state = self.0.lock();
         state.woken.push_back(job);
         self.call(state);
     }
 
-    /// Unless one is on its way already.
+    /// Calls a worker for the woken jobs, unless one has already been called.
     fn call(&self, mut state: MutexGuard<'_, State>) {
         if std::mem::replace(&mut state.called, true) {
             return;
@@ -116,13 +116,13 @@ impl Workers {
             workers.come();
             workers.work();
         };
-        // Whoever is done with its own work looks for these too.
+        // Workers that finish their own jobs look for these too.
         if !self.hire(state, come_and_stay) {
             self.0.lock().called = false;
         }
     }
 
-    /// By the one that was called.
+    /// Run by the worker that was called.
     fn come(&self) {
         self.0.lock().called = false;
         self.fetch();
@@ -139,20 +139,20 @@ impl Workers {
         self.long(job);
     }
 
-    /// By a worker, within its job: this part of it may wait. It is done now, or once another one is done.
+    /// Runs the part of a worker's job that may block, now or, if too many are running, after another one.
     pub fn long(&self, job: Job) {
         let mut state = self.0.lock();
         if state.long >= LONG_MAX {
             return state.long_queue.push_back(job);
         }
         state.long += 1;
-        // Whoever does a job for lack of workers is none.
+        // A thread that runs a job for lack of workers is not counted.
         let counted = state.count > 0;
         state.count -= usize::from(counted);
         if state.queue.is_empty() {
             drop(state);
         } else {
-            // Its place is free for somebody else.
+            // Its place is free for another worker.
             self.hire(state, |workers| workers.work());
         }
         let mut job = job;
@@ -177,7 +177,7 @@ impl Workers {
         }
     }
 
-    /// The next job; None: nothing came, and the worker is not counted any more.
+    /// The next job; None if nothing arrived and the worker is no longer counted.
     fn next(&self, seat: &Arc<Seat>) -> Option<Job> {
         let mut state = self.0.lock();
         if let Some(job) = state.queue.pop_front() {
@@ -201,7 +201,7 @@ impl Workers {
             }
             let mut state = self.0.lock();
             let Some(at) = state.idle.iter().position(|other| Arc::ptr_eq(other, seat)) else {
-                // It was taken from the list a moment ago: its job is there, or about to be.
+                // It was taken off the list a moment ago: its job is there, or about to be.
                 drop(state);
                 std::thread::yield_now();
                 continue;
@@ -210,7 +210,7 @@ impl Workers {
             state.count -= 1;
             if state.count == 0 {
                 drop(state);
-                // A quiet moment: what the busy one before it needed is given back.
+                // A quiet moment: return the memory used by the busy one before it.
                 process::trim_heap();
             }
             return None;
@@ -297,7 +297,7 @@ mod tests {
             let (sender, done) = channel();
             workers.give(Box::new(move || sender.send(()).unwrap()));
             done.recv_timeout(Duration::from_secs(20)).unwrap();
-            // It sits down again a moment after its job is done.
+            // The worker becomes idle a moment after its job is done.
             while workers.0.lock().idle.is_empty() {
                 std::thread::yield_now();
             }

@@ -18,7 +18,7 @@ const ROUNDS: usize = 3;
 fn count(containerd: &Containerd, server: u32) -> u64 {
     containerd.log.lock().unwrap().clear();
     kill(Pid::from_raw(server as i32), Signal::SIGUSR1).unwrap();
-    assert!(containerd.logged("dump of the state ends"), "no answer to SIGUSR1");
+    assert!(containerd.logged("end of state dump"), "no answer to SIGUSR1");
     let log = String::from_utf8_lossy(&containerd.log.lock().unwrap()).into_owned();
     let (before, _) = log.split_once(" allocations so far").expect("a debug build counts");
     before.rsplit_once('"').unwrap().1.parse().unwrap()

@@ -129,9 +129,9 @@ fn the_log_survives_a_containerd_that_goes_and_comes_back() {
     send(nix::sys::signal::Signal::SIGUSR1);
     connect(&mut wire, TASK_V3, "c1");
     containerd.read_log(&bundle);
-    assert!(containerd.logged("dump of the state ends"));
+    assert!(containerd.logged("end of state dump"));
     shut_down(wire, "c1");
-    assert!(containerd.logged("level=info msg=ended"));
+    assert!(containerd.logged("level=info msg=exiting"));
 }
 
 #[test]

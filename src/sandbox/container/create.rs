@@ -1,6 +1,6 @@
 //! Task.Create: from a bundle to a process that waits at its gate.
 //!
-//! The container is made first, so that an exit, however early, is known to its life. A create that fails leaves nothing.
+//! The container is created first, so that its life cycle sees even an early exit. A failed create leaves nothing.
 
 use super::life::{Input, Life};
 use super::prepare::{filter, io_owner, read_spec, warn};
@@ -22,9 +22,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long what is left of a failed create may take to go.
+/// How long the processes of a failed create may take to die.
 const DYING: Duration = Duration::from_secs(1);
-/// The same where nobody waits for it any more.
+/// The same if its time limit is over and nobody waits for it any more.
 const LATE: Duration = Duration::from_millis(100);
 
 /// The specification of the bundle.
@@ -62,12 +62,12 @@ pub async fn create(
     });
     let launched = launch(&container, &request, leash).await;
     if launched.is_err() {
-        // The one may work where the other does not: an empty cgroup needs no kill.
+        // Do both: the removal may work even if the kill fails, because an empty cgroup needs no kill.
         let (killed, removed) = (container.cgroup.kill(), remove(&container, leash).await);
         for e in [&killed, &removed].into_iter().filter_map(|left| left.as_ref().err()) {
-            log::warn!(id = request.id.as_str(); "a failed create left its cgroup: {e}");
+            log::warn!(container = request.id.as_str(); "could not remove the cgroup of a failed create: {e}");
         }
-        // What is left is for `delete`, which finds it by its record.
+        // Keep the record if the cgroup is left: `delete` finds it by the record.
         if removed.is_ok() {
             container.forget(patience(leash)).await;
         }
@@ -83,7 +83,7 @@ fn patience(leash: &Leash) -> Duration {
     }
 }
 
-/// Its cgroup, once the processes that were killed are gone. One that hangs in the kernel is not waited for.
+/// Removes the cgroup once the killed processes are gone. Does not wait for a process that hangs in the kernel.
 async fn remove(container: &Container, leash: &Leash) -> Result<()> {
     let limit = patience(leash);
     let mut looks = Looks::each(Duration::from_millis(2));
@@ -100,7 +100,7 @@ async fn remove(container: &Container, leash: &Leash) -> Result<()> {
     }
 }
 
-/// How long systemd, and the kernel, may take to remove its cgroup: Delete waits twice as long for the create to end.
+/// How long systemd and the kernel may take to remove the cgroup: Delete waits twice as long for the create to end.
 const UNMAKING: Duration = Duration::from_secs(5);
 
 async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> Result<()> {
@@ -131,7 +131,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         no_new_keyring: options.no_new_keyring,
     })?;
     warn(id, &plan.warnings);
-    log::debug!(id = id.as_str(); "compiled {} steps", plan.steps.len());
+    log::debug!(container = id.as_str(); "compiled a plan of {} steps", plan.steps.len());
 
     let labels = Labels { container: id, namespace: &world.namespace };
     let streams = &container.streams;
@@ -141,7 +141,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
     let exit = container.exit(None)?;
     // Watched from before the process is born: a limit that is too low for it kills it on its way.
     let mut oom = cgroup.watch_oom().unwrap_or_else(|e| {
-        log::warn!(id = id.as_str(); "no OOM events: {e}");
+        log::warn!(container = id.as_str(); "could not watch for OOM kills: {e}");
         None
     });
     let order = Order {
@@ -179,7 +179,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         state.life.facts.connect(waiting.pid, io, &container.name(None));
         container.act(&mut state, &mut late, Verb::of("create"), None, Input::Made(waiting))?;
     }
-    // Behind the event of the create, and before an exit that has come already.
+    // After the Create event, and before an exit that has already been reported.
     if let Some(watch) = oom {
         world.watch.oom(container, watch, Container::hear_oom);
     }

@@ -1,4 +1,4 @@
-//! Task.Delete, of an exec and of a container.
+//! Task.Delete of an exec and of a container.
 
 use super::kill::REST;
 use super::life::Input;
@@ -14,7 +14,7 @@ use crate::stdio::Io;
 use crate::tasks::News;
 use std::time::Duration;
 
-/// How long Delete waits for the last output of a stream that the shim copies, as the Go shim does.
+/// How long Delete waits for the last output of a stream that the shim copies; the Go shim waits as long.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// How long Delete waits for the filesystem of `Root`.
@@ -22,7 +22,7 @@ const SHOWN: Duration = Duration::from_secs(1);
 
 const DELETE: Verb = Verb::of("delete");
 
-/// Of the last request to delete a container: known once that is over, and whether the container is deleted.
+/// The outcome of the most recent request to delete a container: set once it has finished, true if it succeeded.
 pub(in crate::sandbox) type Deletion = News<bool>;
 
 impl Container {
@@ -31,7 +31,7 @@ impl Container {
         let gone = || Error::new(Kind::Bug, "an exec that was deleted is not given");
         let (facts, exit) = given.removed.ok_or_else(gone)?;
         let exit = exit.unwrap_or_else(exit_of_not_started);
-        // Whoever waits for an exec that was never started waits no longer.
+        // Release the waiters of an exec that was never started.
         facts.exit.set(exit);
         if let Some(io) = &facts.io {
             self.drain(io).await;
@@ -39,13 +39,13 @@ impl Container {
         Ok(Deleted { pid: facts.pid, exit })
     }
 
-    /// The one that is at work, or that has deleted it.
+    /// The deletion in progress, or the one that has deleted the container.
     pub fn deletion(&self) -> Option<Deletion> {
         let state = self.lock();
         state.life.init.is_being_deleted().then(|| state.deletion.clone())
     }
 
-    /// Ends what is left of a stopped (or not yet started) container: processes, cgroup, streams, records.
+    /// Removes what is left of a stopped (or not yet started) container: processes, cgroup, streams, records.
     pub async fn delete(&self, hooks: Duration) -> Result<Deleted> {
         let over = {
             let mut state = self.lock();
@@ -68,7 +68,8 @@ impl Container {
         Ok(Deleted { pid, exit })
     }
 
-    /// Nothing is left that `delete` would have to find. The filesystem of `Root` has so long to answer.
+    /// Removes the record and the links to it, so that `delete` finds nothing. Waits up to `limit` for the filesystem
+    /// of `Root`.
     pub(super) async fn forget(&self, limit: Duration) {
         if let Some(root) = &self.options.root {
             let (at, _) = record::shown(root, self.records.folder());
@@ -81,14 +82,14 @@ impl Container {
 
     async fn drain(&self, io: &Io) {
         if !io.drain(DRAIN).await {
-            log::warn!(id = self.id.as_str(); "output was lost: its reader did not take it within 10 s");
+            log::warn!(container = self.id.as_str(); "lost output: it was not read within 10 s");
         }
     }
 
     async fn end(&self, hooks: Duration, exit: &Exit) -> Result<ExitStatus> {
-        // Where it is empty all the same, it can be removed.
+        // An empty cgroup can be removed all the same.
         if let Err(e) = self.cgroup.kill() {
-            log::warn!(id = self.id.as_str(); "could not kill what is left: {e}");
+            log::warn!(container = self.id.as_str(); "could not kill the remaining processes: {e}");
         }
         let exit = exit.within(DEATH).await.ok_or_else(|| {
             Error::new(Kind::Deadline, "its first process did not die of SIGKILL within 10 s")
@@ -99,7 +100,7 @@ impl Container {
         }
         self.updates_are_over().await?;
         if !self.kill_rest(REST).await? {
-            log::warn!(id = self.id.as_str(); "processes are left that do not die");
+            log::warn!(container = self.id.as_str(); "some processes did not die");
         }
         self.cgroup.remove().await?;
         hooks::poststop(self, hooks).await;

@@ -1,4 +1,4 @@
-//! Task.Exec, and Task.Start of an exec: a further process in a running container.
+//! Task.Exec, and Task.Start of an exec: another process in a running container.
 
 use super::life::{Init, Input};
 use super::prepare::{filter, io_owner, warn};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 const ADD: Verb = Verb { own: "add", init: "exec in" };
 const START: Verb = Verb { own: "start", init: "exec in" };
 
-/// What was asked for, and what it joins: a start is made without the lock.
+/// What an exec needs to start: it runs without the state lock.
 struct Wanted {
     process: Box<spec::Process>,
     stdio: Stdio,
@@ -52,7 +52,7 @@ impl Container {
             None => Err(Error::new(Kind::Bug, "an added exec lost its process")),
         };
         undo.done();
-        // Killed, and still there.
+        // The killed process, if it still exists.
         let left = if started.is_err() { leash.pid() } else { None };
         leash.release();
         let Started { pid, pidfd, io } = match started {
@@ -61,7 +61,7 @@ impl Container {
                 self.hear(failed());
                 // The cgroup may have been frozen meanwhile.
                 if let Some(Err(e)) = left.map(|pid| self.cgroup.thaw_to_die(Dying::One(pid))) {
-                    log::warn!(id = self.id.as_str(); "exec {id}: {e}");
+                    log::warn!(container = self.id.as_str(), exec = id; "could not thaw a failed exec: {e}");
                 }
                 return Err(e.context(format!("exec {id} in {}", self.id)));
             }
@@ -76,7 +76,7 @@ impl Container {
             let handle = Handle::Process(pidfd);
             let input = Input::ExecStarted { id: id.into(), handle };
             self.act(&mut state, &mut late, START, Some(id), input)?;
-            // By a kill that came when the launch was over, and this not yet known.
+            // A kill arrived after the launch was complete but before its result was known: deliver it now.
             if leash.check().is_err() {
                 let _ = self.signal(&state, Some(id), libc::SIGKILL);
                 let _ = self.cgroup.thaw_to_die(Dying::One(pid));

@@ -1,7 +1,7 @@
 //! When the spec's hooks run (runtime-spec, config.md, "POSIX-platform Hooks"), and what a failure means.
 //!
-//! A hook that fails before the program runs fails the create or the start, and so does one of poststart, although the
-//! program runs by then: it is killed. One of poststop is warned about: the container is gone, whatever the hook thinks.
+//! A hook that fails before the program runs fails the create or the start. So does a poststart hook, although the
+//! program already runs: it is killed. A failed poststop hook is only logged: the container is gone in any case.
 
 use super::prepare::{filter, read_spec};
 use super::Container;
@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
-/// Whose hooks they are.
+/// The container that the hooks belong to.
 #[derive(Clone, Copy)]
 struct Owner<'a> {
     id: &'a str,
@@ -31,7 +31,7 @@ impl<'a> From<&'a Container> for Owner<'a> {
     }
 }
 
-/// The container's state, as hooks get it on their standard input (runtime.md, "State").
+/// The container's state, which hooks read from standard input (runtime.md, "State").
 fn state(owner: Owner<'_>, status: &str, pid: u32) -> Result<Vec<u8>> {
     let state = json!({
         "ociVersion": owner.spec.version,
@@ -44,7 +44,7 @@ fn state(owner: Owner<'_>, status: &str, pid: u32) -> Result<Vec<u8>> {
     serde_json::to_vec(&state).map_err(|e| Error::caused_by(Kind::Bug, "the state for a hook", e))
 }
 
-/// Which list it is, and where in the container's life.
+/// A list of hooks, and the point in the container's life at which they run.
 struct Moment<'a> {
     kind: &'static str,
     status: &'static str,
@@ -103,7 +103,7 @@ async fn run_one(
     hooks::run(launcher, leash, Run { plan: &plan, entry, init, timeout: hook.timeout, state }).await
 }
 
-/// The child has its namespaces and its mounts, and its root is not yet `/`.
+/// Runs the hooks of the create. The process has its namespaces and mounts; its root is not yet the container's.
 pub(super) async fn create(container: &Container, leash: &Leash, process: &AtHooks<'_>) -> Result<()> {
     let (hooks, launcher) = (&container.spec.hooks, &*container.world.launcher);
     let at = |kind, place| Moment { kind, status: "creating", pid: process.pid, place };
@@ -132,8 +132,8 @@ pub(super) async fn poststop(container: &Container, limit: Duration) {
 
 const POSTSTOP: Moment<'_> = Moment { kind: "poststop", status: "stopped", pid: 0, place: Place::Host };
 
-/// The poststop hooks of a container whose shim is gone. They are killed after `limit`, whatever the spec allows. The
-/// launcher is made if there are any.
+/// Runs the poststop hooks of a container whose shim is gone, and kills them after `limit`, whatever the spec allows.
+/// Makes a launcher only if there are any.
 pub async fn poststop_of<L: Launcher>(
     launcher: impl FnOnce() -> Result<L>,
     id: &str,
@@ -145,18 +145,18 @@ pub async fn poststop_of<L: Launcher>(
     if hooks.is_empty() {
         return Ok(());
     }
-    // Each has its part of the time.
+    // Each hook gets an equal share of the time.
     let part = limit / u32::try_from(hooks.len()).unwrap_or(u32::MAX);
     for hook in &mut hooks {
         hook.timeout = Some(hook.timeout.map_or(part, |own| own.min(part)));
     }
-    // The limit is in the hooks' own.
+    // The hooks' own timeouts enforce the limit.
     let (leash, owner) = (Leash::lasting(limit * 2), Owner { id, bundle, spec: &spec });
     run(&launcher()?, &leash, owner, &hooks, &POSTSTOP).await
 }
 
 fn warn(container: &Container, ran: Result<()>) {
     if let Err(e) = ran {
-        log::warn!(id = container.id.as_str(); "{e}");
+        log::warn!(container = container.id.as_str(); "{e}");
     }
 }

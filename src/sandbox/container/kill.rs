@@ -1,4 +1,4 @@
-//! Task.Kill: to one process, or to all of a container.
+//! Task.Kill: signals one process, or all processes of a container.
 
 use super::life::{Exec, Init, Input};
 use super::process::{already_finished, not_created, send, Handle};
@@ -12,25 +12,25 @@ use crate::tasks::Looks;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// How long what is left of a container may take to die.
+/// How long the remaining processes of a container may take to die.
 pub const REST: Duration = Duration::from_secs(1);
 
 impl Container {
-    /// `all` signals every process of the container; it means nothing for an exec.
+    /// Signals a process; `all` signals every process of the container and is ignored for an exec.
     pub fn kill(&self, exec: Option<&str>, signal: u32, all: bool) -> Result<()> {
         let (verb, known) = (Verb::of("signal"), number(signal));
         let input = |signal| Input::Signal { who: exec.map(Into::into), signal, all };
         match known {
             Ok(signal) => self.on(verb, exec, input(signal)).map(drop),
             Err(unknown) => {
-                // That there is nobody to signal comes first.
+                // "No such process" takes precedence over an unknown signal.
                 let refused = self.lock().life.on(input(0)).err();
                 Err(refused.map_or(unknown, |refused| self.refusal(refused, verb, exec)))
             }
         }
     }
 
-    /// SIGKILL to all of it, also to who has left the cgroup.
+    /// Sends SIGKILL to every process of the container, including those that have left its cgroup.
     pub fn kill_all(&self) -> Result<()> {
         self.kill_within(&self.lock())
     }
@@ -39,14 +39,14 @@ impl Container {
         let killed = self.cgroup.kill();
         let execs = state.life.execs.keys().map(|id| Some(id.as_str()));
         for who in execs.chain([None]) {
-            // It may have ended by the other one.
+            // The kill of the cgroup may have ended it.
             let _ = self.signal(state, who, libc::SIGKILL);
         }
         killed
     }
 
-    /// SIGKILL until nobody is in its cgroup any more: without `cgroup.kill` (Linux 5.14) a child that was just being forked
-    /// may have got none. False: some are left after `limit`.
+    /// Sends SIGKILL until the cgroup is empty: without `cgroup.kill` (Linux 5.14) a child that is just being forked
+    /// may be missed. Returns false if processes are left after `limit`.
     pub async fn kill_rest(&self, limit: Duration) -> Result<bool> {
         let mut looks = Looks::new(Duration::from_millis(1), Duration::from_millis(50));
         while !self.cgroup.pids()?.is_empty() {
@@ -59,14 +59,16 @@ impl Container {
         Ok(true)
     }
 
-    /// It runs, and its start has failed all the same: containerd deletes it next.
+    /// Kills a process that runs although its start has failed; containerd deletes it next.
     pub(super) async fn give_up(&self, exit: &Exit) {
         match self.kill(None, libc::SIGKILL as u32, false) {
-            Err(e) if e.kind() != Kind::NotFound => log::warn!(id = self.id.as_str(); "{e}"),
+            Err(e) if e.kind() != Kind::NotFound => {
+                log::warn!(container = self.id.as_str(); "could not kill the first process: {e}")
+            }
             _ => {}
         }
         if exit.within(DEATH).await.is_none() {
-            log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
+            log::warn!(container = self.id.as_str(); "the first process did not exit after a failed start");
         }
     }
 
@@ -99,7 +101,7 @@ impl Container {
         }
         state.complete(&mut pids);
         for pid in pids {
-            // Between the listing and the signal a pid may be gone, and that is what was wanted.
+            // A process that exits between the listing and the signal is fine.
             match wait::open_pidfd(pid).and_then(|pidfd| wait::signal(pidfd.as_fd(), signal)) {
                 Ok(()) | Err(Errno::ESRCH) => {}
                 Err(errno) => return Err(Error::system(format!("kill({pid}, {signal})"), errno as i32)),
@@ -108,9 +110,9 @@ impl Container {
         Ok(())
     }
 
-    /// What the first process has left. Without a pid namespace of its own nothing else ends it.
+    /// Kills everything but the first process. Without a pid namespace of its own nothing else ends the others.
     pub(super) fn kill_others(&self, state: &State) {
-        // These are not in the pid namespace yet.
+        // A starting exec is not in the pid namespace yet.
         for (exec, _) in state.life.execs.values() {
             if let Exec::Starting { handle: Handle::Launch(leash), .. } = exec {
                 leash.kill();
@@ -119,7 +121,7 @@ impl Container {
         if self.spec.namespaces.pid != Ns::New
             && let Err(e) = self.kill_within(state)
         {
-            log::warn!(id = self.id.as_str(); "could not kill what the first process left: {e}");
+            log::warn!(container = self.id.as_str(); "could not kill the remaining processes: {e}");
         }
     }
 
@@ -135,7 +137,7 @@ impl Container {
             self.cgroup.thaw()?;
         }
         let dying = match (who, self.spec.namespaces.pid == Ns::New) {
-            // With the first process of a pid namespace all of it ends.
+            // Everything in a pid namespace ends with its first process.
             (None, true) => Dying::All,
             (None, false) => Dying::One(state.pid(None)),
             (Some(id), _) => match state.life.execs.get(id) {
@@ -155,14 +157,14 @@ impl Container {
 }
 
 impl State {
-    /// It may have ended.
+    /// Kills the process at the gate; it may already have exited.
     pub(super) fn kill_at_gate(&self) {
         if let Init::Created(gate) | Init::Killed(gate) = &self.life.init {
             let _ = wait::signal(gate.pidfd.as_fd(), libc::SIGKILL);
         }
     }
 
-    /// Adds those that run and have left the container's cgroup.
+    /// Adds the running processes that have left the container's cgroup.
     pub(super) fn complete(&self, pids: &mut Vec<u32>) {
         let execs = self.life.execs.iter().filter(|(_, (exec, _))| matches!(exec, Exec::Running(_)));
         let execs = execs.map(|(_, (_, facts))| facts.pid);
@@ -175,7 +177,7 @@ impl State {
     }
 }
 
-/// 0, which only asks whether the process is there, to SIGRTMAX.
+/// Validates a signal: 0, which only checks that the process exists, to SIGRTMAX.
 pub(in crate::sandbox) fn number(signal: u32) -> Result<i32> {
     let number = i32::try_from(signal).ok().filter(|number| (0..=64).contains(number));
     number.ok_or_else(|| Error::new(Kind::Invalid, format!("signal {signal} does not exist")))

@@ -1,4 +1,4 @@
-//! The life of a container and of its processes: a pure function of what happens. No lock, no clock, no system call.
+//! The life cycle of a container and its processes: a pure function of its inputs. No locks, clock or system calls.
 //!
 //! The first process:
 //!
@@ -7,11 +7,11 @@
 //! | Making | `Made` | Created | event Create |
 //! | Created | `Start` | Starting | |
 //! | Starting | `StartOver` | Running | event Start, if the program runs |
-//! | Created, Running | `Exited` | Ending | the others are killed; its streams are settled once no exec runs any more |
-//! | Ending | `Settled` | Stopped | event Exit, told to all who wait |
+//! | Created, Running | `Exited` | Ending | the others are killed; its streams are settled once no exec is alive |
+//! | Ending | `Settled` | Stopped | event Exit; waiters are notified |
 //! | Created | `Delete` | Killed | SIGKILL |
 //! | Killed | `Exited` | Ending, for the Delete | its streams are settled |
-//! | Ending, for the Delete | `Settled` | Deleting | event Exit, told to all who wait |
+//! | Ending, for the Delete | `Settled` | Deleting | event Exit; waiters are notified |
 //! | Stopped | `Delete` | Deleting | |
 //! | Killed, Deleting | `DeleteFailed` | Created, Stopped | |
 //! | Deleting | `Deleted` | Deleted | event Delete |
@@ -22,14 +22,14 @@
 //! | --- | --- | --- | --- |
 //! | (none) | `Add` | Added | event ExecAdded |
 //! | Added | `StartExec` | Starting | |
-//! | Starting | `ExecStarted` | Running | event ExecStarted; where the first process has ended, the others are killed |
-//! | Starting | `ExecFailed` | Stopped | told to all who wait, and no event |
+//! | Starting | `ExecStarted` | Running | event ExecStarted; if the first process has exited, the others are killed |
+//! | Starting | `ExecFailed` | Stopped | waiters are notified; no event |
 //! | Running | `Exited` | Ending | its streams are settled |
-//! | Ending | `Settled` | Stopped | event Exit, told to all who wait |
+//! | Ending | `Settled` | Stopped | event Exit; waiters are notified |
 //! | Added, Stopped | `DeleteExec` | (none) | |
 //!
-//! An exit that comes while a process is made or started is kept, and comes again when that is over: no exit overtakes
-//! its start. What is refused changes nothing.
+//! An exit that arrives while a process is being created or started is kept and delivered again afterwards: no exit
+//! overtakes its start. A refused input changes nothing.
 
 mod end;
 mod freeze;
@@ -40,15 +40,15 @@ use crate::sandbox::request::Status;
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
-/// What the states own.
+/// The types that the states own.
 pub trait Parts {
-    /// What is known of a process in all its states.
+    /// What is known about a process in every state.
     type Facts;
-    /// What an exec is to be.
+    /// The specification of an exec.
     type Wanted;
     /// A process at its gate.
     type Gate;
-    /// What a process is signalled by, or its launch is ended by.
+    /// A handle to signal a process or abort its launch.
     type Handle;
 }
 
@@ -64,13 +64,13 @@ pub enum Init<P: Parts> {
         early: Option<ExitStatus>,
     },
     Running(P::Handle),
-    /// It has ended, and its exit waits for those of its execs, and for the last words in its streams.
+    /// Exited; waits for the exits of the execs and for the last output in its streams.
     Ending {
         exit: ExitStatus,
         deleting: bool,
     },
     Stopped(ExitStatus),
-    /// By a Delete, at its gate.
+    /// Killed at its gate by a Delete.
     Killed(P::Gate),
     Deleting(ExitStatus),
     Deleted(ExitStatus),
@@ -84,17 +84,17 @@ pub enum Exec<P: Parts> {
         early: Option<ExitStatus>,
     },
     Running(P::Handle),
-    /// It has ended, and its exit waits for the last words in its streams.
+    /// Exited; waits for the last output in its streams.
     Ending(ExitStatus),
     Stopped(ExitStatus),
 }
 
-/// By a pause of the container's own. Whether its processes stand still is for the kernel to say: others may write to the
-/// cgroup, the container among them.
+/// The container's own pause. Only the kernel knows whether the processes are really frozen: others, including the
+/// container itself, may write to the cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Own {
     Thawed,
-    /// A pause is at work: a process in an uninterruptible sleep can make it long.
+    /// A pause is in progress; a process in uninterruptible sleep can prolong it.
     Freezing,
     Frozen,
 }
@@ -102,9 +102,9 @@ pub enum Own {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Freezer {
     Free(Own),
-    /// Its pod is being paused, or is. A pause of its own outlasts that.
+    /// The pod is paused or being paused. The container's own pause outlasts that.
     WithPod(Own),
-    /// And the event of that is out.
+    /// Like `WithPod`, and the Paused event has been emitted.
     Told,
 }
 
@@ -113,21 +113,21 @@ pub struct Life<P: Parts> {
     pub facts: P::Facts,
     pub execs: BTreeMap<String, (Exec<P>, P::Facts)>,
     pub freezer: Freezer,
-    /// The cgroup went, with news that may have been of an OOM kill.
+    /// The cgroup was removed and its last notification may have been an OOM kill.
     oom_suspected: bool,
 }
 
-/// A process: the first one, or an exec.
+/// A process: None is the first process, Some an exec.
 pub type Who = Option<String>;
 
 pub enum Input<P: Parts> {
     Made(P::Gate),
-    /// `frozen`, here and below: as the kernel has it.
+    /// `frozen`, here and below, is the state that the kernel reports.
     Start {
         handle: P::Handle,
         frozen: bool,
     },
-    /// The first process runs its program (`ran`), or has ended on its way.
+    /// The first process runs its program (`ran`), or its start has failed.
     StartOver {
         handle: P::Handle,
         ran: bool,
@@ -147,7 +147,7 @@ pub enum Input<P: Parts> {
         id: String,
         handle: P::Handle,
     },
-    /// `exit` is what it is told to have ended with.
+    /// `exit` is the status reported to waiters.
     ExecFailed {
         id: String,
         exit: ExitStatus,
@@ -159,13 +159,13 @@ pub enum Input<P: Parts> {
     Settled {
         who: Who,
     },
-    /// `all` is for the first process only.
+    /// `all` applies to the first process only.
     Signal {
         who: Who,
         signal: i32,
         all: bool,
     },
-    /// What a SIGKILL was to thaw is frozen still.
+    /// The thaw for a SIGKILL failed: the container is still frozen.
     NotThawed,
     Pause {
         frozen: bool,
@@ -179,13 +179,13 @@ pub enum Input<P: Parts> {
     Thawed {
         frozen: bool,
     },
-    /// The pod's pause begins; is done; is over, or undone; and somebody was thawed to die, which is no resume.
+    /// The pod's pause begins; is complete; is over or undone; a process was thawed to die, which is not a resume.
     PodPauses,
     PodPaused,
     PodResumed,
     PodLetDie,
     OomKill,
-    /// The cgroup is gone, and its last news with it.
+    /// The cgroup is gone, and with it its last notification.
     OomGone,
     Delete,
     DeleteFailed,
@@ -195,39 +195,39 @@ pub enum Input<P: Parts> {
     },
 }
 
-/// In their order.
+/// Actions for the caller, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect<P: Parts> {
     Emit(News),
-    /// Whoever waits for the process is told.
+    /// Notify the waiters of the process.
     Tell(Who, ExitStatus),
-    /// It had ended before this: the exit comes again.
+    /// The process had already exited: deliver the exit again.
     Again(Who, ExitStatus),
-    /// Its streams end, and what was said last gets a moment to reach its reader.
+    /// End its streams, giving the last output a moment to reach the reader.
     Settle(Who, ExitStatus),
     Open(P::Gate),
     Make(P::Wanted),
-    /// An exec is gone; Some: it has ended with that.
+    /// The exec is removed; Some holds the exit status if it has exited.
     Removed(P::Facts, Option<ExitStatus>),
-    /// Everybody but the first process, which has ended.
+    /// Kill everything but the first process, which has exited.
     KillOthers,
     Signal(Who, i32),
     SignalAll(i32),
-    /// The first process, at its gate. It may have ended.
+    /// Kill the first process at its gate; it may already have exited.
     KillAtGate,
-    /// Whoever got a SIGKILL can die: what a pause of its own has frozen is thawed (`thaw`), and what others have, unless
-    /// that is the pod's business.
+    /// Let a process that got a SIGKILL die: thaw the container's own pause (`thaw`), and what others have frozen,
+    /// unless the pod takes care of that.
     LetDie {
         who: Who,
         thaw: bool,
         beyond: bool,
     },
     Thaw,
-    /// What was done is undone by the effects before, and this is the answer.
+    /// The effects before this one undo what was done; this is the response.
     Fail(Refused),
 }
 
-/// An event, without what is known of the container anyway.
+/// An event, without the constant facts about the container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum News {
     Create,
@@ -243,20 +243,20 @@ pub enum News {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refused {
-    /// The process is in the wrong state, by this word.
+    /// The process is in the wrong state, described by this word.
     Is(&'static str),
-    /// The first process is.
+    /// The first process is in the wrong state.
     InitIs(&'static str),
     InitNotRunning,
     NoExec,
     ExecExists,
-    /// Nobody to signal yet.
+    /// The process does not exist yet.
     Unborn,
     Gone,
     BeingDeleted,
     PodPaused,
     NotPaused,
-    /// While it was being paused.
+    /// Killed while it was being paused.
     Killed,
     FrozenAbove,
 }
@@ -292,7 +292,7 @@ impl<P: Parts> Init<P> {
         )
     }
 
-    /// Once it is told.
+    /// The exit status, once it has been reported.
     pub fn exited(&self) -> Option<ExitStatus> {
         match self {
             Init::Stopped(exit) | Init::Deleting(exit) | Init::Deleted(exit) => Some(*exit),
@@ -320,7 +320,7 @@ impl<P: Parts> Exec<P> {
         }
     }
 
-    /// Once it is told.
+    /// The exit status, once it has been reported.
     pub fn exited(&self) -> Option<ExitStatus> {
         match self {
             Exec::Stopped(exit) => Some(*exit),
@@ -328,7 +328,7 @@ impl<P: Parts> Exec<P> {
         }
     }
 
-    /// Its exit is still to come.
+    /// Its exit has not been reported yet.
     fn is_alive(&self) -> bool {
         matches!(self, Exec::Starting { .. } | Exec::Running(_) | Exec::Ending(_))
     }
@@ -356,7 +356,7 @@ impl Freezer {
 }
 
 impl<P: Parts> Life<P> {
-    /// A container whose first process is being made.
+    /// A container whose first process is being launched.
     pub fn making(handle: P::Handle, facts: P::Facts) -> Self {
         Life {
             init: Init::Making { handle, early: None },

@@ -1,9 +1,9 @@
-//! One container: its life, its processes, its cgroup. The verbs are files beside this one, and use no other.
+//! One container: its life cycle, processes and cgroup. Each verb is a file beside this one that uses no other.
 //!
-//! One mutex per container, which nothing holds for longer than a few system calls. Every request and all news goes to the
-//! life ([`life::Life`]), under the lock, and so do the events that come of it, in their order. What takes longer comes
-//! behind the lock: streams are settled, and whoever waits for an exit is told. Nothing else in the crate is locked while
-//! it is held, but the reaper's table for the moment of a clone.
+//! Each container has one mutex, held for no longer than a few system calls. Every request and notification goes to the
+//! life cycle ([`life::Life`]) under this lock, and so do the resulting events, in order. Anything slower runs after
+//! the lock is released: settling streams and notifying those that wait for an exit. The locks taken while holding it
+//! are leaves, held only for a moment: those of leashes, of streams, of the event queue, and of the reaper's table.
 
 mod create;
 mod delete;
@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long Delete waits for a process at its gate to die of SIGKILL, and a failed Start for the exit: containerd
-/// deletes right after it.
+/// deletes the container right after it.
 const DEATH: Duration = Duration::from_secs(10);
 
 pub(super) struct Container {
@@ -48,7 +48,7 @@ pub(super) struct Container {
     pub bundle: PathBuf,
     pub spec: Spec,
     pub options: Options,
-    /// For the event of its create.
+    /// For the Create event.
     rootfs: Vec<RootfsMount>,
     pub cgroup: Box<dyn Cgroup>,
     records: Records,
@@ -63,7 +63,7 @@ pub(super) struct State {
     deletion: delete::Deletion,
 }
 
-/// What the states of a life own here.
+/// The types that the states of a life cycle own in production.
 pub(super) struct ProcessParts;
 
 impl Parts for ProcessParts {
@@ -73,10 +73,10 @@ impl Parts for ProcessParts {
     type Handle = Handle;
 }
 
-/// The folder with the container's record: its bundle, or a folder of its own in its pod's.
+/// The directory of the container's record: its bundle, or a directory of its own in its pod's bundle.
 pub(super) enum Records {
     Bundle(PathBuf),
-    /// The bundle has a link to it.
+    /// The bundle links to it.
     Own {
         folder: PathBuf,
         bundle: PathBuf,
@@ -103,7 +103,7 @@ impl Records {
 impl Drop for Records {
     fn drop(&mut self) {
         if let Records::Own { folder, bundle, .. } = self {
-            // Empty, or left for `delete` to find.
+            // Succeeds only if empty; otherwise it is left for `delete` to find.
             if std::fs::remove_dir(folder).is_ok() {
                 record::remove(bundle);
             }
@@ -134,7 +134,7 @@ impl State {
     }
 }
 
-/// What an input was for, in words: of its process, and of the first one.
+/// The wording of an input in errors: for its own process, and for the container's first process.
 #[derive(Clone, Copy)]
 struct Verb {
     own: &'static str,
@@ -150,7 +150,7 @@ impl Verb {
 /// For inputs that are never refused.
 const NEWS: Verb = Verb::of("go on with");
 
-/// What an input gives to whom it comes from.
+/// What an input returns to its caller.
 #[derive(Default)]
 struct Given {
     gate: Option<Waiting>,
@@ -158,7 +158,7 @@ struct Given {
     removed: Option<(Facts, Option<ExitStatus>)>,
 }
 
-/// What is done without the lock.
+/// Effects carried out after the lock is released.
 enum Late {
     Tell(Exit, ExitStatus),
     Again(Who, ExitStatus),
@@ -177,7 +177,7 @@ impl Container {
         }
     }
 
-    /// The one answer to a request in the wrong state.
+    /// The uniform error for a request in the wrong state.
     fn refusal(&self, refused: Refused, verb: Verb, who: Option<&str>) -> Error {
         let (name, init) = (self.name(who), self.name(None));
         let state = |text: String| Error::new(Kind::State, text);
@@ -200,7 +200,7 @@ impl Container {
         }
     }
 
-    /// Takes an input to the life, and does all that comes of it.
+    /// Passes an input to the life cycle and carries out the effects.
     fn on(&self, verb: Verb, who: Option<&str>, input: Input<ProcessParts>) -> Result<Given> {
         let mut late = Vec::new();
         let given = self.act(&mut self.lock(), &mut late, verb, who, input);
@@ -208,10 +208,10 @@ impl Container {
         given
     }
 
-    /// The same for news, which nothing refuses.
+    /// Like [`Container::on`], for notifications, which are never refused.
     fn hear(&self, input: Input<ProcessParts>) {
         if let Err(e) = self.on(NEWS, None, input) {
-            log::debug!(id = self.id.as_str(); "{e}");
+            log::debug!(container = self.id.as_str(); "{e}");
         }
     }
 
@@ -270,25 +270,25 @@ impl Container {
                 }
                 Effect::Signal(who, signal) => self.signal(state, who.as_deref(), signal),
                 Effect::SignalAll(signal) => self.signal_all(state, signal),
-                // Nobody was killed.
+                // The signal failed: no process was killed.
                 Effect::LetDie { who: Some(_), .. } if done.is_err() => Ok(()),
                 Effect::LetDie { who, thaw, beyond } => {
                     let thawed = self.thaw_to_die(state, who.as_deref(), thaw, beyond);
                     if thawed.is_err() && was == Own::Frozen {
-                        let _ = state.life.on(Input::NotThawed); // it is never refused
+                        let _ = state.life.on(Input::NotThawed); // never refused
                     }
                     thawed
                 }
                 Effect::Thaw => self.cgroup.thaw().context(|| format!("{} {}", verb.own, self.id)),
                 Effect::Fail(refused) => Err(self.refusal(refused, verb, who)),
             };
-            // The first failure is the answer.
+            // The first failure is the response.
             done = done.and(result);
         }
         done.map(|()| given)
     }
 
-    /// In the order of the life, which the lock keeps.
+    /// Emits an event; the lock keeps the order.
     fn emit(&self, state: &State, news: News) {
         let container = self.id.clone();
         let event = match news {
@@ -317,7 +317,7 @@ impl Container {
         (self.world.events)(event);
     }
 
-    /// The part behind the lock.
+    /// The part after the lock is released.
     fn finish(&self, late: Vec<Late>) {
         for late in late {
             match late {
@@ -362,7 +362,7 @@ impl Container {
         })
     }
 
-    /// A pause that is at work is not told before it is done.
+    /// Whether the container is frozen; a pause in progress does not count until it has finished.
     fn stands_still(&self, freezer: Freezer) -> bool {
         let by_us = freezer.own() == Own::Frozen || freezer.with_pod();
         freezer.own() != Own::Freezing && self.cgroup.frozen().unwrap_or(by_us)
@@ -372,11 +372,11 @@ impl Container {
         self.cgroup.stats().context(|| format!("stats of {}", self.id))
     }
 
-    /// Each pid of its cgroup, and of those that have left it, with the exec's id where it is one's first process.
+    /// The pids in the cgroup and those that have left it, with the exec id if it is the first process of an exec.
     pub fn pids(&self) -> Result<Vec<(u32, Option<String>)>> {
         let mut pids = self.cgroup.pids()?;
         let state = self.lock();
-        // Without a process in its list containerd may take the container for a lost one.
+        // containerd may take a container without any process in its list for a lost one.
         state.complete(&mut pids);
         let exec = |pid| {
             let mut running =
@@ -398,7 +398,7 @@ impl Container {
         }
         let mut state = self.lock();
         let facts = state.facts(exec).ok_or_else(|| self.refusal(Refused::NoExec, verb, exec))?;
-        // Without a terminal there is nothing to resize, and runc's shim says so to nobody.
+        // Without a terminal there is nothing to resize, and runc's shim ignores that too.
         match &facts.io {
             Some(io) => io.resize(columns, rows),
             None => {
@@ -418,12 +418,12 @@ impl Container {
         Ok(())
     }
 
-    /// Its process waits at its gate.
+    /// Whether the process waits at its gate.
     pub fn is_created(&self) -> bool {
         matches!(self.lock().life.init, Init::Created(_))
     }
 
-    /// One line per process, for a person. None: a request is at work.
+    /// One human-readable line per process; None if the state is locked by a request.
     pub fn lines(&self) -> Option<Vec<String>> {
         let state = self.state.try_lock()?;
         let life = &state.life;

@@ -1,4 +1,4 @@
-//! Task.Pause and Task.Resume, and what a pod's mean for its containers.
+//! Task.Pause and Task.Resume, and the effect of a pod's pause on its containers.
 
 use super::life::{Freezer, Input, Own};
 use super::{Container, Verb};
@@ -37,32 +37,32 @@ impl Container {
         resumed.map(drop)
     }
 
-    /// Its pod's pause begins.
+    /// The pause of the pod begins.
     pub fn pod_pauses(&self) {
         self.hear(Input::PodPauses);
     }
 
-    /// Its pod is paused, and it with it.
+    /// The pod is paused, and this container with it.
     pub fn pod_paused(&self) {
         self.hear(Input::PodPaused);
     }
 
-    /// Its pod's pause is over.
+    /// The pause of the pod is over.
     pub fn pod_resumed(&self) {
         self.hear(Input::PodResumed);
     }
 
-    /// It was thawed to die, which is no resume.
+    /// The container was thawed to die, which is not a resume.
     pub fn pod_let_die(&self) {
         self.hear(Input::PodLetDie);
     }
 
-    /// It has, or will have, processes that a freezer can hold.
+    /// Whether it has, or will have, processes that can be frozen.
     pub fn lives(&self) -> bool {
         self.lock().life.init.exited().is_none()
     }
 
-    /// After a pause of its pod, container by container.
+    /// Undoes the container's share of a pod's pause, unless it is paused by itself.
     pub fn thaw_unless_paused(&self) -> Result<()> {
         let freezer: Freezer = self.lock().life.freezer;
         match freezer.own() {

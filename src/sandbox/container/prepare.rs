@@ -1,4 +1,4 @@
-//! What every launch of a container needs before its plan.
+//! What every launch in a container needs before its plan.
 
 use crate::error::Result;
 use crate::paths::Paths;
@@ -23,6 +23,6 @@ pub(super) fn io_owner(options: &Options) -> (u32, u32) {
 
 pub(super) fn warn(id: &str, warnings: &[String]) {
     for warning in warnings {
-        log::warn!(id = id; "{warning}");
+        log::warn!(container = id; "{warning}");
     }
 }

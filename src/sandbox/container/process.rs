@@ -1,4 +1,4 @@
-//! What is known of a process in every state of its life, and what it is signalled by.
+//! What is known about a process in every state of its life, and how to signal it.
 
 use crate::error::{Error, Kind, Result};
 use crate::launch::{ExitStatus, Leash};
@@ -9,27 +9,27 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// How long after an exit its news waits for the terminal's last output; copying it takes well under a millisecond.
+/// How long the report of an exit waits for the terminal's last output; copying it takes well under a millisecond.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-/// How long it waits at least: it may have been kept by another exit, whose reader is stuck.
+/// The minimum wait: another exit, whose reader is stuck, may have used up the time.
 const LEAST_WORDS: Duration = Duration::from_millis(10);
 
-/// The exit code that stands for "it could not be run".
+/// The exit code for "it could not be run".
 const NEVER_RAN: u32 = 255;
 
 #[derive(Default)]
 pub struct Facts {
-    /// 0 before it is there.
+    /// 0 before the process exists.
     pub pid: u32,
     pub stdio: Stdio,
-    /// None before there are streams.
+    /// None before the streams exist.
     pub io: Option<Arc<Io>>,
     pub exit: Exit,
-    /// What was asked of its streams before there were any.
+    /// Requests to the streams from before they existed.
     pub asked: Asked,
 }
 
-/// It is done once the streams are there.
+/// Requests to be carried out once the streams exist.
 #[derive(Default)]
 pub struct Asked {
     pub close_stdin: bool,
@@ -42,7 +42,7 @@ impl Facts {
         Facts { stdio, ..Facts::default() }
     }
 
-    /// Its process is there, and so are its streams: what was asked for before is done now.
+    /// Stores the new process and its streams, and carries out the requests that arrived before.
     pub fn connect(&mut self, pid: u32, io: Io, name: &str) {
         let Asked { close_stdin, size } = std::mem::take(&mut self.asked);
         if close_stdin {
@@ -51,19 +51,19 @@ impl Facts {
         if let Some((columns, rows)) = size
             && let Err(e) = io.resize(columns, rows)
         {
-            log::warn!(process = name; "the size of its terminal: {e}");
+            log::warn!(process = name; "could not set the terminal size: {e}");
         }
         (self.pid, self.io) = (pid, Some(Arc::new(io)));
     }
 }
 
-/// Its streams see EOF once no other process holds them.
+/// Ends the streams, which see EOF once no other process holds them.
 pub fn settle(io: &Io, exit: ExitStatus) {
     io.ended();
     io.settle(patience(exit.at.elapsed().unwrap_or_default()));
 }
 
-/// Of an exec that nobody has started, as containerd's own shim has it.
+/// The exit status of an exec that was never started, as containerd's own shim reports it.
 pub fn exit_of_not_started() -> ExitStatus {
     ExitStatus { code: 0, at: SystemTime::now() }
 }
@@ -72,16 +72,16 @@ pub fn exit_of_never_ran() -> ExitStatus {
     ExitStatus { code: NEVER_RAN, at: SystemTime::now() }
 }
 
-/// All exits wait one after the other, so the time that one has waited for others counts.
+/// Exits are handled one after the other, so the time that this one has waited for others counts.
 fn patience(since_exit: Duration) -> Duration {
     LAST_WORDS.saturating_sub(since_exit).max(LEAST_WORDS)
 }
 
-/// What a process that is not at its gate is signalled by.
+/// How to signal a process that is not at its gate.
 pub enum Handle {
-    /// Whatever is being made.
+    /// A launch in progress.
     Launch(Leash),
-    /// A process, and what is made for it: a hook.
+    /// A process, and a launch on its behalf: a hook.
     Starting(OwnedFd, Leash),
     Process(OwnedFd),
 }
@@ -94,7 +94,7 @@ impl Handle {
         }
     }
 
-    /// A SIGKILL ends what is made for it too.
+    /// Sends a signal; SIGKILL also ends a launch on behalf of the process.
     pub fn signal(&self, name: &str, signal: i32) -> Result<()> {
         match self {
             Handle::Launch(leash) if leash.signal(signal) => return Ok(()),
@@ -105,7 +105,7 @@ impl Handle {
     }
 }
 
-/// A process that is gone is NotFound: containerd relies on it.
+/// Sends a signal. Returns NotFound if the process is gone, which containerd relies on.
 pub fn send(pidfd: BorrowedFd<'_>, name: &str, signal: i32) -> Result<()> {
     match wait::signal(pidfd, signal) {
         Ok(()) => Ok(()),

@@ -10,11 +10,11 @@ use crate::sync::Mutex;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// How long a failed start waits for the exit where its time is over.
+/// How long a start that has exceeded its time limit waits for the exit.
 const KEPT: Duration = Duration::from_secs(1);
 
 impl Container {
-    /// Lets the first process run. On failure it ends, and the step that failed is in the error.
+    /// Lets the first process run. On failure the process is ended, and the error names the step that failed.
     pub async fn start(&self, leash: &Leash) -> Result<u32> {
         let (waiting, pidfd, exit) = {
             let mut state = self.lock();
@@ -30,7 +30,7 @@ impl Container {
             let given = self.act(&mut state, &mut Vec::new(), Verb::of("start"), None, input)?;
             (given.gate, Mutex::new(pidfd), state.life.facts.exit.clone())
         };
-        // From then on a kill is for the process alone, and for no hook beside it.
+        // From then on a kill signals only the process, not a hook on its behalf.
         let over = |ran| {
             let pidfd = pidfd.lock().take();
             if let Some(pidfd) = pidfd {
@@ -44,20 +44,20 @@ impl Container {
         let started = match hooked.and_then(|()| leash.check()) {
             Ok(()) => waiting.start_by(leash).await,
             Err(e) => {
-                // It ends now, and its exit is awaited below.
+                // This ends the process; its exit is awaited below.
                 drop(waiting);
                 Err(e)
             }
         };
         leash.release();
         undo.done();
-        // Where it failed, the process is gone too, or its gate is: its exit is here, or on its way.
+        // If the start failed, the process or its gate is gone: its exit has been or will be reported.
         over(started.is_ok());
-        // What a time limit ended may be kept from the reaper by whoever traces it.
+        // A tracer may keep the exit of a process that was killed by the time limit from the reaper.
         let late = started.as_ref().is_err_and(|e| e.kind() == Kind::Deadline);
         let patience = if late { KEPT } else { DEATH };
         if started.is_err() && exit.within(patience).await.is_none() {
-            log::warn!(id = self.id.as_str(); "its first process did not end after a failed start");
+            log::warn!(container = self.id.as_str(); "the first process did not exit after a failed start");
         }
         started.context(|| format!("start {}", self.id))?;
         if let Err(e) = hooks::poststart(self, leash, pid).await {

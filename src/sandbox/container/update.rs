@@ -1,4 +1,4 @@
-//! Task.Update: the limits of a container that is there.
+//! Task.Update: changes the limits of an existing container.
 
 use super::life::Refused;
 use super::{Container, State, Verb};
@@ -9,10 +9,10 @@ use crate::tasks::Looks;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long an update waits for those before it: systemd has half of this for one.
+/// How long an update waits for earlier ones: systemd has half of this for one.
 const UPDATE: Duration = Duration::from_secs(60);
 
-/// Updates in their order; the first one is at work.
+/// The queue of updates; the first one is in progress.
 #[derive(Default)]
 pub(super) struct Updates {
     last: u64,
@@ -28,8 +28,8 @@ impl Updates {
 }
 
 impl Container {
-    /// One after the other, and without the lock: systemd may take its time. What its caller has given up, at `deadline`, is
-    /// not begun.
+    /// Applies updates one after the other and without the state lock, since systemd may take its time. An update whose
+    /// `deadline` has passed is not begun.
     pub async fn update(&self, resources: &Resources, deadline: Option<Instant>) -> Result<()> {
         let mine = self.lock().updates.enter();
         let _over = Undo::new(|| self.lock().updates.queue.retain(|number| *number != mine));
@@ -61,7 +61,7 @@ impl Container {
         Err(self.refusal(refused, Verb::of("update"), None))
     }
 
-    /// For Delete, which no update follows: what systemd is asked of a unit's name could be for the next one with it.
+    /// For Delete, after which no update begins: a request to systemd could hit the next unit with the same name.
     pub(super) async fn updates_are_over(&self) -> Result<()> {
         let mut looks = Looks::new(Duration::from_millis(1), Duration::from_millis(20));
         while !self.lock().updates.queue.is_empty() {

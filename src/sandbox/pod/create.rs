@@ -1,4 +1,4 @@
-//! CreateSandbox: from a request to namespaces, files and a cgroup. A create that fails leaves nothing.
+//! CreateSandbox: from a request to namespaces, files and a cgroup. A failed create leaves nothing behind.
 
 use super::document::{self, Extra};
 use super::files::{self, SHM_SIZE};
@@ -24,14 +24,14 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 impl Sandbox {
-    /// Makes the pod: namespaces, files, sysctls. A second one, or one with an id that a container has, is `Exists`;
-    /// what a failure half-made is gone.
+    /// Creates the pod: namespaces, files, sysctls. Fails with `Exists` if there is a pod already or a container has
+    /// its id; a failure removes whatever was created.
     pub async fn create_pod(&self, request: PodCreate) -> Result<()> {
         let id = request.id.clone();
         let leash = self.world.leash(request.deadline);
         let taken = self.take_pod(&id, &leash)?;
         let pod = create(&self.world, request, &leash).await.context(|| format!("create sandbox {id}"))?;
-        log::info!(sandbox = id.as_str(), pid = pod.pid(); "created a sandbox");
+        log::info!(sandbox = id.as_str(), pid = pod.pid(); "created the sandbox");
         taken.fill(pod);
         Ok(())
     }
@@ -78,9 +78,9 @@ async fn create(world: &World, request: PodCreate, leash: &Leash) -> Result<Arc<
         made.unmake();
         if let Err(e) = files::remove(&bundle) {
             make.left.store(true, Ordering::SeqCst);
-            log::warn!(sandbox = request.id.as_str(); "a failed create left its files: {e}");
+            log::warn!(sandbox = request.id.as_str(); "could not remove the files of a failed create: {e}");
         }
-        // What is left is for `delete`, which finds it by its record.
+        // Keep the record if anything is left: `delete` finds it by the record.
         if !make.left.load(Ordering::SeqCst) {
             record::remove(&bundle);
         }
@@ -88,7 +88,7 @@ async fn create(world: &World, request: PodCreate, leash: &Leash) -> Result<Arc<
     pod
 }
 
-/// What the parts of a create need to know.
+/// Context shared by the steps of a create.
 struct Make<'a> {
     world: &'a World,
     id: &'a str,
@@ -96,7 +96,7 @@ struct Make<'a> {
     config: &'a PodConfig,
     sysctls: &'a BTreeMap<String, String>,
     leash: &'a Leash,
-    /// A create that failed could not remove all that it had made.
+    /// Set if a failed create could not remove everything it had created.
     left: AtomicBool,
 }
 
@@ -120,7 +120,7 @@ impl Make<'_> {
             init_cgroup = Some(self.init_cgroup(&members_below).await?);
         }
         let news = Arc::new(InitExit::default());
-        // Before there is anything in it: a shim may be killed at any moment.
+        // Written before the cgroup is populated: the shim may be killed at any moment.
         record.cgroup = init_cgroup.as_ref().map(|cgroup| cgroup.record());
         let made = async {
             record::write(self.bundle, &record)?;
@@ -128,7 +128,7 @@ impl Make<'_> {
             if init_cgroup.is_some() {
                 record.pid = held.pid;
                 record.start_time = record::start_time(held.pid).unwrap_or(0);
-                // A failure drops, and so ends, what is held.
+                // A failure drops `held`, which ends the process.
                 record::write(self.bundle, &record)?;
             }
             Ok(held)
@@ -142,7 +142,7 @@ impl Make<'_> {
                 };
                 if let Err(e) = removed {
                     self.left.store(true, Ordering::SeqCst);
-                    log::warn!(sandbox = self.id; "a failed create left its cgroup: {e}");
+                    log::warn!(sandbox = self.id; "could not remove the cgroup of a failed create: {e}");
                 }
                 return Err(error);
             }
@@ -168,7 +168,7 @@ impl Make<'_> {
                 shutdown: None,
             }),
         });
-        // Else the process was one that made the namespaces and ended, at whatever moment the reaper tells of it.
+        // Without a first process, the exit is that of the process that created the namespaces: the pod ignores it.
         if pod.init_cgroup.is_some() {
             news.belongs_to(&pod);
         }
@@ -193,7 +193,7 @@ impl Make<'_> {
         Ok(held)
     }
 
-    /// Beside the containers' own, as that of a pause container would be.
+    /// Creates the cgroup of the first process beside the containers' cgroups, as that of a pause container would be.
     async fn init_cgroup(&self, members_below: &Option<PathBuf>) -> Result<Box<dyn Cgroup>> {
         let parent = &self.config.cgroup_parent;
         let path = match members_below {
@@ -210,7 +210,7 @@ impl Make<'_> {
     }
 }
 
-/// The end of the pod's first process, which may come before there is a pod to tell.
+/// The exit of the pod's first process, which may arrive before the pod exists.
 #[derive(Default)]
 struct InitExit(Mutex<News>);
 
@@ -248,7 +248,7 @@ impl InitExit {
     }
 }
 
-/// Where CRI puts its containers. A kubelet says of a slice where it is, and a scope is told its name only.
+/// The cgroup path in the form that CRI uses. A kubelet passes the full path of a slice; a scope takes only its name.
 fn in_parent(parent: &str, id: &str) -> String {
     let name = parent.rsplit('/').next().unwrap_or_default();
     if name.ends_with(".slice") {
@@ -258,17 +258,17 @@ fn in_parent(parent: &str, id: &str) -> String {
     }
 }
 
-/// As CRI's pause containers: the kernel takes everything else of the pod first. Without CAP_SYS_RESOURCE it stays as
-/// it is.
+/// Protects the first process from the OOM killer like CRI's pause containers: the kernel picks every other process of
+/// the pod first. Without CAP_SYS_RESOURCE the value stays unchanged.
 fn protect(pid: u32) {
     let path = format!("/proc/{pid}/oom_score_adj");
     if let Err(e) = std::fs::write(&path, "-998").context(|| format!("write({path:?})")) {
-        log::warn!(pid; "the pod's first process is not protected from the OOM killer: {e}");
+        log::warn!(pid; "could not protect the pod's first process from the OOM killer: {e}");
     }
 }
 
-/// Which namespaces the pod has. `netns` is CNI's; where the pod has a user namespace, it is the one that owns that, for
-/// CRI makes the one in the other.
+/// The namespaces of the pod. `netns` was set up by CNI; a pod with a user namespace joins the one that owns `netns`,
+/// because CRI creates the network namespace inside it.
 fn place(config: &mut PodConfig, netns: Option<PathBuf>) -> Result<Namespaces> {
     if let Some(path) = netns {
         if config.net == Ns::Host {
@@ -287,14 +287,14 @@ fn place(config: &mut PodConfig, netns: Option<PathBuf>) -> Result<Namespaces> {
         net: config.net.clone(),
         ipc: config.ipc.clone(),
         uts: config.uts.clone(),
-        // A user namespace is held by a process, which is not for the containers to see.
+        // A process holds the user namespace open, and containers must not see it.
         pid: if config.pid == PodPid::Pod || user != Ns::Host { Ns::New } else { Ns::Host },
         user,
         ..Namespaces::default()
     })
 }
 
-/// Set where the pod has a uts namespace of its own.
+/// The hostname to set, if the pod has a uts namespace of its own.
 fn hostname(config: &PodConfig) -> Result<Option<CString>> {
     let name = &config.hostname;
     if name.len() > HOSTNAME_MAX {
@@ -303,7 +303,7 @@ fn hostname(config: &PodConfig) -> Result<Option<CString>> {
     if name.is_empty() {
         return Ok(None);
     }
-    // A kubelet gives none to a pod with the host's network: what is given would be dropped.
+    // A kubelet passes none for a pod with the host's network; setting one has no effect, so reject it.
     if config.uts == Ns::Host {
         let why = "the pod has the host's uts namespace, as every pod with the host's network";
         return Err(invalid(format!("hostname: {name:?} cannot be set: {why}")));
@@ -312,7 +312,7 @@ fn hostname(config: &PodConfig) -> Result<Option<CString>> {
     Ok(Some(text))
 }
 
-/// The pod's, and CRI's own where the pod has a network namespace and says nothing itself.
+/// The pod's sysctls, plus CRI's defaults if the pod has a network namespace and does not set them itself.
 fn sysctls(config: &PodConfig, settings: &PodSettings) -> BTreeMap<String, String> {
     let mut all = config.sysctls.clone();
     if config.net == Ns::Host {
@@ -329,7 +329,7 @@ fn sysctls(config: &PodConfig, settings: &PodSettings) -> BTreeMap<String, Strin
     all
 }
 
-/// The pod's cgroup, and where its members' go that have no place.
+/// The pod's cgroup, and the parent for members' cgroups that were given no path.
 fn cgroup(
     world: &World,
     id: &str,
@@ -340,7 +340,7 @@ fn cgroup(
     if !config.cgroup_parent.is_empty() {
         return Ok((make(PodPlace::Client(&config.cgroup_parent))?, None));
     }
-    // `slice:prefix:name` is a scope, which has no cgroups of ours below it: its slice then.
+    // `slice:prefix:name` is a scope, below which we have no cgroups: use its slice instead.
     if let Some((slice, _)) =
         extra.cgroups_path.split_once(':').filter(|(slice, _)| slice.ends_with(".slice"))
     {

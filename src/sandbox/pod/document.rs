@@ -1,5 +1,5 @@
-//! The pod as an OCI runtime specification: read from the bundle's config.json (`ctr sandboxes run`), and written for
-//! whoever wants to know what a container has to join (containerd 2.3 and newer keep it, NRI reads it).
+//! The pod as an OCI runtime specification: read from the bundle's config.json (`ctr sandboxes run`), and written to
+//! tell clients what a container has to join (containerd 2.3 and newer store it, NRI reads it).
 
 use super::files::{Files, SHM};
 use super::namespaces::Held;
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// What config.json says of a pod, and CRI does not.
+/// What config.json specifies for a pod and CRI does not.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Extra {
     /// `linux.cgroupsPath`.
@@ -77,7 +77,7 @@ fn parse(text: &[u8]) -> Result<(PodConfig, Extra)> {
         hostname: document.hostname.unwrap_or_default(),
         sysctls: linux.sysctl.unwrap_or_default(),
         annotations: document.annotations.unwrap_or_default(),
-        // Each container says for itself which one it has.
+        // Each container specifies its own pid namespace.
         pid: PodPid::Container,
         ..PodConfig::default()
     };
@@ -102,7 +102,7 @@ fn parse(text: &[u8]) -> Result<(PodConfig, Extra)> {
     Ok((config, extra))
 }
 
-/// `size=65536k` of tmpfs(5).
+/// Parses `size=65536k` of tmpfs(5).
 fn size(options: &[String]) -> Option<u64> {
     let text = options.iter().find_map(|option| option.strip_prefix("size="))?;
     let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
@@ -119,7 +119,7 @@ fn size(options: &[String]) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// `sysctls` are those in force.
+/// Writes the specification; `sysctls` are those in effect.
 pub(super) fn write(
     config: &PodConfig,
     held: &Held,
@@ -139,8 +139,8 @@ pub(super) fn write(
         .filter(|(_, file, _)| held.path(file).is_some())
         .filter(|(kind, ..)| *kind != "pid" || config.pid == PodPid::Pod)
         .map(|(kind, file, wanted)| {
-            // Who gave the path goes on using it: CNI's plugins know the pod's network by it, also when nothing of the
-            // pod is left to lead there.
+            // Keep the client's path: CNI plugins know the pod's network by it, even when no process of the pod is left
+            // to lead there.
             let path = match wanted {
                 Ns::Join(path) => path.to_string_lossy().into_owned(),
                 _ => format!("/proc/{}/ns/{file}", held.pid),

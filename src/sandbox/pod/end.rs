@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl Sandbox {
-    /// Kills what runs and releases every namespace; fine where that is done. `Deadline` where a process is left
-    /// after `limit`. The pod's record stays until `shutdown_pod`.
+    /// Kills all processes and releases every namespace; succeeds if that is already done. Returns `Deadline` if a
+    /// process is left after `limit`. The pod's record stays until `shutdown_pod`.
     pub async fn stop_pod(&self, id: &str, limit: Duration) -> Result<()> {
         let pod = self.pod_of(id)?;
         let deadline = Instant::now() + limit;
@@ -28,7 +28,7 @@ impl Sandbox {
                     }
                 }
             };
-            // By another request. Where that fails, this one tries.
+            // Another request is stopping it. If that one fails, this one tries.
             let over = at_work.within(deadline.saturating_duration_since(Instant::now())).await;
             over.ok_or_else(|| late(id, "another request to stop it is still at work"))?;
         };
@@ -38,32 +38,32 @@ impl Sandbox {
             Ok(()) => {
                 undo.done();
                 pod.ended(ended_well());
-                log::info!(sandbox = id; "stopped a sandbox");
+                log::info!(sandbox = id; "stopped the sandbox");
                 Ok(())
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Every process of the pod is gone afterwards.
+    /// Ends every process of the pod.
     async fn end_members(&self, pod: &Pod, deadline: Instant) -> Result<()> {
         let left = || deadline.saturating_duration_since(Instant::now());
         loop {
-            // First this: what was being made is among the members then, or will be found the next time.
+            // Creates first: a container being created is then among the members, or found in the next round.
             let creates = self.end_creates();
             let members = self.all();
             for member in &members {
                 member.kill_all().context(|| format!("kill container {}", member.id))?;
             }
-            // What was frozen as one dies once this is thawed. A pause that is at work finds that it is over, and thaws
-            // what it has frozen since.
+            // Processes that were frozen with the pod die once it is thawed. A pause in progress finds out that it was
+            // overtaken and thaws what it has frozen since.
             let thawed = pod.lock().life.on(Input::Thaw);
             if let Ok(Effect::Thaw(frozen @ (Some(Frozen::AsOne) | None))) = thawed {
                 match pod.cgroup.thaw() {
                     Err(e) if !matches!(e.kind(), Kind::NotFound | Kind::Unsupported) => {
-                        // What was changing is the other request's to settle.
+                        // A change in progress is for the other request to settle.
                         if frozen.is_some() {
-                            let _ = pod.lock().life.on(Input::NotThawed); // it is never refused
+                            let _ = pod.lock().life.on(Input::NotThawed); // never refused
                         }
                         return Err(e);
                     }
@@ -77,7 +77,7 @@ impl Sandbox {
                     .await
                     .ok_or_else(|| late(&pod.id, &format!("container {} has not ended", member.id)))?;
                 if !member.kill_rest(left().min(REST)).await? {
-                    log::warn!(sandbox = pod.id.as_str(), container = member.id.as_str(); "processes are left that do not die");
+                    log::warn!(sandbox = pod.id.as_str(), container = member.id.as_str(); "some processes did not die");
                 }
             }
             if creates.is_empty() {
@@ -88,28 +88,28 @@ impl Sandbox {
                 over.ok_or_else(|| late(&pod.id, "a container is still being created"))?;
             }
         }
-        // The descriptors too: what is in the network namespace no longer keeps it.
+        // This closes the descriptors too: a process in the network namespace no longer keeps it alive.
         let held = pod.lock().life.on(Input::Release);
         drop(held);
         if let Some(cgroup) = &pod.init_cgroup {
             cgroup.kill()?;
             let ended = pod.init_exit.within(left()).await;
             ended.ok_or_else(|| late(&pod.id, "its first process has not ended"))?;
-            // What is left has another chance in the shutdown, and then in `delete`.
+            // The shutdown, and then `delete`, try again to remove what is left.
             if let Err(e) = cgroup.remove().await {
-                log::warn!(sandbox = pod.id.as_str(); "the cgroup of its first process is left: {e}");
+                log::warn!(sandbox = pod.id.as_str(); "could not remove the cgroup of the pod's first process: {e}");
             }
         }
         Ok(())
     }
 
-    /// Stops it, deletes its containers and files. Afterwards no create succeeds and the shim is to end: the caller
-    /// ends it once the answer is out. A shim without pod and containers ends too: containerd asks for it after a
-    /// create that has failed.
+    /// Stops the pod and deletes its containers and files. Afterwards every create fails and the shim must exit: the
+    /// caller ends it once the response is sent. A shim without pod and containers exits too: containerd asks for it
+    /// after a failed create.
     pub async fn shutdown_pod(&self, id: &str, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         let left = || deadline.saturating_duration_since(Instant::now());
-        // Its caller has given it up: what it makes would be nobody's.
+        // The caller of the create has given up: nobody would own the pod.
         while let Some(over) = self.end_pod_create() {
             over.within(left()).await.ok_or_else(|| late(id, "it is still being created"))?;
         }
@@ -117,7 +117,7 @@ impl Sandbox {
             return Ok(());
         }
         let pod = self.pod_of(id)?;
-        // One after the other: the shim ends with the first one's answer.
+        // One at a time: the shim exits with the response to the first.
         let over = loop {
             let at_work = match &mut pod.lock().shutdown {
                 Some(at_work) => at_work.clone(),
@@ -138,7 +138,7 @@ impl Sandbox {
         let mut failed = |what: &str, result: Result<()>| {
             if let Err(e) = result {
                 rest = true;
-                log::warn!(sandbox = id; "shutdown left {what}: {e}");
+                log::warn!(sandbox = id; "shutdown could not remove {what}: {e}");
             }
         };
         for member in self.all() {
@@ -149,21 +149,21 @@ impl Sandbox {
         }
         failed("files", files::remove(&pod.bundle));
         failed("the pod's cgroup", pod.cgroup.remove().await);
-        // What is left is for the `delete` verb, which goes by the record.
+        // Keep the record if anything is left: the `delete` verb relies on it.
         if !rest {
             record::remove(&pod.bundle);
         }
         self.forget_pod();
-        log::info!(sandbox = id; "shut a sandbox down");
+        log::info!(sandbox = id; "shut down the sandbox");
         Ok(())
     }
 
     async fn delete_member(&self, member: &Arc<Container>, deadline: Instant) -> Result<()> {
-        // By a Task.Delete, which may be running hooks that would not survive the shim.
+        // A Task.Delete in progress may be running hooks that would not survive the shim.
         while let Some(deletion) = member.deletion() {
             match deletion.within(deadline.saturating_duration_since(Instant::now())).await {
                 Some(true) => return Ok(()),
-                // It has failed: this one tries.
+                // It failed: this one tries.
                 Some(false) => {}
                 None => return Err(late(&member.id, "another request to delete it is still at work")),
             }

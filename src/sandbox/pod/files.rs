@@ -1,5 +1,5 @@
-//! What a pod's containers see at /etc/hostname, /etc/hosts, /etc/resolv.conf and /dev/shm. All of it lives in the
-//! pod's bundle: containerd's CRI clears its own folders of what it does not know.
+//! The pod's /etc/hostname, /etc/hosts, /etc/resolv.conf and /dev/shm, which its containers share. All of them live in
+//! the pod's bundle: containerd's CRI removes unknown files from its own directories.
 
 use super::request::{Dns, PodConfig};
 use crate::error::{Context, Result};
@@ -10,10 +10,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// CRI's, where nobody says how much.
+/// CRI's default size.
 pub(super) const SHM_SIZE: u64 = 64 << 20;
 
-/// The source of each, by where containers have it.
+/// The source of each file, by its path in the containers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Files(Vec<(&'static str, PathBuf)>);
 
@@ -25,7 +25,7 @@ impl Files {
 
 pub(crate) const SHM: &str = "/dev/shm";
 
-/// Writes the files, and mounts the pod's /dev/shm.
+/// Writes the files and mounts the pod's /dev/shm.
 pub(super) fn make(bundle: &Path, config: &PodConfig, shm_size: u64) -> Result<Files> {
     let hostname = if config.hostname.is_empty() {
         read_host("/proc/sys/kernel/hostname")?
@@ -54,7 +54,7 @@ pub(super) fn make(bundle: &Path, config: &PodConfig, shm_size: u64) -> Result<F
     Ok(Files(files))
 }
 
-/// A host without the file has pods with an empty one.
+/// Reads a file of the host; empty if it does not exist.
 fn read_host(path: &str) -> Result<String> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -63,7 +63,7 @@ fn read_host(path: &str) -> Result<String> {
     }
 }
 
-/// As CRI writes it: resolv.conf(5).
+/// Formats resolv.conf(5) as CRI does.
 fn resolv_conf(dns: &Dns) -> String {
     let mut text = String::new();
     if !dns.searches.is_empty() {
@@ -85,7 +85,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
     options.write(true).create(true).truncate(true).mode(0o644).custom_flags(libc::O_NOFOLLOW);
     let opened = options.open(path);
     let mut file = opened.context(what)?;
-    // Whatever the umask: every user of a container reads them.
+    // Independent of the umask: every user of a container reads them.
     file.set_permissions(std::fs::Permissions::from_mode(0o644)).context(what)?;
     file.write_all(text.as_bytes()).context(what)
 }
@@ -100,19 +100,19 @@ fn mount_shm(at: &Path, size: u64) -> Result<PathBuf> {
     Ok(at.to_owned())
 }
 
-/// Where the records of a pod's containers are, each in a folder of its own.
+/// The directory with the records of the pod's containers, each in a subdirectory of its own.
 pub fn records(bundle: &Path) -> PathBuf {
     bundle.join("members")
 }
 
-/// Takes away what [`make`] has made, as far as it is there.
+/// Removes what [`make`] created, as far as it exists.
 pub(super) fn remove(bundle: &Path) -> Result<()> {
     let shm = bundle.join("shm");
-    // As often as something is: a create that was killed may have left one below.
+    // Unmount repeatedly: a killed create may have left another mount below.
     loop {
         match mount::unmount(&c_path(&shm)?, libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) {
             Ok(()) => {}
-            // Not mounted, or not there.
+            // Not mounted, or missing.
             Err(crate::sys::Errno::EINVAL | crate::sys::Errno::ENOENT) => break,
             Err(errno) => return Err(errno).context(|| format!("umount2({shm:?}, MNT_DETACH)")),
         }

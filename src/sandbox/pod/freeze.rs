@@ -1,6 +1,6 @@
-//! Pause and Resume of a pod: all of its containers stop at the same moment, by one write to its cgroup.
+//! Pause and Resume of a pod: a single write to its cgroup stops all of its containers at once.
 //!
-//! That cgroup is the client's, and where something else is in it too, each container is frozen by its own.
+//! That cgroup belongs to the client; if it holds anything else, each container is frozen through its own cgroup.
 
 use super::life::{Change, Effect, Frozen, Input, Refused};
 use super::namespaces::Held;
@@ -15,24 +15,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A freeze of one cgroup gives up after ten seconds.
+/// Exceeds the ten seconds after which freezing one cgroup gives up.
 const CHANGE: Duration = Duration::from_secs(12);
 
 impl Sandbox {
-    /// All containers stop at the same moment: one write to the pod's cgroup.
+    /// Pauses all containers of the pod, at the same moment if one write to the pod's cgroup can do it.
     pub async fn pause_pod(&self, id: &str) -> Result<()> {
         let pod = self.pod_of(id)?;
         let (change, _) = pod.begin("pause", Input::Pause)?;
         let undo = Undo::new(|| _ = pod.settle(&change, None));
-        // No other begins any more. In a frozen cgroup a process does not get to its gate.
+        // No other change can begin now. In a frozen cgroup a process would not reach its gate.
         if self.creates_are_at_work() {
             return Err(pod.cannot("pause", "getting a container"));
         }
         let members = self.all();
-        // First the word: what is asked of a container from now on is refused instead of hanging.
+        // Announce the pause first: requests to a container are refused from now on instead of hanging.
         members.iter().for_each(|member| member.pod_pauses());
         let frozen = freeze(&pod, &members).await.and_then(|frozen| {
-            // Who has ended it may have thawed it too early.
+            // Whoever ended the pod may have thawed it before it was frozen.
             if pod.settle_or_thaw(&change, Some(frozen), &members) {
                 Ok(())
             } else {
@@ -43,7 +43,7 @@ impl Sandbox {
             Ok(()) => {
                 undo.done();
                 members.iter().for_each(|member| member.pod_paused());
-                log::info!(sandbox = id; "paused a sandbox");
+                log::info!(sandbox = id; "paused the sandbox");
                 Ok(())
             }
             Err(error) => {
@@ -64,15 +64,15 @@ impl Sandbox {
                 undo.done();
                 pod.settle(&change, None);
                 members.iter().for_each(|member| member.pod_resumed());
-                log::info!(sandbox = id; "resumed a sandbox");
+                log::info!(sandbox = id; "resumed the sandbox");
                 Ok(())
             }
             Err(error) => Err(error.context(format!("resume sandbox {id}"))),
         }
     }
 
-    /// A process that was killed in a frozen pod can only die once its cgroup is thawed (v1); the others stay as they
-    /// are, each frozen by its own.
+    /// Lets a killed process of a frozen pod die, for which its cgroup must be thawed (v1); the other containers stay
+    /// frozen, each through its own cgroup.
     pub(in crate::sandbox) async fn thaw_to_die(&self, container: &Container) -> Result<()> {
         let Some(pod) = self.pod() else { return Ok(()) };
         let Some((change, frozen)) = pod.begin_thaw().await? else { return Ok(()) };
@@ -103,21 +103,21 @@ impl Sandbox {
 }
 
 impl Pod {
-    /// Begins a change of what is frozen; with what is frozen so far.
+    /// Begins a freezer change; also returns what is frozen so far.
     fn begin(&self, verb: &str, input: Input) -> Result<(Changing, Frozen)> {
         let mut state = self.lock();
         let begun = state.life.on(input).map_err(|Refused(word)| self.cannot(verb, word))?;
         state.begun(begun).ok_or_else(|| Error::new(Kind::Bug, "a change of a pod's freezer was lost"))
     }
 
-    /// The end of a change.
+    /// Ends a freezer change.
     fn settle(&self, changing: &Changing, frozen: Option<Frozen>) -> Effect<Arc<Held>> {
         let settled = self.lock().life.on(Input::Settle { change: changing.change, frozen });
         changing.over.set(());
         settled.unwrap_or(Effect::Nothing)
     }
 
-    /// The same; false where the pod is being stopped meanwhile or has ended: nothing stays frozen then.
+    /// Like [`Pod::settle`], but thaws everything and returns false if the pod has ended or is being stopped.
     fn settle_or_thaw(
         &self,
         changing: &Changing,
@@ -131,8 +131,8 @@ impl Pod {
         matches!(settled, Effect::Settled { done: true, .. })
     }
 
-    /// As [`Pod::begin`] for a kill; None: nothing is frozen. Waits for another change, which has a limit of its own: what
-    /// is killed while it is being frozen would not die.
+    /// Like [`Pod::begin`], for a kill; None if nothing is frozen. Waits for another change, which has a time limit of
+    /// its own: a process killed while being frozen would not die.
     async fn begin_thaw(&self) -> Result<Option<(Changing, Frozen)>> {
         let deadline = Instant::now() + CHANGE;
         loop {
@@ -161,17 +161,17 @@ impl State {
     }
 }
 
-/// A change that is at work.
+/// A freezer change in progress.
 struct Changing {
     change: Change,
     over: News<()>,
 }
 
-/// What cannot be thawed may be gone.
+/// Thaws everything, best effort: a cgroup that cannot be thawed may be gone.
 fn thaw_to_die(pod: &Pod, members: &[Arc<Container>]) {
     for thawed in [pod.cgroup.thaw()].into_iter().chain(members.iter().map(|member| member.cgroup.thaw())) {
         if let Err(e) = thawed {
-            log::debug!(sandbox = pod.id.as_str(); "the freezer of a pod that ends: {e}");
+            log::debug!(sandbox = pod.id.as_str(); "could not thaw a cgroup of an ending pod: {e}");
         }
     }
 }
@@ -180,7 +180,7 @@ async fn freeze(pod: &Pod, members: &[Arc<Container>]) -> Result<Frozen> {
     if alone(pod, members)? {
         match pod.cgroup.freeze().await {
             Ok(()) => return Ok(Frozen::AsOne),
-            // Nothing is in it yet, or it is the root.
+            // The cgroup does not exist yet, or is the root.
             Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Unsupported) => {}
             Err(e) => return Err(e),
         }
@@ -190,7 +190,7 @@ async fn freeze(pod: &Pod, members: &[Arc<Container>]) -> Result<Frozen> {
         if let Err(error) = member.cgroup.freeze().await {
             for member in done {
                 if let Err(e) = member.thaw_unless_paused() {
-                    log::warn!(id = member.id.as_str(); "could not be thawed again: {e}");
+                    log::warn!(container = member.id.as_str(); "could not thaw the container again: {e}");
                 }
             }
             return Err(error.context(format!("container {}", member.id)));
@@ -204,12 +204,12 @@ fn thaw(pod: &Pod, members: &[Arc<Container>], frozen: Frozen) -> Result<()> {
     if frozen == Frozen::AsOne {
         pod.cgroup.thaw()?;
     }
-    // Also where it was frozen as one: a `thaw_to_die` that failed may have left some frozen by their own.
+    // Even if the pod was frozen as one: a failed `thaw_to_die` may have left containers frozen individually.
     members.iter().filter(|member| member.lives()).try_for_each(|member| member.thaw_unless_paused())
 }
 
-/// Whether nothing is in the pod's cgroup but this pod: no process of its own, no cgroup that is not a member's. Else
-/// others would be frozen too, the shim itself where somebody has put it there.
+/// Whether the pod's cgroup contains only this pod: no process of its own, and no child cgroup but its members'.
+/// Otherwise freezing it would stop others too, even the shim itself if somebody put it there.
 fn alone(pod: &Pod, members: &[Arc<Container>]) -> Result<bool> {
     let mut known: BTreeSet<PathBuf> = BTreeSet::new();
     let own = pod.init_cgroup.iter().map(|cgroup| cgroup.directories());

@@ -1,26 +1,26 @@
-//! The life of a pod: a pure function of what happens. No lock, no clock, no system call.
+//! The life cycle of a pod: a pure function of its inputs. No locks, no clock, no system calls.
 //!
 //! | phase | on | next |
 //! | --- | --- | --- |
 //! | Created | `Start` | Ready |
 //! | Created, Ready | `Stop` | Stopping |
 //! | Stopping | `Release` | Stopping, without its namespaces |
-//! | Stopping | `StopFailed` | what it was; Stopped, where its namespaces are released |
+//! | Stopping | `StopFailed` | the previous phase; Stopped if its namespaces are released |
 //! | any | `Ended` | Stopped |
 //!
-//! What is frozen, in a pod that is Ready:
+//! The freezer, while the pod is Ready:
 //!
 //! | frozen | on | next |
 //! | --- | --- | --- |
 //! | No | `Pause` | Changing |
-//! | AsOne, EachByItself; No, where others have frozen it | `Resume` | Changing |
+//! | AsOne, EachByItself; No, if others have frozen it | `Resume` | Changing |
 //! | AsOne, EachByItself | `LetDie` | Changing |
-//! | Changing | `Settle`, by who changes it | what it says; No, where the pod is not Ready any more |
+//! | Changing | `Settle`, by the owner of the change | as specified; No if the pod is not Ready any more |
 //! | any | `Thaw`, by a stop | No |
 //!
-//! Each change has a number, so that one that was overtaken settles nothing of another's. What is refused changes nothing.
+//! Each change has a number, so that an overtaken change cannot settle another. A refused input changes nothing.
 
-/// What is frozen, and how.
+/// How the pod is frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Frozen {
     /// By one write to the pod's cgroup.
@@ -32,7 +32,7 @@ pub enum Frozen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Freezer {
     Thawed,
-    /// A pause or a resume is at work.
+    /// A pause or a resume is in progress.
     Changing(Change),
     Frozen(Frozen),
 }
@@ -45,7 +45,7 @@ pub struct Change(u64);
 enum Phase<H> {
     Created(H),
     Ready(H),
-    /// `held` is None once its namespaces are released.
+    /// `held` is None once the namespaces are released.
     Stopping {
         held: Option<H>,
         ready: bool,
@@ -63,50 +63,50 @@ pub struct Life<H> {
 
 pub enum Input {
     Start,
-    /// A container wants to join.
+    /// A container joins.
     Join,
     Pause,
-    /// `by_others`: the kernel says that it is frozen.
+    /// `by_others`: the kernel reports the cgroup as frozen.
     Resume {
         by_others: bool,
     },
-    /// Somebody in it was killed.
+    /// A process of the pod was killed.
     LetDie,
-    /// The end of a change.
+    /// A change has finished.
     Settle {
         change: Change,
         frozen: Option<Frozen>,
     },
     Stop,
-    /// A stop thaws all.
+    /// A stop thaws everything.
     Thaw,
-    /// That could not be done.
+    /// The thaw failed.
     NotThawed,
     Release,
     StopFailed,
     Ended,
 }
 
-/// What comes of it.
+/// What the caller has to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect<H> {
     Nothing,
-    /// A change begins; what was frozen so far.
+    /// A change begins; carries what was frozen so far.
     Begin(Change, Option<Frozen>),
-    /// It is settled as it says; or (`done` is false) the pod is being stopped, has ended, or is another change's already.
-    /// `thaw`: nothing may stay frozen.
+    /// The change is settled as requested, or (`done` is false) the pod is being stopped or has ended, or another
+    /// change has taken over. `thaw`: nothing may stay frozen.
     Settled {
         done: bool,
         thaw: bool,
     },
-    /// Another request is at work, and this comes again once that is over.
+    /// Another request is in progress: retry once it has finished.
     Wait,
-    /// What was frozen; None: a change was at work.
+    /// What was frozen; None if a change was in progress.
     Thaw(Option<Frozen>),
     Drop(Option<H>),
 }
 
-/// By the word for what it is.
+/// A refused input, with the word for the pod's current state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(pub &'static str);
 
@@ -148,7 +148,7 @@ impl<H> Life<H> {
         matches!(self.phase, Phase::Stopping { .. })
     }
 
-    /// A change that is at work is not told before it is done.
+    /// What is frozen; a change in progress does not count until it has finished.
     pub fn frozen(&self) -> Option<Frozen> {
         match self.freezer {
             Freezer::Frozen(frozen) => Some(frozen),
@@ -203,7 +203,7 @@ impl<H> Life<H> {
             Input::Stop => Ok(self.stop()),
             Input::Thaw => match std::mem::replace(&mut self.freezer, Freezer::Thawed) {
                 Freezer::Thawed => Ok(Effect::Nothing),
-                // A change that is at work finds that it is over, and thaws what it has frozen since.
+                // The change in progress finds out that it was overtaken and thaws what it has frozen since.
                 Freezer::Changing(_) => Ok(Effect::Thaw(None)),
                 Freezer::Frozen(frozen) => Ok(Effect::Thaw(Some(frozen))),
             },
@@ -221,7 +221,7 @@ impl<H> Life<H> {
                 self.change_phase(|phase| match phase {
                     Phase::Stopping { held: Some(held), ready: true } => Phase::Ready(held),
                     Phase::Stopping { held: Some(held), ready: false } => Phase::Created(held),
-                    // Without its namespaces it is no pod any more; the next stop ends what is left.
+                    // Without its namespaces the pod is over; the next stop ends what is left.
                     Phase::Stopping { held: None, .. } => Phase::Stopped,
                     phase => phase,
                 });

@@ -1,8 +1,8 @@
-//! A container of a pod: how it is known as one, and what becomes of its specification.
+//! Membership of a container in a pod: how it is recognized and how its specification is adapted.
 //!
-//! CRI writes the pod's namespaces as `/proc/<the sandbox's pid>/ns/*`; `ctr run --sandbox` writes none at all. Which
-//! container belongs to the pod is told by its bundle, and the namespaces are those that the shim holds: a path with a
-//! number in it may have become somebody else's.
+//! CRI refers to the pod's namespaces as `/proc/<the sandbox's pid>/ns/*`; `ctr run --sandbox` does not mention them. A
+//! container's bundle tells which pod it belongs to, and it joins the namespaces that the shim holds: a path with a pid
+//! in it may lead to another process by now.
 
 use super::files::{records, SHM};
 use super::namespaces::Held;
@@ -25,7 +25,7 @@ const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 const ID_MAX: u64 = 4096;
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 
-/// Keeps what the specification now names until the container is made.
+/// Keeps what the specification now refers to alive until the container is created.
 pub(in crate::sandbox) struct Membership {
     /// Where the container's record is: in the pod's bundle, since containerd removes a container's own before it has
     /// `delete` called for a pod whose shim is gone.
@@ -79,7 +79,7 @@ async fn sandbox_of(paths: &Paths, bundle: &Path, spec: &Spec, deadline: Instant
 }
 
 fn namespaces(pod: &Pod, held: &Held, spec: &mut Spec) -> Result<()> {
-    // CRI says of each namespace where it is; other clients know nothing of the pod's.
+    // CRI specifies the path of each namespace; other clients know nothing about the pod's.
     let silent = !spec.annotations.contains_key(CONTAINER_TYPE);
     let shared_pid = pod.config.pid == PodPid::Pod;
     let ns = &mut spec.namespaces;
@@ -119,8 +119,8 @@ fn namespaces(pod: &Pod, held: &Held, spec: &mut Spec) -> Result<()> {
     Ok(())
 }
 
-/// The pod's files take the place of those that CRI 1.7 points to in a folder of its own, and of a /dev/shm that is
-/// nobody's wish; what the client has mounted there itself (the kubelet its /etc/hosts) stays.
+/// Replaces the mounts of files that CRI 1.7 takes from a directory of its own, and a default /dev/shm, with the pod's
+/// files; mounts by the client itself (such as the kubelet's /etc/hosts) stay.
 fn files(pod: &Pod, spec: &mut Spec) {
     let folder = format!("/sandboxes/{}/", pod.id);
     for (destination, source) in pod.files.iter() {
@@ -170,8 +170,8 @@ fn bind(destination: &str, source: &Path, readonly: bool) -> Mount {
     }
 }
 
-/// Without a `cgroup_parent` clients put each container beside the others, below nothing that is the pod's: there it
-/// could not be frozen or measured as one. A place that somebody has chosen stays.
+/// Moves the container's cgroup below the pod's. Without a `cgroup_parent` clients put each container outside the pod's
+/// cgroup, beside the others, where they cannot be frozen or measured as one. A path that somebody has chosen stays.
 fn cgroup(world: &World, pod: &Pod, request: &Create, spec: &mut Spec) {
     let Some(below) = pod.members_below.as_ref().filter(|_| !request.options.systemd_cgroup) else { return };
     let (namespace, id) = (&world.namespace, &request.id);

@@ -1,5 +1,5 @@
-//! The pod's namespaces: made by a process that is gone again, or stays as their first; held by descriptors, and by a
-//! thread whose id the world knows.
+//! The pod's namespaces: created by a process that then exits, or stays as the first process of the pod; held open by
+//! descriptors, and by a thread whose id makes them reachable in /proc.
 
 use crate::error::{Context, Result};
 use crate::launch::{ExitStatus, Holder, Launcher, Leash, OnExit, Order};
@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
-/// CLONE_NEW* and the names in /proc/PID/ns.
+/// CLONE_NEW* flags and the names in /proc/PID/ns.
 const KINDS: [(&str, libc::c_int); 5] = [
     ("net", libc::CLONE_NEWNET),
     ("ipc", libc::CLONE_NEWIPC),
@@ -19,22 +19,22 @@ const KINDS: [(&str, libc::c_int); 5] = [
     ("user", libc::CLONE_NEWUSER),
 ];
 
-/// What is to be made.
+/// The namespaces to create.
 pub(super) struct Wanted {
     pub namespaces: Namespaces,
-    /// The request names the network namespace by `netns_path`.
+    /// The request specifies the network namespace by `netns_path`.
     pub by_netns_path: bool,
-    /// Of a new user namespace.
+    /// The mappings of a new user namespace.
     pub mappings: Mappings,
     pub hostname: Option<CString>,
     pub sysctls: Vec<Sysctl>,
-    /// Where the first process of the pod has its root; None: there is none.
+    /// The root of the pod's first process; None if the pod has none.
     pub root: Option<PathBuf>,
 }
 
-/// Dropped, the shim lets go of them all: they are gone once no container is in them.
+/// Keeps the namespaces open; after the drop they exist only as long as a container is in them.
 pub(crate) struct Held {
-    /// The id in /proc that has them.
+    /// The id in /proc that is in all of them.
     pub pid: u32,
     files: Vec<(&'static str, OwnedFd)>,
     /// The pod's first process.
@@ -43,18 +43,18 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// A path that leads to the namespace wherever this process opens it; None: it is the host's.
+    /// A path that leads to the namespace when this process opens it; None if it is the host's.
     pub fn path(&self, kind: &str) -> Option<PathBuf> {
         let (_, file) = self.files.iter().find(|(name, _)| *name == kind)?;
         Some(format!("/proc/self/fd/{}", file.as_raw_fd()).into())
     }
 }
 
-/// With the pod's first process all of its pid namespace ends.
+/// Killing the first process ends everything in the pod's pid namespace.
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(init) = &self.init {
-            // Gone already, or ours to kill.
+            // It is already gone, or ours to kill.
             let _ = sys::wait::signal(init.as_fd(), libc::SIGKILL);
         }
     }
@@ -112,7 +112,7 @@ fn open(pid: u32, name: &str) -> Result<OwnedFd> {
     std::fs::File::open(&path).map(OwnedFd::from).context(|| format!("open({path:?})"))
 }
 
-/// What a pod has ended with, where nothing of it went wrong.
+/// The exit status of a pod that was stopped regularly.
 pub(super) fn ended_well() -> ExitStatus {
     ExitStatus { code: 0, at: std::time::SystemTime::now() }
 }

@@ -1,4 +1,4 @@
-//! What a pod is asked to be, and what it answers, as plain data.
+//! Requests for a pod and their responses, as plain data.
 
 use crate::launch::ExitStatus;
 use crate::sandbox::ProcessState;
@@ -7,42 +7,42 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
-/// CreateSandbox (or the seed's Controller.Start), checked as far as that needs no look at the host.
+/// CreateSandbox (or the seed's Controller.Start), validated as far as possible without looking at the host.
 #[derive(Clone, Debug, Default)]
 pub struct PodCreate {
     pub id: String,
     pub bundle: PathBuf,
-    /// None: the pod is what the bundle's config.json says, as `ctr sandboxes run` writes it.
+    /// None: the pod is specified by the bundle's config.json, as `ctr sandboxes run` writes it.
     pub config: Option<PodConfig>,
-    /// The namespace that CNI has configured; None: as `config.net` (or config.json) says.
+    /// The network namespace that CNI has set up; None: as `config.net` (or config.json) specifies.
     pub netns: Option<PathBuf>,
-    /// Beside those of the configuration.
+    /// Added to those of the configuration.
     pub annotations: BTreeMap<String, String>,
-    /// When its caller stops waiting; None: as long as the operator says.
+    /// When the caller stops waiting; None means the operator's limit.
     pub deadline: Option<Instant>,
 }
 
-/// Which pid namespace a pod's containers have.
+/// The pid namespace of a pod's containers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodPid {
-    /// Each one its own.
+    /// One for each container.
     #[default]
     Container,
-    /// One for all, with a first process of ours that reaps.
+    /// A shared one, whose first process is ours and reaps.
     Pod,
     /// The host's.
     Node,
 }
 
-/// `runtime.v1.PodSandboxConfig`, as far as it concerns a runtime.
+/// The part of `runtime.v1.PodSandboxConfig` that concerns a runtime.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodConfig {
-    /// Empty: the host's name.
+    /// Empty: the host's hostname.
     pub hostname: String,
-    /// `New`: the one of `PodCreate::netns`, or a new one with `lo` up where there is none.
+    /// `New`: `PodCreate::netns`, or if there is none, a new one with `lo` up.
     pub net: Ns,
     pub ipc: Ns,
-    /// CRI has no word for it: host with a host network, else new.
+    /// CRI has no field for it: the host's with the host's network, otherwise a new one.
     pub uts: Ns,
     pub pid: PodPid,
     /// A user namespace for the pod: the one that owns the netns, or a new one with these mappings.
@@ -50,11 +50,11 @@ pub struct PodConfig {
     /// None: a copy of the host's resolv.conf.
     pub dns: Option<Dns>,
     pub sysctls: BTreeMap<String, String>,
-    /// The pod's cgroup, which the client has made: a path, or the name of a slice. Empty: one of our own.
+    /// The pod's cgroup, created by the client: a path or the name of a slice. Empty: one of our own.
     pub cgroup_parent: String,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
-    /// name, namespace, uid: for the status only.
+    /// name, namespace and uid are only for the status.
     pub name: String,
     pub namespace: String,
     pub uid: String,
@@ -86,7 +86,7 @@ pub enum PodState {
     Stopped,
 }
 
-/// The answer to SandboxStatus.
+/// The response to SandboxStatus.
 #[derive(Clone, Debug)]
 pub struct PodStatus {
     pub id: String,

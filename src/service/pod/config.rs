@@ -1,4 +1,4 @@
-//! `runtime.v1.PodSandboxConfig`, checked as far as that needs no look at the host. An error names the field.
+//! `runtime.v1.PodSandboxConfig`, validated as far as possible without looking at the host. Errors name the field.
 
 use crate::error::{invalid, Error, Kind, Result};
 use crate::sandbox::{Dns, PodConfig, PodPid};
@@ -18,7 +18,7 @@ use std::path::Path;
 const CRI: &str = "runtime.v1.PodSandboxConfig";
 const EMPTY: &str = "google.protobuf.Empty";
 
-/// None: the pod is what config.json of its bundle says.
+/// None: the pod is specified by the config.json of its bundle.
 pub(in crate::service) fn from_any(any: Option<&Any>) -> Result<Option<PodConfig>> {
     let Some(any) = any else { return Ok(None) };
     match type_name(any) {
@@ -33,7 +33,7 @@ pub(in crate::service) fn from_any(any: Option<&Any>) -> Result<Option<PodConfig
     }
 }
 
-/// What a request says beside its configuration must not contradict it.
+/// Checks that the request's fields do not contradict its configuration.
 pub(in crate::service) fn agrees(config: &PodConfig, netns: Option<&Path>) -> Result<()> {
     match (&config.net, netns) {
         (Ns::Host, Some(path)) => {
@@ -71,13 +71,13 @@ fn option(name: &str) -> String {
     format!("linux.security_context.namespace_options.{name}")
 }
 
-/// In a message a number that is no mode is kept as it is.
+/// A number that is not a known mode is reported as is.
 fn refused(field: &str, mode: EnumOrUnknown<NamespaceMode>, allowed: &str) -> Error {
     let word = mode.enum_value().map_or_else(|number| number.to_string(), |mode| format!("{mode:?}"));
     invalid(format!("{}: {word}, must be {allowed}", option(field)))
 }
 
-/// A namespace that a pod's containers share, be it the pod's or the host's.
+/// A namespace shared by the pod's containers: the pod's or the host's.
 fn shared(field: &str, mode: EnumOrUnknown<NamespaceMode>) -> Result<Ns> {
     match mode.enum_value() {
         Ok(NamespaceMode::POD) => Ok(Ns::New),
@@ -124,7 +124,7 @@ fn mapping(field: &str, list: &[IDMapping]) -> Result<IdRange> {
     }
 }
 
-/// The kernel takes any bytes; but the name becomes a line of files, and a word in the lines of others.
+/// Validates a hostname. The kernel accepts any bytes, but the name becomes a line in files and a word in other lines.
 fn hostname(name: String) -> Result<String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     let why = match name.as_str() {
@@ -136,14 +136,14 @@ fn hostname(name: String) -> Result<String> {
     Err(invalid(format!("hostname: {name:?} {why}")))
 }
 
-/// What Kubernetes allows a pod (its API's validation). More than that is written all the same, as CRI's own pods have
-/// it: most resolvers stop at some number, and which ones they take is theirs to say.
+/// Kubernetes' limits for a pod (from its API validation). Longer lists are written all the same, as for CRI's own
+/// pods: most resolvers stop at some number and decide themselves which entries they use.
 const SERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
-/// With the spaces between them.
+/// Including the separating spaces.
 const SEARCH_LINE_MAX: usize = 2048;
 
-/// What of it is beyond the limits, in words.
+/// Warnings about lists that exceed the limits.
 fn beyond(wanted: &DNSConfig) -> Vec<String> {
     let line = wanted.searches.join(" ").len();
     [
@@ -161,13 +161,13 @@ fn beyond(wanted: &DNSConfig) -> Vec<String> {
     .collect()
 }
 
-/// Refused is what a resolver cannot read: it takes addresses for servers, and words for the rest.
+/// Converts the DNS configuration. Rejects what a resolver cannot parse: servers are addresses, the rest words.
 fn dns(wanted: DNSConfig) -> Result<Dns> {
     for warning in beyond(&wanted) {
         log::warn!("options: {warning}");
     }
     for (i, server) in wanted.servers.iter().enumerate() {
-        // A link-local address names its interface: fe80::1%eth0.
+        // A link-local address includes its interface: fe80::1%eth0.
         let address = server.split_once('%').map_or(server.as_str(), |(address, _)| address);
         if address.parse::<IpAddr>().is_err() {
             return Err(invalid(format!("dns_config.servers[{i}]: {server:?} is not an address")));
@@ -199,7 +199,7 @@ fn cgroup_parent(linux: &LinuxPodSandboxConfig) -> Result<String> {
     }
 }
 
-/// Which ones a pod may set is the domain's to say: it knows the pod's namespaces.
+/// Checks only the syntax: which sysctls a pod may set depends on its namespaces, which the domain knows.
 fn sysctls(wanted: impl IntoIterator<Item = (String, String)>) -> Result<BTreeMap<String, String>> {
     let sysctls: BTreeMap<_, _> = wanted.into_iter().collect();
     for (name, value) in &sysctls {

@@ -1,4 +1,4 @@
-//! What is told about a pod beside the fields of the services' messages.
+//! What the responses tell about a pod beyond the fields of the messages.
 
 use crate::error::{Error, Kind, Result};
 use crate::launch::ExitStatus;
@@ -22,7 +22,7 @@ pub(in crate::service) fn word(state: PodState) -> &'static str {
     }
 }
 
-/// CRI's two states. A paused pod is ready: it has its namespaces, and comes back.
+/// CRI's two states. A paused pod is ready: it has its namespaces and can be resumed.
 pub(in crate::service) fn cri_word(state: PodState) -> &'static str {
     match state {
         PodState::Ready | PodState::Paused => "SANDBOX_READY",
@@ -34,7 +34,7 @@ pub(in crate::service) fn exited_at(exit: Option<ExitStatus>) -> Option<Timestam
     exit.map(|exit| timestamp(exit.at))
 }
 
-/// Our own message, for whoever knows it.
+/// Our own message, for clients that know it.
 pub(in crate::service) fn extra(status: &PodStatus) -> Result<Any> {
     let containers = status.containers.iter().map(|container| ContainerStatus {
         id: container.key.container.clone(),
@@ -61,8 +61,8 @@ pub(in crate::service) fn extra(status: &PodStatus) -> Result<Any> {
     Ok(any(EXTRA, bytes))
 }
 
-/// containerd's `SandboxInfo` as JSON, which its CRI plugin decodes and fills up: a wrong type in here would make a
-/// failure of `crictl inspectp`.
+/// containerd's `SandboxInfo` as JSON, which its CRI plugin decodes and completes: a wrong type would make
+/// `crictl inspectp` fail.
 pub(in crate::service) fn info(status: &PodStatus) -> String {
     let stopped = status.state == PodState::Stopped;
     let mut info = json!({

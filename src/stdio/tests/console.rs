@@ -1,4 +1,4 @@
-//! A terminal, through a real pseudo-terminal.
+//! A terminal, tested with a real pseudo-terminal.
 
 use super::*;
 use crate::sys::console::{self, WindowSize};
@@ -7,7 +7,7 @@ use nix::sys::termios::{cfmakeraw, tcgetattr, tcsetattr, SetArg};
 use std::io::Write;
 use std::os::fd::AsFd;
 
-/// The container's side of a terminal, raw so that bytes pass as they are.
+/// The container's side of a terminal, in raw mode so that bytes pass unchanged.
 fn terminal(bench: &Bench, stdin: bool) -> (File, Io) {
     let stdin = if stdin { bench.fifo("in") } else { String::new() };
     let stdout = bench.fifo("out");
@@ -79,7 +79,7 @@ fn twenty_megabytes_arrive_complete_and_in_order_at_a_slow_reader() {
                     seen += count;
                 }
             }
-            // Slow at first: the fifo and the terminal are full then.
+            // Slow at first, so that the fifo and the terminal are full.
             if seen < 300_000 {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -153,7 +153,7 @@ fn without_a_reader_the_container_waits_and_delete_does_not() {
     assert!(!writer.is_finished());
     assert!(!block_on(io.drain(Duration::from_millis(20))));
     drop(io);
-    // The master is closed: the write ends short or with EIO.
+    // The master is closed: the write is short or fails with EIO.
     let _ = within(LONG, move || writer.join()).unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! Fifos without a terminal: the container has them itself.
+//! Fifos without a terminal, which the container itself holds.
 
 use super::*;
 use crate::sys::pipe;
@@ -143,7 +143,7 @@ fn the_last_words_do_not_wait_for_ever() {
     File::from(ends.stdout).write_all(b"last words").unwrap();
     drop(ends.stderr);
     io.ended();
-    // A fifo that nobody has open has no content: the next reader sees neither words nor a writer.
+    // A fifo that nobody has open has no content: the next reader sees neither data nor a writer.
     std::thread::sleep(Duration::from_millis(500));
     eventually(|| matches!(bench.peek("out").read(&mut [0]), Ok(0)));
 }
@@ -169,7 +169,7 @@ fn the_input_stays_open_until_it_is_closed() {
 #[test]
 fn a_fifo_is_given_to_the_owner_that_was_asked_for() {
     if !nix::unistd::geteuid().is_root() {
-        // chown(2) to others is root's; the null case is covered by every other test here.
+        // Only root may chown(2) to others; every other test here covers the null case.
         assert!(block_on(Bench::new().board.open(
             &Stdio::default(),
             &LABELS,
@@ -206,8 +206,8 @@ fn what_is_not_there_or_is_a_folder_is_named() {
     }
 }
 
-/// What an exec leaves behind holds its streams: its client hears what was said before the exit is told, and sees the
-/// end with Delete.
+/// A process left behind by an exec holds its streams: the client gets the output from before the exit is reported, and
+/// sees EOF with Delete.
 #[test]
 fn an_exec_lets_go_of_its_clients_streams() {
     let bench = Bench::new();

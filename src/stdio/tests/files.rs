@@ -1,4 +1,4 @@
-//! Output into files: `file://`, and paths that are no fifos.
+//! Output to files: `file://`, and paths that are not fifos.
 
 use super::*;
 use crate::sys::pipe;
@@ -12,7 +12,7 @@ fn a_file_uri_takes_both_streams_in_their_order() {
     let path = bench.path("deep/er/log");
     let uri = format!("file://{}", path.display());
     let (ends, io) = bench.open_ends(&Stdio { stdout: uri, ..Stdio::default() });
-    // A pipe: with the file itself a container could truncate it, or make it a program.
+    // A pipe: with the file itself a container could truncate it or make it executable.
     assert_eq!(pipe::kind(&ends.stdout).unwrap(), pipe::Kind::Fifo);
     assert!(blocks(&ends.stdout));
     let (mut stdout, mut stderr) = (File::from(ends.stdout), File::from(ends.stderr));
@@ -104,7 +104,7 @@ fn a_log_is_not_done_while_somebody_may_write() {
     assert!(!block_on(io.drain(Duration::from_millis(30))));
     assert!(pipe::has_reader(ends.stdout.as_fd()).unwrap());
     drop(io);
-    // Delete does not leave the pipe open: the writer would wait for ever when it is full.
+    // Delete does not leave the pipe open: the writer would block forever once it is full.
     let stdout = ends.stdout;
     within(LONG, move || {
         while pipe::has_reader(stdout.as_fd()).unwrap() {

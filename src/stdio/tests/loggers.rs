@@ -1,4 +1,4 @@
-//! Logging programs: shells, told by their arguments what to do.
+//! Logging programs: shells whose arguments tell them what to do.
 
 use super::*;
 use crate::stdio::{logger, uri};
@@ -46,7 +46,7 @@ fn a_program_gets_both_streams_and_two_words_about_the_container() {
     assert!(block_on(io.drain(LONG)));
     let err = wait_for_file(Path::new(&err));
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "to stdout");
-    // Nothing else of the shim's came along.
+    // No other descriptor of the shim was inherited.
     assert_eq!(err, "to stderr 0 1 2 3 4\n");
     let env = std::fs::read_to_string(&env).unwrap();
     let mut env: Vec<_> =
@@ -155,7 +155,7 @@ fn a_terminal_may_be_logged_by_a_program() {
     assert_eq!(wait_for_file(Path::new(&log)), "on screen\n");
 }
 
-/// Until the process is a zombie (nobody reaps here) or gone.
+/// Waits until the process is a zombie (nobody reaps here) or gone.
 fn wait_until_gone(pid: &str) {
     let stat = PathBuf::from(format!("/proc/{}/stat", pid.trim()));
     within(LONG, move || {

@@ -1,4 +1,4 @@
-//! The streams as their users see them: a container's descriptors on one side, containerd's fifos on the other.
+//! The streams as their users see them: the container's descriptors on one side, containerd's fifos on the other.
 
 mod console;
 mod fifos;
@@ -16,14 +16,14 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 const LABELS: Labels<'static> = Labels { container: "c1", namespace: "tests" };
-/// Longer than anything here takes; an error where it passes.
+/// Longer than anything here takes; running into it is an error.
 const LONG: Duration = Duration::from_secs(20);
 
 fn soon() -> Instant {
     Instant::now() + LONG
 }
 
-/// A folder with fifos, as containerd makes them, and a switchboard.
+/// A directory with fifos, as containerd creates them, and a switchboard.
 struct Bench {
     board: Streams,
     dir: TempDir,
@@ -60,12 +60,12 @@ impl Bench {
         (ends.unwrap(), io)
     }
 
-    /// What containerd does: a blocking open(2). It hangs where nobody writes.
+    /// A blocking open(2), as in containerd. It hangs if nobody writes.
     fn reader(&self, name: &str) -> File {
         File::open(self.path(name)).unwrap()
     }
 
-    /// A read end that does not block.
+    /// A non-blocking read end.
     fn peek(&self, name: &str) -> File {
         OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(self.path(name)).unwrap()
     }
@@ -75,11 +75,11 @@ impl Bench {
     }
 }
 
-/// Runs what may hang on a thread of its own.
+/// Runs code that may hang on a thread of its own.
 fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        // The receiver is gone only where the test has failed already.
+        // The receiver is gone only if the test has already failed.
         let _ = sender.send(work());
     });
     receiver.recv_timeout(limit).expect("this hangs")
@@ -102,8 +102,8 @@ fn read_some(file: &mut File) -> String {
     })
 }
 
-/// For what another test's clone may hold back for a moment: between its clone and its execve a child has copies
-/// of all descriptors.
+/// For conditions that another test's clone may delay for a moment: between clone and execve, a child has copies of all
+/// descriptors.
 fn eventually(mut check: impl FnMut() -> bool) {
     let until = std::time::Instant::now() + LONG;
     while !check() {

@@ -11,7 +11,7 @@ impl<P: Parts> Life<P> {
                 return Vec::new();
             }
             Init::Created(_) | Init::Killed(_) | Init::Running(_) => {}
-            // Known already.
+            // Already known.
             _ => return Vec::new(),
         }
         self.init = Init::Ending { exit, deleting: matches!(self.init, Init::Killed(_)) };
@@ -28,7 +28,7 @@ impl<P: Parts> Life<P> {
                 return Vec::new();
             }
             Exec::Running(_) => {}
-            // It never ran, and its caller knows.
+            // It never ran, and its caller knows, or its exit is already known.
             Exec::Added(_) | Exec::Ending(_) | Exec::Stopped(_) => return Vec::new(),
         }
         *exec = Exec::Ending(exit);
@@ -45,7 +45,7 @@ impl<P: Parts> Life<P> {
         effects
     }
 
-    /// The exit of the first process comes after those of all execs.
+    /// Reports the exit of the first process only after those of all execs.
     pub(super) fn last_exit(&mut self, effects: &mut Vec<Effect<P>>) {
         match self.init {
             Init::Ending { exit, .. } if !self.execs_are_alive() => effects.push(Effect::Settle(None, exit)),
@@ -68,7 +68,7 @@ impl<P: Parts> Life<P> {
         effects
     }
 
-    /// The OOM killer it was if the first process was killed: that may be known already, or come next.
+    /// It was an OOM kill if the first process was killed: that may be known already, or become known next.
     pub(super) fn oom_gone(&mut self) -> Vec<Effect<P>> {
         match self.init.exited() {
             None => self.oom_suspected = true,
@@ -78,7 +78,7 @@ impl<P: Parts> Life<P> {
         Vec::new()
     }
 
-    /// Nothing is told of a container behind its Delete.
+    /// No event follows a container's Delete.
     pub(super) fn oom(&self) -> Vec<Effect<P>> {
         match self.init {
             Init::Deleted(_) => Vec::new(),
@@ -92,7 +92,7 @@ impl<P: Parts> Life<P> {
                 self.init = Init::Deleting(*exit);
                 Ok(Vec::new())
             }
-            // Whether it is there or has just ended: its exit is to come.
+            // Whether the process still exists or has just exited, its exit is still to come.
             Init::Created(_) => {
                 self.change(|init| match init {
                     Init::Created(gate) => Init::Killed(gate),
@@ -101,7 +101,7 @@ impl<P: Parts> Life<P> {
                 Ok(vec![Effect::KillAtGate])
             }
             init if init.is_being_deleted() => Err(Refused::BeingDeleted),
-            // It has ended, and is about to be told.
+            // It has exited, which is about to be reported.
             Init::Ending { exit, .. } if !self.execs_are_alive() => {
                 self.init = Init::Ending { exit: *exit, deleting: true };
                 Ok(Vec::new())

@@ -1,9 +1,9 @@
-//! Signals, and what a freezer does to them.
+//! Signals, and how a freezer affects them.
 
 use super::{Answer, Effect, Exec, Freezer, Init, Life, News, Own, Parts, Refused, Who};
 
 impl<P: Parts> Life<P> {
-    /// What is asked of its processes now can be done.
+    /// Refuses a request that a frozen container could not carry out.
     pub(super) fn thawed(&self, frozen: bool) -> Result<(), Refused> {
         match self.freezer {
             Freezer::Free(Own::Freezing) | Freezer::WithPod(Own::Freezing) => {
@@ -20,10 +20,10 @@ impl<P: Parts> Life<P> {
         if let Some(id) = &who {
             return match self.execs.get(id).ok_or(Refused::NoExec)? {
                 (Exec::Added(_), _) => Err(Refused::Unborn),
-                // Its exit is about to be told, and that is what was wanted.
+                // Its exit is about to be reported, which is what the kill wants.
                 (Exec::Ending(_), _) if kill => Ok(Vec::new()),
                 (Exec::Ending(_) | Exec::Stopped(_), _) => Err(Refused::Gone),
-                // The container stays as it is.
+                // The rest of the container stays frozen.
                 _ if kill => {
                     let die = Effect::LetDie { who: who.clone(), thaw: false, beyond: true };
                     Ok(vec![Effect::Signal(who, signal), die])
@@ -40,9 +40,9 @@ impl<P: Parts> Life<P> {
         let mut effects = vec![if all { Effect::SignalAll(signal) } else { Effect::Signal(None, signal) }];
         if kill {
             let thaw = self.freezer.own() != Own::Thawed;
-            // The others of a paused pod stay as they are: see `thaw_to_die` of a pod.
+            // The other containers of a paused pod stay frozen: see `thaw_to_die` of a pod.
             effects.push(Effect::LetDie { who: None, thaw, beyond: !self.freezer.with_pod() });
-            // A pause that is at work fails.
+            // A pause in progress fails.
             self.freezer.set(Own::Thawed);
         }
         Ok(effects)
@@ -72,7 +72,7 @@ impl<P: Parts> Life<P> {
                 vec![Effect::Emit(News::Paused)]
             }
             Ok(()) => Vec::new(),
-            // The kill has thawed it, maybe before it was frozen.
+            // The kill thawed the container, maybe before it was frozen.
             Err(refused) => {
                 frozen.then_some(Effect::Thaw).into_iter().chain([Effect::Fail(refused)]).collect()
             }
@@ -86,18 +86,18 @@ impl<P: Parts> Life<P> {
         let held = match self.freezer.own() {
             Own::Frozen => true,
             Own::Freezing => false,
-            // By somebody else.
+            // Frozen by somebody else.
             Own::Thawed => frozen,
         };
         match self.init {
             Init::Running(_) | Init::Ending { .. } if held => Ok(vec![Effect::Thaw]),
             Init::Running(_) | Init::Ending { .. } => Err(Refused::NotPaused),
-            // It may have ended while it was paused.
+            // It may have exited while it was paused.
             _ => Err(Refused::InitIs(self.init.word())),
         }
     }
 
-    /// It is paused with it, unless it is paused by itself, ends, or does not run yet.
+    /// Marks the container as paused with its pod, unless it is paused by itself, is ending, or does not run yet.
     pub(super) fn pod_paused(&mut self) -> Vec<Effect<P>> {
         if self.freezer != Freezer::WithPod(Own::Thawed) || self.can_pause().is_err() {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! From a create to a program that runs, and the same of an exec.
+//! From a create to a running program, for the first process and for an exec.
 
 use super::{Answer, Effect, Exec, Init, Life, News, Parts, Refused};
 use crate::launch::ExitStatus;
@@ -74,7 +74,7 @@ impl<P: Parts> Life<P> {
         let again = early.map(|exit| Effect::Again(Some(id.clone()), exit));
         *exec = Exec::Running(handle);
         let mut effects = vec![Effect::Emit(News::ExecStarted(id))];
-        // What the first process left was killed before this one was born.
+        // The processes left by the first process were killed before this one existed.
         if matches!(self.init, Init::Ending { .. }) {
             effects.push(Effect::KillOthers);
         }
@@ -82,7 +82,7 @@ impl<P: Parts> Life<P> {
         Ok(effects)
     }
 
-    /// Its caller is told, and nobody else.
+    /// Only the caller is notified.
     pub(super) fn exec_failed(&mut self, id: String, exit: ExitStatus) -> Answer<P> {
         let (exec, _) = self.execs.get_mut(&id).ok_or(Refused::NoExec)?;
         if !matches!(exec, Exec::Starting { .. }) {

@@ -1,4 +1,5 @@
-//! Every order of everything that can happen to a container with an exec: all states that can be reached are visited.
+//! Exhaustive test of the life cycle of a container with an exec: visits every reachable state, with all events in
+//! every order.
 
 mod demands;
 mod nothing;
@@ -16,21 +17,21 @@ fn exec() -> Who {
     Some(EXEC.to_owned())
 }
 
-/// A process, as the kernel and the reaper have it.
+/// A process, as the kernel and the reaper see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum ProcessParts {
     None,
     Alive,
-    /// Its exit was handed over.
+    /// Its exit was delivered.
     Reaped,
 }
 
-/// What is at work, and what has been told.
+/// What is in progress, and what has been reported.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Around {
     init: ProcessParts,
     exec: ProcessParts,
-    /// How the first process has ended.
+    /// Whether the first process was killed.
     killed: bool,
     making: bool,
     starting: bool,
@@ -50,14 +51,14 @@ struct Scene {
     around: Around,
 }
 
-/// What comes next; a name for whoever reads a failure.
+/// An event, with a name for failure messages.
 type Step = (&'static str, fn() -> Input<Nothing>);
 
 fn exit_of(killed: bool) -> ExitStatus {
     ExitStatus { code: if killed { KILLED } else { 0 }, at: UNIX_EPOCH + Duration::from_secs(1) }
 }
 
-/// What clients may ask for at any time.
+/// What clients may request at any time.
 const REQUESTS: [Step; 24] = [
     ("Start", || Input::Start { handle: (), frozen: false }),
     ("Start, frozen", || Input::Start { handle: (), frozen: true }),
@@ -105,7 +106,7 @@ impl Scene {
         Scene { life: Life::making((), ()), around }
     }
 
-    /// What the shim's own work, and the kernel, can bring now.
+    /// What the shim's own work and the kernel can deliver now.
     fn news(&self) -> Vec<Step> {
         let a = &self.around;
         let mut steps: Vec<Step> = Vec::new();
@@ -157,7 +158,7 @@ impl Scene {
         }
         if a.deleting {
             steps.push(("DeleteFailed", || Input::DeleteFailed));
-            // It waits for the exit.
+            // Deleted waits for the exit.
             if self.life.init.exited().is_some() {
                 steps.push(("Deleted", || Input::Deleted));
             }
@@ -168,7 +169,7 @@ impl Scene {
         steps
     }
 
-    /// What comes of a step; None: it was refused.
+    /// Applies a step; None if it was refused.
     fn after(&self, (name, input): Step) -> Option<Scene> {
         let mut next = self.clone();
         match name {
@@ -180,10 +181,10 @@ impl Scene {
                 next.around.exec = ProcessParts::Alive;
                 return Some(next);
             }
-            // It is watched from behind its Create on.
+            // The watch begins after the Create event.
             "OomGone" | "OomKill" if !self.around.oom_watched || self.around.making => return None,
             "OomGone" => next.around.oom_watched = false,
-            // A pod resumes what it has paused.
+            // A pod resumes only what it has paused.
             "PodPauses" if self.life.freezer.with_pod() => return None,
             "PodPaused" | "PodResumed" | "PodLetDie" if !self.life.freezer.with_pod() => return None,
             _ => {}
@@ -269,7 +270,7 @@ impl Scene {
                         assert!(told.contains(&"told"), "{step}: Delete after {told:?}");
                         told.push("delete");
                     }
-                    // Others may thaw and freeze it meanwhile, so that the two do not alternate.
+                    // Others may thaw and freeze the container meanwhile, so the two need not alternate.
                     News::Paused | News::Resumed => {
                         assert!(!over && told.contains(&"create"), "{step}: {news:?} after {told:?}");
                     }
@@ -302,7 +303,7 @@ impl Scene {
                     "{step}: it cannot die"
                 );
             }
-            // A kill was there before the freezer.
+            // A kill came before the freeze.
             Effect::Fail(_) if step.starts_with("PauseOver") => {}
             Effect::Thaw if step == "PauseOver, frozen" => {}
             Effect::Thaw => assert!(step.starts_with("Resume")),
@@ -312,7 +313,7 @@ impl Scene {
         }
     }
 
-    /// No exit is lost: once both have ended and nothing is at work, that is told.
+    /// Checks that no exit is lost: once both processes have exited and nothing is in progress, it has been reported.
     fn check(&self, step: &str) {
         let Around { init, exec, making, starting, starting_exec, again, settling, told, .. } = &self.around;
         let quiet = !making && !starting && !starting_exec && again.is_empty() && settling.is_empty();
@@ -361,7 +362,7 @@ fn whatever_happens_in_whatever_order_is_told_once_and_in_its_order() {
             } else {
                 next
             };
-            // What a kill could not thaw can be resumed, or killed again.
+            // If the thaw for a kill fails, the container can still be resumed or killed again.
             if step.0 == "Kill" && scene.life.freezer.own() == Own::Frozen {
                 let mut left = next.life.clone();
                 left.on(Input::NotThawed).expect("it is never refused");

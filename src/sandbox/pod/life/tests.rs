@@ -1,16 +1,16 @@
-//! Every order of everything that can happen to a pod: all states that can be reached are visited.
+//! Exhaustive test of the life cycle of a pod: visits every reachable state, with all events in every order.
 
 use super::*;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-/// A pod with its requests that are at work.
+/// A pod with its requests in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Scene {
     life: Life<()>,
     /// Changes that have begun and are not settled; at most two.
     changes: Vec<u64>,
     stopping: bool,
-    /// Its namespaces were given away.
+    /// The namespaces were released.
     dropped: bool,
     started: bool,
     ended: bool,
@@ -51,7 +51,7 @@ impl Scene {
         steps
     }
 
-    /// None: it was refused.
+    /// Applies a step; None if it was refused.
     fn after(&self, step: Step) -> Option<Scene> {
         let mut next = self.clone();
         let input = match step {
@@ -96,7 +96,7 @@ impl Scene {
             }
             (Step::Stop, Effect::Wait) => assert!(self.stopping),
             (Step::Stop, Effect::Nothing) => {
-                // One that has ended may be stopped by many.
+                // Several requests may stop a pod that has ended.
                 assert!(!self.stopping || self.life.phase == Phase::Stopped, "two stops at once");
                 next.stopping = true;
             }
@@ -112,12 +112,12 @@ impl Scene {
         }
         assert_eq!(next.dropped, next.life.held().is_none());
         assert!(!next.ended || next.life.word() == "stopped" || next.stopping);
-        // Numbers only tell changes apart.
+        // Numbers only distinguish changes.
         next.renumber();
         (next.changes.len() <= 2).then_some(next)
     }
 
-    /// Changes that the life knows.
+    /// Changes in progress, as the life cycle sees them.
     fn changes_at_work(&self) -> usize {
         usize::from(self.life.is_changing())
     }
@@ -148,7 +148,7 @@ fn whatever_happens_in_whatever_order_leaves_a_pod_that_can_be_stopped() {
                 queue.push_back(next);
             }
         }
-        // From wherever it is, a stop ends it, and nothing is frozen once those at work have settled.
+        // In every state a stop ends the pod, and nothing stays frozen once the changes in progress have settled.
         let mut end = scene.clone();
         if !end.stopping {
             end = end.after(Step::Stop).expect("a stop is never refused");

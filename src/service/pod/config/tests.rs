@@ -215,7 +215,7 @@ fn what_is_wrong_is_named_by_its_field() {
     }
 }
 
-/// containerd's own pods have all of them.
+/// containerd's own pods keep all of them.
 #[test]
 fn lists_of_dns_that_are_longer_than_kubernetes_allows_are_kept_and_warned_about() {
     let wanted = |servers: usize, searches: Vec<String>| DNSConfig {

@@ -1,10 +1,10 @@
-//! What each step must bring about.
+//! The effects that each step must have.
 
 use super::super::*;
 use super::{exec, exit_of, Nothing, Scene, EXEC, NEVER_RAN};
 
 impl Scene {
-    /// By the state before it.
+    /// Checks the effects of a step, given the state before it.
     pub fn demand(&self, step: &str, effects: &[Effect<Nothing>]) {
         let Life { init, execs, .. } = &self.life;
         let state = execs.get(EXEC).map(|(exec, ())| exec);
@@ -34,7 +34,7 @@ impl Scene {
             "Delete" if matches!(init, Init::Created(())) => has(&Effect::KillAtGate),
             "Signal" => has(&Effect::Signal(None, libc::SIGTERM)),
             "Signal all" => has(&Effect::SignalAll(libc::SIGTERM)),
-            // It has ended, and is about to be told.
+            // It has exited, which is about to be reported.
             "Kill" | "Kill all" if ending && !alive => assert!(effects.is_empty(), "{step}: {effects:?}"),
             "Kill" => {
                 has(&Effect::Signal(None, libc::SIGKILL));

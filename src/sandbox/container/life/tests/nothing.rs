@@ -1,9 +1,8 @@
-//! A life whose states own nothing, so that it can be copied and compared.
+//! A life cycle whose states own nothing, so that it can be cloned and compared.
 
 use super::super::*;
 use std::hash::{Hash, Hasher};
 
-/// The states own nothing here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Nothing;
 
