@@ -1,4 +1,4 @@
-//! Compiles `protos/`, and does nothing else.
+//! Compiles `protos/` to Rust, without protoc.
 
 fn main() {
     const FILES: [&str; 5] = [

@@ -1,6 +1,6 @@
 //! Enforces deny.toml on what cargo has resolved: licences, sources, banned crates, a reason per direct dependency.
-//! `cargo deny` does more (advisories), but it is not there on a fresh machine and takes minutes to build; this is
-//! offline, and reads the same file.
+//! `cargo deny` does more (advisories), but a fresh machine lacks it and it takes minutes to build; this test is
+//! offline and reads the same file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -16,7 +16,7 @@ fn deny() -> toml::Table {
     source("deny.toml").parse().expect("deny.toml is TOML")
 }
 
-/// The words of an array of deny.toml, for instance of `licenses.allow`.
+/// Returns the words of an array of deny.toml, for instance of `licenses.allow`.
 fn words(table: &str, key: &str) -> BTreeSet<String> {
     let file = deny();
     let list = file.get(table).and_then(|t| t.get(key)).and_then(toml::Value::as_array);
@@ -24,7 +24,7 @@ fn words(table: &str, key: &str) -> BTreeSet<String> {
     list.iter().map(|word| word.as_str().expect("a string").to_owned()).collect()
 }
 
-/// The packages of the resolved tree of our target, as `cargo metadata` tells them.
+/// Returns the packages of the tree resolved for our target, as listed by `cargo metadata`.
 fn packages() -> Vec<Value> {
     let metadata = |arguments: &[&str]| -> Value {
         let out = Command::new(env!("CARGO"))
@@ -44,7 +44,7 @@ fn packages() -> Vec<Value> {
         serde_json::from_slice(&out.stdout).expect("cargo metadata prints JSON")
     };
     let all = metadata(&[]);
-    // With a filter, `resolve` holds what is used on the target and `packages` may hold more.
+    // With a filter, `resolve` lists what the target uses, and `packages` may list more.
     let used: BTreeSet<&str> = array(&all["resolve"], "nodes").iter().map(|node| text(node, "id")).collect();
     array(&all, "packages").iter().filter(|package| used.contains(text(package, "id"))).cloned().collect()
 }
@@ -57,7 +57,8 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_else(|| panic!("no {key} in {value}"))
 }
 
-/// Is an SPDX expression satisfied by the allowed licences? `AND` binds tighter than `OR`; `/` is the old `OR`.
+/// Returns whether the allowed licences satisfy an SPDX expression. `AND` binds tighter than `OR`; `/` is the old
+/// `OR`.
 fn satisfied(expression: &str, allowed: &BTreeSet<String>) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let tokens: Vec<&str> = spaced.split_whitespace().collect();
@@ -150,7 +151,7 @@ fn no_handler_that_comes_with_shoal_has_a_table_of_options() {
 
 #[test]
 fn no_banned_crate_is_in_the_shim() {
-    // What is linked, on our target; not what its build scripts use.
+    // Only what is linked for our target, not what its build scripts use.
     let out = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

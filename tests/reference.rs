@@ -1,8 +1,9 @@
-//! shoal beside a shim of `containerd-shim`, the crate that containerd's own project offers to shims: what `start` answers,
-//! and what an exit is told as. The crate's `run` is a whole program, so this one is it, too: called as containerd calls a
-//! shim, it is the reference. (What takes no program is compared in `shim/reference.rs` and `service/reference.rs`.)
+//! Compares shoal with a shim built on `containerd-shim`, the crate that containerd's own project offers to shims:
+//! the answer of `start`, and how an exit is reported. The crate's `run` is a whole program, and so is this one:
+//! called as containerd calls a shim, it is the reference. (What needs no program is compared in `shim/reference.rs`
+//! and `service/reference.rs`.)
 
-// The tests of the real binary have the rest.
+// The tests of the real binary cover the rest.
 
 use containerd_shim::api::{DeleteResponse, ShutdownRequest};
 use containerd_shim::bootstrap::{BootstrapParams, BootstrapResult, Extension};
@@ -25,7 +26,7 @@ impl Task for Nothing {}
 
 struct Reference;
 
-/// The script whose end the reference tells as that of a container.
+/// The script whose exit the reference reports as a container's.
 const SCRIPT: &str = "SHOAL_REFERENCE_SCRIPT";
 
 impl Shim for Reference {
@@ -56,7 +57,7 @@ impl Shim for Reference {
     }
 }
 
-/// What a verb of `program` writes.
+/// Runs a verb of `program`, and returns its output.
 fn verb(program: &Path, containerd: &Containerd, verb: &str, input: &[u8], script: &str) -> Vec<u8> {
     let address = containerd.address();
     let mut child = Command::new(program)
@@ -76,8 +77,8 @@ fn verb(program: &Path, containerd: &Containerd, verb: &str, input: &[u8], scrip
     output.stdout
 }
 
-/// The message of containerd 2.3, or the JSON of older shims, which all read. (Go's protobuf refuses what begins with a
-/// group that does not end; Rust's takes it.)
+/// Parses the message of containerd 2.3, or the JSON of older shims, as all containerds do. (Go's protobuf refuses
+/// input that begins with an unterminated group; Rust's accepts it.)
 fn understand(answer: &[u8]) -> BootstrapResult {
     if !answer.starts_with(b"{") {
         return BootstrapResult::parse_from_bytes(answer).expect("a message");
@@ -118,7 +119,7 @@ fn a_start_answers_what_the_crates_answers(reference: &Path) {
         let theirs = understand(&verb(reference, &containerd, "start", &input, ""));
         let ours = understand(&verb(Path::new(SHIM), &containerd, "start", &input, ""));
         assert_eq!((&ours.address, &ours.protocol), (&theirs.address, &theirs.protocol), "{version:?}");
-        // The crate does not work with 1.7, which refuses version 3, and which nothing tells from 2.0 in time.
+        // The crate does not work with 1.7, which refuses version 3 and cannot be told from 2.0 in time.
         let version = if version.modern() { theirs.version } else { 2 };
         assert_eq!((theirs.version, ours.version), (3, version));
         let mut wire =

@@ -1,4 +1,4 @@
-//! What the streams cost: no descriptor stays open, and a thread that has nothing to copy sleeps.
+//! Limits what streams cost: no descriptor stays open, and a thread that has nothing to copy sleeps.
 //!
 //! One test in a program of its own: descriptors and threads are counted for the whole process.
 
@@ -16,7 +16,7 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Closing goes through the copying thread.
+/// Waits until the count is reached: the copying thread closes descriptors.
 fn back_to(count: usize, what: &str) {
     let until = Instant::now() + Duration::from_secs(10);
     while descriptors() > count {
@@ -25,7 +25,7 @@ fn back_to(count: usize, what: &str) {
     }
 }
 
-/// Time on a processor of the threads of this name, in nanoseconds.
+/// Returns the processor time of the threads of this name, in nanoseconds.
 fn busy(name: &str) -> u64 {
     let mut sum = 0;
     for task in std::fs::read_dir("/proc/self/task").unwrap() {
@@ -79,7 +79,7 @@ fn streams_leave_nothing_open_and_idle_ones_cost_nothing() {
         terminal.clone(),
         Stdio { stdout: logger(ready), ..terminal.clone() },
     ];
-    // The copying thread's own come with the first copy, and stay.
+    // The copying thread opens its own descriptors with the first copy, and keeps them.
     drop(open(&good[2]).unwrap());
     let before = descriptors();
     for request in &good {
@@ -114,7 +114,7 @@ fn streams_leave_nothing_open_and_idle_ones_cost_nothing() {
         back_to(before, &format!("{bad:?}"));
     }
 
-    // Each of these is a state that a level-triggered loop would spin in.
+    // In each of these states, a level-triggered loop would spin.
     let measure = |what: &str| {
         std::thread::sleep(Duration::from_millis(50));
         let start = busy("stdio");
@@ -131,7 +131,7 @@ fn streams_leave_nothing_open_and_idle_ones_cost_nothing() {
     let mut container = File::from(pty.slave);
     measure("a terminal where nothing happens");
     let writer = std::thread::spawn(move || {
-        // Ends with an error when the terminal is closed.
+        // Fails when the terminal is closed.
         let _ = container.write_all(&[b'x'; 300_000]);
     });
     measure("a terminal whose output nobody reads");

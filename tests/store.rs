@@ -1,6 +1,6 @@
-//! The Store under real containerd 1.7 and 2.x: what shoal's Store writes is in containerd's, and back.
+//! The Store under real containerd 1.7 and 2.x: what shoal's Store writes is in containerd's, and vice versa.
 //!
-//! A shim is started by hand with containerd's address, since no client of containerd asks a shim for its Store.
+//! The shim is started by hand with containerd's address, since no client of containerd asks a shim for its Store.
 
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message, MessageField};
@@ -13,7 +13,7 @@ use testbed::wire::{code, decode, Refusal, Wire, AE, DE, IA, NF, STORE, UNAVAILA
 use testbed::{Containerd, Suite};
 use ttrpc::proto::{KeyValue, Request};
 
-/// A shim that nobody's container is in, and a connection to it.
+/// A shim without containers, and a connection to it.
 struct Shim {
     wire: Wire,
     namespace: String,
@@ -24,7 +24,7 @@ impl Shim {
         let folder = containerd.dir("store");
         std::fs::create_dir_all(&folder).unwrap();
         let namespace = containerd.namespace().to_owned();
-        // nsenter(1) goes to the root, where the starts of two tests would share one `address` file.
+        // nsenter(1) changes to the root, where the starts of two tests would share one `address` file.
         let mut command = containerd.machine.server("env");
         command.arg(format!("--chdir={}", folder.display()));
         command.arg(env!("CARGO_BIN_EXE_containerd-shim-shoal-v2"));
@@ -70,7 +70,7 @@ impl Shim {
         self.ask("Get", &StoreGetRequest { sandbox_id: id.into(), ..Default::default() })
     }
 
-    /// It has nothing to serve.
+    /// Ends the shim, which has nothing to serve.
     fn end(mut self) {
         let request =
             containerd_shim_protos::api::ShutdownRequest { id: "store".into(), ..Default::default() };
@@ -165,10 +165,10 @@ fn refusals(shim: &mut Shim) {
 }
 
 fn restart(shim: &mut Shim, containerd: &mut Containerd) {
-    // Stopped, it answers nobody.
+    // Stopped, it does not answer.
     let pid = nix::unistd::Pid::from_raw(containerd.pid() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
-    // Each thread stops when it sees the signal, and one that has not yet may answer.
+    // Each thread stops when it sees the signal; one that has not yet may answer.
     testbed::until("containerd to stop", 10, || {
         let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
         let stopped = |task: std::fs::DirEntry| {

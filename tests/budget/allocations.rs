@@ -1,5 +1,5 @@
-//! How often each request has the shim take memory from the heap. Counted by the allocator of debug builds, which the
-//! dump of the state tells of; nothing that the test itself allocates is in it.
+//! Limits how many heap allocations the shim makes for each request. The allocator of debug builds counts them and
+//! the state dump reports the count, so allocations of the test itself are not included.
 
 use crate::life::Life;
 use crate::{alone, any, Bill};
@@ -8,13 +8,14 @@ use nix::unistd::Pid;
 use std::time::Duration;
 use testbed::fake::Containerd;
 
-/// The events are sent, an exit is seen. Shorter than a worker waits for work: a thread more or less is chance.
+/// Long enough for events to be sent and an exit to be seen, yet shorter than an idle worker lives: a thread more or
+/// less would add noise.
 const SETTLE: Duration = Duration::from_millis(150);
 
-/// What is extra by chance is not in all of them.
+/// Enough rounds that accidental extra allocations are absent from at least one of them.
 const ROUNDS: usize = 3;
 
-/// How many the shim has made until now.
+/// Returns how many allocations the shim has made so far.
 fn count(containerd: &Containerd, server: u32) -> u64 {
     containerd.log.lock().unwrap().clear();
     kill(Pid::from_raw(server as i32), Signal::SIGUSR1).unwrap();
@@ -32,7 +33,7 @@ struct Counter {
 impl Counter {
     fn step<R>(&mut self, name: &'static str, act: impl FnOnce(&mut Life) -> R) {
         let count = |life: &Life| count(&life.containerd, life.server);
-        // Two without anything between them: what a dump itself allocates in this state.
+        // Two dumps in a row measure what a dump itself allocates in this state.
         let first = count(&self.life);
         let before = count(&self.life);
         act(&mut self.life);
@@ -50,7 +51,7 @@ fn round() -> Vec<(&'static str, u64)> {
     counter.step("Start of an exec", |life| life.start("e1"));
     counter.step("State", Life::state);
     counter.step("Stats", Life::stats);
-    // With the exits of both processes, and their events.
+    // Includes the exits of both processes and their events.
     counter.step("Kill", Life::kill);
     counter.life.wait("");
     counter.life.wait("e1");

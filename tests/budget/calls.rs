@@ -1,5 +1,5 @@
-//! How many system calls it takes to run a container, and a process more in it: of the shim's threads, and of the child
-//! from its clone to its execve.
+//! Limits how many system calls it takes to run a container and an exec in it: those of the shim's threads, and those
+//! of the child from its clone to its execve.
 
 use crate::life::Life;
 use crate::strace::{is_there, now, Call, Strace};
@@ -8,28 +8,28 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use testbed::shim;
 
-/// The events are sent. Shorter than a worker waits for work: a thread more or less is chance.
+/// Long enough for events to be sent, yet shorter than an idle worker lives: a thread more or less would add noise.
 const SETTLE: Duration = Duration::from_millis(150);
 
-/// What is extra by chance (a futex, a shorter read) is not in all of them.
+/// Enough rounds that accidental extra calls (a futex, a shorter read) are absent from at least one of them.
 const ROUNDS: usize = 3;
 
-/// Calls by their name.
 type Histogram = BTreeMap<String, u64>;
 
-/// What it took until a process ran.
+/// The calls made until a process ran.
 struct Run {
     shim: Histogram,
     child: Histogram,
 }
 
-/// The pid of the process that has made an exec's: it joins the container's namespaces, and nobody else does.
+/// Returns the pid of the process that makes the exec's: only that one joins the container's namespaces.
 fn invisible(calls: &[Call], begin: Duration) -> u32 {
     let joined = calls.iter().find(|call| call.at >= begin && call.name == "setns");
     joined.expect("somebody joins the container").pid
 }
 
-/// `processes` are the container's and whoever has made one, of which `child` is the new one; `maker` is the one before it.
+/// Sorts the calls into the shim's and the child's. `processes` are the container's and their makers; of these,
+/// `child` is the new one and `maker` the one that made it.
 fn sort(
     calls: &[Call],
     (begin, end): (Duration, Duration),
@@ -54,7 +54,7 @@ fn sort(
     }
 }
 
-/// A container, and an exec in it.
+/// Runs a container and an exec in it.
 fn round() -> [Run; 2] {
     let mut life = Life::begin(shim());
     let strace = Strace::attach(life.server, life.containerd.dir.path());
@@ -86,7 +86,7 @@ fn sum(histogram: &Histogram) -> u64 {
     histogram.values().sum()
 }
 
-/// The names come first: a test's output is shown where it fails.
+/// Prints the names before it judges: the output of a failed test is shown.
 fn judge<'a>(bill: &mut Bill, what: &str, rounds: impl Iterator<Item = &'a Histogram>, budget: &Budget) {
     let rounds: Vec<&Histogram> = rounds.collect();
     println!("{what}, in each round: {:?}", rounds.iter().map(|round| sum(round)).collect::<Vec<_>>());

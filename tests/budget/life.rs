@@ -1,5 +1,5 @@
 //! A container in a shim of its own, made as `ctr run` of containerd 2.1 makes it: its default specification, an
-//! overlay for the rootfs, fifos for the streams.
+//! overlay as rootfs, FIFOs as streams.
 
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::types::mount::Mount;
@@ -19,15 +19,15 @@ pub const ID: &str = "c1";
 pub struct Life {
     pub containerd: Containerd,
     pub wire: Wire,
-    /// The process that serves.
+    /// The pid of the shim's server.
     pub server: u32,
     pub socket: PathBuf,
     bundle: PathBuf,
-    /// Open as containerd has them: nothing waits for a reader.
+    /// Kept open, as containerd does: no open of a FIFO waits for a reader.
     _streams: Vec<File>,
 }
 
-/// As it is configured in earnest: without lines for debugging in its log.
+/// Configured as in production: no debug lines in the log.
 pub fn containerd(version: Version, program: PathBuf) -> Containerd {
     let mut containerd = Containerd::new(version);
     containerd.program = program;
@@ -46,7 +46,7 @@ impl Life {
             config["process"]["args"] = json!(["/probe", "sleep"]);
             config["linux"]["cgroupsPath"] = json!(format!("/{namespace}/{ID}"));
         });
-        // What was made as a rootfs is the image; as in one, there is a folder for each mount.
+        // The prepared rootfs becomes the image; like a real image, it has a directory for each mount point.
         std::fs::rename(bundle.join("rootfs"), bundle.join("image")).unwrap();
         for folder in ["rootfs", "empty", "image/run"] {
             std::fs::create_dir(bundle.join(folder)).unwrap();
@@ -89,7 +89,7 @@ impl Life {
         self.call::<CreateTaskResponse>("Create", &request).pid
     }
 
-    /// Of the container, or of an exec in it.
+    /// Starts the container, or an exec in it.
     pub fn start(&mut self, exec: &str) -> u32 {
         let request = StartRequest { id: ID.into(), exec_id: exec.into(), ..Default::default() };
         self.call::<StartResponse>("Start", &request).pid
@@ -118,7 +118,7 @@ impl Life {
         self.call::<StatsResponse>("Stats", &StatsRequest { id: ID.into(), ..Default::default() });
     }
 
-    /// With every process that an exec has made.
+    /// Kills the container with all processes of its execs.
     pub fn kill(&mut self) {
         let signal = libc::SIGKILL as u32;
         let request = KillRequest { id: ID.into(), signal, ..Default::default() };
@@ -135,7 +135,7 @@ impl Life {
         self.call::<DeleteResponse>("Delete", &request);
     }
 
-    /// After the last delete.
+    /// Shuts the shim down after the last delete.
     pub fn end(mut self) {
         self.call::<Empty>("Shutdown", &ShutdownRequest { id: ID.into(), ..Default::default() });
         assert!(self.wire.next().is_none(), "the shim hangs up");
@@ -147,7 +147,7 @@ impl Life {
     }
 }
 
-/// A test that has failed leaves no process.
+/// Leaves no process behind if a test fails.
 impl Drop for Life {
     fn drop(&mut self) {
         if !ended(self.server) {
@@ -156,9 +156,9 @@ impl Drop for Life {
     }
 }
 
-/// What containerd does about a shim that is lost; it is lost first.
+/// Kills the shim, and then does what containerd does about a lost shim.
 pub fn give_up(containerd: &Containerd, server: u32, id: &str, bundle: &Path) {
-    // Where it fails, the test says more.
+    // If this fails, the test's own error says more.
     let _ = kill(Pid::from_raw(server as i32), Signal::SIGKILL);
     containerd.verb(id, bundle, &["-bundle", bundle.to_str().unwrap(), "delete"]);
 }

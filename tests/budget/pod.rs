@@ -1,4 +1,4 @@
-//! A pod without a pause container with one container in it, made as CRI makes it.
+//! A pod without a pause container and with one container, made as CRI makes it.
 
 use crate::life::{containerd, give_up};
 use containerd_shim_protos::api::*;
@@ -41,7 +41,7 @@ impl Pod {
         wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &request).unwrap();
         let pid = wire.call::<StartSandboxResponse>(SANDBOX, "StartSandbox", &about()).unwrap().pid;
         prepare(&containerd, pid);
-        // containerd has a connection for each container.
+        // containerd opens a connection for each container.
         let mut member = containerd.connect(&shim);
         let bundle = containerd.bundle(MEMBER).to_str().unwrap().into();
         let request = CreateTaskRequest { id: MEMBER.into(), bundle, ..Default::default() };
@@ -66,7 +66,7 @@ impl Pod {
     }
 }
 
-/// A test that has failed leaves no process.
+/// Leaves no process behind if a test fails.
 impl Drop for Pod {
     fn drop(&mut self) {
         if !ended(self.server) {
@@ -75,7 +75,6 @@ impl Drop for Pod {
     }
 }
 
-/// The bundle of the container.
 fn prepare(containerd: &Containerd, pod: u32) {
     let annotations =
         json!({ "io.kubernetes.cri.sandbox-id": POD, "io.kubernetes.cri.container-type": "container" });

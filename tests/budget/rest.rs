@@ -1,4 +1,4 @@
-//! What a shim keeps while its container sleeps, and how large its file is.
+//! Limits what a shim keeps while its container sleeps, and the size of its binary.
 
 use crate::life::Life;
 use crate::pod::Pod;
@@ -10,10 +10,11 @@ use testbed::shim;
 use testbed::skip::missing;
 use testbed::wire::TASK_V2;
 
-/// The worker of the last request has ended after 0.5 s, the thread of the events after 2 s.
+/// By then the last request's worker (0.5 s) and the events thread (2 s) have ended.
 const REST: Duration = Duration::from_secs(3);
 
-/// As many at once, of which the middle one counts: the program's pages are private to a shim that is alone.
+/// How many shims run at the same time, of which the median counts: a single shim would have the program's pages as
+/// private.
 const SHIMS: usize = 3;
 
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl Rest {
     fn of(pid: u32) -> Rest {
         let rollup = format!("/proc/{pid}/smaps_rollup");
         let count = |folder: &str| std::fs::read_dir(format!("/proc/{pid}/{folder}")).unwrap().count() as u64;
-        // A container's cgroup is held open in each one.
+        // The shim holds a container's cgroup open in each hierarchy.
         let hierarchies = std::fs::read_to_string("/proc/self/cgroup").unwrap().lines().count() as u64;
         Rest {
             private: field(&rollup, "Private_Clean:") + field(&rollup, "Private_Dirty:"),
@@ -74,7 +75,7 @@ fn a_lone_container_s_shim_at_rest() {
     bill.settle();
 }
 
-/// Clients come and go while a container runs for a year.
+/// Models clients that come and go while a container runs for a year.
 #[test]
 fn waits_that_are_over_leave_nothing() {
     let Some(_alone) = alone() else { return };
@@ -83,13 +84,13 @@ fn waits_that_are_over_leave_nothing() {
     life.start("");
     let request = WaitRequest { id: crate::life::ID.into(), ..Default::default() };
     let mut private = Vec::new();
-    // By the first round there is what a busy moment leaves.
+    // The first round also leaves what a busy moment allocates once.
     for _ in 0..ROUNDS {
         for _ in 0..WAITS {
             life.wire.ask(TASK_V2, "Wait", &request, Duration::from_millis(1));
         }
         (0..WAITS).for_each(|_| drop(life.wire.next().expect("an answer")));
-        // And by a peer that goes.
+        // Waits also end with the connection of their client.
         let mut gone = testbed::wire::Wire::connect(&life.socket);
         for _ in 0..WAITS {
             gone.ask(TASK_V2, "Wait", &request, Duration::ZERO);
@@ -128,7 +129,7 @@ fn a_pod_with_one_container_at_rest() {
 
 #[test]
 fn the_binary_is_small() {
-    // A debug build has no size to speak of.
+    // A debug build has no meaningful size.
     let file = if optimised() {
         shim()
     } else {

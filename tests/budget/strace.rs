@@ -1,15 +1,15 @@
-//! The system calls of a process and of what it clones, by strace.
+//! Traces the system calls of a process and of its children with strace.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use testbed::fake::eventually;
 
-/// One that has begun.
+/// A system call that has begun.
 #[derive(Debug)]
 pub struct Call {
     pub pid: u32,
-    /// Since 1970.
+    /// Time since the Unix epoch.
     pub at: Duration,
     pub name: String,
 }
@@ -29,11 +29,11 @@ pub fn is_there() -> bool {
 }
 
 impl Strace {
-    /// Returns once every thread of `pid` is traced.
+    /// Attaches strace, and returns once it traces every thread of `pid`.
     pub fn attach(pid: u32, folder: &Path) -> Strace {
         let file = folder.join("strace");
         let mut command = Command::new("strace");
-        // The arguments are of no use here.
+        // The arguments are not needed.
         command.args(["-f", "-q", "-ttt", "-s", "0", "-e", "signal=none", "-o"]).arg(&file);
         let child = command.args(["-p", &pid.to_string()]).stderr(Stdio::null()).spawn().unwrap();
         let traced =
@@ -47,7 +47,7 @@ impl Strace {
         Strace { child, file }
     }
 
-    /// Detaches; the calls in the order of their beginning.
+    /// Detaches, and returns the calls in the order in which they began.
     pub fn detach(mut self) -> Vec<Call> {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
@@ -57,7 +57,7 @@ impl Strace {
     }
 }
 
-/// A test that has failed does not leave it.
+/// Leaves no strace behind if a test fails.
 impl Drop for Strace {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -65,7 +65,8 @@ impl Drop for Strace {
     }
 }
 
-/// `4711 1764197112.123456 openat(AT_FDCWD, …`. None of what is no beginning: `<... read resumed>`, `+++ exited …`.
+/// Parses `4711 1764197112.123456 openat(AT_FDCWD, …`. Returns `None` for lines that do not begin a call: `<... read
+/// resumed>`, `+++ exited …`.
 fn parse(line: &str) -> Option<Call> {
     let (pid, rest) = line.split_once(' ')?;
     let (at, rest) = rest.trim_start().split_once(' ')?;

@@ -4,7 +4,7 @@ use super::nested::census;
 use super::*;
 use std::path::PathBuf;
 
-/// Writes to the freezer as anybody may who has the rights, and waits.
+/// Freezes through the freezer file, as anyone with the rights may, and waits until it has taken effect.
 fn freeze(dir: &Path) {
     let v1 = dir.join("freezer.state");
     if v1.exists() {
@@ -29,7 +29,8 @@ fn thaw(dir: &Path) {
     }
 }
 
-/// This machine's, and of a hybrid one also that without a unified hierarchy, whose `cgroup.kill` v1 alone has not.
+/// Returns this machine's layout, and on a hybrid host also the one without the unified hierarchy: v1 alone has no
+/// `cgroup.kill`.
 fn layouts() -> Vec<Layout> {
     let mut all: Vec<Layout> = layout().into_iter().collect();
     if let Some(Layout::V1(hierarchies)) = all.first() {

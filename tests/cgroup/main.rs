@@ -1,6 +1,6 @@
-//! Cgroups on this machine's hierarchies, whichever version it has: needs root, and a cgroup tree to write to.
+//! Cgroups in this machine's hierarchies, of whichever version. Needs root and a writable cgroup tree.
 //!
-//! Each test makes its own cgroup, and looks that nothing of it is left.
+//! Each test makes a cgroup of its own and checks that nothing of it is left.
 
 mod frozen;
 mod nested;
@@ -22,7 +22,7 @@ use shoal::spec::resources::Resources;
 use shoal::tasks::block_on;
 use testbed::skip::{missing, other_machine};
 
-/// None, with the reason on stderr, where the machine cannot run these tests.
+/// Returns the machine's layout, or `None`, with the reason on stderr, if it cannot run these tests.
 fn layout() -> Option<Layout> {
     if !nix::unistd::geteuid().is_root() {
         missing("not root");
@@ -45,7 +45,7 @@ fn layout() -> Option<Layout> {
     Some(layout)
 }
 
-/// Kernels since 6.11 can be without the memory controller of v1.
+/// Returns whether memory is accounted: kernels since 6.11 can be built without the v1 memory controller.
 fn counts_memory(layout: &Layout) -> bool {
     let counts = layout.is_v2() || layout.hierarchies().iter().any(|h| h.has("memory"));
     if !counts {
@@ -64,7 +64,7 @@ fn make(layout: &Layout, name: &str, json: &str) -> Box<dyn Cgroup> {
     block_on(cgroup::create(&Host::default(), layout, &path, &resources, &AtomicBool::new(false))).unwrap()
 }
 
-/// A shell that has entered the cgroup as a container's child does, and then runs `script`.
+/// Spawns a shell that enters the cgroup as a container's child does, and then runs `script`.
 fn inside(cgroup: &dyn Cgroup, script: &str) -> Child {
     inside_of(cgroup.entry(None).unwrap(), script)
 }
@@ -93,7 +93,7 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Ends a test: the cgroup goes, and so does the test's own directory above it once it is empty.
+/// Ends a test: removes the cgroup, and the test's own directory above it once that is empty.
 fn finish(cgroup: &dyn Cgroup) {
     block_on(cgroup.remove()).unwrap();
     block_on(cgroup.remove()).expect("removing twice is fine");
@@ -152,7 +152,7 @@ fn a_process_lives_in_it_from_entry_to_kill() {
     assert!(!child.wait().unwrap().success());
     cgroup.kill().expect("nothing is left to kill");
     finish(&*cgroup);
-    // As with the Go shim: who asks right after an exit has an answer.
+    // As with the Go shim, a query right after an exit is answered.
     match cgroup.stats().unwrap() {
         Stats::V1(stats) => assert_eq!(*stats, Default::default()),
         Stats::V2(stats) => assert_eq!(*stats, Default::default()),
@@ -180,7 +180,7 @@ fn one_with_processes_is_not_taken_over() {
     assert_eq!(cgroup.pids().unwrap(), [child.id()], "the one that is there is not touched");
     cgroup.kill().unwrap();
     child.wait().unwrap();
-    // Empty, it may be used again.
+    // Once empty, the cgroup may be used again.
     finish(&*make(&layout, "busy", "{}"));
 }
 
@@ -224,7 +224,7 @@ fn limits_change_while_it_runs() {
     let update = |json: &str| {
         block_on(cgroup.update(&Resources::from_json(json.as_bytes(), "resources").unwrap())).unwrap();
     };
-    // Up past the old sum, and down again: each needs another order on v1.
+    // Up past the old sum, and down again: on v1 each needs a different order of writes.
     update(r#"{"memory":{"limit":134217728,"swap":268435456}}"#);
     update(r#"{"memory":{"limit":16777216,"swap":16777216},"cpu":{"quota":25000},"pids":{"limit":-1}}"#);
     let v2 = layout.is_v2();
@@ -238,7 +238,7 @@ fn limits_change_while_it_runs() {
     finish(&*cgroup);
 }
 
-/// Whether a node of the device can be opened in the cgroup.
+/// Returns whether a node of the device can be opened in the cgroup.
 fn opens(cgroup: &dyn Cgroup, node: &Path, redirection: &str) -> bool {
     let script = format!("exec {redirection} '{}'", node.display());
     inside(cgroup, &script).wait().unwrap().success()
@@ -247,7 +247,7 @@ fn opens(cgroup: &dyn Cgroup, node: &Path, redirection: &str) -> bool {
 #[test]
 fn devices_are_refused_and_granted() {
     let Some(layout) = layout() else { return };
-    // Other places may be mounted without devices.
+    // Other filesystems may be mounted with nodev.
     let scratch = tempfile::tempdir_in("/dev").unwrap();
     let node = |name: &str, major, minor| {
         let path = scratch.path().join(name);
@@ -347,7 +347,7 @@ fn a_record_is_enough_to_end_it() {
     let cgroup = make(&layout, "record", "{}");
     let child = inside(&*cgroup, "sleep 1000 & read x");
     until("the second process", || cgroup.pids().unwrap().len() == 2);
-    // Cgroups of the container's own go with it.
+    // Nested cgroups are removed with the container's.
     for (mount, below) in cgroup.directories() {
         std::fs::create_dir_all(mount.join(below).join("own/deep")).unwrap();
     }
@@ -386,7 +386,7 @@ fn many_at_once_share_their_parents() {
             let layout = &layout;
             threads.spawn(move || {
                 for round in 0..10 {
-                    // The parent goes with its last child, and comes again with the next one.
+                    // The parent is removed with its last child, and made again for the next one.
                     finish(&*make(layout, &format!("many/{thread}-{round}"), r#"{"pids":{"limit":5}}"#));
                 }
             });

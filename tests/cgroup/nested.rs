@@ -1,4 +1,4 @@
-//! Cgroups below a container's own: whoever may write to a cgroup makes as many as he likes.
+//! Cgroups below a container's own: a process that may write to a cgroup can nest as many as it likes.
 
 use super::*;
 use nix::fcntl::{openat, OFlag};
@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The hierarchy that tells who is in a container's cgroup.
+/// Returns the container's cgroup in the hierarchy that lists its processes.
 pub fn census(cgroup: &dyn Cgroup) -> PathBuf {
     let record = cgroup.record();
     let of = |name: &str| record.members.iter().find(|m| m.names.iter().any(|n| n == name));
@@ -19,7 +19,7 @@ fn open(path: &Path) -> OwnedFd {
     std::fs::File::open(path).unwrap().into()
 }
 
-/// Makes `depth` cgroups, each in the one before it; returns the last one.
+/// Makes `depth` nested cgroups, and returns the innermost one.
 fn nest(top: OwnedFd, name: &str, depth: usize) -> OwnedFd {
     (0..depth).fold(top, |above, _| {
         mkdirat(&above, name, Mode::S_IRWXU).unwrap();
@@ -40,14 +40,14 @@ fn what_is_nested_is_listed_killed_and_removed_however_deep_it_is() {
         let mut child = inside(&*cgroup, "read x");
         let census = census(&*cgroup);
         put(child.id(), &nest(open(&census), name, depth));
-        // In the others too: where they are removed nobody looks for processes.
+        // Also in the other hierarchies, which are removed without a look for processes.
         for (mount, below) in cgroup.directories() {
             let top = mount.join(below);
             if top != census {
                 nest(open(&top), name, depth / 20);
             }
         }
-        // With a smaller stack than a worker's.
+        // On a stack smaller than a worker's.
         std::thread::scope(|threads| {
             let work = || {
                 assert_eq!(cgroup.pids().unwrap(), [child.id()], "{what}");

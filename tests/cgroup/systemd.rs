@@ -1,4 +1,4 @@
-//! Transient scopes of the systemd that runs this machine.
+//! Transient scopes of this machine's systemd.
 
 use super::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,10 @@ fn systemctl(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// One at a time: while it reloads, systemd answers nobody.
+/// Lets one test run at a time: systemd answers nobody while it reloads.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// A layout of a host that systemd runs, and leave to use it.
+/// Returns the layout of a host that systemd runs, and the right to use it exclusively.
 fn systemd() -> Option<(Layout, MutexGuard<'static, ()>)> {
     let layout = layout()?;
     if !Path::new("/run/systemd/system").is_dir() {
@@ -44,7 +44,7 @@ fn a_scope_lives_as_long_as_its_container() {
     assert_eq!(below, Path::new("shoal.slice/shoal-test.slice/t-life.scope"));
     assert!(cgroup.pids().unwrap().is_empty(), "the place-holder is not shown");
     let mut child = inside(&*cgroup, "read x");
-    // The place-holder is gone: the scope must stay for the sake of the child alone.
+    // The placeholder process is gone: only the child may keep the scope alive.
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(systemctl(&["is-active", "t-life.scope"]), "active");
     assert_eq!(cgroup.pids().unwrap(), [child.id()]);
@@ -84,7 +84,7 @@ fn a_scope_that_fails_half_way_is_gone() {
     let error = scope(&layout, "half", r#"{"cpu":{"quota":1,"period":100000}}"#).err().unwrap();
     assert!(error.to_string().contains("t-half.scope"), "{error}");
     assert_eq!(systemctl(&["show", "--value", "-p", "LoadState", "t-half.scope"]), "not-found");
-    // And one that nobody enters.
+    // Now a scope that nobody enters.
     let cgroup = scope(&layout, "half", "{}").unwrap();
     let record = cgroup.record();
     drop(cgroup);
@@ -117,7 +117,6 @@ fn update(cgroup: &dyn Cgroup, json: &str) {
     block_on(cgroup.update(&Resources::from_json(json.as_bytes(), "resources").unwrap())).unwrap();
 }
 
-/// Quota and period.
 fn quota(layout: &Layout, cgroup: &dyn Cgroup) -> String {
     if layout.is_v2() {
         read(cgroup, "cpu", "cpu.max")
@@ -135,7 +134,7 @@ fn a_half_of_a_quota_keeps_the_other_half_when_systemd_writes_it_again() {
         update(&*cgroup, json);
         assert_eq!(quota(&layout, &*cgroup), expected, "{what}");
         systemctl(&["daemon-reload"]);
-        // It writes what it knows with the next change of the unit, if not at once.
+        // systemd writes what it knows at the unit's next change, if not at once.
         systemctl(&["set-property", "--runtime", "t-halves.scope", "TasksMax=100"]);
         assert_eq!(quota(&layout, &*cgroup), expected, "{what}, after daemon-reload");
     };
@@ -146,7 +145,7 @@ fn a_half_of_a_quota_keeps_the_other_half_when_systemd_writes_it_again() {
     if layout.is_v2() {
         both("a file", r#"{"unified":{"cpu.max":"30000"}}"#, "30000 100000");
     }
-    // systemd counts in hundredths; the files have what was asked for until it writes the next time.
+    // systemd counts in hundredths; until its next write, the files have the exact value.
     update(&*cgroup, r#"{"cpu":{"quota":12345}}"#);
     update(&*cgroup, r#"{"cpu":{"shares":300}}"#);
     assert_eq!(quota(&layout, &*cgroup), "12345 100000");
@@ -201,7 +200,7 @@ fn a_scope_that_has_ended_has_statistics() {
 fn a_weight_of_blocks_stays_when_systemd_writes_it_again() {
     let Some((layout, _alone)) = systemd() else { return };
     let cgroup = scope(&layout, "blocks", r#"{"blockIO":{"weight":500}}"#);
-    // Not every kernel has a scheduler that weighs.
+    // Not every kernel has an I/O scheduler with weights.
     let cgroup = match cgroup {
         Err(e) if e.to_string().contains("weight") => return other_machine(&e.to_string()),
         cgroup => cgroup.unwrap(),

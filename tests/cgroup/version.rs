@@ -1,4 +1,4 @@
-//! What only one version of cgroups has.
+//! What only one cgroup version has.
 
 use super::*;
 
@@ -49,12 +49,12 @@ fn an_exec_goes_where_the_first_process_is_once_controllers_are_passed_on() {
         std::fs::read_link(format!("/proc/self/fd/{}", into.as_raw_fd())).unwrap()
     };
     assert_eq!(entered(), own);
-    // A cgroup of its own that is frozen would keep it.
+    // A frozen cgroup that the container nested would hold the exec.
     std::fs::write(own.join("cgroup.freeze"), "1").unwrap();
     let error = cgroup.entry(Some(child.id())).unwrap_err();
     assert!(error.kind() == Kind::State && error.to_string().contains("frozen"), "{error}");
     std::fs::write(own.join("cgroup.freeze"), "0").unwrap();
-    // Somebody has moved it out.
+    // Somebody has moved the process to another cgroup.
     let other = make(&layout, "moved", "{}");
     let (mount, below) = other.directories().pop().unwrap();
     let out = mount.join(below);
@@ -72,12 +72,12 @@ fn an_exec_goes_where_the_first_process_is_once_its_own_cgroup_is_gone() {
     let Some(layout) = layout() else { return };
     let (cgroup, other) = (make(&layout, "left", "{}"), make(&layout, "new", "{}"));
     let mut child = inside(&*cgroup, "read x");
-    // A first exec, whose way in is kept.
+    // The first exec, after which the cgroup's files stay open.
     drop(cgroup.entry(Some(child.id())).unwrap());
     for (mount, below) in other.directories() {
         std::fs::write(mount.join(below).join("cgroup.procs"), child.id().to_string()).unwrap();
     }
-    // What is still there is entered; what systemd has removed since it was empty cannot be.
+    // An exec enters what still exists; it cannot enter what systemd removed once it was empty.
     for (mount, below) in cgroup.directories() {
         if !mount.ends_with("cpuset") {
             std::fs::remove_dir(mount.join(below)).unwrap();
@@ -99,7 +99,7 @@ fn an_exec_goes_where_the_first_process_is_once_its_own_cgroup_is_gone() {
     finish(&*other);
 }
 
-/// A unified hierarchy kills by itself; without it the freezer and signals do.
+/// A unified hierarchy has cgroup.kill; without it, the freezer and signals kill.
 #[test]
 fn v1_alone_freezes_and_kills() {
     let Some(Layout::V1(mut hierarchies)) = layout() else {

@@ -21,7 +21,7 @@ fn exit_codes_come_through(case: &mut Case<'_>) {
         let out = case.run(&[], &["sh", "-c", &format!("exit {code}")]);
         assert_eq!(out.code, code, "{out}");
     }
-    // The init of a pid namespace does not die of its own signals; a child of it does, and sh reports 128 + 15.
+    // The init of a pid namespace does not die of its own signals; its child does, and sh reports 128 + 15.
     let out = case.run(&[], &["sh", "-c", "sh -c 'kill -TERM $$'; exit $?"]);
     assert_eq!(out.code, 143, "{out}");
 }
@@ -113,7 +113,7 @@ fn metrics_are_live(case: &mut Case<'_>) {
 
 type Numbers = std::collections::BTreeMap<String, f64>;
 
-/// Every number of a document by its path; those of a list without their places.
+/// Collects every number of a document by its path, without the indices of list elements.
 fn numbers(value: &serde_json::Value, path: &str, all: &mut Numbers) {
     match value {
         serde_json::Value::Object(fields) => {
@@ -126,8 +126,9 @@ fn numbers(value: &serde_json::Value, path: &str, all: &mut Numbers) {
     }
 }
 
-/// What may be zero (and is left out of the document then) or not from one run to the next: whose page it is that is
-/// in the cache, on which list it is, how long somebody waited for something, and what is counted in batches.
+/// Returns whether a metric may be zero (and is then left out of the document) or not from one run to the next: who
+/// is charged for a cached page, which list it is on, how long something was waited for, and what is counted in
+/// batches.
 fn by_chance(path: &str) -> bool {
     const WORDS: [&str; 15] = [
         "active_",
@@ -149,12 +150,12 @@ fn by_chance(path: &str) -> bool {
     WORDS.iter().any(|word| path.contains(word))
 }
 
-/// The fields that runc's shim fills are filled, in the same units; limits are the same.
+/// Checks that every field that runc's shim fills is filled, in the same units, and that limits are equal.
 fn every_metric_of_runc_is_there(case: &mut Case<'_>) {
     if case.runtime == Runtime::Runc {
         return; // it is the other half of shoal's case
     }
-    // Some CPU time, page faults, and a file that is read and written; then it sleeps.
+    // Uses some CPU time, causes page faults, writes and reads a file, and then sleeps.
     let work = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; \
         while [ $i -lt 50050 ]; do dd if=/dev/zero of=/f bs=64k count=16 2>/dev/null; cat /f >/dev/null; i=$((i+1)); done; \
         : >/done; sleep 1000";
@@ -175,7 +176,7 @@ fn every_metric_of_runc_is_there(case: &mut Case<'_>) {
     };
     let id = case.id("control");
     let (mut ours, mut theirs) = (Numbers::new(), Numbers::new());
-    // Any of the numbers can be zero once.
+    // Any single number may be zero once.
     for _ in 0..3 {
         ours.extend(measured(case));
         let control = Case { containerd: &mut *case.containerd, runtime: Runtime::Runc, id: id.clone() };
@@ -192,7 +193,7 @@ fn every_metric_of_runc_is_there(case: &mut Case<'_>) {
         if path.ends_with("limit") {
             assert_eq!(*our, their, "{path}");
         } else if *our != their && !by_chance(path) {
-            // Not the same work, but the same units: a page is 4096 bytes, a microsecond 1000 nanoseconds.
+            // The work differs, but the units must not: a page is 4096 bytes, a microsecond 1000 nanoseconds.
             assert!((0.01..100.0).contains(&(our / their)), "{path}: {our}, and {their} with runc");
         }
     }
@@ -258,7 +259,7 @@ fn attach_shows_what_is_written(case: &mut Case<'_>) {
     case.detach(&[], &["sh", "-c", "trap 'echo bye; exit 4' TERM; while :; do sleep 0.1; done"]);
     let attach = case.containerd.ctr_command(["tasks", "attach", &case.id]);
     let waiter = std::thread::spawn(move || run(&mut { attach }));
-    // The trap is set when the shell runs; the client is attached when it holds the fifo. Neither can be asked.
+    // The trap is set once the shell runs, and the client is attached once it holds the FIFO. Neither can be queried.
     std::thread::sleep(testbed::patience(1) / 2);
     case.kill("TERM");
     let out = waiter.join().expect("attach ends with the task");
@@ -268,7 +269,7 @@ fn attach_shows_what_is_written(case: &mut Case<'_>) {
 }
 
 fn a_container_leaves_no_process_behind(case: &mut Case<'_>) {
-    // Own session, deaf to everything: only the end of the pid namespace ends it.
+    // In a session of its own and ignoring signals: only the end of the pid namespace ends it.
     let out =
         case.run(&[], &["sh", "-c", "trap '' HUP INT TERM; setsid sleep 1003 & setsid sleep 1004 & exit 0"]);
     out.ok();

@@ -1,4 +1,4 @@
-//! Bad input: an error that says what, and nothing left behind (every case ends with that check).
+//! Bad input: the error says what is wrong, and nothing is left behind (each case ends with that check).
 
 use testbed::{Case, Runtime};
 
@@ -49,7 +49,7 @@ fn a_bad_mount_option(case: &mut Case<'_>) {
 }
 
 fn a_limit_that_the_kernel_refuses(case: &mut Case<'_>) {
-    // Less than a millisecond in each period.
+    // A quota of less than a millisecond, which the kernel refuses.
     let out = case.run(&["--cpu-quota", "1", "--cpu-period", "100000"], &["true"]);
     out.fails_with("invalid argument");
     if case.runtime == Runtime::Shoal {
@@ -83,7 +83,7 @@ fn a_missing_rootfs(case: &mut Case<'_>) {
 }
 
 fn an_unknown_capability(case: &mut Case<'_>) {
-    // Warned about in the log, not refused: newer clients know capabilities that this kernel does not.
+    // The log has a warning, but the create succeeds: newer clients know capabilities that this kernel does not.
     case.run(&["--cap-add", "CAP_NO_SUCH"], &["true"]).ok();
 }
 

@@ -1,4 +1,4 @@
-//! More processes in a running container.
+//! Additional processes in a running container.
 
 use testbed::{run, until, Case, Pty, Runtime};
 
@@ -76,7 +76,7 @@ fn exec_fails_where_it_should(case: &mut Case<'_>) {
     let out = case.exec(&[], &["/opt"]);
     assert!(out.stderr.contains("is a directory") || out.stderr.contains("permission denied"), "{out}");
     case.exec(&["--cwd", "/nowhere"], &["pwd"]).fails_with("no such file or directory");
-    // A failed exec leaves its id free and the container as it was.
+    // A failed exec frees its id and leaves the container unchanged.
     assert_eq!(case.exec(&[], &["echo", "fine"]).ok(), "fine\n");
     assert_eq!(case.state(), "RUNNING");
     case.ctr(&["tasks", "pause", &case.id]).ok();
@@ -140,8 +140,8 @@ fn an_exec_can_be_killed(case: &mut Case<'_>) {
     case.remove();
 }
 
-/// A container that stops whatever appears in its pid namespace stops the exec before it runs. That must not keep the
-/// container from being killed.
+/// An exec is stopped before it runs by a container that stops whatever appears in its pid namespace. The container
+/// can still be killed.
 fn a_container_that_stops_its_execs_can_be_killed(case: &mut Case<'_>) {
     if case.runtime == Runtime::Runc {
         return println!("with runc it can be killed too, but the case then takes a minute");

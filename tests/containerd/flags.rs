@@ -1,4 +1,4 @@
-//! What `ctr run`'s flags must do to the container.
+//! What the flags of `ctr run` must do to the container.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -56,7 +56,7 @@ fn cpus(case: &mut Case<'_>) {
 fn cpu_shares(case: &mut Case<'_>) {
     case.detach(&["--cpu-shares", "2048"], &["sleep", "1000"]);
     let shares = case.cgroup_file("cpu", "cpu.shares", "cpu.weight");
-    // Two formulas from shares to weight are in use: the linear one (79) and the logarithmic one of newer runtimes.
+    // Two formulas convert shares to a weight: the linear one (79) and the logarithmic one of newer runtimes.
     assert!(["2048", "79", "170", "177", "174"].contains(&shares.as_str()), "{shares}");
     case.remove();
 }
@@ -70,7 +70,7 @@ fn device(case: &mut Case<'_>) {
 }
 
 fn devices_are_filtered(case: &mut Case<'_>) {
-    // CAP_MKNOD is among the default capabilities; opening is what the cgroup's list refuses.
+    // CAP_MKNOD is among the default capabilities; the device cgroup refuses the open.
     let out = case.run(&[], &["sh", "-c", "mknod /dev/k c 10 237 && : </dev/k"]);
     out.fails_with("not permitted");
     let out = case.run(&[], &["sh", "-c", "mknod /dev/n c 1 3 && : </dev/n && echo open"]);
@@ -123,7 +123,7 @@ fn user(case: &mut Case<'_>) {
         &["sh", "-c", "id -u; id -g; echo x >&2; cat /proc/self/fd/0 </dev/null"],
     );
     assert_eq!(out.ok(), "65534\n100\n", "{out}");
-    // A user other than root may open its own output again.
+    // A user other than root can reopen its own output.
     let out = case
         .run(&["--user", "1000:1000"], &["sh", "-c", "echo again >/proc/self/fd/1; echo err >/dev/stderr"]);
     assert_eq!(out.ok(), "again\n", "{out}");
@@ -132,7 +132,7 @@ fn user(case: &mut Case<'_>) {
 
 fn cwd(case: &mut Case<'_>) {
     assert_eq!(case.run(&["--cwd", "/etc"], &["pwd"]).ok(), "/etc\n");
-    // A working directory that is missing is made, as runc does.
+    // A missing working directory is created, as with runc.
     assert_eq!(case.run(&["--cwd", "/made/here"], &["pwd"]).ok(), "/made/here\n");
 }
 
@@ -151,7 +151,7 @@ fn seccomp_profile(case: &mut Case<'_>) {
     )
     .expect("write a profile");
     let flags = ["--seccomp", "--seccomp-profile", &file.to_string_lossy()];
-    // 85 is ERESTART, which no mkdir gives by itself.
+    // 85 is ERESTART, which mkdir never returns by itself.
     case.run(&flags, &["mkdir", "/tmp/x"]).fails_with("Interrupted system call should be restarted");
     assert_eq!(case.run(&flags, &["echo", "fine"]).ok(), "fine\n");
 }
@@ -241,7 +241,7 @@ fn cgroup_path(case: &mut Case<'_>) {
         std::fs::read_to_string(format!("/proc/{}/cgroup", case.pid())).expect("read the init's cgroup");
     assert!(all.lines().all(|line| line.ends_with(&path)), "{all}");
     case.remove();
-    // The parents stay, as with runc; they carry the namespace's name only here.
+    // The parents stay, as with runc; only here do they carry the namespace's name.
     case.containerd.remove_empty_cgroups("deep");
 }
 
@@ -291,7 +291,7 @@ fn masked_and_read_only_paths(case: &mut Case<'_>) {
 
 fn rootfs_propagation(case: &mut Case<'_>) {
     let out = case.run(&["--rootfs-propagation", "shared"], &["grep", " / / ", "/proc/self/mountinfo"]);
-    // The runc of the older suite makes the root private again.
+    // The older suite's runc makes the root private again.
     if case.runtime == Runtime::Shoal || case.containerd.suite == Suite::Forky {
         assert!(out.ok().contains("shared:"), "{out}");
     }
@@ -329,7 +329,7 @@ fn runtime_config_path(case: &mut Case<'_>) {
     assert_eq!(with(case, "NoPivotRoot = true\nSomethingNew = 1\n", &[]).ok(), "fine\n");
     let log = case.containerd.log();
     assert!(log.contains("the key SomethingNew is not known"), "{log}");
-    // What is only safe with pivot_root shows that there is none.
+    // A setting that is only safe with pivot_root shows that there is none.
     let private = ["--rootfs-propagation", "private"];
     with(case, "NoPivotRoot = true", &private).fails_with("private is not safe without pivot_root");
     assert_eq!(with(case, "NoPivotRoot = false", &private).ok(), "fine\n");
@@ -338,9 +338,10 @@ fn runtime_config_path(case: &mut Case<'_>) {
     case.run(&["--runtime-config-path", &path], &["true"]).fails_with("shoal.toml");
 }
 
-/// Flags that map the ids from 0 on to a range of the host that no other container has had, and the range's first id.
+/// Returns flags that map the ids from 0 on to a range of the host that no other container has had, and the range's
+/// first id.
 ///
-/// ctr makes one remapped layer for a range, and may find one that containerd's collector is just removing.
+/// ctr makes one remapped layer per range, and could find one that containerd's garbage collector is removing.
 fn own_range(flags: &[&'static str]) -> (Vec<String>, u32) {
     static NEXT: AtomicU32 = AtomicU32::new(300_000);
     let first = NEXT.fetch_add(65536, Ordering::Relaxed);
@@ -350,7 +351,7 @@ fn own_range(flags: &[&'static str]) -> (Vec<String>, u32) {
     (own, first)
 }
 
-/// The ids inside, the root's owner inside, the ids that the host sees, and an exec with the same map.
+/// Checks the ids inside, the root's owner inside, the ids that the host sees, and an exec with the same map.
 fn remapped(case: &mut Case<'_>, flags: &[&'static str]) {
     let script = "cat /proc/self/uid_map; stat -c %u:%g / /bin /etc/passwd; touch /new && stat -c %u /new; : >/dev/null && echo ok";
     let (own, first) = own_range(flags);
@@ -372,7 +373,7 @@ fn user_namespace(case: &mut Case<'_>) {
     remapped(case, &[]);
 }
 
-/// The snapshotter maps the layers' owners, where it can.
+/// The snapshotter maps the layers' owners if it can.
 fn remap_labels(case: &mut Case<'_>) {
     remapped(case, &["--remap-labels"]);
 }

@@ -1,4 +1,4 @@
-//! Hooks of a spec that a user writes.
+//! Hooks of a user-written spec.
 
 use serde_json::{json, Value};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ cases! {
     a_start_container_hook_without_env_has_the_programs, a_poststart_hook_that_fails_fails_the_start,
 }
 
-/// A folder with the host's busybox as `/bin/sh`.
+/// Makes a rootfs with the host's busybox as `/bin/sh`.
 fn rootfs(case: &Case<'_>) -> PathBuf {
     let root = case.containerd.dir("rootfs");
     let _ = std::fs::remove_dir_all(&root);
@@ -20,7 +20,6 @@ fn rootfs(case: &Case<'_>) -> PathBuf {
     root
 }
 
-/// `ctr run --config`.
 fn command(case: &Case<'_>, root: &Path, script: &str, hooks: &Value) -> Command {
     let config = json!({
         "ociVersion": "1.0.2",
@@ -48,7 +47,7 @@ fn hook(script: &str) -> Value {
 
 fn a_start_container_hook_without_env_has_the_programs(case: &mut Case<'_>) {
     let root = rootfs(case);
-    // What it is executed with, and not what the shell makes of it.
+    // Reads the environment that execve(2) passed, not what the shell makes of it.
     let seen = "while read -r -d '' variable; do echo \"$variable\"; done </proc/self/environ >/tmp/seen";
     for (env, expected) in [
         (Value::Null, ["HOME=/", "OF=program", "PATH=/bin"].as_slice()),
@@ -68,7 +67,7 @@ fn a_start_container_hook_without_env_has_the_programs(case: &mut Case<'_>) {
     std::fs::remove_dir_all(root).unwrap();
 }
 
-/// runc runs them at create already, before the program: it is the create that fails with it.
+/// runc runs poststart hooks during create already, before the program, so there the create fails.
 fn a_poststart_hook_that_fails_fails_the_start(case: &mut Case<'_>) {
     let root = rootfs(case);
     let touch = |name: &str| hook(&format!(": >{}", root.join("tmp").join(name).display()));

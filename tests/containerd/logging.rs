@@ -24,8 +24,8 @@ fn log_to_a_file(case: &mut Case<'_>) {
 
 fn log_to_a_program(case: &mut Case<'_>) {
     let (program, out) = (case.containerd.dir("logger"), case.containerd.dir("logged"));
-    // A runtime may send SIGTERM once the container's ends are closed; what was written is still to be read.
-    // 3 and 4 are the container's output, closing 5 says that the logger is ready.
+    // A runtime may send SIGTERM once the container's ends are closed; the logger must still read what was written.
+    // Descriptors 3 and 4 are the container's output; closing 5 reports that the logger is ready.
     let script = "#!/bin/sh\ntrap '' TERM; env | grep ^CONTAINER_ | sort >\"$2.env\"; echo \"$@\" >\"$2.args\"\n\
                   exec 5>&-; cat <&3 >\"$2.out\" & cat <&4 >\"$2.err\" & exec 3<&- 4<&-; wait; touch \"$2.end\"\n";
     std::fs::write(&program, script).expect("write a logger");
@@ -52,7 +52,7 @@ fn exec_logs_to_a_file(case: &mut Case<'_>) {
     let _ = std::fs::remove_file(&file);
     let uri = format!("file://{}", file.display());
     case.detach(&[], &["sleep", "1000"]);
-    // The Go shim of 1.7 loses what an exec says that ends before its copies have begun.
+    // The Go shim of 1.7 loses the output of an exec that ends before its copying has begun.
     let rest = if case.runtime == Runtime::Runc { "; sleep 1" } else { "" };
     let script = format!("echo exec-out; echo exec-err >&2{rest}");
     case.exec(&["-d", "--exec-id", "l", "--log-uri", &uri], &["sh", "-c", &script]).ok();

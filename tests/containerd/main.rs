@@ -1,6 +1,6 @@
-//! shoal under real containerd 1.7 and 2.x, driven by their own `ctr`; each case runs with runc too.
+//! shoal under real containerd 1.7 and 2.x, driven by their own `ctr`; each case also runs with runc.
 
-/// Declares cases: each becomes four tests, named so that the two containerds are busy side by side.
+/// Declares cases: each becomes four tests, named so that both containerds are busy at the same time.
 macro_rules! cases {
     ($($name:ident),* $(,)?) => { $( mod $name {
         use testbed::{case, Runtime::*, Suite::*};

@@ -1,11 +1,11 @@
-//! Many containers: one after the other in one shim, and at once.
+//! Many containers: in sequence in one shim, and concurrently.
 
 use testbed::{run, Case, Runtime};
 
 cases! { one_after_the_other, fifty_at_once }
 
-/// Memory of its own that process `pid` has written to, in KiB. (Its code counts as private or as shared, depending
-/// on whether another shim runs just now.)
+/// Returns the private memory that process `pid` has written to, in KiB. (Its code counts as private or as shared,
+/// depending on whether another shim is running.)
 fn written(pid: u32) -> u64 {
     let rollup =
         std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("read the shim's memory");
@@ -21,7 +21,7 @@ fn open_files(pid: u32) -> usize {
 }
 
 fn one_after_the_other(case: &mut Case<'_>) {
-    // Grouped, so that one shim serves them all: only that shows whether it keeps something of each.
+    // In one group, so that one shim serves them all: only then does it show what the shim keeps of each.
     let group = format!("io.containerd.runc.v2.group={}", case.id);
     case.detach(&["--annotation", &group], &["sleep", "1000"]);
     let status = std::fs::read_to_string(format!("/proc/{}/status", case.pid())).expect("the init is there");

@@ -1,4 +1,4 @@
-//! A shim beside those of another runtime, and who finds it by the name of its socket.
+//! A shim beside those of another runtime, and lookup of a shim by the name of its socket.
 
 use testbed::{run, Case, Runtime};
 
@@ -15,7 +15,7 @@ fn ctr_finds_the_shim_by_its_socket(case: &mut Case<'_>) {
     case.remove();
 }
 
-/// containerd's own shim has the group: a container of shoal's that it would run would have none of what shoal promises.
+/// A shoal container in the group of containerd's own shim would have none of shoal's guarantees.
 fn a_group_that_another_runtimes_shim_has_is_not_joined(case: &mut Case<'_>) {
     let group = format!("io.containerd.runc.v2.group={}", case.id("group"));
     let first = case.id("first");
@@ -30,14 +30,14 @@ fn a_group_that_another_runtimes_shim_has_is_not_joined(case: &mut Case<'_>) {
             assert!(out.stderr.contains(&case.id("group")), "{out}");
         }
     }
-    // The other one's shim is none the worse for it.
+    // The other runtime's shim is unaffected.
     let list = case.ctr(&["tasks", "ls"]);
     assert!(list.ok().lines().any(|l| l.starts_with(&first) && l.contains("RUNNING")), "{list}");
     case.ctr(&["tasks", "delete", "--force", &first]);
     case.ctr(&["containers", "delete", &first]).ok();
 }
 
-/// The options of runc's shim, in the way that each of the two takes them.
+/// Passes an option of runc's shim in the form that the runtime takes.
 fn options(case: &Case<'_>, name: &str, value: &str, flag: &str) -> Vec<String> {
     match case.runtime {
         Runtime::Runc => vec![flag.into(), value.into()],
@@ -52,7 +52,7 @@ fn options(case: &Case<'_>, name: &str, value: &str, flag: &str) -> Vec<String> 
 fn a_program_for_a_runtime_that_is_missing_is_named(case: &mut Case<'_>) {
     let flags = options(case, "BinaryName", "no-such-runc", "--runc-binary");
     let out = case.run(&[&flags[0], &flags[1]], &["true"]);
-    // In quotes, which are escaped where the one sentence quotes the other.
+    // In quotes, which are escaped where one message quotes the other.
     out.fails_with("executable file not found in $PATH");
     assert!(out.stderr.replace('\\', "").contains("\"no-such-runc\""), "{out}");
 }

@@ -48,7 +48,7 @@ fn a_reader_can_come_back(case: &mut Case<'_>) {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start ctr");
     case.until_state("RUNNING");
     let pid = case.pid();
-    // Both at once, so that nobody tidies up.
+    // Kill both, so that neither cleans up.
     client.kill().expect("kill ctr");
     client.wait().expect("wait for ctr");
     case.containerd.kill();
@@ -81,7 +81,7 @@ fn a_container_that_ends_meanwhile(case: &mut Case<'_>) {
         (stat.is_empty() || stat.contains(") Z")).then_some(())
     });
     case.containerd.serve();
-    // containerd takes a shim without processes for a leaked one and has it removed; a newer one may keep it.
+    // containerd takes a shim without processes for leaked and has it removed; a newer one may keep it.
     until("the task to end", 20, || (case.state() != "RUNNING").then_some(()));
     case.remove();
 }
@@ -93,7 +93,7 @@ fn a_shim_that_was_killed(case: &mut Case<'_>) {
     let parent = status.lines().find(|line| line.starts_with("PPid:")).expect("it has a parent");
     let shim = parent.split_whitespace().nth(1).expect("a pid follows");
     testbed::run(std::process::Command::new("kill").args(["-KILL", shim])).ok();
-    // containerd runs the shim's `delete`, which ends what is left and cleans up.
+    // containerd runs the shim's `delete`, which kills what is left and cleans up.
     until("the container to be gone", 15, || {
         (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
     });

@@ -9,7 +9,7 @@ cases! {
 }
 
 fn every_signal_arrives(case: &mut Case<'_>) {
-    // 9 and 19 cannot be caught, 17 comes by itself, 32 and 33 belong to the C library.
+    // 9 and 19 cannot be caught, 17 arrives by itself, 32 and 33 belong to the C library.
     let all: Vec<u32> = (1..=64).filter(|n| ![9, 17, 19, 32, 33].contains(n)).collect();
     let list = all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let log = case.containerd.dir("signals.log");
@@ -87,7 +87,7 @@ fn a_paused_container_can_be_killed(case: &mut Case<'_>) {
     case.detach(&[], &["sleep", "1000"]);
     case.ctr(&["tasks", "pause", &case.id]).ok();
     case.kill("KILL");
-    // On cgroup v1 the signal waits for the thaw, unless the runtime thaws.
+    // On cgroup v1 the signal is pending until the thaw, unless the runtime thaws.
     if case.state() == "PAUSED" {
         case.ctr(&["tasks", "resume", &case.id]);
     }
@@ -96,7 +96,7 @@ fn a_paused_container_can_be_killed(case: &mut Case<'_>) {
     case.remove();
 }
 
-/// As the host's administrator may, by a write to its cgroup.
+/// Freezes as the host's administrator may, by a write to the container's cgroup.
 fn one_that_others_have_frozen_refuses_an_exec_and_can_be_killed(case: &mut Case<'_>) {
     case.detach(&[], &["sleep", "1000"]);
     let freeze = || {
@@ -111,7 +111,7 @@ fn one_that_others_have_frozen_refuses_an_exec_and_can_be_killed(case: &mut Case
     };
     freeze();
     case.exec(&[], &["true"]).fails_with("paused");
-    // The Go shim goes by its own memory.
+    // The Go shim reports the state that it remembers.
     if case.runtime == Runtime::Shoal {
         assert_eq!(case.state(), "PAUSED");
         case.ctr(&["tasks", "resume", &case.id]).ok();

@@ -1,4 +1,4 @@
-//! `ctr run -t`: a console of its own.
+//! `ctr run -t`: a container with its own console.
 
 use testbed::{until, Case, Pty};
 
@@ -20,7 +20,7 @@ fn a_terminal_follows_its_window(case: &mut Case<'_>) {
     pty.type_in("echo up-$((1+1))\n");
     pty.expect("up-2");
     pty.type_in("until stty size | grep 122; do sleep 0.05; done\n");
-    // The client may not listen for changes yet; the kernel only tells of a change.
+    // The client may not listen for changes yet, and the kernel only reports a change.
     until("the new size", 20, || {
         pty.resize(43, 121);
         pty.resize(44, 122);
@@ -45,7 +45,7 @@ fn ctrl_c_interrupts(case: &mut Case<'_>) {
 fn a_terminal_for_a_user(case: &mut Case<'_>) {
     let mut pty =
         Pty::spawn(&case.run_command(&["--rm", "-t", "--user", "1000:1000"], &case.id, &["sh"]), 25, 90);
-    // The user owns the console: it can be opened again by name.
+    // The user owns the console and can reopen it by name.
     pty.type_in("stat -c owner-%u $(tty); echo again-$((3+4)) >$(tty); : </dev/console && echo console-ok\n");
     pty.expect("again-7");
     pty.expect("owner-1000");

@@ -1,4 +1,4 @@
-//! Pauses and updates that take long: a process cannot be frozen, or systemd takes its time.
+//! Pauses and updates that take long: a process cannot be frozen, or systemd is slow.
 
 use crate::states::{call, container_in};
 use crate::world::{kill_request, update_request, World};
@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use testbed::wire::{code, decode, Wire, DE, FP, OK, TASK_V3};
 
-/// One that is at work until the stage is not stuck any more.
+/// Starts an update that lasts while the stage is stuck.
 fn updating(world: &mut World) -> Wire {
     container_in(world, "running");
     world.stage.stuck.store(true, Ordering::SeqCst);
@@ -28,7 +28,7 @@ fn an_update_that_takes_long_keeps_nobody_from_the_container() {
     world.start("c1", "e1");
     assert_eq!(world.end("c1", "e1").exit_status, 137);
     world.delete("c1", "e1");
-    // Its end too is told at once.
+    // Its exit, too, is reported at once.
     world.wire.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGKILL, false)).unwrap();
     assert_eq!(world.wait("c1", "").exit_status, 137);
     world.stage.stuck.store(false, Ordering::SeqCst);
@@ -62,7 +62,7 @@ fn an_update_that_was_given_up_is_not_begun() {
     std::thread::sleep(Duration::from_millis(50));
     third.ask(TASK_V3, "Update", &update_request("c1"), Duration::ZERO);
     assert_eq!(decode::<Empty>(second.next().unwrap().1).unwrap_err().0, DE);
-    // A Delete waits for those that are at work, and is followed by none.
+    // A Delete waits for updates in progress, and none follows it.
     world.wire.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGKILL, false)).unwrap();
     assert_eq!(world.wait("c1", "").exit_status, 137);
     assert_eq!(decode::<Empty>(third.next().unwrap().1).unwrap_err().0, FP);
@@ -114,7 +114,7 @@ fn a_pause_that_takes_long_keeps_nobody_from_the_container() {
     let kill = kill_request("c1", "", libc::SIGKILL, false);
     world.wire.task::<Empty>("Kill", &kill).unwrap();
     assert_eq!(world.wait("c1", "").exit_status, 137);
-    // The kill's thaw has come before the freeze, which has to be undone.
+    // The kill's thaw came before the freeze, which must be undone.
     world.stage.stuck.store(false, Ordering::SeqCst);
     assert_eq!(code(decode::<Empty>(other.next().unwrap().1)), FP);
     assert!(!world.stage.frozen.load(Ordering::SeqCst));

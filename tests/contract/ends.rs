@@ -1,4 +1,4 @@
-//! The end of the shim, and of what is only about to be.
+//! The end of the shim, and of containers that are being created.
 
 use crate::states::call;
 use crate::world::World;
@@ -60,12 +60,12 @@ fn a_create_that_fails_forgets_its_cgroup_only_once_it_is_removed() {
         let request = CreateTaskRequest { stdout: "/no/such/fifo".into(), ..world.create_request("c1") };
         world.wire.task::<CreateTaskResponse>("Create", &request).unwrap_err();
         assert_eq!(world.stage.removals.load(Ordering::SeqCst), 1);
-        // By it the `delete` verb finds what is left.
+        // The `delete` verb finds by the record what is left.
         assert_eq!(Path::new(&request.bundle).join("shoal.json").exists(), busy);
     }
 }
 
-/// The fake's launches cannot be ended: this one comes through after all.
+/// The fake's launches cannot be killed: this one succeeds after all.
 #[test]
 fn a_delete_takes_what_was_being_created_with_it() {
     let mut world = World::new();
@@ -83,7 +83,7 @@ fn a_delete_takes_what_was_being_created_with_it() {
     world.until(|stage| stage.pids().is_empty());
 }
 
-/// A transition that ends in its middle leaves a state that others can go on from.
+/// A transition that panics halfway leaves a state from which other requests can continue.
 #[test]
 fn a_panic_in_the_middle_of_a_request_keeps_nothing_from_the_next() {
     let mut world = World::new();

@@ -1,4 +1,4 @@
-//! What a client reads: the field first, no place in a file that nobody reads by lines, and nothing twice.
+//! Error texts: the field first, no position in a file that nobody reads by lines, and nothing twice.
 
 use super::world::{exec_request, World};
 use containerd_shim_protos::api::*;

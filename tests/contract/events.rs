@@ -18,7 +18,7 @@ fn start(pid: u32) -> Event {
     Event::Start { container: "c1".into(), pid }
 }
 
-/// The pids of the next events, all of which must be starts.
+/// Returns the pids of the next events, all of which must be starts.
 fn pids(service: &EventService, count: u32) -> Vec<u32> {
     let next = |_| {
         let event = service.next().event.unwrap();

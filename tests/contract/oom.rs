@@ -1,4 +1,5 @@
-//! OOM kills, also where the cgroup is gone before its news is read (systemd removes a scope with its last process).
+//! OOM kills, also if the cgroup is gone before its notification is read (systemd removes a scope with its last
+//! process).
 
 use super::states::container_in;
 use super::world::{kill_request, World};
@@ -6,7 +7,7 @@ use containerd_shim_protos::api::Empty;
 use shoal::cgroup::{self, oom};
 use std::time::Duration;
 
-/// A v2 cgroup of plain files with a count of OOM kills, and the watch of it.
+/// Makes a v2 cgroup of plain files with a count of OOM kills, and a watch of it.
 fn counted_cgroup() -> (tempfile::TempDir, oom::Watch) {
     let folder = tempfile::tempdir().unwrap();
     for (file, text) in [("cgroup.procs", ""), ("memory.events", "oom_kill 0\n")] {
@@ -27,9 +28,9 @@ fn counted_cgroup() -> (tempfile::TempDir, oom::Watch) {
 
 #[test]
 fn an_oom_kill_is_told_though_the_cgroup_went_with_the_count() {
-    // The watch hears of it before the exit, and after.
+    // The watch learns of it before the exit, or after it.
     for early in [true, false] {
-        // Whether it was killed, by an OOM killer that changed the count.
+        // Whether SIGKILL ended the process, and whether the OOM killer changed the count.
         for (killed, changed) in [(true, true), (false, true), (true, false)] {
             let mut world = World::new();
             let (folder, watch) = counted_cgroup();

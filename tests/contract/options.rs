@@ -1,4 +1,4 @@
-//! Options of a Task.Create that are the operator's to judge.
+//! Options of Task.Create that the operator decides on.
 
 use super::world::World;
 use containerd_shim_protos::api::CreateTaskResponse;

@@ -1,4 +1,4 @@
-//! The services of pods over a real connection: every method in every state, and what the answers say.
+//! The pod services over a real connection: every method in every state, and the contents of the answers.
 
 use crate::pod_states::{about, controller, create_request, options, pod_in, sandbox, sharing_pids};
 use crate::world::{kill_request, World, POD};
@@ -91,7 +91,7 @@ fn the_end_of_a_pod_answers_all_who_wait() {
     assert!(first.exited_at.seconds > 1_000_000_000);
     let late: WaitSandboxResponse = world.wire.call(SANDBOX, "WaitSandbox", &wait).unwrap();
     assert_eq!(late, first);
-    // Stopped as it is, it is there until its shutdown.
+    // A stopped pod stays until its shutdown.
     assert!(!world.has_ended());
     assert_eq!(sandbox(&mut world, "ShutdownSandbox", POD), OK);
     assert!(world.wire.next().is_none());
@@ -118,7 +118,7 @@ fn the_controller_makes_and_starts_a_pod_at_once() {
     assert!(running.exited_at.is_none());
     assert_eq!(controller(&mut world, "Pause", POD), OK);
     assert_eq!(told(&mut world).state, "paused");
-    // CRI has no word for it.
+    // CRI has no state for a paused pod.
     assert_eq!(status(&mut world, false).state, "SANDBOX_READY");
     assert_eq!(controller(&mut world, "Resume", POD), OK);
     assert_eq!(sandbox(&mut world, "StopSandbox", POD), OK);
@@ -173,13 +173,13 @@ fn a_task_s_shutdown_does_not_end_a_pod() {
         assert_eq!(shutdown(&mut world, "c1"), OK);
         assert_eq!(sandbox(&mut world, "SandboxStatus", POD), OK);
         assert!(!world.has_ended());
-        // containerd, which does not know the pod any more.
+        // containerd does so with a pod that it does not know.
         assert_eq!(shutdown(&mut world, POD), OK);
         assert!(world.wire.next().is_none() && world.has_ended(), "{state}");
     }
 }
 
-/// A pod with a container that runs, and a pause of it that takes as long as the stage is stuck.
+/// Starts a pause, lasting while the stage is stuck, of a pod with a running container.
 fn being_paused() -> (World, u32, Wire) {
     let mut world = World::new();
     pod_in(&mut world, "ready");
@@ -263,7 +263,7 @@ fn a_shutdown_ends_the_pod_that_is_being_made() {
     let world = World::new();
     let request = create_request(&world, POD);
     let request = CreateSandboxRequest { options: sharing_pids(), ..request };
-    // For both answers: the shim's own end waits for its peers.
+    // The shim's own end waits for its peers, so both answers arrive.
     world.stage.stays.store(true, Ordering::SeqCst);
     world.stage.hold.store(true, Ordering::SeqCst);
     let (mut one, mut other) = (world.connect(), world.connect());
@@ -301,10 +301,10 @@ fn what_is_asked_of_a_pod_is_checked() {
         assert_eq!(code, Code::INVALID_ARGUMENT, "{message}");
         assert!(message.contains(part), "{part}: {message}");
     }
-    // Without a configuration it is the bundle's, and here there is none.
+    // Without a configuration the bundle's counts, and here there is none.
     let (_, message) = ask(&mut world, &with(&|r| r.options = MessageField::none()));
     assert!(message.contains("config.json"), "{message}");
-    // None of that is in the way of a good one.
+    // None of these failures prevents a good create.
     world.wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &good).unwrap();
     assert_eq!(controller(&mut world, "Ping", "another"), NF);
 }
@@ -319,7 +319,7 @@ fn a_pod_that_is_not_made_forgets_its_cgroup_only_once_it_is_removed() {
         *world.stage.refuse.lock().unwrap() = Some(libc::EACCES);
         let refused = world.wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &request);
         assert_ne!(code(refused), OK);
-        // By it the `delete` verb finds what is left.
+        // The `delete` verb finds by the record what is left.
         assert_eq!(world.pod_bundle().join("shoal.json").exists(), busy);
     }
 }

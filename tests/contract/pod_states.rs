@@ -1,4 +1,4 @@
-//! The table: every method of the pods' services in every state of a pod, with its code.
+//! The table: the code of every method of the pod services in every state of a pod.
 
 use crate::world::{World, POD};
 use containerd_shim_protos::sandbox_api::*;
@@ -13,10 +13,9 @@ use std::time::Duration;
 use testbed::wire::{code, decode, AE, CONTROLLER, DE, FP, IA, NF, OK, SANDBOX, TASK_V3, UN};
 use ttrpc::proto::Code;
 
-/// The states of a pod.
 const STATES: [&str; 5] = ["none", "created", "ready", "paused", "stopped"];
 
-/// A pod with the host's namespaces: to make one takes no rights.
+/// Returns the configuration of a pod with the host's namespaces, which takes no rights to make.
 pub fn config() -> PodSandboxConfig {
     let options = NamespaceOption {
         network: NamespaceMode::NODE.into(),
@@ -43,7 +42,7 @@ pub fn options() -> MessageField<Any> {
     any(&config())
 }
 
-/// With a first process.
+/// Returns the configuration of a pod with a first process.
 pub fn sharing_pids() -> MessageField<Any> {
     let mut config = config();
     let context = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
@@ -61,7 +60,6 @@ pub fn create_request(world: &World, id: &str) -> CreateSandboxRequest {
     CreateSandboxRequest { sandbox_id: id.into(), bundle_path, options: options(), ..Default::default() }
 }
 
-/// Takes the pod into a state.
 pub fn pod_in(world: &mut World, state: &str) {
     let steps = STATES.iter().position(|name| *name == state).unwrap();
     if steps >= 1 {
@@ -78,12 +76,12 @@ pub fn pod_in(world: &mut World, state: &str) {
     }
 }
 
-/// A message with the id in its field 1, as all of them have it.
+/// Returns a message with the id as field 1, as all these requests have it.
 pub fn about(id: &str) -> PingRequest {
     PingRequest { sandbox_id: id.into(), ..Default::default() }
 }
 
-/// Of a pod that lives a Wait must not answer: here the request's own time limit does.
+/// A Wait for a live pod must not answer: the request's own time limit ends it.
 fn wait(world: &mut World, service: &str, method: &str, id: &str) -> Code {
     world.wire.ask(service, method, &about(id), Duration::from_millis(50));
     code(decode::<WaitSandboxResponse>(world.wire.next().unwrap().1))
@@ -113,7 +111,7 @@ pub fn controller(world: &mut World, method: &str, id: &str) -> Code {
     }
 }
 
-/// One column per state of STATES, and one for another id in each of them.
+/// One column per state of STATES, and one for another id in any state.
 type Table<const N: usize> = [(&'static str, [Code; 5], Code); N];
 
 fn check<const N: usize>(table: Table<N>, call: fn(&mut World, &str, &str) -> Code) {
@@ -164,7 +162,7 @@ fn each_method_of_the_controller_in_each_state() {
     check(table, controller);
 }
 
-/// With the id of the pod itself, which containerd asks of each shim that it knows.
+/// Calls Task with an id: containerd asks each shim that it knows with the pod's own.
 fn task(world: &mut World, method: &str, id: &str) -> Code {
     code(world.wire.call::<PingResponse>(TASK_V3, method, &about(id)))
 }

@@ -1,4 +1,4 @@
-//! The server by itself: frames, threads, limits, and who may connect.
+//! The server by itself: frames, threads, limits, and which peers may connect.
 
 mod waits;
 
@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 use testbed::wire::{decode, Wire};
 use ttrpc::proto::{Code, Response};
 
-/// A server with one service of odd methods.
+/// A server with one service, whose methods misbehave.
 struct Served {
     _folder: tempfile::TempDir,
     path: PathBuf,
     stopper: Stopper,
     thread: Option<JoinHandle<()>>,
     parked: Arc<Mutex<Vec<Later>>>,
-    /// The threads that requests came to: other tests of this process have servers too.
+    /// The threads that handled requests: other tests of this process have servers too.
     workers: Arc<Mutex<BTreeSet<Pid>>>,
 }
 
@@ -54,7 +54,7 @@ fn serve(admission: Admission) -> Served {
                 "Panic" => panic!("on purpose"),
                 "Drop" => drop(reply),
                 "Park" => waiting.lock().unwrap().extend(reply.later()),
-                // Answers only when eight are here at once.
+                // Answers only once eight are here at the same time.
                 "Together" => {
                     together.wait();
                     reply.send(Ok(Vec::new()));
@@ -72,7 +72,7 @@ fn serve(admission: Admission) -> Served {
                         panic!("on purpose");
                     }))
                 }
-                // As in a filesystem that does not answer.
+                // Blocks, as a filesystem that does not answer would.
                 "Hang" => {
                     std::thread::sleep(HANG);
                     reply.send(Ok(Vec::new()));
@@ -81,7 +81,7 @@ fn serve(admission: Admission) -> Served {
                     std::thread::sleep(HANG);
                     waiting.lock().unwrap().extend(reply.later());
                 }
-                // One of those that are taken for quick.
+                // One of the methods that are taken for quick.
                 "Kill" => {
                     std::thread::sleep(HANG / 4);
                     reply.send(Ok(Vec::new()));
@@ -103,7 +103,7 @@ impl Served {
         Wire::connect(&self.path)
     }
 
-    /// How many of the workers are still there.
+    /// Returns how many of the workers still exist.
     fn threads(&self) -> usize {
         let workers = self.workers.lock().unwrap();
         workers.iter().filter(|id| Path::new(&format!("/proc/self/task/{id}")).exists()).count()
@@ -169,7 +169,7 @@ fn what_is_not_a_request_is_refused_on_its_stream() {
         assert_eq!(answered, stream);
         assert_eq!(refusal(response).0, code, "stream {stream}");
     }
-    // A response that nobody asked for has no answer.
+    // An unsolicited response is not answered.
     wire.raw(7, 2, 0, b"");
     wire.raw(9, 1, 0, &good);
     assert_eq!(wire.next().unwrap().0, 9);
@@ -213,7 +213,7 @@ fn an_oversized_response_becomes_an_error_and_a_large_one_arrives() {
     assert_eq!(answered, streams);
 }
 
-/// A request of stream 1, as its bytes.
+/// Returns the bytes of a request on stream 1.
 fn frame() -> Vec<u8> {
     let request =
         ttrpc::proto::Request { service: "x.Y".into(), method: "Echo".into(), ..Default::default() };
@@ -251,9 +251,9 @@ fn nonsense_stops_neither_the_server_nor_other_connections() {
         let mut wire = served.connect();
         let payload: Vec<u8> = (0..random() % 200).map(|_| random() as u8).collect();
         match round % 3 {
-            // A frame that says how long it is, with anything inside.
+            // A frame of the right length with random contents.
             0 => wire.raw(random() as u32, random() as u8 % 4, random() as u8, &payload),
-            // A header of anything, and then less than it says, or more.
+            // A random header, followed by less or more than it announces.
             1 => {
                 let length = random() as u32 % (8 << 20);
                 wire.header(length, random() as u32, random() as u8, random() as u8);
@@ -336,7 +336,7 @@ fn another_user_is_turned_away() {
     assert!(wire.next().is_none(), "a peer with another uid was answered");
 }
 
-/// Root of another user namespace: unshare(1) maps us to ourselves, so that the uid is right.
+/// The peer is root of another user namespace: unshare(1) maps us to ourselves, so that the uid is right.
 #[test]
 fn a_peer_of_another_user_namespace_is_turned_away() {
     let served = serve(Admission::ours());
@@ -372,7 +372,7 @@ fn what_was_answered_before_the_end_arrives() {
         assert_eq!(wire.next().unwrap().1.payload.len(), 4_000_000);
     }
     assert!(wire.next().is_none());
-    // A peer that reads nothing holds nobody up for long.
+    // A peer that reads nothing does not delay the end for long.
     served.thread.take().unwrap().join().unwrap();
     let served = serve(Admission::ours());
     let mut silent = served.connect();
@@ -386,7 +386,7 @@ fn what_was_answered_before_the_end_arrives() {
 #[test]
 fn whoever_connects_to_a_server_that_ends_is_not_answered() {
     let served = serve(Admission::ours());
-    // It may hang up first, and does not.
+    // The peer may hang up first, and does not.
     let mut peer = served.connect();
     peer.call::<StringValue>("x.Y", "Echo", &text("early")).unwrap();
     served.stopper.stop_after_peers();

@@ -1,4 +1,4 @@
-//! The table: every method of the Task service in every state, with its code and its events.
+//! The table: the code and the events of every method of the Task service in every state.
 
 use crate::world::{exec_request, kill_request, update_request, World};
 use containerd_shim_protos::api::*;
@@ -53,7 +53,6 @@ fn exec_in(world: &mut World, state: &str) {
     }
 }
 
-/// Calls `method` on `c1` or its exec.
 pub fn call(world: &mut World, method: &str, exec: &str) -> Code {
     let (id, exec_id) = ("c1".to_owned(), exec.to_owned());
     match method {
@@ -94,7 +93,7 @@ pub fn call(world: &mut World, method: &str, exec: &str) -> Code {
             code(world.wire.task::<Empty>(method, &CheckpointTaskRequest { id, ..Default::default() }))
         }
         "Shutdown" => code(world.wire.task::<Empty>(method, &ShutdownRequest { id, ..Default::default() })),
-        // Of a process that lives it must not answer: here the request's own time limit does.
+        // A Wait for a live process must not answer: the request's own time limit ends it.
         "Wait" => {
             let request = WaitRequest { id, exec_id, ..Default::default() };
             world.wire.ask(TASK_V3, method, &request, Duration::from_millis(50));

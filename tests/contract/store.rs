@@ -1,4 +1,4 @@
-//! The Store service: what comes by ttrpc goes to containerd's gRPC, and back, as it is.
+//! The Store service: ttrpc requests go to containerd's gRPC, and responses back, unchanged.
 
 use crate::world::World;
 use containerd_shim_protos::api::Empty;
@@ -12,7 +12,7 @@ use testbed::fake::{Answer, FakeStore, Seen};
 use testbed::wire::{decode, Refusal, Wire, STORE};
 use ttrpc::proto::{Code, KeyValue, Request};
 
-/// A sandbox with a field that no definition has.
+/// Returns a sandbox with a field that no definition has.
 fn sandbox(id: &str) -> Sandbox {
     let any = Any { type_url: "some.Type".into(), value: vec![1, 2, 3], ..Default::default() };
     let runtime = Runtime { name: "io.containerd.shoal.v2".into(), ..Default::default() };
@@ -53,7 +53,7 @@ fn request(method: &str, message: &impl Message, namespace: &str, limit: Duratio
     }
 }
 
-/// The payload of the answer.
+/// Sends the request and returns the payload of the answer.
 fn ask(wire: &mut Wire, request: &Request) -> Result<Vec<u8>, Refusal> {
     wire.send(request);
     let response = wire.next().unwrap().1;
@@ -101,7 +101,7 @@ fn messages_larger_than_a_window_go_through() {
     labels.insert("large".into(), "x".repeat(3 << 20));
     let request = request("Create", &large, "", Duration::from_secs(20));
     assert!(ask(&mut world.wire, &request).unwrap() == request.payload);
-    // The next one is as good: nothing was left half read.
+    // The next request succeeds too: nothing was left half read.
     assert!(ask(&mut world.wire, &request).unwrap() == request.payload);
 }
 
@@ -174,7 +174,6 @@ fn containerd_may_be_away_and_come_back() {
         let _store = FakeStore::listen(&path, echo);
         assert_eq!(ask(&mut world.wire, &request).unwrap(), request.payload);
     }
-    // A socket without a server.
     drop(UnixListener::bind(&path).unwrap());
     let (code, message) = refusal(&mut world, &request);
     assert!(code == Code::UNAVAILABLE && message.contains("ECONNREFUSED"), "{message}");
@@ -192,7 +191,7 @@ fn a_call_ends_at_its_time_limit() {
     assert!((limit..10 * limit).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     assert!(message.contains("0.3 s"), "{message}");
     drop(store);
-    // Nobody accepts: the first ones wait for an answer to their first bytes, the others for the connection.
+    // Nobody accepts: the first requests wait for an answer to their first bytes, the others for the connection.
     let full = UnixListener::bind(world.grpc()).unwrap();
     nix::sys::socket::listen(&full, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
     let mut wires: Vec<Wire> = (0..5).map(|_| world.connect()).collect();
@@ -252,7 +251,7 @@ fn what_is_no_answer_becomes_an_error() {
         assert_eq!(code, expected, "{message}");
         assert!(message.contains(part), "{message}");
     }
-    // Not even HTTP.
+    // The peer does not even speak HTTP.
     let listener = UnixListener::bind(&path).unwrap();
     let thread = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();

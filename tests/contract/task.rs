@@ -23,7 +23,7 @@ fn an_exec_of_a_container_that_has_ended_cannot_start() {
 #[test]
 fn an_exec_that_is_born_after_the_containers_end_is_killed_too() {
     let mut world = World::new();
-    // It shares the host's pid namespace: no kernel ends it with the first process.
+    // The exec is in the host's pid namespace: no kernel ends it with the first process.
     world.create_with("c1", r#", { "type": "pid" }"#, "");
     world.start("c1", "");
     world.add("c1", "e1");
@@ -46,7 +46,7 @@ fn an_exec_that_is_born_after_the_containers_end_is_killed_too() {
 fn a_kill_in_the_last_moment_of_a_create_is_not_lost() {
     let mut world = World::new();
     let (stage, mut other, request) = (world.stage.clone(), world.connect(), world.create_request("c1"));
-    // Its process is there, and its event cannot be queued yet.
+    // Its process exists, and its event cannot be queued yet.
     let events = stage.events.lock().unwrap();
     other.ask(TASK_V3, "Create", &request, Duration::ZERO);
     world.until(|stage| !stage.pids().is_empty());
@@ -68,7 +68,7 @@ fn a_kill_in_the_last_moment_of_an_exec_s_start_is_not_lost() {
     let start = StartRequest { id: "c1".into(), exec_id: "e1".into(), ..Default::default() };
     starts.ask(TASK_V3, "Start", &start, Duration::ZERO);
     world.until(|stage| stage.held.load(Ordering::SeqCst));
-    // This one has the container until its event is queued; the kill is the next, and the start comes behind it.
+    // The Exec of e2 holds the container until its event is queued; the kill is next, and the start comes after it.
     let pause = || std::thread::sleep(Duration::from_millis(100));
     let events = stage.events.lock().unwrap();
     adds.ask(TASK_V3, "Exec", &exec_request("c1", "e2"), Duration::ZERO);
@@ -94,7 +94,7 @@ fn the_events_of_a_life_come_in_order() {
     world.start("c1", "e1");
     world.start("c1", "e2");
     world.end("c1", "e1");
-    // Its exec outlives the container's first process for a moment, and is heard of first all the same.
+    // The exec outlives the container's first process for a moment, and is still reported first.
     let mut other = world.connect();
     other.task::<Empty>("Kill", &kill_request("c1", "", libc::SIGTERM, false)).unwrap();
     std::thread::sleep(Duration::from_millis(50));
@@ -134,7 +134,7 @@ fn both_versions_of_the_service_are_the_same_and_others_are_not_implemented() {
     assert_eq!(code(world.wire.task::<Empty>("Connect", &wrong_message())), Code::INVALID_ARGUMENT);
 }
 
-/// Field 1 of every Task request is a string; here it is not one in UTF-8.
+/// Returns a request whose field 1, a string in every Task request, is not valid UTF-8.
 fn wrong_message() -> protobuf::well_known_types::wrappers::BytesValue {
     protobuf::well_known_types::wrappers::BytesValue { value: vec![0xff, 0xfe], ..Default::default() }
 }
@@ -213,7 +213,7 @@ fn a_start_that_fails_stops_the_container_and_says_why() {
     assert_eq!(call(&mut world, "Start", ""), FP);
     world.delete("c1", "");
     assert_eq!(call(&mut world, "State", ""), NF);
-    // Its process was there, and has ended; it never started.
+    // Its process existed and has ended; it never started.
     assert_eq!(world.events(3), ["create c1", "exit c1 c1 137", "delete c1 137"]);
 }
 
@@ -243,7 +243,7 @@ fn an_exec_whose_start_fails_was_never_there() {
     assert_eq!(world.wait("c1", "e1").exit_status, 255);
     assert_eq!(call(&mut world, "Start", "e1"), FP);
     assert_eq!(world.delete("c1", "e1").exit_status, 255);
-    // The id is free again, and the container goes on.
+    // The id is free again, and the container is unaffected.
     world.add("c1", "e1");
     world.start("c1", "e1");
     let expected = ["create c1", "start c1", "exec-added c1 e1", "exec-added c1 e1", "exec-started c1 e1"];
@@ -274,7 +274,7 @@ fn a_container_whose_start_failed_can_be_deleted_at_once() {
         let mut world = World::new();
         *world.stage.late.lock().unwrap() = Duration::from_millis(200);
         world.create_with("c1", r#""root""#, with);
-        // Of the hook's program, or of the container's.
+        // The errno of the hook's program, or of the container's.
         *world.stage.refuse.lock().unwrap() = Some(libc::ENOENT);
         assert_eq!(call(&mut world, "Start", ""), Code::UNKNOWN);
         assert_eq!(call(&mut world, "Delete", ""), OK, "{with}");

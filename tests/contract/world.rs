@@ -1,4 +1,4 @@
-//! A sandbox behind a real socket, with containers that need no root: their processes are `sleep`s of this test,
+//! A sandbox behind a real socket, with containers that need no root: their processes are `sleep`s of this test, and
 //! their cgroup is a list of pids.
 
 use containerd_shim_protos::api::*;
@@ -25,30 +25,29 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use testbed::wire::Wire;
 
-/// What the fakes of a world share.
+/// The state that the fakes of a world share.
 #[derive(Default)]
 pub struct Stage {
-    /// The processes that live.
     pids: Mutex<Vec<u32>>,
     pub events: Mutex<Vec<Event>>,
-    /// The next process dies at its gate instead of running: the execve fails with this errno.
+    /// Makes the next process die at its gate instead of running: the execve fails with this errno.
     pub refuse: Mutex<Option<i32>>,
-    /// Launches wait as long as this is set.
+    /// Holds launches while it is set.
     pub hold: AtomicBool,
-    /// One does.
+    /// A launch is held.
     pub held: AtomicBool,
-    /// A freeze, and an update, takes as long as this is set.
+    /// Keeps a freeze, or an update, at work while it is set.
     pub stuck: AtomicBool,
     /// How many updates have begun.
     pub updates: AtomicU32,
-    /// One does.
+    /// A freeze is at work.
     pub freezing: AtomicBool,
     pub frozen: AtomicBool,
     /// How often the cgroup was killed.
     pub kills: AtomicU32,
-    /// The operator says so of programs that options name as the runtime.
+    /// Sets the operator's `ignore_binary_name`, for options that name a program as the runtime.
     pub ignore_binary_name: AtomicBool,
-    /// The next container's watch.
+    /// The watch of the next container.
     pub oom: Mutex<Option<oom::Watch>>,
     /// The cgroup cannot be killed.
     pub immortal: AtomicBool,
@@ -56,13 +55,13 @@ pub struct Stage {
     pub removals: AtomicU32,
     /// The cgroup cannot be removed.
     pub busy: AtomicBool,
-    /// How long each exit is on its way to the sandbox.
+    /// Delays each exit on its way to the sandbox.
     pub late: Mutex<Duration>,
-    /// The next launch, freeze or removal panics.
+    /// Makes the next launch, freeze or removal panic.
     pub panic: AtomicBool,
-    /// The server goes on after its end.
+    /// Keeps the server running after its end.
     pub stays: AtomicBool,
-    /// The one that is held fails.
+    /// Makes the held launch fail.
     pub fail: AtomicBool,
 }
 
@@ -71,7 +70,6 @@ impl Stage {
         assert!(!self.panic.swap(false, Ordering::SeqCst), "a panic on purpose");
     }
 
-    /// The processes that live.
     pub fn pids(&self) -> Vec<u32> {
         self.pids.lock().unwrap().clone()
     }
@@ -210,7 +208,7 @@ impl Cgroup for FakeCgroup {
     }
 }
 
-/// The id of the shim, and so of its pod.
+/// The id of the shim, and thus of its pod.
 pub const POD: &str = "pod1";
 
 pub struct World {
@@ -280,14 +278,14 @@ impl World {
         Wire::connect(&self.folder.path().join("s"))
     }
 
-    /// The folder that the shim was launched in.
+    /// Returns the directory that the shim was launched in.
     pub fn pod_bundle(&self) -> PathBuf {
         let bundle = self.folder.path().join("pod");
         std::fs::create_dir_all(&bundle).unwrap();
         bundle
     }
 
-    /// A container of the pod, as containerd marks one.
+    /// Returns a create of a container of the pod, marked as containerd does.
     pub fn member(&self, id: &str) -> CreateTaskRequest {
         let request = self.create_request(id);
         std::fs::write(self.bundle(id).join("sandbox"), POD).unwrap();
@@ -298,7 +296,7 @@ impl World {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// Where containerd's gRPC socket would be.
+    /// Returns where containerd's gRPC socket would be.
     pub fn grpc(&self) -> PathBuf {
         self.folder.path().join("c.sock")
     }
@@ -315,7 +313,7 @@ impl World {
         CreateTaskRequest { id: id.into(), bundle, ..Default::default() }
     }
 
-    /// A create with one thing of the config replaced.
+    /// Creates a container, with one part of its config replaced.
     pub fn create_with(&mut self, id: &str, text: &str, by: &str) -> CreateTaskRequest {
         let request = self.create_request(id);
         let config = Path::new(&request.bundle).join("config.json");
@@ -339,7 +337,7 @@ impl World {
         self.wire.task::<Empty>("Exec", &exec_request(id, exec)).unwrap();
     }
 
-    /// Kills it and waits until it has ended.
+    /// Kills the process and waits until it has ended.
     pub fn end(&mut self, id: &str, exec: &str) -> WaitResponse {
         self.wire.task::<Empty>("Kill", &kill_request(id, exec, libc::SIGKILL, false)).unwrap();
         self.wait(id, exec)
@@ -359,7 +357,7 @@ impl World {
         self.wire.task::<Empty>("Pause", &PauseRequest { id: id.into(), ..Default::default() }).unwrap();
     }
 
-    /// Waits until the fakes have come to something.
+    /// Waits until the condition holds for the fakes.
     pub fn until(&self, what: impl Fn(&Stage) -> bool) {
         let end = Instant::now() + Duration::from_secs(10);
         while !what(&self.stage) {
@@ -368,7 +366,7 @@ impl World {
         }
     }
 
-    /// The events so far as words, once there are `count` of them.
+    /// Returns the events so far as words, once there are `count` of them.
     pub fn events(&self, count: usize) -> Vec<String> {
         let end = Instant::now() + Duration::from_secs(10);
         loop {

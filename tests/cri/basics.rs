@@ -1,4 +1,4 @@
-//! Pods come and go.
+//! The life of pods and their containers.
 
 use serde_json::{json, Value};
 
@@ -70,7 +70,7 @@ fn a_container_gets_what_was_asked_for(case: &mut Case<'_>) {
     let pod = case.plain_pod();
     let config = json!({
         "command": ["sh", "-c"],
-        // containerd takes the time of the start when it has been answered.
+        // containerd records the start time once the start has been answered.
         "args": ["sleep 0.3; pwd; echo $COLOUR; echo $PATH; cat /proc/self/cgroup"],
         "working_dir": "/home/app",
         "envs": [{ "key": "COLOUR", "value": "blue and green" }],

@@ -1,4 +1,4 @@
-//! Processes of a pod are counted, and some are killed.
+//! Counts the processes of a pod, and kills some of them.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ cases! {
     commands_at_once_leave_nothing,
 }
 
-/// What runs here beside containerd: command lines.
+/// Returns the command lines of what runs here besides containerd.
 fn processes(case: &Case<'_>) -> Vec<(u32, String)> {
     let server = case.node.containerd.dir("config.toml").display().to_string();
     let all = case.node.machine().processes().into_iter();
@@ -32,7 +32,7 @@ fn a_pod_is_one_shim_and_its_containers(case: &mut Case<'_>) {
         expected.push("/pause");
     }
     expected.sort_unstable();
-    // What the CNI plugins and `start` of the shim have left behind ends by itself.
+    // What the CNI plugins and the shim's `start` have left behind ends by itself.
     until("no more processes than there should be", 5, || {
         let mut found: Vec<_> = processes(case)
             .into_iter()
@@ -65,17 +65,17 @@ fn pods_outlive_containerd(case: &mut Case<'_>) {
     assert_eq!((pod.state().as_str(), pod.ip()), ("SANDBOX_READY", address));
     assert_eq!((app.state().as_str(), app.pid()), ("CONTAINER_RUNNING", pid));
     assert_eq!(app.exec(&["echo", "back"]).ok(), "back");
-    // containerd takes what has no processes for leaked, and then says 255.
+    // containerd takes what has no processes for leaked, and then reports 255.
     assert!([33, 255].contains(&other.until_exited()), "it ended while nobody looked");
     assert_eq!(pod.script("new", "ls /dev/shm", json!({})), (0, "go\n".to_owned()));
-    // Its output flows again, and its end is seen.
+    // Its output flows again, and its exit is noticed.
     app.exec(&["sh", "-c", "echo after >/proc/1/fd/1"]).ok();
     app.until_output("after\n");
     app.stop(0);
     assert_eq!(app.until_exited(), 137);
     case.restart_containerd();
     assert_eq!(app.until_exited(), 137);
-    // A container that was only created, and a pod that was only stopped.
+    // Now a container that was only created, and a pod that was only stopped.
     let waits = pod.create("waits", json!({}));
     case.restart_containerd();
     waits.start();
@@ -108,7 +108,7 @@ fn a_pod_ends_with_its_shim(case: &mut Case<'_>) {
     }
 }
 
-/// The process that is number 1 where `pid` lives.
+/// Returns the process that is pid 1 in the pid namespace of `pid`.
 fn first_process(pid: u32) -> u32 {
     let of = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let namespace = of(pid).expect("it lives");
@@ -134,7 +134,7 @@ fn a_process_tree_ends_with_its_first_process(case: &mut Case<'_>) {
     }
 }
 
-/// The Go shim may take the last Shutdown while it still has the container in its list, and then stays.
+/// Ends leftover Go shims: one may take the last Shutdown while it still lists the container, and then stays.
 fn end_shims(case: &Case<'_>) {
     for (pid, words) in processes(case) {
         if words.contains("containerd-shim-runc-v2") {

@@ -17,7 +17,8 @@ cases! {
     a_port_is_forwarded,
 }
 
-/// As kubectl talks to it: input, output, errors, status and the terminal's size are channels of one connection.
+/// The protocol that kubectl uses: input, output, errors, status and the terminal's size are channels of one
+/// connection.
 const STREAMS: &str = "v4.channel.k8s.io";
 const INPUT: u8 = 0;
 const OUTPUT: u8 = 1;
@@ -33,7 +34,7 @@ fn exec_sync_gives_output_and_exit_code(case: &mut Case<'_>) {
     assert_eq!((much.code, much.stdout.len()), (0, 300_000));
     let failure = app.try_exec(0, &["/no/such/program"]).expect_err("there is no such program");
     assert!(failure.message.contains("/no/such/program"), "{failure:?}");
-    // Output counts until nobody holds it any more.
+    // Output is collected until no process has it open any more.
     assert_eq!(app.exec(&["sh", "-c", "(sleep 0.2; echo late) & echo done"]).ok(), "done\nlate");
     pod.remove();
 }
@@ -48,7 +49,8 @@ fn exec_sync_ends_in_time(case: &mut Case<'_>) {
     pod.remove();
 }
 
-/// It holds the exec's output. The node's `drain_exec_sync_io_timeout` is 5 s, and a shim may then take 10 s.
+/// A process that an exec leaves behind holds its output. The node's `drain_exec_sync_io_timeout` is 5 s, and a shim
+/// may then take 10 s.
 fn what_an_exec_leaves_behind_does_not_keep_its_client(case: &mut Case<'_>) {
     let pod = case.plain_pod();
     let app = pod.start("app", json!({}));

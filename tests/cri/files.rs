@@ -1,4 +1,4 @@
-//! What a pod's containers find in /etc and /proc/sys, and the ports of the node that lead to them.
+//! What a pod's containers find in /etc and /proc/sys, and node ports that lead to them.
 
 use serde_json::json;
 
@@ -42,7 +42,7 @@ fn without_dns_settings_the_file_is_the_nodes(case: &mut Case<'_>) {
     pod.remove();
 }
 
-/// Kubernetes has limits of its own, which are not the runtime's.
+/// Kubernetes has limits of its own, which the runtime does not enforce.
 fn more_name_servers_than_a_resolver_takes_are_written(case: &mut Case<'_>) {
     let many = |count: usize, text: &dyn Fn(usize) -> String| (0..count).map(text).collect::<Vec<_>>();
     let servers = many(5, &|n| format!("10.96.0.{n}"));

@@ -1,4 +1,4 @@
-//! How containers of a pod begin, end and begin again.
+//! How the containers of a pod start, end and are restarted.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The log of a container, as kubectl reads it.
+//! A container's log, as kubectl reads it.
 
 use serde_json::json;
 
@@ -56,7 +56,7 @@ fn nothing_is_lost_when_the_log_is_rotated(case: &mut Case<'_>) {
     pod.remove();
 }
 
-/// What was written, from a log in the CRI's form: time, stream, whole or part of a line, text.
+/// Returns what was written, from a log in CRI's format: time, stream, full or partial line, text.
 fn content(log: &str) -> String {
     let mut all = String::new();
     for line in log.lines() {

@@ -1,5 +1,5 @@
-//! shoal as a runtime of Kubernetes: containerd 1.7 and 2.x are asked over the CRI for what a kubelet asks for. Each
-//! case runs with runc and a pause container (the control), with shoal and a pause container, and with shoal alone.
+//! shoal as a Kubernetes runtime: containerd 1.7 and 2.x get the CRI requests that a kubelet makes. Each case runs
+//! with runc and a pause container (the control), with shoal and a pause container, and with shoal alone.
 
 /// Declares cases: each becomes one test per mode and version.
 macro_rules! cases {

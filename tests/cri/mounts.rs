@@ -1,4 +1,4 @@
-//! Mounts of the node in containers, and which way later mounts go.
+//! Mounts of the node in containers, and the propagation of later mounts.
 
 use std::path::Path;
 
@@ -32,7 +32,6 @@ fn files_and_folders_of_the_node_are_mounted(case: &mut Case<'_>) {
     pod.remove();
 }
 
-/// `mount` or `umount` of the node.
 #[track_caller]
 fn of_the_node(case: &Case<'_>, command: &[&str], at: &Path) {
     let mut all = case.node.machine().command(command[0]);

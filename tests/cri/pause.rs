@@ -1,4 +1,5 @@
-//! What nothing of Kubernetes asks for: a whole pod is paused, by the shim's own service, and `ctr` runs something in it.
+//! What nothing in Kubernetes requests: a whole pod is paused through the shim's own service, and `ctr` runs a
+//! container in it.
 
 use containerd_shim_protos::sandbox_api::{PingRequest, PingResponse};
 use serde_json::json;
@@ -9,7 +10,7 @@ use testbed::{skip, until, Events};
 
 cases! { a_pod_stops_as_one_and_goes_on, ctr_runs_a_container_in_a_pod }
 
-/// The shim's socket, by the file that it leaves in the pod's bundle.
+/// Finds the shim's socket by the file that the shim leaves in the pod's bundle.
 fn socket(case: &Case<'_>, pod: &Pod) -> std::path::PathBuf {
     let state = case.node.machine().state();
     let bundles = ["io.containerd.sandbox.controller.v1.shim", "io.containerd.runtime.v2.task"];
@@ -70,7 +71,7 @@ fn ctr_runs_a_container_in_a_pod(case: &mut Case<'_>) {
     let link = |kind: &str| std::fs::read_link(format!("/proc/{}/ns/{kind}", app.pid())).expect("it lives");
     let script = "hostname; for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; cat /dev/shm/note";
     let image = case.node.containerd.image();
-    // Its cgroup is called like it, beside those of other cases.
+    // Its cgroup is named after it, beside those of other cases.
     let guest = format!("guest-{}", pod.id.get(..12).expect("long enough"));
     let run = ["run", "--rm", "--sandbox", &pod.id, "--runtime", "io.containerd.shoal.v2", image, &guest];
     let out = case.node.containerd.ctr([&run[..], &["sh", "-c", script]].concat());

@@ -1,4 +1,4 @@
-//! Limits of containers, and what they use.
+//! Resource limits and usage of containers.
 
 use serde_json::{json, Value};
 use std::path::Path;
@@ -32,7 +32,7 @@ fn limits_are_set_and_updated(case: &mut Case<'_>) {
     pod.remove();
 }
 
-/// On v2 the weight that runc, too, makes of shares.
+/// Returns what the shares become; on v2, the weight that runc, too, derives from them.
 fn shares(v1: &'static str, v2: &'static str) -> &'static str {
     if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         v2
@@ -41,7 +41,7 @@ fn shares(v1: &'static str, v2: &'static str) -> &'static str {
     }
 }
 
-/// Quota, shares and limit of memory of its cgroup.
+/// Reads the quota, shares and memory limit of the container's cgroup.
 fn seen(app: &Container) -> [String; 3] {
     let file = |controller, v1, v2| cgroup_file(app.pid(), controller, v1, v2);
     let quota = file("cpu", "cpu.cfs_quota_us", "cpu.max");
@@ -83,7 +83,7 @@ fn containers_and_pods_have_statistics(case: &mut Case<'_>) {
     pod.remove();
 }
 
-/// As crictl runs pods: nobody has made a cgroup for it.
+/// Runs a pod as crictl does: nobody has made a cgroup for it.
 fn a_pod_need_not_have_a_cgroup(case: &mut Case<'_>) {
     let pod = case.pod(json!({ "linux": { "cgroup_parent": "" } }));
     let app = pod.start("app", json!({}));
@@ -97,7 +97,7 @@ fn a_pod_need_not_have_a_cgroup(case: &mut Case<'_>) {
     assert_eq!(found.stdout, "", "nothing is left of it");
 }
 
-/// As critest and others do it, who are no kubelet.
+/// Does as critest and other clients that are not kubelets do.
 fn a_pods_cgroup_that_nobody_has_made_is_made(case: &mut Case<'_>) {
     let config = case.config(&case.name, &json!({}));
     let parent = config["linux"]["cgroup_parent"].as_str().expect("a string").to_owned();
@@ -114,7 +114,7 @@ fn a_pods_cgroup_that_nobody_has_made_is_made(case: &mut Case<'_>) {
     assert_ne!(there(), "");
     pod.stop();
     pod.forget();
-    // runc leaves it to whoever comes, and a slice is systemd's.
+    // runc does not remove it, and a slice is systemd's to remove.
     if case.mode == Mode::Shim && parent.starts_with('/') {
         assert_eq!(there(), "");
     }

@@ -14,12 +14,11 @@ cases! {
     paths_are_masked_or_read_only,
 }
 
-/// A container's configuration with this security context.
 fn secured(context: Value) -> Value {
     json!({ "linux": { "security_context": context } })
 }
 
-/// A line of /proc/self/status: of this process when that is asked for.
+/// Returns a field of the text of a /proc/PID/status.
 fn status(text: &str, name: &str) -> String {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().to_owned()
@@ -41,7 +40,7 @@ fn a_user_and_groups(case: &mut Case<'_>) {
     let (code, out) =
         pod.script("name", "id -u; id -g; echo $HOME", secured(json!({ "run_as_username": "app" })));
     assert_eq!((code, out.as_str()), (0, "1000\n1000\n/home/app\n"));
-    // Commands that come later are the same user.
+    // Later commands run as the same user.
     let app = pod.start("exec", secured(user));
     assert_eq!(app.sh("id -u; id -g"), "1000\n3000");
     pod.remove();
@@ -85,7 +84,7 @@ fn a_privileged_container_has_what_the_node_has(case: &mut Case<'_>) {
     assert_eq!(status(&inside, "CapEff"), status(&ours, "CapEff"));
     assert_eq!(status(&inside, "Seccomp"), "0");
     for kind in ["sysfs", "cgroup"] {
-        // The options of the mount; those of the file system come after the dash.
+        // The mount's options; those of the filesystem come after the dash.
         let mounts = app.sh(&format!("grep ' - {kind}2\\? ' /proc/self/mountinfo"));
         assert!(!mounts.is_empty() && mounts.lines().all(|line| line.contains(" rw,")), "{mounts}");
     }
@@ -131,7 +130,7 @@ fn paths_are_masked_or_read_only(case: &mut Case<'_>) {
     let masked = pod.start("masked", secured(paths));
     assert_eq!(masked.sh("cat /proc/keys; ls /proc/fs"), "");
     assert!(masked.exec(&["sh", "-c", "echo 1 >/proc/sys/vm/drop_caches"]).stderr.contains("Read-only"));
-    // As `procMount: Unmasked` asks for.
+    // As requested by `procMount: Unmasked`.
     let open = pod.start("open", secured(json!({ "masked_paths": [], "readonly_paths": [] })));
     assert_ne!(open.sh("ls /proc/fs"), "");
     assert!(!open.sh("cat /proc/self/mounts").contains(" /proc/"), "nothing is mounted below /proc");

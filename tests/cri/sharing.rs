@@ -1,4 +1,4 @@
-//! What the containers of a pod have in common: addresses, memory, processes, and what they have of the node.
+//! What the containers of a pod share: addresses, memory, processes, and what they have of the node.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -82,7 +82,7 @@ fn a_pod_may_have_one_process_tree(case: &mut Case<'_>) {
     until("the orphan to be reaped", 10, || {
         (one.exec(&["test", "-e", &format!("/proc/{orphan}")]).code == 1).then_some(())
     });
-    // The end of one container is not the end of the tree.
+    // The process tree outlives one of its containers.
     one.stop(0);
     assert_eq!(one.until_exited(), 137);
     let all = two.sh("ps -o args");
@@ -125,7 +125,7 @@ fn a_pod_may_have_the_processes_of_the_node(case: &mut Case<'_>) {
     let app = pod.start("app", json!({}));
     assert_eq!(namespace(&app, "pid"), of_this_process("pid"));
     assert_eq!(app.sh(&format!("tr '\\0' ' ' </proc/{}/cmdline", app.pid())).trim(), "sleep 1000");
-    // Nothing but the cgroup tells what belongs to it.
+    // Only the cgroup tells what belongs to the container.
     let other = pod.start("other", json!({ "command": ["sh", "-c", "sleep 1006 & sleep 0.1; exit 4"] }));
     assert_eq!(other.until_exited(), 4);
     until("what it left to be gone", 10, || (!app.sh("ps -o args").contains("sleep 1006")).then_some(()));
@@ -165,7 +165,7 @@ fn a_pod_may_have_the_network_of_the_node(case: &mut Case<'_>) {
     pod.remove();
 }
 
-/// A kubelet gives no hostname with it: one that is given would be the node's.
+/// A kubelet passes no hostname with the node's network: it would be set on the node.
 fn a_pod_with_the_network_of_the_node_has_no_hostname_of_its_own(case: &mut Case<'_>) {
     if case.mode == Mode::Shim && case.suite == Suite::Forky {
         skip::other_machine(
@@ -181,7 +181,7 @@ fn a_pod_with_the_network_of_the_node_has_no_hostname_of_its_own(case: &mut Case
     assert_ne!(std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name"), "mine\n");
 }
 
-/// NRI's plugins and CNI's look for it there.
+/// NRI's and CNI's plugins look for the network by this path.
 fn the_network_is_known_by_the_path_that_cri_gave(case: &mut Case<'_>) {
     let pod = case.plain_pod();
     let app = pod.start("app", json!({}));

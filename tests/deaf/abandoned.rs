@@ -1,4 +1,4 @@
-//! Clients that ask and go, that give no time at all or all there is, and that take a stream again.
+//! Clients that ask and disconnect, that allow no time or unlimited time, and that reuse a stream.
 
 use crate::ask;
 use crate::fuse::Waits;
@@ -17,7 +17,7 @@ fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
-/// What is private to it, in KiB.
+/// Returns the shim's private memory, in KiB.
 fn memory(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let line = text.lines().find(|line| line.starts_with("Private_Dirty:")).unwrap();
@@ -34,7 +34,7 @@ fn request(method: &str, message: &impl Message, timeout_nano: i64) -> Request {
     }
 }
 
-/// A round of everything; all that hangs is gone at its end.
+/// Does everything once; nothing that hangs is left at the end.
 fn round(world: &mut World, number: usize) {
     let id = format!("c{number}");
     world.prepare(&id, &["/probe", "sleep"], |_| ());
@@ -50,10 +50,10 @@ fn round(world: &mut World, number: usize) {
         let mut wire = world.wire();
         wire.send(&start);
         wire.send(&wait);
-        // The same stream again, while it is at work.
+        // Reuses the stream while it is busy.
         wire.raw(1, 1, 0, &start.write_to_bytes().unwrap());
         wire.raw(3, 1, 0, &wait.write_to_bytes().unwrap());
-        // Half of a frame.
+        // Sends half a frame.
         wire.header(1 << 20, 5, 1, 0);
         wire.bytes(&[0; 100]);
         if count % 2 == 0 {
@@ -80,7 +80,7 @@ fn round(world: &mut World, number: usize) {
 fn clients_that_ask_and_go_leave_nothing() {
     apart("launch_timeout = 100", || {
         let mut world = World::new(Waits::UntilKilled);
-        // What is allocated once.
+        // The first round allocates what is allocated once.
         round(&mut world, 1);
         let quiet = |world: &World| {
             eventually(|| threads(world.server) <= 3);

@@ -1,4 +1,4 @@
-//! Requests that are sent and not waited for, each on a connection of its own.
+//! Requests that are sent without waiting for the answer, each on a connection of its own.
 
 use containerd_shim_protos::api::*;
 use protobuf::well_known_types::any::Any;
@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use testbed::fake::{Containerd, Shim};
 use testbed::wire::{decode, Refusal, Wire, TASK_V3};
 
-/// A request without its answer.
+/// A request in flight.
 pub struct Asked {
     pub what: String,
     pub begun: Instant,
     pub wire: Wire,
 }
 
-/// What came of it.
+/// The outcome of a request.
 pub struct Answered {
     pub what: String,
-    /// None: nothing came.
+    /// `None` if no answer came.
     pub answer: Option<(Duration, Result<(), Refusal>)>,
 }
 
@@ -44,7 +44,7 @@ impl std::fmt::Display for Answered {
     }
 }
 
-/// Where requests go.
+/// The shim that requests go to.
 #[derive(Clone, Copy)]
 pub struct Line<'a> {
     pub containerd: &'a Containerd,
@@ -70,7 +70,7 @@ impl Line<'_> {
         self.ask(what, TASK_V3, method, request, limit)
     }
 
-    /// Waits for the answer, but not for ever.
+    /// Waits for the answer, with a time limit.
     #[track_caller]
     pub fn call<R: Message>(&self, method: &str, request: &impl Message) -> Result<R, Refusal> {
         let Asked { mut wire, .. } = self.task(method, method, request, Duration::ZERO);
@@ -79,10 +79,10 @@ impl Line<'_> {
     }
 }
 
-/// For what is not expected to wait at all.
+/// The limit for requests that should not wait at all.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The answers that come within this time from now on.
+/// Collects the answers that come within this time.
 pub fn answers(mut asked: Vec<Asked>, within: Duration) -> Vec<Answered> {
     let end = Instant::now() + within;
     let mut all = Vec::new();

@@ -1,6 +1,6 @@
-//! A filesystem whose server is gone, wherever a path of a request or of a specification can lead to: each request is
-//! answered within its time, also where what waits cannot be killed, everybody else is served meanwhile, and nothing is
-//! left once that server has ended.
+//! A filesystem whose server is gone, wherever a path of a request or of a specification can lead. Each request is
+//! answered within its time, even if the waiting process cannot be killed; all others are served meanwhile, and
+//! nothing is left once that server has ended.
 
 use crate::ask::{self, answers, Answered, Asked};
 use crate::fuse::Waits;
@@ -14,22 +14,22 @@ use std::time::Duration;
 use testbed::fake::eventually;
 use testbed::wire::NF;
 
-/// Of the requests.
+/// The time limit of each request.
 const LIMIT: Duration = Duration::from_secs(1);
 /// How late an answer may be.
 const GRACE: Duration = Duration::from_secs(1);
-/// When it counts as none.
+/// When an answer counts as missing.
 const NEVER: Duration = Duration::from_secs(7);
 
-/// More than the shim has workers for what waits for nothing.
+/// More than the shim has workers for requests that wait for nothing.
 const MANY: usize = 70;
 
-/// Who meets the filesystem.
+/// Who accesses the filesystem.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Who {
     /// The shim itself, before it makes a process.
     Shim,
-    /// A process on its way.
+    /// The process of a create or an exec, on its way to its program.
     Process,
 }
 
@@ -43,7 +43,7 @@ fn who(place: &str) -> Who {
     }
 }
 
-/// Changes of a container's specification that make its Create hang; `host` is where the filesystem is outside.
+/// Returns changes to a container's specification that make its Create hang; `host` is the filesystem's path outside.
 fn specifications(host: &str) -> Vec<(&'static str, Value)> {
     let mount = |destination: &str, source: &str, kind: &str, options: &[&str]| {
         json!({ "mounts+": [
@@ -105,7 +105,7 @@ fn words(place: &str) -> &str {
     }
 }
 
-/// Objects are merged; `mounts+` adds.
+/// Merges objects; `mounts+` appends.
 fn merge(config: &mut Value, change: &Value) {
     for (key, value) in change.as_object().unwrap() {
         if let Some(list) = key.strip_suffix('+') {
@@ -123,7 +123,7 @@ fn in_time(answer: &Answered) -> bool {
     !answer.good() && answer.answer.as_ref().is_some_and(soon)
 }
 
-/// The answers, while the neighbours are heard.
+/// Collects the answers, and checks before and after that neighbours are served.
 fn judge(world: &mut World, asked: Vec<Asked>, neighbours: &[&str]) -> Vec<Answered> {
     std::thread::sleep(Duration::from_millis(200));
     world.hear(neighbours);
@@ -142,7 +142,7 @@ fn complain(world: &mut World, answered: Vec<Answered>) {
     }
 }
 
-/// Where the shim follows the path, it says which one, and has no thread less afterwards.
+/// Complains about late answers. If the shim follows the path, the error must name it and no thread may stay lost.
 fn complain_of(world: &mut World, of: Who, answered: Vec<Answered>, before: usize) {
     if of == Who::Shim {
         for answer in &answered {
@@ -156,7 +156,7 @@ fn complain_of(world: &mut World, of: Who, answered: Vec<Answered>, before: usiz
     complain(world, answered);
 }
 
-/// None of them waits for the filesystem, which still holds the requests. Idle ones end in a moment.
+/// Checks that no thread waits for the filesystem, which still holds the requests. Idle threads end in a moment.
 fn threads_are_back(world: &mut World, before: usize) {
     if !eventually(|| threads(world.server) <= before) {
         world.complain(format!("{} threads, {before} before", threads(world.server)));
@@ -233,7 +233,7 @@ fn execs(of: Who, waits: Waits) {
     apart("launch_timeout = 2", || {
         let mut world = World::new(waits);
         let host = world.fuse.path.to_str().unwrap().to_owned();
-        // Its own, since an exec that cannot be killed keeps it from its end.
+        // A container for these execs alone, since an exec that cannot be killed keeps it from ending.
         world.prepare("c1", &["/probe", "sleep"], |config| {
             config["process"]["env"] = json!(["HOME=/"]);
             let etc =
@@ -287,7 +287,8 @@ fn an_exec_is_answered_where_whoever_follows_a_path_of_its_request_cannot_be_kil
     execs(Who::Shim, Waits::ForEver);
 }
 
-/// Many of one kind, each in its own way of hanging: the shim, a process on its way, a process that is seen already.
+/// Runs many requests of one kind. The kinds hang in different places: in the shim, in a process on its way, and in a
+/// process that the container can already see.
 fn many(what: &str, request: fn(&World, usize) -> Asked) {
     apart("launch_timeout = 2", || {
         let mut world = World::new(Waits::ForEver);

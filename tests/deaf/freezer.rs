@@ -1,4 +1,4 @@
-//! A freezer that does not come to an end: a process of the container waits in the kernel for a filesystem.
+//! A freezer that does not finish: a process of the container waits in the kernel for a filesystem.
 
 use crate::ask::{self, answers, Asked};
 use crate::fuse::Waits;
@@ -12,14 +12,14 @@ use std::time::Duration;
 use testbed::fake::eventually;
 use testbed::wire::CONTROLLER;
 
-/// As many pauses, and kills in a pod that is being paused.
+/// How many pauses wait, and how many kills in a pod that is being paused.
 const PAUSES: usize = 12;
 const KILLS: usize = 80;
 const SOON: Duration = Duration::from_secs(3);
-/// How long a freezer is waited for.
+/// How long the shim waits for a freezer.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// An exec whose program cannot be read: it cannot be frozen, and its Start waits.
+/// Starts an exec whose program cannot be read: it cannot be frozen, and its Start waits.
 fn hold(world: &World, id: &str) -> Asked {
     world.exec(id, "held", &ask::process(&[&format!("/f/slow-{id}")]));
     world.line().task(id, "Start", &ask::start_request(id, "held"), Duration::ZERO)
@@ -50,7 +50,7 @@ fn pauses_that_wait_for_the_freezer_have_no_thread() {
         }
         calm(&mut world, before);
         world.hear(&[NEIGHBOUR]);
-        // A kill ends the container, and its pause.
+        // A kill ends the container and its pause.
         let first = pauses.remove(0);
         world.end_container(&ids[0]);
         let first = answers(vec![first], slow(SOON)).remove(0);
@@ -63,7 +63,7 @@ fn pauses_that_wait_for_the_freezer_have_no_thread() {
                 world.complain(format!("{answer}"));
             }
         }
-        // They were thawed again.
+        // The failed pauses have thawed the others.
         ids[1..].iter().for_each(|id| world.end_container(id));
         drop(held);
         world.end("pauses");
@@ -95,7 +95,7 @@ fn a_kill_in_a_pod_that_is_being_paused_has_no_thread() {
         }
         calm(&mut world, before);
         world.hear(&["c1"]);
-        // The pause gives up, for c1 cannot be frozen, and all that was killed dies.
+        // The pause gives up, since c1 cannot be frozen, and everything that was killed dies.
         for answer in answers(vec![pause], LIMIT + slow(SOON)).into_iter() {
             println!("  {answer}");
             if answer.answer.is_none() {
@@ -107,7 +107,7 @@ fn a_kill_in_a_pod_that_is_being_paused_has_no_thread() {
             }
         }
         for answer in answers(kills, slow(SOON)) {
-            // The others found it dead.
+            // The later kills found it dead.
             if answer.answer.is_none() {
                 world.complain(format!("{answer}"));
             }
@@ -124,7 +124,7 @@ fn a_kill_in_a_pod_that_is_being_paused_has_no_thread() {
     });
 }
 
-/// Others freeze a container while an exec of it is on its way.
+/// Freezes a container, as its administrator may, while an exec is on its way into it.
 fn freeze(world: &World, id: &str) {
     let below = format!("{}/{id}", world.containerd.namespace);
     let v1 = std::path::Path::new("/sys/fs/cgroup/freezer").join(&below).join("freezer.state");
@@ -171,7 +171,7 @@ fn exec_in_a_frozen_container(limit: Duration) {
     });
 }
 
-/// containerd's number.
+/// containerd's code for PAUSED.
 const PAUSED: i32 = 4;
 
 #[test]

@@ -1,15 +1,16 @@
-//! A filesystem that does not answer: a server on /dev/fuse (include/uapi/linux/fuse.h), as a network filesystem is
-//! whose server is gone.
+//! A filesystem that does not answer: a server on /dev/fuse (include/uapi/linux/fuse.h) that behaves like a network
+//! filesystem whose server is gone.
 //!
-//! How a name begins says what the file does:
-//! * `hang`: its look-up is not answered;
+//! The beginning of a name says what the file does:
+//! * `hang`: its lookup is not answered;
 //! * `passwd`: a file whose open is not answered;
 //! * `slow`: a program whose read is not answered;
 //! * `dir`: a directory like the root;
 //! * `dir-mkdir`: one in which mkdir(2) is not answered.
 //!
-//! Who waits for a directory's lock, for a page or for the look-up of a name that somebody else waits for already cannot be
-//! killed, whatever this server does. So tests give each a directory and a name of its own.
+//! A process that waits for a directory's lock, for a page, or for the lookup of a name that another process already
+//! waits for cannot be killed, whatever this server does. So tests give each process a directory and a name of its
+//! own.
 
 use nix::mount::{mount, umount2, MntFlags, MsFlags};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -22,12 +23,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// What becomes of a process that waits for the filesystem and is killed.
+/// What happens to a process that waits for the filesystem and is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
     /// It ends.
     UntilKilled,
-    /// It stays as long as the server: what was taken from the kernel must be answered.
+    /// It stays as long as the server does: a request that was read from the kernel must be answered.
     ForEver,
 }
 
@@ -56,7 +57,7 @@ const BATCH_FORGET: u32 = 42;
 
 const IN_HEADER: usize = 40;
 
-/// The number of the root's node; the others are those of their names.
+/// The root's inode number; other inodes have numbers derived from their names.
 const ROOT: u64 = 1;
 
 struct Request {
@@ -68,11 +69,11 @@ struct Request {
 }
 
 impl Fuse {
-    /// Mounts one at a new folder, in the mount namespace of this thread.
+    /// Mounts a filesystem at a new directory, in the mount namespace of this thread.
     pub fn mount(path: &Path, waits: Waits) -> Fuse {
         std::fs::create_dir_all(path).unwrap();
         let mut device = OpenOptions::new();
-        // What was ready to be read is gone where whoever asked has ended meanwhile.
+        // Non-blocking: a request that was ready to be read is gone if its process has ended meanwhile.
         let device = device.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/fuse").unwrap();
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
         mount(Some("hang"), path, Some("fuse.hang"), MsFlags::empty(), Some(options.as_str()))
@@ -83,12 +84,12 @@ impl Fuse {
         Fuse { path: path.to_owned(), stop, held, server: Some(server) }
     }
 
-    /// How many requests wait.
+    /// Returns how many requests wait.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::SeqCst)
     }
 
-    /// The server is gone: whoever waited gets an error.
+    /// Stops the server: whoever waits gets an error.
     pub fn kill(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(server) = self.server.take() {
@@ -129,7 +130,7 @@ fn serve(mut device: File, waits: Waits, stop: &AtomicBool, held: &AtomicUsize) 
     }
 }
 
-/// A SIGKILL is on its way to the thread.
+/// Returns whether a SIGKILL is pending for the thread.
 fn is_killed(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let mask = |line: &str| {
@@ -168,7 +169,7 @@ impl Nodes {
         at.and_then(|at| self.0.get(at)).is_some_and(|name| name.starts_with(with))
     }
 
-    /// Answers it, or gives it back: it is one that is never answered.
+    /// Answers the request, or returns it if it is one that is never answered.
     fn handle(&mut self, device: &mut File, request: Request) -> Option<Request> {
         let result = match request.operation {
             INIT => Ok(started()),
@@ -194,7 +195,7 @@ impl Nodes {
         None
     }
 
-    /// `fuse_attr`.
+    /// Encodes a `fuse_attr`.
     fn attributes(&self, node: u64) -> Vec<u8> {
         let file = self.begins(node, b"slow") || self.begins(node, b"passwd");
         let mode = 0o755 | if file { libc::S_IFREG } else { libc::S_IFDIR };
@@ -218,7 +219,8 @@ fn answer(device: &mut File, unique: u64, result: Result<Vec<u8>, i32>) {
     let _ = device.write_all(&bytes); // whoever asked may be gone
 }
 
-/// `fuse_init_out` of protocol 7.31. FUSE_PARALLEL_DIROPS: one look-up that hangs is not to hold up all of its directory.
+/// Encodes a `fuse_init_out` of protocol 7.31. With FUSE_PARALLEL_DIROPS, a lookup that hangs does not block its
+/// whole directory.
 fn started() -> Vec<u8> {
     let mut body = Vec::new();
     for number in [7u32, 31, 0, 1 << 18, 0, 128 << 10, 1, 0] {

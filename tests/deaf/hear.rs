@@ -1,4 +1,4 @@
-//! Whether a shim hears: how long the requests take that wait for nothing.
+//! Whether a shim responds: the latency of requests that wait for nothing.
 
 use crate::ask::Line;
 use crate::slow;
@@ -7,20 +7,20 @@ use containerd_shim_protos::api::*;
 use std::time::{Duration, Instant};
 use testbed::wire::{Wire, TASK_V3};
 
-/// What such a request may take.
+/// The limit for such a request.
 const SOON: Duration = Duration::from_millis(100);
-/// One that has no answer by then has none.
+/// When an answer counts as missing.
 const NEVER: Duration = Duration::from_secs(2);
-/// Idle workers have ended by then.
+/// By then idle workers have ended.
 const CALM: Duration = Duration::from_secs(3);
-/// Of a Wait for somebody who does not end.
+/// The time limit of a Wait for a process that does not end.
 const WAIT: Duration = Duration::from_millis(20);
-/// The machine is others' too: the middle one counts.
+/// Rounds of which the median counts: the machine has other work too.
 const ROUNDS: usize = 5;
 
 const METHODS: [&str; 6] = ["State", "Kill", "Connect", "Stats", "Pids", "Wait"];
 
-/// A connection that was there before all else.
+/// Holds a connection that was opened before everything else.
 pub struct Ears {
     old: Wire,
 }
@@ -30,7 +30,8 @@ impl Ears {
         Ears { old: line.containerd.connect(line.shim) }
     }
 
-    /// Every request about each container, on an old and on a new connection. What is too slow comes back.
+    /// Makes every request about each container, on an old and on a new connection. Returns the ones that were too
+    /// slow.
     pub fn hear(&mut self, line: Line, ids: &[&str]) -> Vec<String> {
         let mut complaints = Vec::new();
         let mut worst = (Duration::ZERO, String::new());
@@ -40,7 +41,7 @@ impl Ears {
             let Some(middle) = self.middle(line, method, id, new) else {
                 complaints.push(format!("{what}: no answer"));
                 self.old = line.containerd.connect(line.shim);
-                // The others would each take as long.
+                // The other requests would each take as long.
                 return complaints;
             };
             if middle > slow(SOON) {
@@ -81,7 +82,7 @@ fn time(wire: &mut Wire, method: &str, id: &str) -> Option<Duration> {
     let none = Duration::ZERO;
     match method {
         "State" => ask(&StateRequest { id, ..Default::default() }, none),
-        // A signal that nobody minds: it lets those go on who are stopped, and first processes are not.
+        // A harmless signal: it continues stopped processes, and a first process is not stopped.
         "Kill" => ask(&KillRequest { id, signal: libc::SIGCONT as u32, ..Default::default() }, none),
         "Connect" => ask(&ConnectRequest { id, ..Default::default() }, none),
         "Stats" => ask(&StatsRequest { id, ..Default::default() }, none),
@@ -99,13 +100,12 @@ fn time(wire: &mut Wire, method: &str, id: &str) -> Option<Duration> {
     Some(if waits { time.saturating_sub(WAIT) } else { time })
 }
 
-/// The threads of a process.
 pub fn threads(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
 }
 
-/// Whatever waits in a shim now has no thread: there are as many as before, with the one that looks at all that waits, and
-/// workers that have just answered others.
+/// Checks that whatever waits in a shim has no thread: there are as many as before, plus the parked thread and
+/// workers that have just answered other requests.
 pub fn calm(world: &mut World, before: usize) {
     const MORE: usize = 4;
     let begun = Instant::now();
@@ -119,7 +119,7 @@ pub fn calm(world: &mut World, before: usize) {
     }
 }
 
-/// The part of one processor that a process takes, over a second.
+/// Returns the share of one processor that a process uses, measured over a second.
 pub fn load(pid: u32) -> f64 {
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -128,6 +128,6 @@ pub fn load(pid: u32) -> f64 {
     };
     let (before, begun) = (ticks(), Instant::now());
     std::thread::sleep(Duration::from_secs(1));
-    // 100 of them are a second, on every architecture that Linux has (USER_HZ).
+    // There are 100 ticks per second on every architecture of Linux (USER_HZ).
     (ticks() - before) as f64 / 100.0 / begun.elapsed().as_secs_f64()
 }

@@ -1,4 +1,4 @@
-//! Hooks that hang, at each moment of a container's life.
+//! Hooks that hang, at each point of a container's life.
 
 use crate::ask::{self, answers, Answered, Asked};
 use crate::fuse::Waits;
@@ -10,19 +10,19 @@ use serde_json::{json, Value};
 use std::time::Duration;
 use testbed::wire::FP;
 
-/// Of the requests, and of the operator.
+/// The time limit of requests, and the operator's.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Of those hooks that have one.
+/// The time limit of hooks that have one.
 const OWN: u64 = 1;
 /// How late an answer may be.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Where a hook's failure is that of the request.
+/// The kinds of hooks whose failure fails the Create, and those whose failure fails the Start.
 const CREATE: [&str; 3] = ["prestart", "createRuntime", "createContainer"];
 const START: [&str; 2] = ["startContainer", "poststart"];
 
 fn hook(moment: &str, timeout: bool) -> Value {
-    // A hook of the container's own is a program of its image.
+    // A startContainer hook is a program of the image.
     let mut hook = match moment {
         "startContainer" => json!({ "path": "/probe", "args": ["probe", "sleep"] }),
         _ => json!({ "path": "/bin/sh", "args": ["sh", "-c", "exec sleep 1000"] }),
@@ -37,7 +37,7 @@ fn id(moment: &str, timeout: bool) -> String {
     format!("{moment}-{}", if timeout { "short" } else { "long" })
 }
 
-/// The answer comes when the hook's limit, or that of the request, is over.
+/// Checks that the answer comes when the time limit of the hook, or of the request, has passed.
 fn judge(world: &mut World, all: Vec<Answered>, fails: bool) {
     for answer in all {
         println!("  {answer}");
@@ -63,7 +63,7 @@ fn all_of(world: &World, method: &str, moments: &[&str]) -> Vec<Asked> {
     asked
 }
 
-/// Everybody up to the moment of its hook.
+/// Brings each container to the point at which its hook runs.
 fn prepare(world: &mut World) {
     for moment in CREATE.iter().chain(&START).chain(&["poststop"]) {
         for timeout in [true, false] {
@@ -94,7 +94,7 @@ fn hooks_that_hang_hold_up_their_own_container_only_and_not_for_long() {
         std::thread::sleep(Duration::from_millis(200));
         world.hear(&[NEIGHBOUR]);
         let all = answers(asked, LIMIT + slow(LIMIT));
-        // What a hook does after the end is only worth a warning.
+        // A failed poststop hook only causes a warning.
         let (warned, failed) = all.into_iter().partition(|answer| answer.what.starts_with("poststop"));
         judge(&mut world, failed, true);
         judge(&mut world, warned, false);
@@ -111,7 +111,7 @@ fn hooks_that_hang_hold_up_their_own_container_only_and_not_for_long() {
     });
 }
 
-/// It is for a process that is not there yet, and not for a program of the host's.
+/// Such a signal is meant for a process that does not exist yet, not for a program of the host.
 #[test]
 fn a_signal_for_a_container_that_is_being_made_is_not_for_its_hook() {
     apart("launch_timeout = 100", || {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use testbed::fake::Containerd;
 
-/// What was there before.
+/// The state before the test.
 pub struct Before {
     mounts: Vec<String>,
     namespace: PathBuf,
@@ -23,7 +23,7 @@ impl Before {
         mounts().into_iter().filter(|line| !self.mounts.contains(line)).collect()
     }
 
-    /// Processes of the containers, by their cgroup, and of whatever else the shim has made, by its mount namespace.
+    /// Returns the processes of the containers, by cgroup, and whatever else the shim has made, by mount namespace.
     pub fn processes(&self, containerd: &Containerd) -> Vec<u32> {
         pids().filter(|pid| *pid != std::process::id() && self.is_ours(*pid, containerd)).collect()
     }
@@ -35,7 +35,7 @@ impl Before {
     }
 }
 
-/// The processes that a process has made, without those that have ended.
+/// Returns the children of a process, except zombies.
 pub fn children(parent: u32) -> Vec<u32> {
     let of_parent = |pid: &u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -51,7 +51,7 @@ fn pids() -> impl Iterator<Item = u32> {
     listing.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
 }
 
-/// What a process is, for a complaint.
+/// Describes a process, for a complaint.
 pub fn name(pid: u32) -> String {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
     let words = read("cmdline").replace('\0', " ");
@@ -60,7 +60,7 @@ pub fn name(pid: u32) -> String {
     format!("{pid} {:?} {:?} in state {state}", read("comm").trim(), words.trim())
 }
 
-/// Whether somebody has a fifo open for writing.
+/// Returns whether any process has a FIFO open for writing.
 pub fn has_writer(fifo: &Path) -> bool {
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;

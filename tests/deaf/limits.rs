@@ -1,4 +1,4 @@
-//! Limits of time: of the request, and of the operator where it has none.
+//! Time limits: the request's, or the operator's if the request has none.
 
 use crate::ask::{self, answers, Answered, Asked};
 use crate::fuse::Waits;
@@ -14,7 +14,7 @@ use testbed::wire::{DE, TASK_V3};
 /// How late an answer may be.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What holds an exec up, and what the answer must speak of.
+/// Returns what holds an exec up, and what the answer must mention.
 fn execs() -> Vec<(&'static str, Value, [&'static str; 2])> {
     let with = |key: &str, value: Value| {
         let mut process = ask::process(&["/probe", "sleep"]);
@@ -28,7 +28,7 @@ fn execs() -> Vec<(&'static str, Value, [&'static str; 2])> {
     ]
 }
 
-/// All of them were late, and say so.
+/// Checks that each request ran into its time limit and says so.
 fn judge(world: &mut World, all: Vec<Answered>, parts: &[(&str, [&str; 2])], limit: Duration) {
     for answer in all {
         println!("  {answer}");
@@ -89,7 +89,7 @@ fn held_creates(limit: Duration, asked: Duration, settings: &str) {
         });
         let mut parts: Vec<_> = execs().into_iter().map(|(name, _, parts)| (name, parts)).collect();
         parts.push(("mount", ["mounts[2]", "/f/dir-mount/hang/t"]));
-        // It is only its start that reads the program.
+        // Only a start reads the program.
         let line = world.line();
         let created = line.task("program", "Create", &world.create_request("program"), asked);
         assert!(answers(vec![created], slow(GRACE) * 3)[0].good());
@@ -124,7 +124,7 @@ fn a_create_without_a_limit_has_the_operators() {
     held_creates(Duration::from_secs(2), Duration::ZERO, "launch_timeout = 2");
 }
 
-/// Its client has died between the two requests; it is connected still, as a client that hangs is.
+/// The client has died between the two requests; the connection stays, as that of a client that hangs.
 #[test]
 fn a_pod_that_nobody_starts_ends() {
     apart("unstarted_timeout = 2", || {
@@ -142,7 +142,7 @@ fn a_pod_that_nobody_starts_ends() {
         assert!(eventually(|| ended(server)) && !shim.path.exists());
         pod::forget(&containerd);
 
-        // One that was started stays.
+        // A pod that was started stays.
         let shim = pod::launch(&containerd);
         let mut wire = containerd.connect(&shim);
         pod::run(&containerd, &mut wire);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The URI of a script.
+/// Writes a script, and returns its URI.
 fn logger(world: &World, name: &str, script: &str) -> String {
     let path = world.containerd.dir.path().join(name);
     std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -52,7 +52,7 @@ fn a_logging_program_that_never_ends_does_not_hold_up_the_others() {
     apart("", || {
         let mut world = World::new(Waits::UntilKilled);
         let neighbour = world.strangers(&[]);
-        // SIGTERM does not end it; it has closed the descriptor that says that it is ready.
+        // SIGTERM does not end it; it has closed the descriptor that signals that it is ready.
         let stdout = logger(&world, "deaf", "exec 5>&-; trap '' TERM; exec sleep 1000");
         world.prepare("c1", &["/probe", "sleep"], |_| ());
         let request = CreateTaskRequest { stdout, ..world.create_request("c1") };

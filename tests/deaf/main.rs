@@ -1,7 +1,8 @@
-//! A shim that cannot be made deaf: whatever holds a request up, be it a container, a filesystem, a hook or a logging
-//! program, the request is answered in time, everybody else is served meanwhile, and nothing is left. Needs root.
+//! A shim that stays responsive: whatever holds a request up (a container, a filesystem, a hook or a logging
+//! program), the request is answered in time, all others are served meanwhile, and nothing is left. Needs root.
 //!
-//! `SHOAL_SHIM=FILE` names another shim than the one of this build. One test runs at a time, since times are measured.
+//! `SHOAL_SHIM=FILE` names another shim than the one of this build. One test runs at a time, since times are
+//! measured.
 
 mod abandoned;
 mod ask;
@@ -29,13 +30,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use testbed::skip;
 
-/// A limit of time on this machine.
+/// Scales a time limit to this machine.
 fn slow(time: Duration) -> Duration {
     time * std::env::var("SHOAL_TEST_SLOW").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
 }
 
-/// Runs a test in a mount namespace of its own, whose /etc has the operator's file with these words. The shims that it
-/// starts inherit it.
+/// Runs a test in a mount namespace of its own, whose /etc has the operator's file with these settings. The shims
+/// that it starts inherit it.
 fn apart(settings: &str, test: impl FnOnce() + Send) {
     static ALONE: Mutex<()> = Mutex::new(());
     if !nix::unistd::geteuid().is_root() {

@@ -17,7 +17,8 @@ use testbed::wire::{DE, FP, SANDBOX};
 const LIMIT: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(1);
 
-/// The process that makes the namespaces waits, with a user namespace as its owner has it, or without.
+/// Creates pods whose process waits for a network namespace that does not answer, with the user namespace that owns
+/// it, or without one.
 fn create(users: bool) {
     apart("launch_timeout = 100", || {
         let mut containerd = Containerd::new(Version::V2_3);
@@ -44,7 +45,7 @@ fn create(users: bool) {
             line.ask("CreateSandbox", SANDBOX, "CreateSandbox", &request, limit)
         };
 
-        // Until its time is over.
+        // The first create ends when its time is over.
         let rest = threads(server);
         let late = create(0, LIMIT);
         std::thread::sleep(slow(Duration::from_secs(1)));
@@ -57,10 +58,10 @@ fn create(users: bool) {
         assert!(
             *code == DE && words.contains("netns_path") && words.contains(&fuse.path.display().to_string())
         );
-        // The one that looks at all that waits.
+        // The extra thread is the parked one.
         assert!(heard.good() && busy <= rest + 1, "{heard}, {busy} threads, {rest} before");
 
-        // Until it is shut down.
+        // The second one ends when the pod is shut down.
         let killed = create(1, Duration::ZERO);
         std::thread::sleep(slow(Duration::from_millis(300)));
         let shutdown = line.ask("ShutdownSandbox", SANDBOX, "ShutdownSandbox", &pod::about(), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! An image decides what /etc/passwd is, in which an exec that sets no HOME is looked up.
+//! The image decides what /etc/passwd is; an exec that sets no HOME looks it up there.
 
 use crate::ask::{self, answers};
 use crate::fuse::Waits;
@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-/// What a start may take that reads it.
+/// The limit for a start that reads it.
 const SOON: Duration = Duration::from_secs(2);
 
 const FILES: [&str; 6] = ["sparse", "one-line", "long-lines", "fifo", "endless", "loop"];

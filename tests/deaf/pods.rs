@@ -1,4 +1,4 @@
-//! A pod that is stopped, or shut down, while the creates and the execs of its members hang.
+//! A pod that is stopped or shut down while creates and execs of its members hang.
 
 use crate::ask::{self, answers, Asked};
 use crate::fuse::Waits;
@@ -11,10 +11,10 @@ use testbed::fake::pod::about;
 use testbed::fake::{ended, eventually};
 use testbed::wire::SANDBOX;
 
-/// What an end may take.
+/// The limit for a stop or a shutdown.
 const SOON: Duration = Duration::from_secs(4);
 
-/// A create that hangs on its way, one that hangs in a hook, and an exec.
+/// Starts a create that hangs on its way, one that hangs in a hook, and an exec.
 fn hang(world: &mut World) -> Vec<Asked> {
     world.prepare("cwd", &["/probe", "sleep"], |config| {
         config["process"]["cwd"] = "/f/dir-cwd/hang".into();
@@ -33,7 +33,7 @@ fn hang(world: &mut World) -> Vec<Asked> {
     asked
 }
 
-/// An end of the pod, by this method.
+/// Stops or shuts down the pod by this method.
 pub fn call(world: &mut World, method: &str) {
     let asked = world.line().ask(method, SANDBOX, method, &about(), Duration::ZERO);
     let answer = answers(vec![asked], slow(SOON)).remove(0);
@@ -78,13 +78,13 @@ fn a_pod_is_shut_down_while_its_members_hang() {
         let mut world = World::of(Waits::UntilKilled, true);
         let asked = hang(&mut world);
         call(&mut world, "ShutdownSandbox");
-        // Whoever has waited is told, or sees the end of the connection with the shim's.
+        // Waiting clients are answered, or see the shim close the connection.
         drop(asked);
         after(world, "a pod that is shut down");
     });
 }
 
-/// Each of them ends alone, and the pod goes on.
+/// Each of the members ends alone, and the pod goes on.
 #[test]
 fn a_member_that_hangs_is_deleted_and_its_pod_goes_on() {
     apart("launch_timeout = 100", || {

@@ -1,4 +1,4 @@
-//! A container that freezes itself again and again while it is to be killed.
+//! A container that freezes itself again and again while it is being killed.
 
 use crate::ask::{self, answers};
 use crate::fuse::Waits;
@@ -36,7 +36,7 @@ fn killed(all: bool) {
             world.complain(format!("{kill}; {wait}"));
         }
         world.hear(&[NEIGHBOUR]);
-        // What has lost its patience by itself is not a success of the kill.
+        // If the container has only given up by itself by now, the kill did not succeed.
         let deleted = world.line().task("Delete", "Delete", &ask::delete_request("c1", ""), Duration::ZERO);
         let deleted = answers(vec![deleted], slow(SOON)).remove(0);
         if !deleted.good() {

@@ -1,4 +1,4 @@
-//! Two hundred execs that hang: a container stops whatever joins it, and there are files that do not answer.
+//! Two hundred execs that hang: a container stops whatever joins it, and some files do not answer.
 
 use crate::ask::{self, answers, Asked};
 use crate::fuse::Waits;
@@ -12,25 +12,25 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use testbed::wire::{decode, Wire, TASK_V3};
 
-/// How an exec is held up.
+/// What holds an exec up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
-    /// By the container alone: before its program runs, and then Start is not answered, or soon afterwards.
+    /// Only the container's SIGSTOP: before its program runs, so that Start is not answered, or soon afterwards.
     Signal,
-    /// On the way to its working directory.
+    /// The path of its working directory.
     Cwd,
-    /// On the way to its program.
+    /// The path of its program.
     Path,
-    /// When it is seen already: the program cannot be read.
+    /// The program, which cannot be read, when the container can already see the exec.
     Program,
 }
 
 const EACH: [(Hold, usize); 4] = [(Hold::Signal, 80), (Hold::Cwd, 40), (Hold::Path, 40), (Hold::Program, 40)];
 
-/// Besides one for each request that hangs: the ones that serve the others.
+/// Threads that serve other requests, besides one for each request that hangs.
 const THREADS: usize = 40;
 
-/// What a kill, and the answer that it brings about, may take.
+/// The limit for a kill and for the answer that it causes.
 const SOON: Duration = Duration::from_secs(3);
 
 fn process(hold: Hold, number: usize) -> Value {
@@ -45,7 +45,7 @@ fn process(hold: Hold, number: usize) -> Value {
     process
 }
 
-/// A container that stops everybody, and the fifo that all its execs write to.
+/// Starts a container that stops every process, and makes the FIFO that all its execs write to.
 fn stopper(world: &mut World) -> PathBuf {
     world.prepare("c1", &["/probe", "stop", "3"], |_| ());
     let fifo = world.containerd.dir.path().join("out");
@@ -54,7 +54,7 @@ fn stopper(world: &mut World) -> PathBuf {
     fifo
 }
 
-/// Adds them all and asks for their starts.
+/// Adds all execs and requests their starts.
 fn start_all(world: &World, fifo: &Path) -> Vec<(Hold, String, Asked)> {
     let mut all = Vec::new();
     for (hold, count) in EACH {
@@ -97,7 +97,7 @@ fn a_shim_with_two_hundred_execs_that_hang_serves_everybody() {
         if load > 0.05 {
             world.complain(format!("the shim takes {:.1} % of a processor", load * 100.0));
         }
-        // It works for the neighbour.
+        // The neighbour can still start an exec.
         world.exec(NEIGHBOUR, "meanwhile", &ask::process(&["/probe", "exit", "3"]));
         let line = world.line();
         line.call::<StartResponse>("Start", &ask::start_request(NEIGHBOUR, "meanwhile")).unwrap();
@@ -111,7 +111,7 @@ fn a_shim_with_two_hundred_execs_that_hang_serves_everybody() {
     });
 }
 
-/// A kill of a single one is enough, however it hangs; the others are given back.
+/// Kills one exec of each kind, which must suffice however it hangs, and returns the others.
 fn kill_one_of_each(world: &mut World, mut all: Vec<(Hold, String, Asked)>) -> Vec<(Hold, String, Asked)> {
     for (hold, _) in EACH {
         let at = all.iter().position(|(other, ..)| *other == hold).unwrap();

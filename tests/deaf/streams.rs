@@ -1,4 +1,5 @@
-//! A container whose processes hold their streams' pipes locked: who reads, writes or closes them waits for it.
+//! A container whose processes keep the pipes of their streams locked: whoever reads, writes or closes such a pipe
+//! waits.
 
 use crate::ask;
 use crate::fuse::Waits;
@@ -13,18 +14,17 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use testbed::fake::eventually;
 
-/// What an exec of somebody else may take, from its start to its exit and its last word.
+/// The limit for another container's exec, from its start to its exit and its last output.
 const SOON: Duration = Duration::from_secs(1);
 
 fn fifo(world: &World, name: &str) -> (PathBuf, File) {
     let path = world.containerd.dir.path().join(name);
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-    // The client's end.
     let both = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
     (path, both)
 }
 
-/// An exec in the container that holds, which has been at it for a moment. The client's end of its input stays open.
+/// Starts an exec that holds its streams, and waits until it does. The client's end of its input stays open.
 fn hold(world: &mut World, args: &[&str], client: &mut Option<File>) {
     world.prepare("c1", &["/probe", "sleep"], |_| ());
     world.run("c1");
@@ -40,7 +40,7 @@ fn hold(world: &mut World, args: &[&str], client: &mut Option<File>) {
     assert!(eventually(|| world.fuse.held() > 0), "it waits for its page");
 }
 
-/// What an exec of the neighbour says and its exit are there in time, and so is its Delete.
+/// Checks that an exec of the neighbour runs, and that its output, exit and Delete come in time.
 fn neighbour_is_served(world: &mut World, name: &str) {
     let (output, mut client) = fifo(world, name);
     let mut request = ask::exec_request(NEIGHBOUR, name, &ask::process(&["/probe", "stat", "/"]));
@@ -85,7 +85,7 @@ fn eventually_within(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
 
 fn held(args: &[&str], what: &str) {
     apart("launch_timeout = 100", || {
-        // Closed last: a close waits as well, and the filesystem ends with the world.
+        // Dropped last: a close waits as well, and the filesystem ends with the world.
         let mut client = None;
         let mut world = World::new(Waits::UntilKilled);
         hold(&mut world, args, &mut client);
@@ -114,7 +114,7 @@ fn an_exec_that_has_ended_and_whose_output_is_held_keeps_no_exit_back() {
     held(&["/probe", "hold", "out", "/f/slow3"], "an output that is held by who was left");
 }
 
-/// A reader that never reads, or one that reads all of it: neither costs the others anything, nor the shim a processor.
+/// Whether a reader never reads or reads everything, the shim neither delays others nor uses up a processor.
 #[test]
 fn an_exec_that_writes_small_pieces_without_end_is_nobody_elses_matter() {
     apart("launch_timeout = 100", || {
@@ -154,8 +154,8 @@ fn an_exec_that_writes_small_pieces_without_end_is_nobody_elses_matter() {
     });
 }
 
-/// In a pod that shares its processes, a container's first process ends before what it leaves; that has the client's fifo
-/// itself, and cannot be killed as long as its filesystem does not answer.
+/// In a pod that shares its pid namespace, a container's first process ends before the process that it leaves; that
+/// one has the client's FIFO itself, and cannot be killed while its filesystem does not answer.
 #[test]
 fn a_container_that_has_ended_and_whose_output_is_held_keeps_no_exit_back() {
     apart("launch_timeout = 100", || {

@@ -1,4 +1,4 @@
-//! A systemd that takes connections and never answers.
+//! A systemd that accepts connections and never answers.
 
 use crate::ask::{self, answers};
 use crate::fuse::Waits;
@@ -14,11 +14,11 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 use testbed::wire::{decode, Wire, DE, TASK_V3};
 
-/// More than there may be threads for requests that take long.
+/// More than the maximum number of threads for requests that take long.
 const CREATES: usize = 600;
 const SOON: Duration = Duration::from_secs(2);
 
-/// In the place of the one that this machine has, if it has one.
+/// Listens in place of this machine's systemd, if it has one.
 fn deaf() -> UnixListener {
     mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     std::fs::create_dir("/run/systemd").unwrap();
@@ -41,7 +41,7 @@ fn creates_that_wait_for_systemd_have_no_thread() {
     apart("launch_timeout = 100", || {
         let _systemd = deaf();
         let mut world = World::new(Waits::UntilKilled);
-        // One bundle does: none of them gets as far as to write to it.
+        // One bundle suffices: none of the creates gets as far as writing to it.
         world.prepare("c", &["/probe", "sleep"], |config| {
             config["linux"]["cgroupsPath"] = "shoal-test.slice:t:c".into();
         });
@@ -81,7 +81,7 @@ fn creates_that_wait_for_systemd_have_no_thread() {
     });
 }
 
-/// A request that ends a create: both are answered at once.
+/// Makes a request that ends a create, and checks that both are answered at once.
 fn end_one(world: &mut World, wire: &mut Wire, stream: u32, method: &str, request: &impl Message) {
     let begun = Instant::now();
     let end = world.line().task(method, method, request, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! A shim with a neighbour that does nothing, and containers that are held up.
+//! A shim with an idle neighbour, and containers that are held up.
 
 use crate::ask::{self, Line};
 use crate::fuse::{Fuse, Waits};
@@ -17,19 +17,18 @@ pub struct World {
     pub server: u32,
     pub fuse: Fuse,
     pub ears: Ears,
-    /// What is wrong.
+    /// What went wrong.
     pub complaints: Vec<String>,
-    /// Those with a bundle.
+    /// The containers with a bundle.
     ids: Vec<String>,
     before: Before,
-    /// They are members of a pod that shares its processes, and this is its pid.
+    /// The pid of the pod, if the containers are members of one that shares its pid namespace.
     pod: Option<u32>,
     over: bool,
 }
 
-/// Who is there all the time.
+/// The container that is there all the time.
 pub const NEIGHBOUR: &str = "n";
-/// The pod.
 pub const POD: &str = "s1";
 
 impl World {
@@ -78,7 +77,7 @@ impl World {
         self.complaints.push(what.into());
     }
 
-    /// The bundle of another container of this shim.
+    /// Prepares the bundle of another container of this shim.
     pub fn prepare(&mut self, id: &str, args: &[&str], change: impl FnOnce(&mut Value)) {
         let pod = self.pod;
         prepare(&self.containerd, id, args, &self.fuse, |config| {
@@ -99,7 +98,7 @@ impl World {
         CreateTaskRequest { id: id.into(), bundle, ..Default::default() }
     }
 
-    /// Create and Start of one whom nothing holds up.
+    /// Creates and starts a container that nothing holds up.
     pub fn run(&self, id: &str) -> u32 {
         let created: CreateTaskResponse = self.line().call("Create", &self.create_request(id)).unwrap();
         self.line().call::<StartResponse>("Start", &ask::start_request(id, "")).unwrap();
@@ -110,14 +109,14 @@ impl World {
         self.line().call::<Empty>("Exec", &ask::exec_request(id, exec, process)).unwrap();
     }
 
-    /// Those who are not held up are served.
+    /// Checks that containers that are not held up are served.
     pub fn hear(&mut self, ids: &[&str]) {
         let line = Line { containerd: &self.containerd, shim: &self.shim };
         let complaints = self.ears.hear(line, ids);
         self.complaints.extend(complaints);
     }
 
-    /// Kill, Wait and Delete of a container.
+    /// Kills, awaits and deletes a container.
     pub fn end_container(&mut self, id: &str) {
         let line = Line { containerd: &self.containerd, shim: &self.shim };
         let killed = line.call::<Empty>("Kill", &ask::kill_request(id, ""));
@@ -130,12 +129,12 @@ impl World {
         }
     }
 
-    /// Processes that the shim has made and that are none of these.
+    /// Returns the shim's children that are not among the known ones.
     pub fn strangers(&self, known: &[u32]) -> Vec<u32> {
         left::children(self.server).into_iter().filter(|pid| !known.contains(pid)).collect()
     }
 
-    /// Ends the shim, in which only the neighbour is left, and looks for what is left. The filesystem has ended by then.
+    /// Ends the shim, in which only the neighbour is left, and checks what is left. The filesystem has ended by then.
     pub fn end(mut self, what: &str) {
         self.fuse.kill();
         self.end_container(NEIGHBOUR);
@@ -149,7 +148,7 @@ impl World {
         self.after(what);
     }
 
-    /// From where the shim has ended.
+    /// Checks what is left after the end of the shim.
     pub fn after(&mut self, what: &str) {
         for id in std::mem::take(&mut self.ids) {
             if self.pod.is_none() {
@@ -169,7 +168,7 @@ impl World {
         }
         for cgroup in self.containerd.cgroups() {
             self.complaints.push(format!("left: {}", cgroup.display()));
-            let _ = std::fs::remove_dir(cgroup); // for whoever looks at this machine next
+            let _ = std::fs::remove_dir(cgroup); // leaves nothing for the next test
         }
         for mount in self.before.left_mounts() {
             self.complaints.push(format!("left: {mount}"));
@@ -185,12 +184,12 @@ impl World {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL); // it may have ended
         }
         eventually(|| self.before.processes(&self.containerd).into_iter().all(ended));
-        let _ = std::fs::remove_file(&self.shim.path); // it is gone where the shim has ended by itself
+        let _ = std::fs::remove_file(&self.shim.path); // it is gone if the shim has ended by itself
     }
 }
 
 impl Drop for World {
-    /// After a failure too: nothing goes on.
+    /// Cleans up after a failure too.
     fn drop(&mut self) {
         if self.over {
             return;
@@ -208,14 +207,14 @@ impl Drop for World {
             let bundle = self.containerd.pod_bundle(POD);
             self.containerd.verb(POD, &bundle, &["-bundle", bundle.to_str().unwrap(), "delete"]);
         }
-        // What could not be removed before whoever was in it had ended.
+        // These cgroups could not be removed before their processes had ended.
         for cgroup in self.containerd.cgroups().into_iter().chain(self.containerd.pod_cgroups()) {
             let _ = std::fs::remove_dir(cgroup); // it may be gone
         }
     }
 }
 
-/// Members say so, and name the pod's namespaces.
+/// Marks a container as the pod's member, and names the pod's namespaces.
 fn join(config: &mut Value, pod: u32, cgroup: &str) {
     let names = [("mount", None), ("pid", Some("pid")), ("network", Some("net")), ("ipc", Some("ipc"))];
     let namespace = |(kind, name): &(&str, Option<&str>)| match name {
@@ -228,7 +227,7 @@ fn join(config: &mut Value, pod: u32, cgroup: &str) {
         json!({ "io.kubernetes.cri.sandbox-id": POD, "io.kubernetes.cri.container-type": "container" });
 }
 
-/// A bundle with the filesystem at /f.
+/// Prepares a bundle with the filesystem at /f.
 fn prepare(containerd: &Containerd, id: &str, args: &[&str], fuse: &Fuse, change: impl FnOnce(&mut Value)) {
     containerd.prepare(id, args, json!({ "io.containerd.runc.v2.group": NEIGHBOUR }));
     std::fs::create_dir(containerd.bundle(id).join("rootfs/f")).unwrap();

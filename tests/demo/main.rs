@@ -1,7 +1,7 @@
-//! `make demo`: the main job before the user's eyes, with shoal and with the Go shim and runc in the same run.
+//! `make demo`: shows a container's life with shoal, and with the Go shim and runc in the same run.
 //!
-//! A private containerd 2.x; every step runs a few times with each runtime in turn, and the table shows medians.
-//! A step that fails ends the demo with its reason and exit code 1; in any case nothing it started remains.
+//! Uses a private containerd 2.x. Every step runs a few times with each runtime in turn, and the table shows medians.
+//! If a step fails, the demo ends with its reason and exit code 1; in any case, nothing that it started remains.
 
 mod memory;
 mod pods;
@@ -31,7 +31,7 @@ fn demo() {
 
     let mut times = table::Times::new();
     for round in 0..ROUNDS {
-        // In turn and not in blocks, so that a busy moment of the machine meets both.
+        // Alternates the runtimes, so that a busy moment of the machine affects both.
         for runtime in [Runtime::Shoal, Runtime::Runc] {
             if round == 0 {
                 println!("\n=== {} ===", runtime.name());

@@ -1,4 +1,4 @@
-//! What one shim keeps in memory while its container runs.
+//! Measures the memory of one shim while its container runs.
 
 use super::table::{line, median};
 use testbed::{until, Containerd, Runtime};
@@ -14,7 +14,7 @@ pub fn table(containerd: &Containerd) -> String {
     text
 }
 
-/// Medians over three containers, each in its own shim, all running.
+/// Returns medians over three running containers, each in its own shim.
 fn measure(containerd: &Containerd, runtime: Runtime) -> [u64; 3] {
     let ids: Vec<_> = (0..3).map(|n| format!("idle-{n}")).collect();
     for id in &ids {
@@ -32,7 +32,7 @@ fn measure(containerd: &Containerd, runtime: Runtime) -> [u64; 3] {
     [0, 1, 2].map(|field| median(&all.iter().map(|values| values[field]).collect::<Vec<_>>()))
 }
 
-/// The shim is the parent of the container's first process.
+/// Finds the shim: the parent of the container's first process.
 fn shim_of(containerd: &Containerd, id: &str) -> u32 {
     let out = containerd.ctr(["tasks", "ls"]);
     let row = out.ok().lines().find(|row| row.starts_with(id)).expect("the task is listed");

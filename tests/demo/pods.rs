@@ -1,6 +1,7 @@
-//! Pods as Kubernetes makes them: without a pause container by shoal, beside a pause container by runc and the Go shim.
+//! Pods as Kubernetes makes them: by shoal without a pause container, and by runc and the Go shim with one.
 //!
-//! The CRI of one containerd for each, asked in turn. The network plugin does nothing, so what is left is the pod.
+//! Each has the CRI of its own containerd, and they take turns. The network plugin does nothing, so that only the pod
+//! is measured.
 
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use testbed::cri::{Mode, Node, Pod};
 use testbed::Runtime;
 
 const ROUNDS: usize = 10;
-/// Pods that stand idle while memory is measured.
+/// How many idle pods there are while memory is measured.
 const IDLE: usize = 5;
 
 pub fn demo() {
@@ -68,7 +69,7 @@ fn life(node: &Node, mode: Mode, runtime: Runtime, times: &mut Times) {
     step("RemovePodSandbox", began);
 }
 
-/// Private memory, Pss, threads and processes of one pod.
+/// Measures the private memory, Pss, threads and processes of one pod.
 fn idle(node: &Node, mode: Mode) -> [u64; 4] {
     let pods: Vec<_> = (0..IDLE)
         .map(|n| {
@@ -83,7 +84,7 @@ fn idle(node: &Node, mode: Mode) -> [u64; 4] {
     [0, 1, 2, 3].map(|field| median(&all.iter().map(|values| values[field]).collect::<Vec<_>>()))
 }
 
-/// The shim is known by the pod's id; what it has made besides the container (`sleep`) stands for the pod.
+/// Measures one pod: the shim, found by the pod's id, and its children except the container (`sleep`).
 fn of_pod(node: &Node, pod: &Pod) -> [u64; 4] {
     let parent = |pid: u32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The steps of the demo, each with what it must do.
+//! The steps of the demo, each with what it must achieve.
 
 use std::time::Instant;
 
@@ -61,7 +61,7 @@ impl Demo<'_> {
     }
 
     fn life(&mut self) {
-        // Mostly asleep: runc gives up to freeze a container that is always on a busy machine's CPU (cgroup v1).
+        // Mostly asleep: on a busy machine, runc fails to freeze a container that is always on the CPU (cgroup v1).
         let script = "while :; do n=0; while [ $n -lt 1000 ]; do n=$((n+1)); done; sleep 0.02; done";
         let mut command = self.ctr_run(&["-d", "--memory-limit", "67108864"], "busy", &["sh", "-c", script]);
         self.step("run -d", |_| {
@@ -133,7 +133,7 @@ fn containerd_says(containerd: &Containerd, state: &str) -> bool {
     containerd.ctr(["tasks", "ls"]).ok().lines().any(|line| line.starts_with("busy") && line.contains(state))
 }
 
-/// CPU time in nanoseconds and memory in bytes, from cgroup v1's or v2's message.
+/// Returns CPU time in nanoseconds and memory in bytes, from the message of cgroup v1 or v2.
 fn metrics(containerd: &Containerd) -> (u64, u64) {
     let out = containerd.ctr(["tasks", "metrics", "--format", "json", "busy"]);
     let json: serde_json::Value = serde_json::from_str(out.ok()).expect("ctr prints JSON");

@@ -21,7 +21,7 @@ impl Times {
         if runtime == Runtime::Shoal { &mut row.1 } else { &mut row.2 }.push(took);
     }
 
-    /// One line per step, and what `ctr` costs by itself, which is part of every time.
+    /// Formats one line per step, and the cost of `ctr` itself, which is part of every time.
     pub fn table(&self, containerd: &Containerd) -> String {
         let mut text = self.lines();
         let alone: Vec<_> = (0..5).map(|_| containerd.ctr(["tasks", "ls"]).took).collect();
@@ -30,7 +30,6 @@ impl Times {
         text
     }
 
-    /// One line per step.
     pub fn lines(&self) -> String {
         let mut text = line("step", "shoal", "runc", "ratio");
         for (step, shoal, runc) in &self.0 {

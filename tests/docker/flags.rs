@@ -1,4 +1,4 @@
-//! What `docker run`'s flags must do to the container.
+//! What the flags of `docker run` must do to the container.
 
 use testbed::DockerCase;
 

@@ -1,4 +1,4 @@
-//! The verbs of docker on one container.
+//! The docker verbs that act on one container.
 
 use testbed::{run, until, DockerCase, Pty, Runtime, IMAGE};
 
@@ -44,7 +44,7 @@ fn exec_plain(case: &DockerCase<'_>) {
     let plain = case.exec(&[], &["sh", "-c", "grep CapEff /proc/self/status"]);
     assert_ne!(out.ok(), plain.ok(), "--privileged gives capabilities");
     let out = case.exec(&[], &["no-such-program"]);
-    // Which of the two depends on docker's version.
+    // The code depends on docker's version.
     assert!(out.code == 126 || out.code == 127, "{out}");
     assert!(out.to_string().contains("executable file not found in $PATH"), "{out}");
     let out = case.exec(&[], &["/opt/plain"]);
@@ -131,7 +131,7 @@ fn stop(case: &DockerCase<'_>) {
 }
 
 fn stop_kills_in_the_end(case: &DockerCase<'_>) {
-    case.detach(&[], &["sleep", "1000"]); // the init of a pid namespace does not feel SIGTERM without a handler
+    case.detach(&[], &["sleep", "1000"]); // the init of a pid namespace ignores SIGTERM without a handler
     case.docker(&["stop", "-t", "1", &case.name]).ok();
     assert_eq!(case.inspect(".State.ExitCode"), "137");
     case.remove();
@@ -175,7 +175,7 @@ fn run_with_a_terminal(case: &DockerCase<'_>) {
     pty.expect("sum-8");
     assert!(pty.screen().contains("31 98"), "{:?}", pty.screen());
     pty.type_in("until stty size | grep 140; do sleep 0.05; done\n");
-    // The client may not listen for changes yet; the kernel only tells of a change.
+    // The client may not listen for changes yet, and the kernel only reports a change.
     until("the new size", 20, || {
         pty.resize(44, 139);
         pty.resize(45, 140);
@@ -202,7 +202,7 @@ fn out_of_memory(case: &DockerCase<'_>) {
     case.detach(&["--memory", "16m", "--memory-swap", "16m"], &["sh", "-c", greedy]);
     case.until_inspect(".State.Status", "exited");
     assert_eq!(case.inspect(".State.ExitCode"), "137");
-    // (.State.OOMKilled is not filled by every version; the event is.)
+    // (Not every version fills .State.OOMKilled; all send the event.)
     let filter = format!("container={}", case.name);
     let args = ["events", "--since", "1m", "--until", "0s", "--filter", &filter, "--filter", "event=oom"];
     let out = case.docker(&args);
@@ -222,7 +222,7 @@ fn errors(case: &DockerCase<'_>) {
     let out = case.run(&["--workdir", "/opt/plain"], &["true"]);
     assert!(out.code != 0, "{out}");
     case.docker(&["rm", "-f", &case.name]);
-    // docker's smallest limit; for runc's own processes it is too small on a busy machine.
+    // docker's smallest limit. On a busy machine it is too small for runc's own processes.
     let limit = if case.runtime == Runtime::Runc { "32m" } else { "6m" };
     let out = case.run(&["--memory", limit, "--memory-swap", limit], &["true"]);
     out.ok();
@@ -249,7 +249,7 @@ fn attach(case: &DockerCase<'_>) {
     case.detach(&[], &["sh", "-c", "trap 'echo bye; exit 4' TERM; while :; do sleep 0.05; done"]);
     let mut command = case.docker.command(["attach", "--sig-proxy=false", &case.name]);
     let attached = std::thread::spawn(move || run(&mut command));
-    // Neither the trap nor the client's connection can be asked for.
+    // Neither the trap nor the client's connection can be queried.
     std::thread::sleep(testbed::patience(1));
     case.docker(&["kill", "-s", "TERM", &case.name]).ok();
     let out = attached.join().expect("attach ends with the container");

@@ -1,6 +1,6 @@
-//! shoal under dockerd, driven by `docker`; each case runs with runc too.
+//! shoal under dockerd, driven by `docker`; each case also runs with runc.
 
-/// Declares cases: each becomes four tests, named so that the two dockerds are busy side by side.
+/// Declares cases: each becomes four tests, named so that both dockerds are busy at the same time.
 macro_rules! cases {
     ($ids:ident: $($name:ident),* $(,)?) => { $( mod $name {
         use testbed::{docker_case, Ids, Runtime::*, Suite::*};

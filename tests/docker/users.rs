@@ -42,7 +42,7 @@ fn remapped_files(case: &DockerCase<'_>) {
     std::fs::remove_dir_all(&dir).expect("remove the folder");
 }
 
-/// `--network container:` and its like: the other one's user namespace is joined too.
+/// `--network container:` and similar flags also join the other container's user namespace.
 fn remapped_joins(case: &DockerCase<'_>) {
     case.detach(&["--network", "none"], &["sleep", "1000"]);
     let pid = case.inspect(".State.Pid");

@@ -11,12 +11,12 @@ pub struct Ambush {
     pub trap: Trap,
     pub facts: Facts,
     pub verdict: Verdict,
-    /// Pid namespaces of the containers.
+    /// The pid namespaces of the containers.
     pub namespaces: Vec<String>,
 }
 
 impl Ambush {
-    /// `exact`: every victim is an exec of the attacker's container.
+    /// Prepares the attack. `exact`: every victim is an exec of the attacker's container.
     pub fn new(host: Host, trap: Trap, exact: bool) -> Ambush {
         let host_root = crate::look::root_mount(&std::fs::read("/proc/self/mountinfo").unwrap());
         Ambush {
@@ -28,7 +28,7 @@ impl Ambush {
         }
     }
 
-    /// The processes of a container are looked at from outside too.
+    /// Also observes the processes of a container from outside.
     pub fn watch(&mut self, pid: u32) {
         let own = std::fs::read_link("/proc/self/ns/pid").unwrap();
         let link = std::fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap_or_default();
@@ -38,7 +38,7 @@ impl Ambush {
         }
     }
 
-    /// What a process that runs its program is like, for the host and for the attacker.
+    /// Learns how a process that runs its program looks to the host and to the attacker.
     #[track_caller]
     pub fn learn(&mut self, pid: u32) {
         let program = || crate::look::stat(pid).is_some_and(|stat| stat.name == "probe");
@@ -51,13 +51,13 @@ impl Ambush {
                 .filter(|look| look["mode"] == "Wait" && look["program"] == true)
                 .collect()
         };
-        // This one: others run beside it.
+        // Exactly this process: others run beside it.
         let seen = || programs(&self.trap).iter().any(|look| look["pid"] == number);
         assert!(eventually(seen), "the attacker does not see {pid}, {number} for it");
         self.facts.inside = programs(&self.trap);
     }
 
-    /// Looks from the host at everything in the containers' pid namespaces that is no program yet, and judges it.
+    /// Looks from the host at every process in the containers' pid namespaces that is no program yet, and judges it.
     pub fn look_from_outside(&mut self) -> usize {
         let mut count = 0;
         let members = self.namespaces.iter().flat_map(|namespace| members(namespace)).collect::<Vec<_>>();
@@ -75,10 +75,10 @@ impl Ambush {
         count
     }
 
-    /// Judges all that the attacker has written down; how much of it could be judged.
+    /// Judges everything that the attacker has written down; returns how much of it could be judged.
     pub fn judge(&mut self) -> usize {
         let looks = self.trap.looks();
-        // What is right is not found wrong: a program has nothing but what is allowed, and memory of its own.
+        // The judge must not find faults in a running program: it has only what is allowed, and memory of its own.
         let own = ["cmdline", "heap", "writable"];
         for look in looks.iter().filter(|look| self.facts.exact && is_stopped_program(look)) {
             let wrong = self.facts.judge(look, "inside");
@@ -93,7 +93,7 @@ impl Ambush {
     }
 }
 
-/// What a process is called in the innermost pid namespace that it is in.
+/// Returns the pid of a process in its innermost pid namespace.
 fn number_inside(pid: u32) -> u32 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).expect("proc_pid_status(5)");
@@ -104,7 +104,7 @@ fn is_stopped_program(look: &Value) -> bool {
     look["stopped"] == true && look["program"] == true && look["name"] == "probe"
 }
 
-/// The processes of a pid namespace, as the host numbers them.
+/// Returns the processes of a pid namespace, by their pids on the host.
 pub fn members(namespace: &str) -> Vec<u32> {
     let listing = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = listing.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -114,7 +114,7 @@ pub fn members(namespace: &str) -> Vec<u32> {
     pids.filter(is).collect()
 }
 
-/// The first one of its pid namespace.
+/// Returns whether a process is pid 1 of its pid namespace.
 fn is_first(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("NSpid:"));

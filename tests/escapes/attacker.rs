@@ -1,8 +1,8 @@
-//! Who attacks: what the container's program may do, and what stands in its way.
+//! The attacker: what the container's program may do, and what restricts it.
 
 use serde_json::{json, Value};
 
-/// What a container has by default.
+/// A container's default capabilities.
 const DEFAULT: &[&str] = &[
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -20,7 +20,7 @@ const DEFAULT: &[&str] = &[
     "CAP_AUDIT_WRITE",
 ];
 
-/// The host's id of root in a user namespace.
+/// The host id of root in a user namespace.
 pub const FIRST: u32 = 300_000;
 
 #[derive(Clone, Debug)]
@@ -31,9 +31,9 @@ pub struct Attacker {
     pub no_new_privileges: bool,
     /// In a user namespace of its own.
     pub mapped: bool,
-    /// In the pid namespace of the host.
+    /// In the host's pid namespace.
     pub host_pids: bool,
-    /// What is attacked has a terminal.
+    /// The victims have a terminal.
     pub terminal: bool,
 }
 
@@ -54,7 +54,7 @@ impl Attacker {
         Attacker::with(&[DEFAULT, more].concat())
     }
 
-    /// `process` of config.json, and of an exec that is as the container's own program.
+    /// Returns the `process` of config.json, and of an exec that has the same rights as the container's own program.
     pub fn process(&self, args: &[&str], env: &[&str]) -> Value {
         let all = [&["PATH=/"], env].concat();
         json!({
@@ -91,7 +91,7 @@ impl Attacker {
             }));
         }
         if self.seccomp {
-            // All that the attack needs is allowed.
+            // Everything that the attack needs is allowed.
             config["linux"]["seccomp"] = json!({
                 "defaultAction": "SCMP_ACT_ALLOW",
                 "architectures": ["SCMP_ARCH_X86_64"],

@@ -1,4 +1,4 @@
-//! The calls of a client, none of which waits for ever.
+//! A client's calls, each with a time limit.
 
 use crate::world::{World, PATIENCE};
 use containerd_shim_protos::api::*;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::time::Duration;
 use testbed::wire::{decode, Refusal, Wire, TASK_V3};
 
-/// Of a start that the attacker lets through or kills.
+/// The time limit of a start that the attacker lets through or kills.
 pub const LIMIT: Duration = Duration::from_secs(5);
 
 impl World {
@@ -16,7 +16,7 @@ impl World {
         self.containerd.connect(&self.shim)
     }
 
-    /// Asks with a limit of time; nothing where no answer comes.
+    /// Makes a request with a time limit; returns `None` if no answer comes.
     pub fn ask<R: Message>(
         &self,
         method: &str,
@@ -36,7 +36,7 @@ impl World {
             .unwrap_or_else(|e| panic!("{method}: {e:?}"))
     }
 
-    /// Create and Start of a container whose bundle is there; its pid.
+    /// Creates and starts a container whose bundle exists; returns its pid.
     #[track_caller]
     pub fn run(&mut self, id: &str) -> u32 {
         let pid = self.create(id, Duration::ZERO).expect("Create is answered").unwrap();
@@ -85,14 +85,14 @@ impl World {
         answer.expect("Kill is answered").ok(); // it may have ended
     }
 
-    /// Waits for an end that comes soon.
+    /// Waits for an exit that comes soon.
     pub fn wait(&self, id: &str, exec: &str) -> Option<u32> {
         let request = WaitRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
         let answer = self.ask::<WaitResponse>("Wait", &request, Duration::ZERO)?;
         Some(answer.map_or(0, |exit| exit.exit_status))
     }
 
-    /// How it looks when it is over does not matter, but it must be over.
+    /// Deletes a process. The outcome does not matter, but the call must be answered.
     pub fn delete(&self, id: &str, exec: &str) -> Option<Result<DeleteResponse, Refusal>> {
         let request = DeleteRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
         self.ask("Delete", &request, Duration::ZERO)

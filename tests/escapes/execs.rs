@@ -1,4 +1,4 @@
-//! Execs in a container that attacks them, by what the attacker may do.
+//! Execs in a container that attacks them, by the attacker's rights.
 
 use crate::attacker::Attacker;
 use crate::world::World;
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 const TRACE: &str = "CAP_SYS_PTRACE";
 
-/// What is done to how many execs.
+/// The kinds of attack, and the number of execs for each.
 const ATTACKS: &[(&str, u32)] = &[("stop", 18), ("step", 8), ("trace", 6), ("kill", 4)];
 
-/// And so many more are held until their time is over.
+/// The number of execs that are held until their time is over.
 const HELD: u32 = 4;
 
 macro_rules! attackers {
@@ -56,7 +56,8 @@ fn attack(name: &str, attacker: Attacker) {
     }
     let terminal = attacker.terminal;
     let mut world = World::new(attacker);
-    // Of the container's own devpts; those that are held, or that a tracer keeps, have theirs at the same time.
+    // Terminals of the container's own devpts; execs that are held, or kept by a tracer, have theirs at the same
+    // time.
     let terminals = (0..10).filter(|_| terminal).map(|number| format!("/dev/pts/{number}"));
     world.ambush.facts.streams.extend(terminals);
     let mut answers = true;
@@ -64,7 +65,7 @@ fn attack(name: &str, attacker: Attacker) {
         world.ambush.trap.mode(mode);
         let before = world.ambush.trap.seen();
         for number in 0..*count {
-            // A program that is there for a moment, and one that ends at once.
+            // A program that runs for a moment, and one that ends at once.
             let program =
                 if number % 2 == 0 { &["/probe", "linger", "3"][..] } else { &["/probe", "exit", "0"] };
             answers = answers && world.victim(program);
@@ -84,7 +85,7 @@ fn attack(name: &str, attacker: Attacker) {
     world.end(name);
 }
 
-/// Execs that do not come to their end: the shim gives them up when their time is over.
+/// Holds execs so that they never end: the shim gives them up when their time is over.
 fn hold(world: &mut World) -> usize {
     world.ambush.trap.mode("hold");
     let held = world.held(HELD, Duration::from_millis(1500));

@@ -1,5 +1,5 @@
-//! Processes that are held while they join a container: whoever waits for them gets an answer in time, and nobody else
-//! waits at all.
+//! Processes that are held while they join a container: whoever waits for them is answered in time, and no other
+//! request waits.
 
 use crate::attacker::Attacker;
 use crate::calls::{exec_request, kill_request};
@@ -15,7 +15,7 @@ use testbed::wire::{code, decode, Wire, DE, TASK_V3};
 /// More than the shim has workers.
 const MANY: u32 = 90;
 
-/// What a request takes that waits for nothing held, on a busy machine.
+/// The limit for a request that waits for nothing held, on a busy machine.
 const SOON: Duration = Duration::from_secs(3);
 
 fn hold(name: &str, attacker: Attacker) -> Option<World> {
@@ -41,7 +41,7 @@ fn a_shim_with_many_held_execs_answers_everybody() {
     let begun = Instant::now();
     let held = world.held(MANY, Duration::from_secs(6));
     assert!(state(&world, "c1") && state(&world, "c2"), "the shim is deaf");
-    // And it works for the neighbour.
+    // The neighbour can still start an exec.
     let process = Attacker::default_and(&[]).process(&["/probe", "exit", "3"], &[]);
     world.exec("c2", "meanwhile", &process);
     world.start("c2", "meanwhile", SOON).unwrap();
@@ -127,7 +127,7 @@ fn the_output_of_a_neighbour_ends_with_it_while_an_exec_is_held() {
     assert!(world.wait("c3", "").is_some());
     world.delete("c3", "").expect("Delete is answered").unwrap();
     let mut reader = reader.unwrap();
-    // Nobody has it open for writing any more; otherwise it would say EAGAIN.
+    // No process has it open for writing any more; otherwise the read would fail with EAGAIN.
     let ended = || reader.read(&mut [0; 16]).is_ok_and(|got| got == 0);
     assert!(within(SOON, ended), "somebody still holds a neighbour's stream");
     for (exec, wire) in held {
@@ -149,7 +149,7 @@ fn within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
     false
 }
 
-/// A tracer that does not reap what it traces keeps its parent from doing so.
+/// A tracer that does not reap its tracee keeps the tracee's parent from reaping it.
 #[test]
 fn a_start_whose_process_is_kept_as_a_zombie_is_over_in_time() {
     let name = "a_start_whose_process_is_kept_as_a_zombie_is_over_in_time";
@@ -166,11 +166,11 @@ fn a_start_whose_process_is_kept_as_a_zombie_is_over_in_time() {
     }
     assert!(state(&world, "c1") && state(&world, "c2"), "the shim is deaf");
     world.ambush.judge();
-    // With its tracer, all that it has kept ends.
+    // With its tracer, everything that the tracer has kept ends.
     world.end(name);
 }
 
-/// All of the host is visible there anyway; but nothing is held up, and nothing is left.
+/// All of the host is visible there anyway, but nothing is held up, and nothing is left.
 #[test]
 fn an_exec_that_is_held_in_the_hosts_pid_namespace_holds_nobody_up() {
     let name = "an_exec_that_is_held_in_the_hosts_pid_namespace_holds_nobody_up";

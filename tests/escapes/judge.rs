@@ -3,30 +3,30 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The secret that is the victim's own: that it is found shows that the search works.
+/// The victim's own secret, which must be found: it proves that the search works.
 pub const OWN: &str = "PLANTED-own";
 
-/// KiB: arguments, environment and a stack. The shim's own memory is more than this.
+/// KiB: arguments, environment and a stack. The shim's own memory is larger.
 const WRITABLE: u64 = 1024;
 
-/// What the programs are like that the victims become.
+/// What the programs that the victims become look like.
 #[derive(Default)]
 pub struct Facts {
-    /// The line of the host's root.
+    /// The host root's line of mountinfo.
     pub host_root: String,
-    /// As the attacker sees them.
+    /// The programs as the attacker sees them.
     pub inside: Vec<Value>,
-    /// As the host sees them.
+    /// The programs as the host sees them.
     pub outside: Vec<Value>,
-    /// How the names of the victims' streams end, besides /dev/null.
+    /// The last parts of the names of the victims' streams, besides /dev/null.
     pub streams: Vec<String>,
     /// The roots of containers that are made while they are attacked.
     pub roots: Vec<Value>,
-    /// The victims are execs of one container: all its namespaces are known.
+    /// The victims are execs of one container, so all its namespaces are known.
     pub exact: bool,
 }
 
-/// Complaints, and how often there was reason for each.
+/// Complaints, and how often each was raised.
 #[derive(Default)]
 pub struct Verdict(pub BTreeMap<String, usize>);
 
@@ -39,7 +39,7 @@ impl Verdict {
         complaints.into_iter().for_each(|complaint| self.add(complaint));
     }
 
-    /// Leaves out all but what has one of these words.
+    /// Keeps only complaints that contain one of these words.
     pub fn keep(&mut self, words: &[&str]) {
         self.0.retain(|complaint, _| words.iter().any(|word| complaint.contains(word)));
     }
@@ -51,7 +51,7 @@ impl Verdict {
     }
 }
 
-/// Whether a look can be judged: the victim did not move meanwhile, and it is no program yet.
+/// Returns whether a look can be judged: the victim did not move meanwhile, and is no program yet.
 pub fn counts(look: &Value) -> bool {
     look["stopped"] == true && look["program"] != true
 }
@@ -60,7 +60,7 @@ fn known(value: &Value) -> bool {
     !value.is_null() && value.get("error").is_none()
 }
 
-/// Of the kinds that every container here has of its own, or of its pod.
+/// Returns whether a namespace is the host's, for the kinds that every container here has of its own or of its pod.
 fn is_the_hosts(kind: &str, link: &Value) -> bool {
     let own = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap_or_default();
     ["mnt", "net", "ipc", "uts", "pid", "pid_for_children"].contains(&kind) && own.to_str() == link.as_str()
@@ -71,15 +71,15 @@ fn words(value: &Value) -> Vec<&str> {
 }
 
 impl Facts {
-    /// Everything that is wrong with one look, by who looked. What the attacker was refused is no complaint; what the
-    /// host was refused is one.
+    /// Returns everything that is wrong with one look, by who looked. It is a complaint if the host was refused
+    /// something, but not if the attacker was.
     pub fn judge(&self, look: &Value, from: &str) -> Vec<String> {
         let mut wrong = Vec::new();
         let view = if from == "inside" { &self.inside } else { &self.outside };
         for key in ["root", "cwd"] {
             let found = &look[key];
             let mut own = self.outside.iter().map(|program| &program[key]).chain(&self.roots);
-            // Where the roots are the snapshotter's, they are at least not the host's.
+            // If the roots are the snapshotter's, they are at least not the host's.
             let unknown = !self.exact && self.roots.is_empty() && *found != crate::look::place("/");
             if known(found) && !unknown && !own.any(|own| own == found) {
                 wrong.push(format!("{from}: {key} is not the container's"));
@@ -107,7 +107,7 @@ impl Facts {
                 }
             }
         }
-        // What runs for a moment only may have been caught between its execve and its end.
+        // A short-lived program may have been caught between its execve and its end.
         const ARGUMENTS: [&str; 6] = ["/probe", "linger", "3", "exit", "0", "sleep"];
         for key in ["environ", "cmdline"] {
             let mut own: Vec<&str> = self.outside.iter().flat_map(|program| words(&program[key])).collect();
@@ -119,7 +119,7 @@ impl Facts {
         for secret in words(&look["secrets"]).into_iter().filter(|secret| *secret != OWN) {
             wrong.push(format!("{from}: {secret} is in its memory"));
         }
-        // It may have become the container's program since its name was read, and have that one's memory.
+        // It may have become the container's program since its name was read, and have that program's memory.
         let program = words(&look["maps"]).iter().any(|line| line.ends_with("/probe"));
         if known(&look["maps"]) && !program {
             if look["writable_kib"].as_u64().is_none_or(|size| size > WRITABLE) {
@@ -143,7 +143,7 @@ impl Facts {
         }
         if from == "outside" {
             for key in ["root", "cwd", "fd", "maps", "environ", "status", "mem"] {
-                // It may have been killed meanwhile, and what ends has no memory.
+                // It may have been killed meanwhile, and an exiting process has no memory.
                 if look["stopped"] == true && !known(&look[key]) {
                     wrong.push(format!("{from}: {key}: {}", look[key]));
                 }
@@ -152,7 +152,7 @@ impl Facts {
         wrong
     }
 
-    /// Those of containers of one pod differ in their last name.
+    /// Returns whether two cgroups match; those of containers of one pod differ in the last name.
     fn same_cgroup(&self, one: &Value, other: &Value) -> bool {
         let parents = |text: &Value| -> Vec<String> {
             let lines = text.as_str().unwrap_or("").lines();
@@ -168,7 +168,7 @@ impl Facts {
             wrong.push(format!("{from}: more than four descriptors"));
         }
         for (number, target) in descriptors {
-            // Numbers may be told where links are not.
+            // Descriptor numbers may be readable where links are not.
             let Some(target) = target.as_str() else { continue };
             let stream = ["0", "1", "2"].contains(&number.as_str());
             let plain =
@@ -178,7 +178,7 @@ impl Facts {
             }
             sockets += usize::from(!stream && target.starts_with("socket:"));
             if stream || !target.starts_with("socket:") {
-                // Of a path as much as says whose it is.
+                // Only as much of the path as tells whose it is.
                 let kind: Vec<&str> = target.split(":[").next().unwrap_or("").split('/').take(4).collect();
                 let kind = kind.join("/");
                 let shown = if stream { number } else { "a descriptor" };

@@ -1,8 +1,8 @@
 //! What a hostile container can get out of the processes that join it: an exec, a hook, another container of its pod.
 //!
-//! The attacker (`tests/probe/catch.rs`) stops each one before it has become a program of the container, and looks at it
-//! while it cannot go on. Nothing of the host, of the shim or of a neighbour may be found; and a process that is held for
-//! ever holds nobody else up.
+//! The attacker (`tests/probe/catch.rs`) stops each one before it becomes a program of the container, and examines it
+//! while it cannot go on. It must find nothing of the host, of the shim or of a neighbour; and a process that is held
+//! forever must not hold up anything else.
 
 mod ambush;
 mod attacker;
@@ -19,7 +19,7 @@ mod trap;
 mod victims;
 mod world;
 
-/// Whether this is root; if not, the test says so.
+/// Returns whether the test runs as root, and reports it if not.
 fn root(test: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {

@@ -1,4 +1,4 @@
-//! What there is on the host, and in the shim, for an attacker to find.
+//! What is on the host, and in the shim, for an attacker to find.
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -19,11 +19,11 @@ pub struct Host {
 }
 
 impl Host {
-    /// The network may be another one than the test's own: that of the process `pid`.
+    /// Plants in the network of process `pid`, which need not be the test's own.
     pub fn plant_in(dir: &Path, pid: u32) -> Host {
         let network = std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
         let dir = dir.to_owned();
-        // A thread of its own: it stays in that namespace.
+        // In a thread of its own, which stays in that namespace.
         let thread = std::thread::spawn(move || {
             nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
             Host::plant(&dir)
@@ -42,7 +42,7 @@ impl Host {
         self.port.local_addr().unwrap().port()
     }
 
-    /// The program of an attacker that has `folder` to write to.
+    /// Returns the arguments of an attacker that can write to `folder`.
     pub fn attack(&self, folder: &str) -> Vec<String> {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         vec![

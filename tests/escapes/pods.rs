@@ -1,4 +1,4 @@
-//! Containers that are made in a pid namespace whose processes attack them, and their hooks.
+//! Containers and their hooks that are made in a pid namespace whose processes attack them.
 
 use crate::attacker::Attacker;
 use crate::calls::LIMIT;
@@ -14,7 +14,7 @@ const TRACE: &str = "CAP_SYS_PTRACE";
 
 const ATTACKS: &[(&str, u32)] = &[("stop", 8), ("step", 3), ("trace", 4), ("kill", 3)];
 
-/// Longer than a container takes, and short enough to be waited for.
+/// Longer than a container takes, and short enough to wait for.
 const SHORT: Duration = Duration::from_millis(1500);
 
 macro_rules! attackers {
@@ -41,7 +41,7 @@ attackers! {
     a_hook_of_one_that_joins_by_path_shows_nothing: Joined, true, Attacker::default_and(&[TRACE, "CAP_SYS_ADMIN"]);
 }
 
-/// A container whose life is attacked; it is as the attacker itself.
+/// Prepares a container whose life is attacked; it has the same rights as the attacker.
 fn prepare(world: &mut World, id: &str, hook: bool) {
     let attacker = world.attacker.clone();
     world.member(id, &attacker, &["/probe", "sleep"], &[&format!("OWN={OWN}")]);
@@ -59,7 +59,7 @@ fn attack(name: &str, kind: Kind, hook: bool, attacker: Attacker) {
         return;
     }
     let mut world = World::of(kind, attacker);
-    // One that nobody attacks yet.
+    // One that is not attacked yet.
     prepare(&mut world, "v", hook);
     let pid = world.run("v");
     world.ambush.learn(pid);
@@ -71,7 +71,7 @@ fn attack(name: &str, kind: Kind, hook: bool, attacker: Attacker) {
     let mut number = 0;
     for (mode, count) in ATTACKS.iter().chain(&[("hold", 3)]) {
         world.ambush.trap.mode(mode);
-        // One of its threads may still be at what it was told before: to kill.
+        // A thread of the attacker may still be doing what it was told before: killing.
         if *mode == "hold" {
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -94,7 +94,7 @@ fn attack(name: &str, kind: Kind, hook: bool, attacker: Attacker) {
     world.end(name);
 }
 
-/// From Create to Delete; says whether the shim still answers.
+/// Takes a container from Create to Delete; returns whether the shim still answers.
 fn live(world: &mut World, id: &str, hook: bool, held: bool) -> bool {
     prepare(world, id, hook);
     let limit = if held { SHORT } else { LIMIT };
@@ -139,7 +139,7 @@ fn live(world: &mut World, id: &str, hook: bool, held: bool) -> bool {
     true
 }
 
-/// What is held is over by its time; what is killed fails as it likes.
+/// A held request must end by its time limit; a killed one may fail in any way.
 fn fine(world: &mut World, what: &str, held: bool, answer: Result<(), Refusal>) -> bool {
     match answer {
         Ok(()) => true,

@@ -1,6 +1,6 @@
-//! The same attacks under real servers: docker, containerd with ctr, and a pod of the CRI whose containers share their
-//! processes. runc is the control for what holds for it too: its processes are in all of the container's namespaces when
-//! they can first be seen, but have more rights and descriptors than the program will have.
+//! The same attacks under real servers: docker, containerd with ctr, and a CRI pod whose containers share their
+//! processes. runc is the control for what holds for it too: its processes are in all of the container's namespaces
+//! when they first become visible, but have more rights and descriptors than the program will have.
 
 use crate::ambush::{members, Ambush};
 use crate::judge::OWN;
@@ -66,7 +66,7 @@ mod in_a_pod {
     }
 }
 
-/// An attacker's folder, and what is planted in the machine of a server.
+/// Makes an attacker's directory, and plants in the machine of a server.
 fn plant(containerd: &Containerd, exact: bool) -> (Ambush, Vec<String>) {
     let dir = containerd.dir("ambush");
     let _ = std::fs::remove_dir_all(&dir); // of another case
@@ -78,7 +78,7 @@ fn plant(containerd: &Containerd, exact: bool) -> (Ambush, Vec<String>) {
     (ambush, program)
 }
 
-/// The program of an exec that was started without being waited for.
+/// Learns of the program of a detached exec.
 fn learn_of_exec(ambush: &mut Ambush) {
     let pid = until("the exec to run", 20, || {
         let members = ambush.namespaces.iter().flat_map(|namespace| members(namespace)).collect::<Vec<_>>();
@@ -91,7 +91,7 @@ fn learn_of_exec(ambush: &mut Ambush) {
     let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL); // it sleeps for ever
 }
 
-/// Every attack on what `victim` makes.
+/// Makes every attack on what `victim` creates.
 fn attack(ambush: &mut Ambush, mut victim: impl FnMut(u32)) {
     let mut number = 0;
     for (mode, count) in ATTACKS {
@@ -106,7 +106,7 @@ fn attack(ambush: &mut Ambush, mut victim: impl FnMut(u32)) {
     }
 }
 
-/// What was found, told before anything is removed: that may fail too.
+/// Reports what was found before anything is removed: the removal may fail too.
 fn judge(ambush: &mut Ambush, control: bool, what: &str) {
     let inside = ambush.judge();
     println!("{what}: {inside} caught from inside, of {}", ambush.trap.seen());
@@ -122,7 +122,7 @@ fn words(program: &[String]) -> Vec<&str> {
     program.iter().map(String::as_str).collect()
 }
 
-/// Clients of what is held end with its container.
+/// Checks that clients of held processes end with the container.
 fn gone(clients: Vec<Child>) {
     for mut client in clients {
         assert!(end(&mut client, patience(10)).is_some(), "a client waits for what is gone");
@@ -208,8 +208,8 @@ fn pod(case: &mut cri::Case<'_>) {
     ambush.learn(first.pid());
     first.stop(0);
     first.remove();
-    // runc makes a container's root when the members of the pod can see it already: only its execs are a control. And an
-    // exec of runc that is held is never answered, whatever its limit.
+    // runc makes a container's root when the members of the pod can already see it, so only its execs are a control.
+    // And runc never answers a held exec, whatever its limit.
     let control = case.mode == cri::Mode::Runc;
     attack(&mut ambush, |number| {
         if control || number % 2 == 0 {
@@ -217,8 +217,9 @@ fn pod(case: &mut cri::Case<'_>) {
             return;
         }
         let Ok(victim) = pod.try_create(&format!("v{number}"), member.clone()) else { return };
-        drop(victim.try_call("StartContainer")); // the same
-                                                 // CRI learns of an exit on its own way, and believes in a container that has died at its start for a moment more.
+        drop(victim.try_call("StartContainer"));
+        // It may be killed too. CRI learns of an exit in its own way, and takes a container that died at its start for
+        // running a moment longer.
         let end = std::time::Instant::now() + patience(10);
         let removed = || {
             victim.stop(0);
@@ -242,9 +243,9 @@ fn pod(case: &mut cri::Case<'_>) {
         ambush.trap.mode("wait");
     }
     judge(&mut ambush, control, "a pod of the CRI");
-    // Whoever is held is killed with the others.
+    // A held process is killed with the others.
     attacker.stop(0);
-    // CRI counts an ExecSync's time from its start, and so it lasts as long as its container at most.
+    // CRI counts the time of an ExecSync from its start, so it lasts as long as its container at most.
     if !control && told.recv_timeout(patience(10)).is_err() {
         ambush.verdict.add("an ExecSync that is held is not answered when its container has ended");
     }

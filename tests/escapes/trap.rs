@@ -1,4 +1,4 @@
-//! The folder by which a test and the attacker in a container talk to each other.
+//! The directory through which a test and the attacker in a container communicate.
 
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use testbed::fake::eventually;
 pub struct Trap(pub PathBuf);
 
 impl Trap {
-    /// Makes the folder, for whoever the attacker is.
+    /// Makes the directory, writable for any attacker.
     pub fn set(folder: &Path) -> Trap {
         std::fs::create_dir_all(folder).unwrap();
         std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).unwrap();
@@ -37,14 +37,13 @@ impl Trap {
         serde_json::from_slice(&text).unwrap_or(Value::Null)
     }
 
-    /// How many processes have come by.
     pub fn seen(&self) -> u64 {
         self.alive()["seen"].as_u64().unwrap_or(0)
     }
 
     pub fn looks(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.0.join("caught")).unwrap();
-        // The last line may be half written.
+        // The last line may be incomplete.
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use testbed::wire::{decode, Refusal, Wire, DE, TASK_V3};
 
 impl World {
-    /// A program of an exec, as both sides see it.
+    /// Learns how the program of an exec looks to both sides.
     pub fn learn(&mut self) {
         let secret = format!("OWN={OWN}");
         let process = self.attacker.process(&["/probe", "sleep"], &[&secret]);
@@ -20,7 +20,7 @@ impl World {
         self.delete("c1", "program").expect("Delete is answered").unwrap();
     }
 
-    /// An exec that is attacked from its first instruction to its end. Says whether the shim still answers.
+    /// Runs an exec that is attacked from its first instruction to its end. Returns whether the shim still answers.
     pub fn victim(&mut self, program: &[&str]) -> bool {
         self.count += 1;
         let exec = format!("v{}", self.count);
@@ -51,7 +51,7 @@ impl World {
         true
     }
 
-    /// Execs that are started while everything is held; each has a time limit. The connections wait for the answers.
+    /// Starts execs while everything is held, each with a time limit. The connections wait for the answers.
     pub fn held(&mut self, count: u32, limit: Duration) -> Vec<(String, Wire)> {
         let secret = format!("OWN={OWN}");
         let process = self.attacker.process(&["/probe", "sleep"], &[&secret]);
@@ -68,7 +68,7 @@ impl World {
         all
     }
 
-    /// The end of an exec that is held: its time is over soon, or it was stopped only when it had begun.
+    /// Ends a held exec: its time is over soon, or it was stopped only after it had begun.
     pub fn give_up(&mut self, exec: &str, mut wire: Wire) {
         if !wire.ready(PATIENCE) {
             self.ambush.verdict.add("Start of a held exec is not answered when its time is over");
@@ -94,6 +94,6 @@ impl World {
     #[track_caller]
     pub fn delete_when_over(&self, id: &str, exec: &str) {
         assert!(self.wait(id, exec).is_some(), "{exec} does not end");
-        self.delete(id, exec).expect("Delete is answered").ok(); // a start that failed may have left nothing
+        self.delete(id, exec).expect("Delete is answered").ok(); // a failed start may have left nothing
     }
 }

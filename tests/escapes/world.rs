@@ -14,17 +14,17 @@ use testbed::fake::pod;
 use testbed::fake::{ended, eventually, Containerd, Shim, Version};
 use testbed::wire::{Wire, TASK_V3};
 
-/// An answer that takes longer than this is none: what is asked for has a shorter limit of its own.
+/// An answer that takes longer than this counts as missing: what is requested has a shorter limit of its own.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
-/// What the containers have in common.
+/// What the containers share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The shim: each has its own processes.
+    /// The shim; each has a pid namespace of its own.
     Group,
-    /// Others than these two join the attacker's processes by path.
+    /// Containers other than these two join the attacker's pid namespace by path.
     Joined,
-    /// A pod without a pause container, whose members share its processes.
+    /// A pod without a pause container, whose members share their pid namespace.
     Pod,
 }
 
@@ -35,15 +35,15 @@ pub struct World {
     pub server: u32,
     pub ambush: Ambush,
     pub attacker: Attacker,
-    /// Containers that are there.
+    /// The containers that exist.
     pub ids: Vec<String>,
-    /// The pid of the pod, or of the attacker: whose processes are shared.
+    /// The pid of the pod, or of the attacker, whose pid namespace is shared.
     pub shared: u32,
     pub count: u32,
 }
 
 impl World {
-    /// Both containers run, and what a program of an exec is like is known.
+    /// Runs both containers, and learns what a program of an exec looks like.
     pub fn new(attacker: Attacker) -> World {
         World::of(Kind::Group, attacker)
     }
@@ -52,7 +52,7 @@ impl World {
         let mut containerd = Containerd::new(Version::V2_3);
         containerd.program = testbed::shim();
         containerd.environment.push(VARIABLE);
-        // Whoever is root inside finds the way to its root.
+        // Root of the user namespace can reach the container's root.
         std::fs::set_permissions(containerd.dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
         let host = Host::plant(containerd.dir.path());
         let trap = Trap(containerd.bundle("c1").join("rootfs/catch"));
@@ -112,7 +112,7 @@ impl World {
         self.learn();
     }
 
-    /// The bundle of another container of the shim, and its launch where it has one.
+    /// Prepares the bundle of another container of the shim, and launches it if it needs a launch.
     pub fn neighbour(&mut self, id: &str, args: &[&str]) {
         let plain = Attacker::default_and(&[]);
         if self.kind == Kind::Pod {
@@ -122,7 +122,7 @@ impl World {
         assert_eq!(self.containerd.start(id).path, self.shim.path, "one server for all");
     }
 
-    /// The bundle of one that shares the processes of the pod, or of the attacker.
+    /// Prepares the bundle of a container that shares the pid namespace of the pod or of the attacker.
     pub fn member(&mut self, id: &str, attacker: &Attacker, args: &[&str], env: &[&str]) {
         let shared = self.shared;
         let in_pod = self.kind == Kind::Pod;
@@ -139,7 +139,7 @@ impl World {
                 };
                 namespace["path"] = format!("/proc/{shared}/ns/{name}").into();
             }
-            // They are those of the namespace.
+            // The user namespace has its own mappings.
             for maps in ["uidMappings", "gidMappings"] {
                 config["linux"].as_object_mut().unwrap().remove(maps);
             }
@@ -162,7 +162,7 @@ impl World {
         self.ambush.facts.roots.push(crate::look::place(root.to_str().unwrap()));
     }
 
-    /// What containerd does with a container that is deleted.
+    /// Removes what containerd removes after a container's Delete.
     pub fn forget(&mut self, id: &str) {
         if self.kind != Kind::Pod {
             self.containerd.delete(id);
@@ -171,17 +171,17 @@ impl World {
         self.ids.retain(|other| other != id);
     }
 
-    /// Kills and deletes everything; nothing may be left.
+    /// Kills and deletes everything, and checks that nothing is left.
     pub fn end(self, what: &str) {
         for id in self.ids.clone().iter().rev() {
             self.kill(id, "");
             assert!(self.wait(id, "").is_some(), "{id} does not end");
-            self.delete(id, "").expect("Delete is answered").ok(); // a create that failed has left nothing
+            self.delete(id, "").expect("Delete is answered").ok(); // a failed create has left nothing
         }
         self.end_of_shim(what);
     }
 
-    /// From where there is no container any more.
+    /// Ends the shim once there is no container any more.
     pub fn end_of_shim(self, what: &str) {
         let mut wire = self.wire();
         if self.kind == Kind::Pod {
@@ -195,7 +195,7 @@ impl World {
         self.after(wire, what);
     }
 
-    /// From where the shim was told to end.
+    /// Checks what is left once the shim was told to end.
     pub fn after(mut self, mut wire: Wire, what: &str) {
         if wire.next().is_some() || !eventually(|| ended(self.server)) || self.shim.path.exists() {
             self.ambush.verdict.add("the shim or its socket is left");
@@ -218,7 +218,7 @@ impl World {
 }
 
 impl Drop for World {
-    /// After a failure too: nothing goes on.
+    /// Cleans up after a failure too.
     fn drop(&mut self) {
         if std::thread::panicking() {
             for (complaint, count) in &self.ambush.verdict.0 {
@@ -244,13 +244,13 @@ impl Drop for World {
             let bundle = self.containerd.pod_bundle("s1");
             self.containerd.verb("s1", &bundle, &["-bundle", bundle.to_str().unwrap(), "delete"]);
             for folder in self.containerd.pod_cgroups() {
-                let _ = std::fs::remove_dir(folder); // a failed test leaves what it can no longer remove
+                let _ = std::fs::remove_dir(folder); // a failed test leaves what it cannot remove any more
             }
         }
     }
 }
 
-/// A bundle of a container of the group.
+/// Prepares a bundle of a container of the group.
 fn prepare(
     containerd: &Containerd,
     id: &str,
@@ -270,7 +270,8 @@ fn prepare(
     });
 }
 
-/// Everything below is given to the root of a user namespace. What is given away is not the program that others run.
+/// Gives everything below a path to the root of a user namespace. The program is given away as a copy, since others
+/// run it.
 fn give(path: &Path) {
     let about = path.symlink_metadata().unwrap();
     if path.ends_with("probe") {

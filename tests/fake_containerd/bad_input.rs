@@ -1,6 +1,6 @@
-//! What is wrong, refused or lost: an error that says so, and afterwards everything is as before.
+//! Input that is wrong, refused or lost: the error says so, and afterwards everything is as before.
 //!
-//! All containers of a test are of one pod, whose shim goes on: what a failure leaves in it would be seen.
+//! All containers of a test belong to one pod, whose shim goes on: anything that a failure leaves in it would show.
 
 use crate::{create, create_request, delete, kill, shut_down, start, wait};
 use containerd_shim_protos::api::*;
@@ -20,14 +20,14 @@ struct Pod {
     shim: u32,
 }
 
-/// What there is, in words: processes, cgroups, mounts, files (sockets too), and the shim's descriptors.
+/// The current state in words: processes, cgroups, mounts, files (sockets too), and the shim's descriptors.
 type Snapshot = BTreeSet<String>;
 
 impl Pod {
-    /// The pod's first container, which runs.
+    /// Runs the pod's first container.
     fn new() -> Self {
         let mut containerd = Containerd::new(Version::V2_3);
-        // With the rest: a socket that is left is a file that is left.
+        // With the rest: a leftover socket is a leftover file.
         containerd.socket_dir = Some(containerd.dir.path().join("s"));
         containerd.prepare("first", &["/probe", "sleep"], json!({ "io.kubernetes.cri.sandbox-id": "first" }));
         let shim = containerd.start("first");
@@ -38,10 +38,10 @@ impl Pod {
         Pod { containerd, wire, shim }
     }
 
-    /// Another container of the pod, not created yet.
+    /// Prepares another container of the pod, without creating it.
     fn prepare(&self, id: &str, args: &[&str], change: impl FnOnce(&mut Value)) {
         self.containerd.prepare(id, args, json!({ "io.kubernetes.cri.sandbox-id": "first" }));
-        // A mark, by which its processes are known.
+        // A mark that identifies its processes.
         let mark = format!("MARK={}", self.containerd.namespace);
         self.containerd.configure(id, |config| {
             config["process"]["env"].as_array_mut().unwrap().push(mark.into());
@@ -76,7 +76,7 @@ impl Pod {
         let ours = mounts.lines().filter(|line| line.contains(dir.to_str().unwrap()));
         all.extend(ours.map(|line| format!("mount {line}")));
         files(dir, &mut all);
-        // Connections come and go with events; files, pidfds and pipes are a container's.
+        // Connections come and go with events; files, pidfds and pipes belong to a container.
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.shim)).unwrap().flatten();
         for descriptor in descriptors {
             let target = std::fs::read_link(descriptor.path()).unwrap_or_default().display().to_string();
@@ -102,7 +102,7 @@ impl Pod {
         }
     }
 
-    /// A create that must fail, with everything as before; the error.
+    /// Makes a create that must fail and change nothing; returns the error.
     #[track_caller]
     fn refuses(&mut self, change: impl FnOnce(&mut Value)) -> Refusal {
         self.prepare("bad", &["/probe", "sleep"], change);
@@ -119,7 +119,7 @@ impl Pod {
         self.containerd.remove_bundle(id);
     }
 
-    /// The first container has noticed nothing; then all ends.
+    /// Checks that the first container was not affected, and ends everything.
     fn end(mut self) {
         let request = StateRequest { id: "first".into(), ..Default::default() };
         let state = self.wire.task::<StateResponse>("State", &request).unwrap();
@@ -189,7 +189,7 @@ fn a_mount_option_that_the_kernel_refuses_is_named() {
         }));
     });
     assert_eq!(code, Code::UNKNOWN, "{message}");
-    // The README shows it, of a container that is called web.
+    // The README shows this error, for a container called web.
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let shown = message.replace("create bad:", "create web:");
     assert!(shown.ends_with("invalid argument (EINVAL)") && readme.contains(&shown), "{shown}");
@@ -203,7 +203,7 @@ fn a_mount_option_that_the_kernel_refuses_is_named() {
     pod.end();
 }
 
-/// Less than a millisecond in each period.
+/// A quota of less than a millisecond, which the kernel refuses.
 const REFUSED: &str = r#"{ "cpu": { "quota": 1, "period": 100000 } }"#;
 
 #[test]
@@ -261,7 +261,7 @@ fn a_reader_that_never_comes_holds_up_nothing() {
     assert_eq!(wait(&mut pod.wire, TASK_V3, "bad"), 0);
     assert_eq!(delete(&mut pod.wire, TASK_V3, "bad").exit_status, 0);
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
-    // A Delete ends the wait for a reader, and what nobody has read is gone.
+    // A Delete ends the wait for a reader, and unread output is lost.
     pod.is_as(&before);
     pod.remove("bad");
     pod.end();

@@ -69,7 +69,7 @@ fn service_of(shim: &Shim) -> &'static str {
     }
 }
 
-/// One container from `start` to the removal of its bundle, in the order of containerd's calls.
+/// Takes one container from `start` to the removal of its bundle, in the order of containerd's calls.
 fn life(version: Version) {
     let containerd = Containerd::new(version);
     let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
@@ -166,13 +166,13 @@ fn a_pod_has_one_server() {
                 .unwrap();
             delete(wire, TASK_V2, id);
             if id == "pod1" {
-                // The shutdown of the others was remembered.
+                // The Shutdown of the others was remembered.
                 assert!(wire.next().is_none());
             } else {
                 let shutdown = ShutdownRequest { id: id.into(), ..Default::default() };
                 wire.call::<Empty>(TASK_V2, "Shutdown", &shutdown).unwrap();
             }
-            // While others are there, `delete` must not touch their server.
+            // While others exist, `delete` must not touch their server.
             containerd.delete(id);
             containerd.remove_bundle(id);
         }
@@ -208,12 +208,12 @@ fn a_lost_shim_is_cleaned_up_and_its_socket_replaced() {
     assert!(ended(pid), "the container's process is left");
     assert!(containerd.cgroups().is_empty(), "{:?}", containerd.cgroups());
     assert!(!shim.path.exists(), "the socket is left");
-    // Again, when all is gone.
+    // Again, when everything is gone.
     assert_eq!(containerd.delete("c1").pid, 0);
     containerd.remove_bundle("c1");
 }
 
-/// Beyond what a path holds, and frozen: it may write to its cgroup.
+/// It may write to its cgroup, so it nests more than a path holds, and freezes itself.
 #[test]
 fn what_a_lost_shim_s_container_has_nested_and_frozen_goes_with_it() {
     let containerd = Containerd::new(Version::V2_3);
@@ -244,7 +244,7 @@ fn what_a_lost_shim_s_container_has_nested_and_frozen_goes_with_it() {
     containerd.remove_bundle("c1");
 }
 
-/// The cgroup of a process in the hierarchy that freezes.
+/// Returns the cgroup of a process in the hierarchy that freezes.
 fn freezer_of(pid: u32) -> PathBuf {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let v1 = text.lines().find_map(|line| line.split_once(":freezer:/"));
@@ -267,7 +267,7 @@ fn a_lost_shim_s_container_that_had_ended_keeps_its_exit() {
         wire.call(TASK_V2, "Wait", &WaitRequest { id: "c1".into(), ..Default::default() }).unwrap();
     assert_eq!(exit.exit_status, 7);
     let server = connect(&mut wire, TASK_V2, "c1").shim_pid;
-    // The record is written before the exit is told.
+    // The record is written before the exit is reported.
     kill_process(server);
     assert!(wire.next().is_none());
     let response = containerd.delete("c1");
@@ -301,7 +301,7 @@ fn the_poststop_hooks_of_a_lost_shim_are_run() {
     let state: Value = serde_json::from_slice(&std::fs::read(bundle.join("state")).unwrap()).unwrap();
     assert_eq!((&state["id"], &state["status"]), (&"c1".into(), &"stopped".into()));
     assert_eq!(state["annotations"]["a"], "b");
-    // They have run: the next call finds no record.
+    // The hooks have run: the next call finds no record.
     std::fs::remove_file(bundle.join("state")).unwrap();
     containerd.delete("c1");
     assert!(!bundle.join("state").exists());
@@ -314,7 +314,6 @@ fn kill_process(pid: u32) {
     assert!(eventually(|| ended(pid.as_raw() as u32)));
 }
 
-/// Ends a server that has no container.
 fn shut_down(mut wire: Wire, id: &str) {
     wire.task::<Empty>("Shutdown", &ShutdownRequest { id: id.into(), ..Default::default() }).unwrap();
     assert!(wire.next().is_none());

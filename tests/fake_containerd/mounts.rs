@@ -12,13 +12,14 @@ use testbed::wire::TASK_V3;
 
 const MANY: usize = 400;
 
-/// With `index=on` an overlayfs has its upper directory for itself, so another mount tells whether it is still there.
+/// Mounts the overlay again, and unmounts it. With `index=on`, an overlayfs has its upper directory exclusively, so
+/// this fails while the first mount exists.
 fn again(options: &str, at: &Path) -> Result<(), Errno> {
     mount(Some("overlay"), at, Some("overlay"), MsFlags::empty(), Some(options))?;
     umount2(at, MntFlags::empty())
 }
 
-/// A folder in memory: that of the bundles may be an overlayfs itself, which takes no index.
+/// A directory on a tmpfs: that of the bundles may be an overlayfs itself, which does not support index.
 struct Memory(tempfile::TempDir);
 
 impl Memory {
@@ -31,7 +32,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // Also where the test has failed.
+        // Also if the test has failed.
         let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
     }
 }
@@ -41,7 +42,7 @@ fn a_snapshot_is_free_once_its_container_is_deleted() {
     for _ in 0..5 {
         let containerd = Containerd::new(Version::V2_3);
         let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
-        // So many that it takes the kernel a while to unmount them.
+        // Enough to keep the kernel unmounting for a while.
         containerd.configure("c1", |config| {
             let many = (0..MANY)
                 .map(|n| json!({ "destination": format!("/dev/{n}"), "type": "tmpfs", "source": "tmpfs" }));

@@ -1,4 +1,4 @@
-//! A socket that somebody else's server has.
+//! A socket that another server has.
 
 use crate::{connect, shut_down};
 use serde_json::json;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use testbed::fake::{Containerd, Version};
 use testbed::wire::TASK_V3;
 
-/// Where a shim of this group listens, as one that is launched says; it is gone when this returns.
+/// Returns where a shim of this group listens, as a launched one reports; that shim is gone when this returns.
 fn socket_of(containerd: &Containerd, id: &str) -> PathBuf {
     let shim = containerd.start(id);
     let wire = containerd.connect(&shim);
@@ -17,7 +17,7 @@ fn socket_of(containerd: &Containerd, id: &str) -> PathBuf {
     shim.path
 }
 
-/// Serves the socket by `answer` as long as `test` runs. The test's own program must not be in its place after it.
+/// Serves the socket with `answer` while `test` runs. The shim must neither remove nor replace it.
 fn beside(path: &Path, answer: fn(&mut dyn Write), test: impl FnOnce()) {
     let listener = UnixListener::bind(path).unwrap();
     let done = AtomicBool::new(false);
@@ -48,7 +48,8 @@ fn a_server_that_is_not_shoal_s_is_not_joined_and_not_disturbed() {
     let path = socket_of(&containerd, "c1");
     let address = bundle.join("address");
     std::fs::remove_file(&address).unwrap();
-    // A status in a response of stream 1: 12 is Unimplemented, as ttrpc's Go server answers, 3 as Rust's does.
+    // A status in a response on stream 1: 12 is Unimplemented, as ttrpc's Go server answers, 3 is the answer of
+    // Rust's.
     let unimplemented =
         |out: &mut dyn Write| out.write_all(&[0, 0, 0, 4, 0, 0, 0, 1, 2, 0, 10, 2, 8, 12]).unwrap();
     let invalid = |out: &mut dyn Write| out.write_all(&[0, 0, 0, 4, 0, 0, 0, 1, 2, 0, 10, 2, 8, 3]).unwrap();
@@ -69,13 +70,13 @@ fn a_server_that_is_not_shoal_s_is_not_joined_and_not_disturbed() {
             assert!(!address.exists(), "containerd 1.7 would take it for the shim's");
         });
     }
-    // And without it, one is launched.
+    // Without that server, a shim is launched.
     shut_down(containerd.connect(&containerd.start("c1")), "c1");
     containerd.delete("c1");
     containerd.remove_bundle("c1");
 }
 
-/// The text of an annotation that leads into another group's name when it is a part of a path.
+/// An annotation whose text leads into another group's name when it is used as part of a path.
 #[test]
 fn a_group_s_name_does_not_lead_to_the_shim_of_another_one() {
     let containerd = Containerd::new(Version::V2_3);

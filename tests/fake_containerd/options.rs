@@ -1,4 +1,4 @@
-//! The options of a Task.Create, in each message that they come in, by what they do to the container.
+//! The options of Task.Create, in each message that can carry them, checked by their effect on the container.
 
 use crate::{connect, create_request, delete, kill, kill_process, runc, shut_down, start, wait};
 use containerd_shim_protos::api::*;
@@ -12,7 +12,7 @@ use testbed::fake::{Containerd, Version};
 use testbed::wire::{Refusal, Wire, TASK_V3};
 use ttrpc::proto::Code;
 
-/// `runtimeoptions.v1.Options` with a string or bytes in one field.
+/// Builds a `runtimeoptions.v1.Options` with a string or bytes in one field.
 fn runtime(field: u8, value: &str) -> Any {
     let length = u8::try_from(value.len()).ok().filter(|length| *length < 128).expect("a short one");
     let value = [&[field << 3 | 2, length], value.as_bytes()].concat();
@@ -33,7 +33,7 @@ struct World {
 }
 
 impl World {
-    /// With a container `c1` that is to be created.
+    /// Prepares a container `c1` without creating it.
     fn new(args: &[&str]) -> Self {
         let containerd = Containerd::new(Version::V2_3);
         containerd.prepare("c1", args, json!({}));
@@ -49,7 +49,7 @@ impl World {
         self.wire.task::<CreateTaskResponse>("Create", &request).map(|response| response.pid)
     }
 
-    /// What the probe's report says of the container, which is run to its end.
+    /// Runs the container to its end, and returns the probe's report.
     fn report(mut self, options: &Any) -> Value {
         self.create(options, |_| {}).unwrap();
         start(&mut self.wire, TASK_V3, "c1");
@@ -60,7 +60,7 @@ impl World {
         serde_json::from_slice(&report).unwrap()
     }
 
-    /// Nothing of a container is left.
+    /// Checks that nothing of a container is left.
     fn end(self) {
         shut_down(self.wire, "c1");
         self.containerd.delete("c1");
@@ -69,7 +69,7 @@ impl World {
     }
 }
 
-/// The user that the process runs as is the owner in the end, as with runc; the group stays.
+/// The user that the process runs as becomes the owner, as with runc; the group stays.
 #[test]
 fn the_streams_belong_to_the_group_of_the_options_in_every_form_of_them() {
     let folder = tempfile::tempdir().unwrap();
@@ -126,7 +126,7 @@ fn a_container_has_a_session_keyring_of_its_own_unless_the_options_say_no() {
     }
 }
 
-/// Without pivot_root(2) a container runs as well; a propagation that only pivot_root makes safe is refused then.
+/// Without pivot_root(2) a container runs as well, but a propagation that only pivot_root makes safe is refused.
 #[test]
 fn a_root_is_not_pivoted_to_where_the_options_say_so() {
     let message = oci::Options { no_pivot_root: true, ..Default::default() };
@@ -148,7 +148,7 @@ fn a_root_is_not_pivoted_to_where_the_options_say_so() {
     }
 }
 
-/// The path is then a unit's name: one that is a path of folders is refused, with systemd and without.
+/// The path is then a unit's name: a directory path is refused, with systemd and without.
 #[test]
 fn the_path_of_a_cgroup_is_read_as_systemds_where_the_options_say_so() {
     let message = oci::Options { systemd_cgroup: true, ..Default::default() };
@@ -189,7 +189,7 @@ fn options_that_are_wrong_are_refused_by_their_name() {
     world.end();
 }
 
-/// containerd's own tests look for `<Root>/<namespace>/<id>`, and so does who watches runc's containers.
+/// containerd's own tests look for `<Root>/<namespace>/<id>`, and so do monitors of runc's containers.
 #[test]
 fn the_folder_below_the_root_of_the_options_has_the_record_while_the_container_is_there() {
     let folder = tempfile::tempdir().unwrap();
@@ -209,7 +209,7 @@ fn the_folder_below_the_root_of_the_options_has_the_record_while_the_container_i
             world.containerd.remove_bundle("c1");
             continue;
         }
-        // What a failed create makes goes with it; and a second container's folder stays as long as it is there.
+        // A failed create removes what it made; and a second container's directory stays as long as the container.
         world.containerd.prepare("c2", &["/no-such-program"], json!({}));
         let mut request = create_request(&world.containerd, "c2");
         request.options = Some(options.clone()).into();
@@ -223,7 +223,7 @@ fn the_folder_below_the_root_of_the_options_has_the_record_while_the_container_i
         assert!(!place.exists());
         world.end();
     }
-    // What is somebody else's stays.
+    // What belongs to somebody else stays.
     let mut world = World::new(&["/probe", "sleep"]);
     let place = root.join(&world.containerd.namespace).join("c1");
     std::fs::create_dir_all(&place).unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use testbed::fake::{ended, eventually, Containerd, Shim, Version};
 use testbed::wire::{code, decode, Wire, CONTROLLER, NF, OK, SANDBOX};
 
-/// The pod's configuration; its cgroup is made, as a kubelet makes it.
+/// Returns the pod's configuration, and makes its cgroup as a kubelet does.
 fn options(containerd: &Containerd) -> Any {
     for folder in containerd.pod_cgroups() {
         std::fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{folder:?}: {e}"));
@@ -18,7 +18,7 @@ fn options(containerd: &Containerd) -> Any {
     containerd.pod_options()
 }
 
-/// A field 1 with the id is what most of these requests are.
+/// Returns a message with the id as field 1, which is what most of these requests are.
 fn about(id: &str) -> PingRequest {
     PingRequest { sandbox_id: id.into(), ..Default::default() }
 }
@@ -27,7 +27,7 @@ fn status(wire: &mut Wire) -> SandboxStatusResponse {
     wire.call(SANDBOX, "SandboxStatus", &about("s1")).unwrap()
 }
 
-/// CreateSandbox and StartSandbox; the pod's pid.
+/// Makes CreateSandbox and StartSandbox; returns the pod's pid.
 fn run_pod(wire: &mut Wire, bundle: &Path, options: Option<Any>) -> u32 {
     let request = CreateSandboxRequest {
         sandbox_id: "s1".into(),
@@ -41,7 +41,7 @@ fn run_pod(wire: &mut Wire, bundle: &Path, options: Option<Any>) -> u32 {
     started.pid
 }
 
-/// A container's bundle as CRI has it made.
+/// Prepares a container's bundle as CRI has containerd make it.
 fn prepare_member(containerd: &Containerd, id: &str, pod: u32) {
     let bundle = containerd.prepare(id, &["/probe", "sleep"], json!({}));
     std::fs::write(bundle.join("sandbox"), "s1").unwrap();
@@ -61,12 +61,12 @@ fn namespaces(pid: u32) -> [PathBuf; 3] {
     ["net", "ipc", "uts"].map(|name| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap())
 }
 
-/// One container, up to where it runs. The connection is its own.
+/// Runs one container, on a connection of its own.
 fn run_member(containerd: &Containerd, shim: &Shim, id: &str, pod: u32) -> (Wire, u32) {
     let service = service_of(shim);
     let mut wire = containerd.connect(shim);
     if containerd.version == Version::V1_7 {
-        // It loads the shim for the container first.
+        // 1.7 loads the shim for the container first.
         assert_eq!(connect(&mut wire, service, id).task_pid, 0);
     }
     let pid = create(containerd, &mut wire, service, id);
@@ -76,7 +76,7 @@ fn run_member(containerd: &Containerd, shim: &Shim, id: &str, pod: u32) -> (Wire
     (wire, pid)
 }
 
-/// And from there to its end.
+/// Ends the container.
 fn end_member(containerd: &Containerd, shim: &Shim, mut wire: Wire, id: &str) {
     let service = service_of(shim);
     let wait = WaitRequest { id: id.into(), ..Default::default() };
@@ -93,7 +93,7 @@ fn end_member(containerd: &Containerd, shim: &Shim, mut wire: Wire, id: &str) {
     containerd.remove_bundle(id);
 }
 
-/// ShutdownSandbox, and what containerd does after it.
+/// Makes ShutdownSandbox, and does what containerd does after it.
 fn end_pod(containerd: &Containerd, shim: &Shim, mut wire: Wire, server: u32) {
     wire.call::<ShutdownSandboxResponse>(SANDBOX, "ShutdownSandbox", &about("s1")).unwrap();
     assert!(wire.next().is_none(), "the shim hangs up");
@@ -105,7 +105,7 @@ fn end_pod(containerd: &Containerd, shim: &Shim, mut wire: Wire, server: u32) {
     remove_cgroups(containerd);
 }
 
-/// The kubelet's own; what a container had is no longer in them.
+/// Removes the kubelet's cgroups; nothing of a container's may be left in them.
 fn remove_cgroups(containerd: &Containerd) {
     for folder in containerd.pod_cgroups().into_iter().filter(|folder| folder.exists()) {
         std::fs::remove_dir(&folder).unwrap_or_else(|e| panic!("{folder:?}: {e}"));
@@ -141,7 +141,7 @@ fn pod(version: Version) {
     wire.call::<StopSandboxResponse>(SANDBOX, "StopSandbox", &about("s1")).unwrap();
     let exit: WaitSandboxResponse = decode(waiting.next().unwrap().1).unwrap();
     assert_eq!(exit.exit_status, 0);
-    // RemovePodSandbox stops it again where it is not sure.
+    // RemovePodSandbox stops it again if it is not sure.
     wire.call::<StopSandboxResponse>(SANDBOX, "StopSandbox", &about("s1")).unwrap();
     assert_eq!(status(&mut wire).state, "SANDBOX_NOTREADY");
     end_pod(&containerd, &shim, wire, server);
@@ -178,7 +178,7 @@ fn a_sandbox_of_ctr_is_what_its_config_says() {
                 "namespaces": [{ "type": "network" }, { "type": "ipc" }, { "type": "uts" }],
                 "cgroupsPath": format!("/{}/s1", containerd.namespace),
             },
-            // A group that is another's: the pod's shim is the pod's all the same.
+            // Names another group: the pod has its own shim all the same.
             "annotations": { "io.containerd.runc.v2.group": "g1" },
         });
         let bundle = containerd.prepare_pod("s1", Some(&config));
@@ -224,7 +224,7 @@ fn a_containerd_that_starts_again_finds_pod_and_containers() {
         let mut waiting = containerd.connect(&shim);
         waiting.ask(SANDBOX, "WaitSandbox", &about("s1"), Duration::ZERO);
         end_member(&containerd, &shim, member, "c1");
-        // A leaked shim, as it looks to a containerd that has lost its records, is ended by the pod's id.
+        // A containerd that has lost its records sees a leaked shim, and ends it by the pod's id.
         let request = ShutdownRequest { id: "s1".into(), ..Default::default() };
         wire.call::<Empty>(service, "Shutdown", &request).unwrap();
         decode::<WaitSandboxResponse>(waiting.next().unwrap().1).unwrap();
@@ -253,7 +253,7 @@ enum Phase {
 fn a_lost_shim_s_pod_is_cleaned_up_in_every_phase() {
     use Phase::*;
     for phase in [Launched, Created, Started, MemberCreated, MemberRuns, Paused, MemberEnded, Stopped] {
-        // containerd may have removed what it knows of the container before, or do it after.
+        // containerd may remove what it knows of the container before, or after.
         for members_first in [false, true] {
             lose(phase, members_first);
         }
@@ -279,7 +279,7 @@ fn lose(phase: Phase, members_first: bool) {
         assert!(eventually(|| ended(task)), "the container's process is left");
     }
     assert!(!shim.path.exists(), "the socket is left");
-    // Again, and for the container: nothing more is there to be found.
+    // Again, and for the container: nothing more is found.
     containerd.delete_in("s1", &bundle);
     if !members_first && has_member {
         containerd.delete("c1");
@@ -289,7 +289,7 @@ fn lose(phase: Phase, members_first: bool) {
     remove_cgroups(&containerd);
 }
 
-/// The process of the container, if there is one by then.
+/// Takes the pod to the phase; returns its container's process, if there is one by then.
 fn reach(phase: Phase, containerd: &Containerd, shim: &Shim, wire: &mut Wire) -> Option<u32> {
     let bundle = containerd.pod_bundle("s1");
     let request = CreateSandboxRequest {
@@ -343,7 +343,7 @@ fn a_lost_shim_s_paused_pod_is_cleaned_up_in_any_order() {
             prepare_member(&containerd, id, pid);
             run_member(&containerd, &shim, id, pid).1
         });
-        // By one write to the cgroup that the kubelet has made.
+        // Pauses by one write to the cgroup that the kubelet has made.
         wire.call::<PingResponse>(CONTROLLER, "Pause", &about("s1")).unwrap();
         kill_process(server);
         let pods = || containerd.delete_in("s1", &bundle).exit_status;

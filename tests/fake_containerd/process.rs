@@ -1,4 +1,4 @@
-//! The server as a process: what it inherits, how small it is, its log, its signals.
+//! The server as a process: what it inherits, its size, its log, its signals.
 
 use crate::{connect, create, delete, kill, runc, shut_down, start, SHIM};
 use containerd_shim_protos::api::*;
@@ -29,7 +29,7 @@ fn the_server_is_a_process_of_its_own() {
     let ours = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
     let ours: i32 = ours.trim().parse().unwrap();
     assert_eq!(read("oom_score_adj").trim().parse(), Ok((ours + 1).min(1000)));
-    // Run from a seal: the program of the host cannot be reached through it.
+    // Executed from a sealed copy: the host's program cannot be reached through it.
     let exe = format!("/proc/{pid}/exe");
     let (sealed, host) = (std::fs::metadata(&exe).unwrap(), std::fs::metadata(SHIM).unwrap());
     assert_ne!((sealed.dev(), sealed.ino()), (host.dev(), host.ino()));
@@ -101,7 +101,7 @@ fn a_server_at_rest_is_small() {
         let line = status.lines().find(|line| line.starts_with(key)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
     };
-    // The first thread, the reaper and the watch: workers and the publisher have ended.
+    // The first thread, the reaper and the watch: workers and the events thread have ended.
     assert!(eventually(|| number("Threads:") == 3), "{} threads", number("Threads:"));
     let private = number("RssAnon:");
     assert!(private < 400, "{private} KiB of private memory");
@@ -122,7 +122,7 @@ fn the_log_survives_a_containerd_that_goes_and_comes_back() {
     let mut wire = containerd.connect(&shim);
     let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
     assert!(containerd.logged("rpc=Task.Connect object=c1 code=OK"), "BootstrapParams asked for debug lines");
-    // Without a reader of containerd's; a signal that is asked for meanwhile is told later.
+    // containerd does not read the log; the dump that a signal requests meanwhile is logged later.
     containerd.log = std::sync::Arc::default();
     std::thread::sleep(Duration::from_millis(50));
     let send = |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
@@ -156,7 +156,7 @@ fn a_server_with_containers_ignores_a_request_to_terminate() {
     containerd.remove_bundle("c1");
 }
 
-/// Its client has died before a Create, or during one that then failed.
+/// The client has died before a Create, or during one that then failed.
 #[test]
 fn a_server_that_nobody_needs_ends() {
     let containerd = Containerd::new(Version::V2_3);
@@ -164,7 +164,7 @@ fn a_server_that_nobody_needs_ends() {
     let shim = containerd.start("c1");
     let mut wire = containerd.connect(&shim);
     let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
-    // A restart of the client is survived.
+    // The server survives a restart of the client.
     drop(wire);
     std::thread::sleep(Duration::from_secs(12));
     assert!(!ended(pid));
@@ -193,7 +193,7 @@ fn the_socket_is_where_the_parameters_say() {
     assert_eq!(address, format!("unix://{}", shim.path.display()));
     let mut wire = containerd.connect(&shim);
     let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
-    // A second launch finds the same server there.
+    // A second launch finds the same server.
     assert_eq!(containerd.start("c1").path, shim.path);
     shut_down(wire, "c1");
     assert!(eventually(|| ended(pid)));
@@ -202,7 +202,7 @@ fn the_socket_is_where_the_parameters_say() {
     containerd.remove_bundle("c1");
 }
 
-/// The core-scheduling cookie of a process; the kernel's error where it has no core scheduling.
+/// Returns the core-scheduling cookie of a process, or the kernel's error without core scheduling.
 fn cookie(pid: u32) -> nix::Result<u64> {
     let mut cookie = 0u64;
     // SAFETY: PR_SCHED_CORE_GET writes one u64 to where the last argument points, which lives for the call.
@@ -211,7 +211,7 @@ fn cookie(pid: u32) -> nix::Result<u64> {
     nix::errno::Errno::result(answer).map(|_| cookie)
 }
 
-/// As the Go shim: on its own, or not at all.
+/// As with the Go shim: with a core-scheduling cookie of its own, or not at all.
 #[test]
 fn a_shim_that_is_to_share_its_core_with_nobody_does_not_or_fails() {
     let mut containerd = Containerd::new(Version::V2_3);
@@ -245,7 +245,7 @@ fn a_shim_that_is_to_share_its_core_with_nobody_does_not_or_fails() {
 fn the_shim_joins_the_cgroup_that_it_is_told() {
     let containerd = Containerd::new(Version::V2_3);
     let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
-    // In a hierarchy without controllers, or of one that limits nothing by itself.
+    // In a hierarchy without controllers, or one that limits nothing by itself.
     let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup"];
     let place = places.map(Path::new).into_iter().find(|place| place.join("cgroup.procs").exists()).unwrap();
     let cgroup = place.join(&containerd.namespace);

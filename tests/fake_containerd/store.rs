@@ -36,13 +36,13 @@ fn the_store_costs_a_shim_nothing_before_and_after_its_use() {
     containerd.prepare("c1", &["/probe", "sleep"], json!({}));
     let shim = containerd.start("c1");
     let store = FakeStore::listen(containerd.address().as_ref(), |seen| {
-        // Long enough to be looked at.
+        // Long enough to be observed.
         std::thread::sleep(Duration::from_millis(if seen.message.ends_with(b"slow") { 300 } else { 0 }));
         Answer::Good(Vec::new())
     });
     let mut wire = containerd.connect(&shim);
     let pid = connect(&mut wire, TASK_V3, "c1").shim_pid;
-    // Of itself: the worker that has answered ends after a moment.
+    // The shim comes to rest by itself: the worker that has answered ends after a moment.
     let at_rest = || eventually(|| cost(pid).threads == 3);
     assert!(at_rest(), "{:?}", cost(pid));
     let before = cost(pid);
@@ -81,7 +81,7 @@ fn calls_that_wait_for_containerd_have_no_thread() {
         let request = StoreGetRequest { sandbox_id: "s1".into(), ..Default::default() };
         wire.ask(STORE, "Get", &request, Duration::from_secs(6));
     }
-    // The three of a shim at rest, the one that looks at all that waits, and a worker that has just answered.
+    // The three threads of a shim at rest, the parked one, and a worker that has just answered.
     assert!(eventually(|| store.seen.lock().unwrap().len() == 80));
     assert!(eventually(|| cost(pid).threads <= 5), "{:?}", cost(pid));
     for wire in &mut waiting {

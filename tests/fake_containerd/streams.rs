@@ -1,4 +1,4 @@
-//! What a client asks of a process's streams before the process is started.
+//! Requests about a process's streams before the process is started.
 
 use crate::{create, delete, kill, shut_down, start, wait};
 use containerd_shim_protos::api::*;
@@ -61,7 +61,7 @@ impl World {
         self.wire.task::<StartResponse>("Start", &request).unwrap();
     }
 
-    /// The exit code of an exec that ends by itself, soon.
+    /// Returns the exit code of an exec that ends by itself, soon.
     fn ended(&mut self, exec: &str) -> u32 {
         let request = WaitRequest { id: "c1".into(), exec_id: exec.into(), ..Default::default() };
         let mut wire = self.containerd.connect(&self.shim);
@@ -87,7 +87,7 @@ fn an_input_that_is_closed_before_the_start_is_at_its_end() {
     let mut world = World::new();
     let stdin = world.fifo("in");
     world.add("e1", &["/probe", "drain"], |request| request.stdin = text(&stdin));
-    // The client's own end is open until the shim has the other.
+    // The client's own end stays open until the shim has the other.
     let writer =
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&stdin).unwrap();
     let close = CloseIORequest { id: "c1".into(), exec_id: "e1".into(), stdin: true, ..Default::default() };

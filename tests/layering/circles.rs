@@ -1,7 +1,7 @@
-//! Files of one folder that import each other in a circle: none of them can be read before the others.
+//! Import cycles between the files of a folder: none of these files can be read before the others.
 //!
-//! A folder within the folder counts as one file. mod.rs counts as none: it is the folder, and an item that it exports
-//! is the file's that has it.
+//! A folder within the folder counts as one file. mod.rs does not count: it is the folder, and an item that it
+//! re-exports belongs to the file that defines it.
 
 use crate::source::Source;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ type Imports = BTreeMap<String, BTreeSet<String>>;
 
 fn imports(sources: &[Source]) -> Imports {
     let modules: BTreeSet<Vec<String>> = sources.iter().map(Source::module_path).collect();
-    // What a mod.rs takes from the files beside it, by the path that it can be named by.
+    // What a mod.rs re-exports from the files beside it, by the path under which it can be named.
     let mut exports = BTreeMap::new();
     for source in sources.iter().filter(|source| source.path.ends_with("/mod.rs")) {
         let folder = source.module_path();
@@ -28,7 +28,7 @@ fn imports(sources: &[Source]) -> Imports {
         let own = source.module_path();
         for path in source.paths() {
             let shared = own.iter().zip(&path).take_while(|(a, b)| a == b).count();
-            // Between modules of the first level it is the ranks that count.
+            // Between top-level modules, the ranks decide.
             if shared == 0 || shared == own.len() || shared == path.len() {
                 continue;
             }
@@ -43,7 +43,7 @@ fn imports(sources: &[Source]) -> Imports {
     imports
 }
 
-/// Whoever imports himself by way of others, with those of the circle that he imports himself.
+/// Returns the files that import themselves by way of others, each with its direct imports in the cycle.
 fn in_circles(imports: &Imports) -> BTreeMap<&str, Vec<&str>> {
     let reached = |from: &str| {
         let mut reached = BTreeSet::new();

@@ -1,6 +1,6 @@
-//! The architecture as a test: who may use whom, where `unsafe` is, what stays out of which layer.
+//! Checks the architecture: which modules may import which, where `unsafe` is, what stays out of which layer.
 //!
-//! It reads the sources as text. Comments and strings are blanked first, so that only code counts.
+//! It reads the sources as text, with comments and strings blanked, so that only code counts.
 
 mod circles;
 mod source;
@@ -8,7 +8,7 @@ mod source;
 use source::Source;
 use std::path::Path;
 
-/// Lowest first; a module imports only from lower ranks, not from its own.
+/// The ranks, lowest first. A module imports only from lower ranks, not from its own.
 const RANKS: &[&[&str]] = &[
     &["error", "mountinfo", "sync"],
     &["sys"],
@@ -100,7 +100,7 @@ fn a_launch_is_made_from_a_plan_and_knows_no_spec() {
     assert_none("the spec in launch", found);
 }
 
-/// Where the child of a clone runs, and what it calls.
+/// The code that runs in the child of a clone, and what it calls.
 const CHILD: [&str; 2] = ["src/init", "src/sys/child"];
 
 #[test]
@@ -176,7 +176,7 @@ fn files_are_short_and_named_by_nouns() {
     assert_none("files", found);
 }
 
-/// What blocks a thread, in files whose threads do nothing else, or which the server has no part in.
+/// Files that may block a thread: their threads do nothing else, or the server has no part in them.
 const MAY_WAIT: [&str; 8] = [
     "src/launch/mapping.rs",     // a process that no container sees, and that was killed
     "src/launch/reaper.rs",      // its own thread
@@ -188,12 +188,13 @@ const MAY_WAIT: [&str; 8] = [
     "src/service/server.rs",     // the thread that serves, without descriptors
 ];
 
-/// A thread that waits for a filesystem cannot be freed. (What a container's and a pod's record lie on is trusted.)
+/// A thread that waits for a filesystem cannot be freed. (The filesystems of a container's and a pod's record are
+/// trusted.)
 #[test]
 fn what_a_request_names_is_opened_through_paths() {
     let mut found = Vec::new();
     for source in Source::below("src").into_iter().filter(|s| ["service", "stdio"].contains(&s.module())) {
-        // Those of the kernel, by number.
+        // Paths of the kernel, by number.
         if source.path.contains("/tests") || source.path == "src/service/server.rs" {
             continue;
         }
@@ -259,7 +260,7 @@ fn links_of_the_documentation_lead_to_files() {
     assert_none("links that lead nowhere", found);
 }
 
-/// The table of waits in ARCHITECTURE.md: a limit or a place that it names is in the module that it names.
+/// Checks the table of waits in ARCHITECTURE.md: each limit or place that it names is in the module that it names.
 #[test]
 fn the_waits_are_where_the_architecture_says() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

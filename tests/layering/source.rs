@@ -1,16 +1,16 @@
-//! A source file whose comments and strings are blanked.
+//! A source file with its comments and strings blanked.
 
 use std::path::Path;
 
 pub struct Source {
-    /// Relative to the project.
+    /// The path relative to the project.
     pub path: String,
-    /// Code only, with the line breaks of the original.
+    /// The code alone, with the line breaks of the original.
     code: String,
 }
 
 impl Source {
-    /// Every file below a folder of the project.
+    /// Reads every file below a folder of the project.
     pub fn below(folder: &str) -> Vec<Source> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut all = Vec::new();
@@ -35,7 +35,7 @@ impl Source {
         Source { path: path.into(), code: blank(text) }
     }
 
-    /// Up to the tests in it, which stand at its end.
+    /// Cuts off the tests, which are at the end of a file.
     pub fn without_tests(mut self) -> Source {
         if let Some(at) = self.code.find("#[cfg(test)]\nmod tests") {
             self.code.truncate(at);
@@ -43,18 +43,19 @@ impl Source {
         self
     }
 
-    /// lib.rs and main.rs see everything.
+    /// Returns whether this is lib.rs or main.rs, which see everything.
     pub fn is_root(&self) -> bool {
         ["src/lib.rs", "src/main.rs"].contains(&self.path.as_str())
     }
 
-    /// The first level: `plan` for src/plan/mount.rs and for src/plan.rs.
+    /// Returns the top-level module: `plan` for src/plan/mount.rs and for src/plan.rs.
     pub fn module(&self) -> &str {
         let below = self.path.strip_prefix("src/").unwrap_or(&self.path);
         below.split('/').next().unwrap_or_default().trim_end_matches(".rs")
     }
 
-    /// (line, module) of each `crate::module`, also in groups, and of `super`s that climb to the crate's root.
+    /// Returns (line, module) of each `crate::module`, also in groups, and of `super`s that climb to the crate's
+    /// root.
     pub fn crate_paths(&self) -> Vec<(usize, String)> {
         let mut found = Vec::new();
         for (at, rest) in occurrences(&self.code, "crate::") {
@@ -76,13 +77,13 @@ impl Source {
         found
     }
 
-    /// As the crate names it: `a`, `b` for src/a/b.rs, `a` for src/a/mod.rs.
+    /// Returns the module path: `a`, `b` for src/a/b.rs, `a` for src/a/mod.rs.
     pub fn module_path(&self) -> Vec<String> {
         let below = self.path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
         below.split('/').map(str::to_owned).collect()
     }
 
-    /// Everything that is named by `crate`, `super` or `self`, as paths from the crate's root.
+    /// Returns everything named by way of `crate`, `super` or `self`, as paths from the crate's root.
     pub fn paths(&self) -> Vec<Vec<String>> {
         let mut found = Vec::new();
         for start in ["crate::", "super::", "self::"] {
@@ -108,7 +109,7 @@ impl Source {
         found
     }
 
-    /// What `use` takes from modules within this one.
+    /// Returns what `use` imports from modules within this one.
     pub fn uses(&self) -> Vec<Vec<String>> {
         let uses = occurrences(&self.code, "use ").into_iter();
         uses.flat_map(|(_, rest)| tree(rest.trim_start_matches("self::")).0).collect()
@@ -120,7 +121,7 @@ impl Source {
         self.lines_where(has)
     }
 
-    /// `path` stands at the beginning of a path.
+    /// Returns lines with a path that begins with `path`.
     pub fn lines_with_path(&self, path: &str) -> Vec<String> {
         self.lines_where(|line| {
             occurrences(line, path).iter().any(|(at, _)| {
@@ -148,13 +149,13 @@ impl Source {
         found
     }
 
-    /// Lines that have more than a comment.
+    /// Counts the lines that are neither empty nor only a comment.
     pub fn code_lines(&self) -> usize {
         self.code.lines().filter(|line| !line.trim().is_empty()).count()
     }
 }
 
-/// Where `what` stands, and what follows it.
+/// Finds each occurrence of `what`, with the text that follows it.
 fn occurrences<'a>(text: &'a str, what: &str) -> Vec<(usize, &'a str)> {
     text.match_indices(what).map(|(at, found)| (at, &text[at + found.len()..])).collect()
 }
@@ -163,7 +164,7 @@ fn line_of(text: &str, at: usize) -> usize {
     text[..at].matches('\n').count() + 1
 }
 
-/// How many `mod name {` are open at the end of the text.
+/// Counts the `mod name {` that are open at the end of the text.
 fn inline_modules(text: &str) -> usize {
     let mut open = Vec::new();
     let mut before = "";
@@ -183,7 +184,7 @@ fn inline_modules(text: &str) -> usize {
     open.into_iter().filter(|module| *module).count()
 }
 
-/// `a::b` is `a`; `{a::b, c}` is `a` and `c`.
+/// Returns the first segments: `a` of `a::b`; `a` and `c` of `{a::b, c}`.
 fn first_segments(rest: &str) -> Vec<String> {
     let identifier = |text: &str| {
         let text = text.trim_start();
@@ -211,7 +212,8 @@ fn first_segments(rest: &str) -> Vec<String> {
     segments
 }
 
-/// The paths of a `use` that begins here, and what follows it: `{a::b, c::*}` is `a::b` and `c::*`.
+/// Parses the paths of a `use` that begins here: `{a::b, c::*}` is `a::b` and `c::*`. Also returns the text that
+/// follows.
 fn tree(text: &str) -> (Vec<Vec<String>>, &str) {
     let text = text.trim_start();
     if let Some(mut rest) = text.strip_prefix('{') {
@@ -219,7 +221,7 @@ fn tree(text: &str) -> (Vec<Vec<String>>, &str) {
         while !rest.is_empty() && !rest.starts_with('}') {
             let (more, after) = tree(rest);
             paths.extend(more);
-            // Past `as name`.
+            // Skip `as name`.
             rest = after.trim_start_matches(|c| c != ',' && c != '}').trim_start_matches(',').trim_start();
         }
         return (paths, rest.strip_prefix('}').unwrap_or_default());
@@ -234,7 +236,7 @@ fn tree(text: &str) -> (Vec<Vec<String>>, &str) {
     (below.into_iter().map(|path| name.iter().cloned().chain(path).collect()).collect(), rest)
 }
 
-/// Replaces comments, strings and character literals by blanks; line breaks stay.
+/// Replaces comments, strings and character literals with blanks, keeping line breaks.
 fn blank(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len());
@@ -301,7 +303,7 @@ fn raw_string(chars: &[char], from: usize) -> usize {
     (quote + 1..chars.len()).find(closes).map_or(chars.len(), |i| i + 1 + hashes)
 }
 
-/// A lifetime is no literal.
+/// Returns the end of a character literal; a lifetime is not one.
 fn character(chars: &[char], from: usize) -> usize {
     match (chars.get(from + 1), chars.get(from + 2)) {
         (Some('\\'), _) => (until(chars, from + 3, |c| c == '\'') + 1).min(chars.len()),

@@ -1,4 +1,4 @@
-//! What cannot be: the right kind of error, a sentence that names the field, and nothing left.
+//! Impossible requests: the right kind of error, a message that names the field, and nothing left.
 
 use crate::world::{config, World};
 use shoal::error::Kind;
@@ -18,7 +18,7 @@ fn refused(config: PodConfig, kind: Kind, words: &[&str]) {
     }
     assert_eq!(world.sandbox.pod_id(), None);
     world.nothing_is_left();
-    // And the next one is none the worse for it.
+    // The next create is unaffected.
     world.create(crate::world::config()).unwrap();
     world.shut_down();
 }
@@ -43,7 +43,7 @@ fn a_cgroup_parent_that_does_not_exist_is_made_and_goes_with_the_pod() {
     let world = World::new();
     let parent = format!("/{}/made/of/pods", world.namespace);
     let config = PodConfig { cgroup_parent: parent.clone(), ..config() };
-    // Also with one that comes to nothing.
+    // Also if the create fails.
     let no_namespace = Path::new("/etc/passwd");
     world.create_in(no_namespace, config.clone()).unwrap_err();
     world.nothing_is_left();
@@ -93,7 +93,7 @@ fn a_hostname_that_is_too_long() {
     world.shut_down();
 }
 
-/// runc refuses it of a pause container.
+/// runc, too, refuses it for a pause container.
 #[test]
 fn a_hostname_for_the_uts_namespace_of_the_host() {
     let host = PodConfig { net: Ns::Host, uts: Ns::Host, ..config() };

@@ -1,4 +1,4 @@
-//! A pod that is paused stops as one.
+//! A paused pod stops as one.
 
 use crate::world::{config, World};
 use serde_json::Value;
@@ -22,7 +22,7 @@ fn three() -> World {
     world
 }
 
-/// The last tick of each, in nanoseconds.
+/// Returns each container's last tick, in nanoseconds.
 fn ticks(world: &World) -> Vec<u64> {
     let shm = world.bundle("p1").join("shm");
     let read = |id: &&str| std::fs::read(shm.join(id)).ok()?.try_into().ok().map(u64::from_ne_bytes);
@@ -168,7 +168,7 @@ fn a_paused_pod_is_stopped_and_shut_down() {
 fn where_others_are_in_the_pod_s_cgroup_they_are_left_alone() {
     let world = World::new();
     let parent = format!("{}/shared", world.namespace);
-    // In a hierarchy where a pause would write.
+    // In a hierarchy to which a pause would write.
     let places = ["/sys/fs/cgroup/freezer", "/sys/fs/cgroup"].map(std::path::Path::new);
     let root = places.into_iter().find(|place| place.join("cgroup.procs").exists()).unwrap();
     let other = root.join(&parent).join("other");
@@ -193,7 +193,7 @@ fn where_others_are_in_the_pod_s_cgroup_they_are_left_alone() {
     stranger.wait().unwrap();
     block_on(world.sandbox.shutdown_pod("p1", crate::world::PATIENCE)).unwrap();
     assert!(other.exists(), "the client's cgroup is the client's to remove");
-    // In each hierarchy that has it: a v2 host has one, at the root.
+    // In each hierarchy that has the directory: a v2 host has one, at the root.
     let roots = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
     for hierarchy in roots.chain([root.to_owned()]) {
         for below in ["shared/other", "shared", ""] {

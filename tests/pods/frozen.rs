@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const PROCESS: &[u8] = br#"{ "cwd": "/", "args": ["/probe", "sleep"], "user": { "uid": 0, "gid": 0 } }"#;
 const KILL: u32 = libc::SIGKILL as u32;
 
-/// A pod with a container; with the pids of `pid`.
+/// Makes a pod with a container, which shares namespaces of these kinds.
 fn pod(kinds: &[&str]) -> World {
     let world = World::new();
     world.create(config()).unwrap();
@@ -21,7 +21,7 @@ fn pod(kinds: &[&str]) -> World {
     world
 }
 
-/// Where the freezer has a process.
+/// Returns the freezer cgroup of a process.
 fn freezer_of(pid: u32) -> PathBuf {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let v1 = text.lines().find_map(|line| line.split_once(":freezer:"));
@@ -57,7 +57,7 @@ fn exec(id: &str) -> ProcessKey {
     ProcessKey { container: "c1".into(), exec: Some(id.into()) }
 }
 
-/// An exec is refused at once, with the reason.
+/// Checks that an exec is refused at once, with the reason.
 fn refuses_an_exec(world: &World) {
     let begin = Instant::now();
     let added = world.sandbox.exec(&exec("refused"), PROCESS, Stdio::default());
@@ -68,7 +68,7 @@ fn refuses_an_exec(world: &World) {
     assert!(error.to_string().contains("it is paused"), "{error}");
 }
 
-/// A Kill is followed by an end.
+/// Checks that a Kill ends the container.
 fn dies(world: &World) {
     block_on(world.sandbox.kill(&ProcessKey::init("c1"), KILL, false)).unwrap();
     assert_eq!(world.wait("c1").code, 137);
@@ -97,7 +97,7 @@ fn what_others_have_frozen_is_resumed() {
     set(&own, true);
     world.sandbox.resume("c1").unwrap();
     assert_eq!((status(&world), is_frozen(&own)), (Status::Running, false));
-    // And what others have thawed is not paused any more.
+    // What others have thawed is no longer paused.
     block_on(world.sandbox.pause("c1")).unwrap();
     set(&own, false);
     assert_eq!(status(&world), Status::Running);
@@ -153,7 +153,7 @@ fn a_pod_whose_cgroup_others_have_frozen_is_paused_and_resumed() {
     assert!(error.to_string().contains("above"), "{error}");
     world.sandbox.resume_pod("p1").unwrap();
     assert_eq!((status(&world), is_frozen(&above)), (Status::Running, false));
-    // The kill of a container ends that one: the others stay as they are.
+    // Killing a container ends only that one: the others stay frozen.
     world.run("c2");
     set(&above, true);
     dies(&world);

@@ -1,4 +1,5 @@
-//! Pods with real processes, by the domain's own calls: namespaces, files, members, freezer, and the end. Needs root.
+//! Pods with real processes, through the domain's own calls: namespaces, files, members, freezer, and the end. Needs
+//! root.
 
 mod bad;
 mod freeze;
@@ -66,7 +67,7 @@ fn a_pod_that_shares_its_pids_has_a_first_process_that_reaps_and_can_do_nothing_
     assert_eq!(std::fs::read_dir(format!("/proc/{pid}/root")).unwrap().count(), 0, "an empty root");
     assert!(std::fs::create_dir(format!("/proc/{pid}/root/x")).is_err(), "a read-only root");
 
-    // The member's child is orphaned, inherited by the first process, and reaped when it ends.
+    // The member's child is orphaned, adopted by the first process, and reaped when it ends.
     world.member("c1", &["/probe", "orphan"], &["net", "ipc", "uts", "pid"]);
     world.run("c1");
     let report = world.report("c1");
@@ -131,7 +132,7 @@ fn the_network_of_cni_is_joined_and_let_go_by_stop() {
     world.shut_down();
 }
 
-/// CRI's pod has this path, and CNI's plugins look for it until the network is taken down, which is after StopSandbox.
+/// CRI's pod has this path, and CNI's plugins look for it until the network is torn down, which is after StopSandbox.
 #[test]
 fn a_namespace_that_was_joined_by_path_keeps_its_path() {
     let paths = |spec: &[u8]| {
@@ -153,7 +154,7 @@ fn a_namespace_that_was_joined_by_path_keeps_its_path() {
     assert_eq!(paths(&world.sandbox.pod_status("p1").unwrap().spec)["network"], network);
     world.shut_down();
 
-    // The other kinds, as a config.json may ask for them.
+    // The other kinds, as a config.json may request them.
     let world = World::new();
     let mut other = std::process::Command::new("unshare").args(["-niu", "sleep", "1000"]).spawn().unwrap();
     let kinds = [("network", "net"), ("ipc", "ipc"), ("uts", "uts")];

@@ -36,7 +36,7 @@ fn the_folder_of_cri_1_7_is_replaced_and_the_client_s_own_mount_stays() {
     world.sandbox.start_pod("p1").unwrap();
     let own = world.dir.path().join("own-hosts");
     std::fs::write(&own, "mine\n").unwrap();
-    // CRI 1.7 makes folders of what is missing there.
+    // CRI 1.7 makes directories of what is missing there.
     let cri = world.dir.path().join("sandboxes/p1/resolv.conf");
     std::fs::create_dir_all(&cri).unwrap();
     world.member("c1", &["/probe", "cat", "/etc/hosts", "/etc/resolv.conf"], &["net", "ipc", "uts"]);
@@ -146,13 +146,13 @@ fn only_a_running_pod_takes_containers_and_only_its_own() {
     assert_eq!(world.create_member("c2").unwrap_err().kind(), Kind::System, "no bundle");
     world.member("c2", &["/probe", "sleep"], &["net"]);
     assert_eq!(world.create_member("c2").unwrap_err().kind(), Kind::State, "stopped");
-    // Killed at its gate.
+    // It was killed at its gate.
     assert_eq!(world.wait("c1").code, 137);
     assert_eq!(block_on(world.sandbox.start(&ProcessKey::init("c1"), None)).unwrap_err().kind(), Kind::State);
     world.shut_down();
 }
 
-/// A privileged container may do that, and the host's administrator.
+/// A privileged container may leave its cgroup, and the host's administrator may move it.
 #[test]
 fn who_has_left_the_containers_cgroup_is_still_its_own() {
     for stop in [true, false] {
@@ -181,12 +181,12 @@ fn who_has_left_the_containers_cgroup_is_still_its_own() {
     }
 }
 
-/// Of all hierarchies.
+/// Returns the cgroup.procs of the root of each hierarchy.
 fn roots() -> Vec<std::path::PathBuf> {
     let root = std::path::PathBuf::from("/sys/fs/cgroup");
     let below = std::fs::read_dir(&root).unwrap().flatten().map(|entry| entry.path());
     let procs = below.chain([root]).map(|hierarchy| hierarchy.join("cgroup.procs"));
-    // Of a directory that is none of a hierarchy, and of one on a v2 host that is not the root.
+    // A directory may be no hierarchy, or, on a v2 host, not the root.
     let v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.procs").exists();
     procs.filter(|procs| procs.exists() && (!v2 || procs.parent().unwrap().ends_with("cgroup"))).collect()
 }

@@ -15,7 +15,7 @@ fn mappings() -> Mappings {
     Mappings { uids: vec![range], gids: vec![range] }
 }
 
-/// A network namespace in a user namespace, kept by a process.
+/// A network namespace in a user namespace, kept alive by a process.
 struct Owned(Child);
 
 impl Owned {
@@ -44,7 +44,7 @@ impl Drop for Owned {
 
 fn with_users(world: &World, id: &str, args: &[&str]) {
     world.member(id, args, &["net", "ipc", "uts", "user"]);
-    // As a snapshotter remaps it. The program is a link to that of all tests.
+    // Remaps the root, as a snapshotter does. The program is skipped: it is a link to that of all tests.
     let root = world.bundle(id).join("rootfs");
     for entry in std::fs::read_dir(&root).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
         std::os::unix::fs::chown(entry.path(), Some(OUTSIDE), Some(OUTSIDE)).unwrap();

@@ -20,12 +20,12 @@ use std::time::{Duration, Instant};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// For what must be quick: `SHOAL_TEST_SLOW` of an emulated machine multiplies it.
+/// Scales a limit for what must be quick: `SHOAL_TEST_SLOW` multiplies it on an emulated machine.
 pub fn limit(time: Duration) -> Duration {
     time * std::env::var("SHOAL_TEST_SLOW").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
 }
 
-/// Threads and descriptors are counted, which are the process's: one test at a time.
+/// Lets one test run at a time: threads and descriptors are counted, and they belong to the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
 pub struct World {
@@ -37,7 +37,7 @@ pub struct World {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// Everything new, as CRI asks for it.
+/// Returns a configuration with new namespaces, as CRI requests it.
 pub fn config() -> PodConfig {
     PodConfig { net: Ns::New, ipc: Ns::New, uts: Ns::New, ..PodConfig::default() }
 }
@@ -70,7 +70,7 @@ impl World {
         block_on(self.sandbox.create_pod(request))
     }
 
-    /// For `p1`, from the bundle's config.json.
+    /// Returns the request for `p1`, from the bundle's config.json.
     pub fn request(&self) -> PodCreate {
         let bundle = self.bundle("p1");
         std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
@@ -81,7 +81,7 @@ impl World {
         block_on(self.sandbox.stop_pod("p1", PATIENCE)).unwrap();
     }
 
-    /// Also looks whether anything is left.
+    /// Shuts the pod down, and checks that nothing is left.
     pub fn shut_down(self) {
         block_on(self.sandbox.shutdown_pod("p1", PATIENCE)).unwrap();
         assert_eq!(self.sandbox.pod_id(), None);
@@ -103,14 +103,14 @@ impl World {
 
     pub fn exit_of_pod(&self) -> Receiver<ExitStatus> {
         let (tell, told) = channel();
-        // The test may have gone on.
+        // The test may not wait for it any more.
         let waiter = move |status| tell.send(status).unwrap_or_default();
-        // For as long as the test.
+        // Registered for as long as the test runs.
         std::mem::forget(self.sandbox.on_pod_exit("p1", Box::new(waiter)).unwrap());
         told
     }
 
-    /// A bundle of a member as CRI writes it, with `kinds` of namespaces being the pod's.
+    /// Writes a member's bundle as CRI does; the namespaces of `kinds` are the pod's.
     pub fn member(&self, id: &str, args: &[&str], kinds: &[&str]) -> PathBuf {
         let annotations =
             json!({ "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "p1" });
@@ -182,7 +182,7 @@ impl World {
         told.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("{id} has not ended: {e}"))
     }
 
-    /// What the container's program has said, once it has ended.
+    /// Waits for the container's end, and returns what its program reported.
     pub fn report(&self, id: &str) -> Value {
         assert_eq!(self.wait(id).code, 0);
         block_on(self.sandbox.delete(&ProcessKey::init(id))).unwrap();
@@ -195,7 +195,7 @@ impl World {
     }
 }
 
-/// A test that has failed leaves no processes and mounts to the others.
+/// Leaves no processes and mounts to other tests if this one has failed.
 impl Drop for World {
     fn drop(&mut self) {
         let _ = block_on(self.sandbox.shutdown_pod("p1", Duration::from_secs(5)));
@@ -239,7 +239,7 @@ fn sandbox(namespace: &str, events: Arc<Mutex<Vec<Event>>>) -> Sandbox {
     .unwrap()
 }
 
-/// What must be as it was: descriptors, mounts and files of the bundles, processes and cgroups.
+/// What must be unchanged: descriptors, mounts and files of the bundles, processes and cgroups.
 #[derive(Debug, PartialEq)]
 struct Snapshot {
     descriptors: usize,
@@ -271,7 +271,7 @@ impl Snapshot {
     }
 }
 
-/// Those that hold a pod's namespaces.
+/// Counts the threads that hold a pod's namespaces.
 pub fn threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     tasks
@@ -299,7 +299,7 @@ pub fn host(kind: &str) -> String {
     namespace(std::process::id(), kind)
 }
 
-/// Whether any thread is in the namespace of this link.
+/// Returns whether any thread is in the namespace of this link.
 pub fn anybody_in(link: &str) -> bool {
     let kind = link.split(':').next().unwrap();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();

@@ -1,12 +1,12 @@
-//! An attacker: a container's program that lies in wait for processes that join its pid namespace, stops them before
-//! they have become the container's program, and looks at each one while it cannot go on.
+//! An attacker: a container's program that lies in wait for processes joining its pid namespace, stops them before
+//! they have become the container's program, and examines each one while it cannot go on.
 //!
-//! `catch FOLDER FILE SOCKET PORT`: the folder has `mode`, what is to be done, written by the test at any time; `caught`,
-//! a line of JSON for each process that was looked at; and `alive`, how far it is. FILE, SOCKET and PORT are what the
-//! test has planted on the host.
+//! `catch FOLDER FILE SOCKET PORT`: the folder has `mode`, the current instruction, written by the test at any time;
+//! `caught`, a line of JSON for each process that was examined; and `alive`, the progress. FILE, SOCKET and PORT are
+//! what the test has planted on the host.
 //!
-//! All of it is threads of one process: kill(-1) spares the caller's own, so that the attack does not stop itself, also
-//! where it is not the first process of its namespace.
+//! All of it is threads of one process: kill(-1) spares the caller's own, so the attack does not stop itself, even if
+//! the process is not the first one of its namespace.
 
 use super::kernel;
 use super::look::{self, Planted, Stat};
@@ -22,27 +22,27 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-/// However long a test takes.
+/// Longer than any test takes.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// The most processes that are looked at in detail.
+/// The maximum number of processes that are examined in detail.
 const MOST: usize = 2000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// Look only at what has become a program.
+    /// Examine only what has become a program.
     Wait,
-    /// Stop everything all the time; kill what was looked at.
+    /// Stop everything continuously; kill what was examined.
     Stop,
-    /// Stop everything all the time, and let it be.
+    /// Stop everything continuously, and leave it stopped.
     Hold,
-    /// Stop, look, let go for some microseconds, and so on, to the end.
+    /// Stop, examine, continue for some microseconds, and so on, to the end.
     Step,
-    /// Kill everything all the time.
+    /// Kill everything continuously.
     Kill,
-    /// Stop with ptrace(2); kill what was looked at.
+    /// Stop with ptrace(2); kill what was examined.
     Trace,
-    /// The same, but what was killed stays a zombie: its parent cannot reap what its tracer has not.
+    /// The same, but what was killed stays a zombie: its parent cannot reap it before its tracer does.
     Keep,
     /// As `Hold`, but only what is in this very cgroup: for a container in the host's pid namespace.
     Mine,
@@ -67,7 +67,8 @@ fn mode() -> Mode {
     MODES[MODE.load(Ordering::Relaxed) as usize].1
 }
 
-/// kill(-1) in the host's own pid namespace would stop the machine: there, the second process is the kernel's.
+/// Returns whether this is not the host's own pid namespace, where kill(-1) would stop the machine: there, the second
+/// process is the kernel's.
 fn alone() -> bool {
     !read_to_string("/proc/2/comm").is_ok_and(|name| name.trim() == "kthreadd")
 }
@@ -78,7 +79,7 @@ fn everybody(signal: Signal) {
     }
 }
 
-/// The pid that was given last in this namespace: the next ones are the next victims.
+/// The last pid allocated in this namespace: the next ones are the next victims.
 struct Last(File);
 
 impl Last {
@@ -98,7 +99,7 @@ impl Last {
     }
 }
 
-/// Spins, so that a new process meets a signal at its first instruction.
+/// Spins, so that a signal meets a new process at its first instruction.
 fn strike() {
     let last = Last::open();
     let own = std::process::id() as i32;
@@ -108,7 +109,7 @@ fn strike() {
             Mode::Stop | Mode::Hold => Signal::SIGSTOP,
             Mode::Kill => Signal::SIGKILL,
             Mode::Mine => {
-                // The next one may be anybody's here.
+                // Here the next process may be anybody's.
                 for pid in last.iter().flat_map(Last::next).filter(|pid| pid.as_raw() != own) {
                     if read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup == ours) {
                         let _ = kill(pid, Signal::SIGSTOP); // it may have ended
@@ -139,7 +140,7 @@ struct Catcher<'a> {
     name: String,
     alone: bool,
     cgroup: String,
-    /// What was looked at, by its pid.
+    /// The examined processes, by pid.
     known: HashMap<u32, Stat>,
     rounds: u64,
     seen: u64,
@@ -230,11 +231,11 @@ impl Catcher<'_> {
         }
     }
 
-    /// Every process that is not of this program: it has no children.
+    /// Returns every process that is not of this program, which has no children.
     fn strangers(&self) -> Vec<u32> {
         let listing = read_dir("/proc").into_iter().flatten().flatten();
         let pids = listing.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        // The first one is this program, or the pod's own.
+        // Pid 1 is this program, or the pod's own process.
         pids.filter(|pid| *pid != self.own && *pid != 1).collect()
     }
 
@@ -273,7 +274,7 @@ impl Catcher<'_> {
         read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup == self.cgroup)
     }
 
-    /// Lies in wait for the next process by its number, and holds it with ptrace(2).
+    /// Lies in wait for the next pid, and holds the process with ptrace(2).
     fn seize(&mut self, mode: Mode) {
         let Some(last) = Last::open() else { return };
         for _ in 0..2000 {
@@ -285,7 +286,7 @@ impl Catcher<'_> {
                     Err(nix::errno::Errno::ESRCH) => {}
                     _ if number == self.own => {}
                     Err(errno) => {
-                        // Not ours to trace; but it can be seen.
+                        // It cannot be traced, but it can be seen.
                         let program = name.as_ref() == Some(&self.name);
                         if !program {
                             self.write(number, mode, false, format!("{errno:?}").into());
@@ -344,7 +345,7 @@ fn until_stopped(pid: u32) {
     }
 }
 
-/// The end of a process belongs to its tracer first.
+/// Reaps a traced process: its tracer is notified of its end first.
 fn until_reaped(pid: Pid) {
     let begun = Instant::now();
     let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;

@@ -1,9 +1,9 @@
-//! A process that holds its streams: it reads or writes them with memory that a file stands behind whose page never comes.
-//! read(2) and write(2) of a pipe copy with the pipe locked, so whoever touches it then waits as well.
+//! A process that holds its streams: it reads or writes them with memory mapped from a file whose page never arrives.
+//! read(2) and write(2) of a pipe copy with the pipe locked, so any other process that uses the pipe waits as well.
 
 use std::os::fd::AsRawFd;
 
-/// One page of a file, as memory.
+/// Maps one page of a file.
 fn page(path: &str) -> *mut libc::c_void {
     let file = std::fs::File::open(path).expect("the file");
     let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -14,7 +14,7 @@ fn page(path: &str) -> *mut libc::c_void {
     page
 }
 
-/// Writes to its standard output: first a byte, so that there is something to read.
+/// Writes to the standard output; first a byte, so that there is something to read.
 pub fn output(path: &str) -> i32 {
     let page = page(path);
     // SAFETY: the byte is there.
@@ -23,7 +23,7 @@ pub fn output(path: &str) -> i32 {
     i32::from(unsafe { libc::write(1, page, 4096) } < 0)
 }
 
-/// Leaves a process behind that reads the standard input, or writes to the output, and ends.
+/// Leaves a process behind that reads the standard input, or writes to the output, and exits.
 pub fn behind(stream: &str, path: &str) -> i32 {
     let page = page(path);
     // SAFETY: this program has one thread.
@@ -45,12 +45,12 @@ pub fn behind(stream: &str, path: &str) -> i32 {
     0
 }
 
-/// Writes small pieces as fast as they go, each a page of a small pipe, never waiting in the kernel, with children that keep
-/// the pipe open.
+/// Writes small pieces as fast as possible, each a page of a small pipe, never waiting in the kernel, with children
+/// that keep the pipe open.
 pub fn flood(children: &str) -> i32 {
-    // SAFETY: of its own descriptor.
+    // SAFETY: on this process's own descriptor.
     unsafe { libc::fcntl(1, libc::F_SETFL, libc::O_NONBLOCK | libc::O_DIRECT) };
-    // SAFETY: the same.
+    // SAFETY: as above.
     unsafe { libc::fcntl(1, libc::F_SETPIPE_SZ, 4096) };
     for _ in 0..children.parse().unwrap_or(0) {
         // SAFETY: this program has one thread.

@@ -1,4 +1,4 @@
-//! What only a raw system call tells.
+//! What only a raw system call reveals.
 
 use serde_json::{json, Value};
 use std::io::Error;
@@ -7,7 +7,7 @@ const KEYCTL_GET_KEYRING_ID: i64 = 0;
 const KEYCTL_DESCRIBE: i64 = 6;
 const KEY_SPEC_SESSION_KEYRING: i64 = -3;
 
-/// The session keyring: name, owner and permissions. Its number says only whether two are the same.
+/// Returns the session keyring: name, owner and permissions. Its number only tells whether two are the same.
 /// (/proc/keys, which would tell as well, is masked in most containers.)
 pub fn keyring() -> Value {
     // SAFETY: takes integers only.
@@ -30,7 +30,7 @@ pub fn keyring() -> Value {
     })
 }
 
-/// Calls each number with zeros for arguments: `ok`, or an errno.
+/// Makes each system call with zeros as arguments, and returns `ok` or an errno for each.
 pub fn calls(numbers: &[&str]) -> Value {
     let each = |number: &&str| {
         let Ok(call) = number.parse::<i64>() else { return ((*number).to_owned(), "not a number".into()) };
@@ -42,7 +42,7 @@ pub fn calls(numbers: &[&str]) -> Value {
     Value::Object(numbers.iter().map(each).collect())
 }
 
-/// One request of ptrace(2) that takes no data.
+/// Makes one ptrace(2) request that takes no data.
 fn ptrace(request: libc::c_uint, pid: i32) -> nix::Result<()> {
     // SAFETY: PTRACE_SEIZE, without options, and PTRACE_INTERRUPT take numbers only.
     let answer = unsafe { libc::ptrace(request, pid, 0usize, 0usize) };
@@ -57,7 +57,7 @@ pub fn interrupt(pid: i32) -> nix::Result<()> {
     ptrace(libc::PTRACE_INTERRUPT, pid)
 }
 
-/// Columns and rows of the terminal that the standard input is.
+/// Returns the columns and rows of the terminal on the standard input.
 pub fn window() -> String {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the kernel writes one winsize, which is ours alone.

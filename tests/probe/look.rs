@@ -1,4 +1,4 @@
-//! What one process finds out about another one by its folder of /proc: from within the same container, and, with the
+//! What a process learns of another one through its directory in /proc: from within the same container, and, with the
 //! same words, from the host.
 
 use serde_json::{json, Map, Value};
@@ -7,21 +7,21 @@ use std::io::{Error, IoSliceMut};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-/// What a secret of the tests begins with, each byte one higher: the text itself is in no program, so where it is found
+/// The beginning of a test's secret, each byte one higher: the text itself is in no program, so wherever it is found
 /// in memory, a secret is.
 const SHIFTED: &[u8] = b"QMBOUFE.";
 
-/// The most that is read of one process.
+/// The maximum that is read of one process.
 const MOST: usize = 256 << 20;
 
-/// What there is on the host to be found by a process that is not in its container.
+/// What a process that is not in its container could find on the host.
 pub struct Planted<'a> {
     pub file: &'a str,
     pub socket: &'a str,
     pub port: u16,
 }
 
-/// State and start of a process, by which two looks are at the same one.
+/// State and start time of a process, which tell whether two looks are at the same one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     pub name: String,
@@ -41,7 +41,7 @@ pub fn stat(pid: u32) -> Option<Stat> {
     })
 }
 
-/// Everything about one process. An answer that the kernel refuses is `{"error": ERRNO}`.
+/// Examines one process. A refused answer is `{"error": ERRNO}`.
 pub fn at(pid: u32, planted: &Planted<'_>) -> Value {
     let of = |file: &str| format!("/proc/{pid}/{file}");
     let before = stat(pid);
@@ -71,7 +71,7 @@ pub fn at(pid: u32, planted: &Planted<'_>) -> Value {
     look["mem"] = bytes;
     look["secrets"] = secrets;
     let after = stat(pid);
-    // What runs may have become another program between two of these answers.
+    // A running process may have become another program between two of these answers.
     let stopped = |stat: &Option<Stat>| stat.as_ref().is_some_and(|stat| matches!(stat.state, 'T' | 't'));
     look["stopped"] = (stopped(&before) && before == after).into();
     look["name"] = before.map(|stat| stat.name).into();
@@ -91,7 +91,7 @@ fn text(path: impl AsRef<Path>) -> Value {
     path.as_ref().to_string_lossy().into()
 }
 
-/// A folder by its inode: the link's text depends on who reads it.
+/// Identifies a directory by its inode: the link's text depends on the reader.
 pub fn place(link: &str) -> Value {
     told(metadata(link).map(|about| format!("{}:{}", about.dev(), about.ino()).into()))
 }
@@ -104,7 +104,7 @@ fn links(folder: &str) -> Value {
     told(read_dir(folder).map(|listing| Value::Object(listing.flatten().map(each).collect())))
 }
 
-/// Device, root, type and source of what is mounted on `/`, the last one on top.
+/// Returns the device, root, type and source of the topmost mount on `/`.
 pub fn root_mount(mountinfo: &[u8]) -> String {
     let all = String::from_utf8_lossy(mountinfo);
     let mut found = String::new();
@@ -120,7 +120,7 @@ pub fn root_mount(mountinfo: &[u8]) -> String {
     found
 }
 
-/// Whether a file of /proc has these words.
+/// Returns whether a file of /proc contains these words.
 fn names(path: &str, words: &str) -> Value {
     told(read(path).map(|all| String::from_utf8_lossy(&all).contains(words).into()))
 }
@@ -169,7 +169,7 @@ fn mappings(pid: u32) -> std::io::Result<Vec<Mapping>> {
     Ok(String::from_utf8_lossy(&all).lines().filter_map(parse).collect())
 }
 
-/// The names of what is mapped, and how much of it can be written. Shared memory counts: it is the shim's too.
+/// Returns the names of the mappings, and the size of the writable ones. Shared memory counts: the shim has it too.
 fn maps(pid: u32) -> (Value, u64) {
     let mut writable = 0;
     let names = mappings(pid).map(|all| {
@@ -182,7 +182,7 @@ fn maps(pid: u32) -> (Value, u64) {
     (told(names), writable)
 }
 
-/// How much of the memory can be read, and the secrets in it.
+/// Returns how much of the memory can be read, and the secrets in it.
 fn search(pid: u32) -> (Value, Value) {
     let memory = File::open(format!("/proc/{pid}/mem"));
     let (memory, all) = match (memory, mappings(pid)) {
@@ -200,7 +200,7 @@ fn search(pid: u32) -> (Value, Value) {
             let Ok(got @ 1..) = memory.read_at(&mut buffer[..length], from) else { break };
             total += got;
             collect(&buffer[..got], &needle, &mut secrets);
-            // A secret may lie across the end of what was read.
+            // A secret may straddle the end of what was read.
             from +=
                 if got > 256 && from + (got as u64) < mapping.end { got as u64 - 128 } else { got as u64 };
         }
@@ -220,15 +220,15 @@ fn collect(bytes: &[u8], needle: &[u8], to: &mut Vec<String>) {
     }
 }
 
-/// By the C library: this is a debug build, and there are megabytes.
+/// Uses the C library: this is a debug build, and there are megabytes.
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    // SAFETY: both pointers are those of slices, each with its own length.
+    // SAFETY: both pointers come from slices, each with its own length.
     let found =
         unsafe { libc::memmem(bytes.as_ptr().cast(), bytes.len(), needle.as_ptr().cast(), needle.len()) };
     (!found.is_null()).then(|| found as usize - bytes.as_ptr() as usize)
 }
 
-/// What process_vm_readv(2) gives of the first page that can be read.
+/// Returns what process_vm_readv(2) gives of the first readable page.
 fn readv(pid: u32) -> Value {
     let first = match mappings(pid) {
         Ok(all) => all.iter().find(|mapping| mapping.readable).map_or(0x40_0000, |mapping| mapping.start),

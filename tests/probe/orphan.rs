@@ -1,4 +1,4 @@
-//! A process whose parent has ended; and one that tells the time.
+//! A process whose parent has ended; and one that records the time.
 
 use nix::sys::wait::waitpid;
 use nix::unistd::{fork, getppid, ForkResult};
@@ -7,8 +7,7 @@ use std::fs::{read_dir, read_to_string};
 use std::io::Read;
 use std::time::Duration;
 
-/// Makes a grandchild, ends its parent, and says whose child it is then, and how many zombies are left when it has
-/// ended too.
+/// Makes a grandchild, ends its parent, and returns its new parent, and the number of zombies once it has ended too.
 pub fn child() -> Value {
     let (mut told, tell) = std::io::pipe().expect("a pipe");
     // SAFETY: this program has one thread.

@@ -1,6 +1,6 @@
-//! `probe`: what a container's program finds, told from inside as JSON. Static, so that an image is one file.
+//! `probe`: reports what a container's program finds, from inside, as JSON. Static, so that an image is one file.
 //!
-//! No Rust runtime before `main`: it would ignore SIGPIPE and open what is closed of 0, 1 and 2.
+//! No Rust runtime before `main`: it would ignore SIGPIPE, and open descriptors 0, 1 and 2 if they are closed.
 #![no_main]
 
 mod catch;
@@ -20,7 +20,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Error, Read, Write};
 use std::os::unix::net::UnixStream;
 
-/// The C library calls this; its constructors have made `std::env::args` work by then.
+/// Called by the C library, whose constructors have made `std::env::args` work by then.
 #[unsafe(no_mangle)]
 extern "C" fn main() -> i32 {
     let words: Vec<String> = std::env::args().collect();
@@ -40,7 +40,7 @@ extern "C" fn main() -> i32 {
         ["orphan"] => println!("{}", orphan::child()),
         ["tick", path] => orphan::tick(path),
         ["save", path] => return i32::from(std::fs::write(path, report::all().to_string()).is_err()),
-        // A moment later: a client may still be at it.
+        // A moment later: a client may still be resizing.
         ["window"] => {
             std::thread::sleep(std::time::Duration::from_millis(300));
             println!("{}", kernel::window());
@@ -68,7 +68,7 @@ extern "C" fn main() -> i32 {
     0
 }
 
-/// Writes the file to the socket; how much comes back at once. Nothing where the other side hangs up.
+/// Writes the file to the socket; returns how many bytes come back at once, or zero if the peer hangs up.
 fn send(socket: &str, file: &str) -> std::io::Result<usize> {
     let mut socket = UnixStream::connect(socket)?;
     socket.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
@@ -83,7 +83,7 @@ fn errno(e: Error) -> String {
     }
 }
 
-/// The text of each file, or an errno.
+/// Returns the text of each file, or an errno.
 fn cat(paths: &[&str]) -> Value {
     let each = |path: &&str| {
         let text = std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -92,7 +92,7 @@ fn cat(paths: &[&str]) -> Value {
     Value::Object(paths.iter().map(each).collect())
 }
 
-/// What setting the mode that it has anyway gives: `ok`, or an errno.
+/// Sets each path's mode to what it is already, and returns `ok` or an errno.
 fn chmod(paths: &[&str]) -> Value {
     let each = |path: &&str| {
         let changed =
@@ -102,7 +102,7 @@ fn chmod(paths: &[&str]) -> Value {
     Value::Object(paths.iter().map(each).collect())
 }
 
-/// What reading and writing each path gives: a number of bytes, or an errno.
+/// Reads and writes each path, and returns a number of bytes or an errno.
 fn open(paths: &[&str]) -> Value {
     let each = |path: &&str| {
         let mut bytes = Vec::new();

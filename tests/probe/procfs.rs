@@ -1,11 +1,11 @@
-//! `unshare --user --map-root-user --pid --fork --mount-proc`, as far as the kernel lets it.
+//! `unshare --user --map-root-user --pid --fork --mount-proc`, as far as the kernel permits.
 
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 use serde_json::Value;
 use std::process::Command;
 
-/// What mounting a procfs gives in namespaces of the program's own: `ok`, or an errno.
+/// Mounts a procfs in namespaces of the program's own, and returns `ok` or an errno.
 pub fn unshared(words: &[&str]) -> Value {
     let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
     if let Err(errno) = unshare(flags) {

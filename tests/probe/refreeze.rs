@@ -1,14 +1,14 @@
-//! A container that freezes itself again as soon as it is thawed, by a cgroup of v1 that it may write to.
+//! A container that freezes itself again as soon as it is thawed, through a v1 cgroup that it may write to.
 
 use std::fs::{create_dir, write, File};
 use std::io::{Seek, Write};
 use std::time::{Duration, Instant};
 
-/// However long a test takes.
+/// Longer than any test takes.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// `freezer` is where the container's cgroup of that hierarchy is mounted. The first process is in one below it, and who
-/// freezes that is not.
+/// Freezes in a loop. `freezer` is where the container's cgroup of that hierarchy is mounted. The first process is in
+/// a cgroup below it, and the process that freezes is not.
 pub fn forever(freezer: &str) -> i32 {
     let below = format!("{freezer}/below");
     if create_dir(&below).is_err() {

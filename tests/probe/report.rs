@@ -1,4 +1,4 @@
-//! The report: one JSON object, in which nothing depends on the run (no pid, no inode, no mount id).
+//! The report: one JSON object that does not depend on the run (no pid, no inode, no mount id).
 
 use serde_json::{json, Map, Value};
 use std::fs::{read_dir, read_link, read_to_string};
@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 pub fn all() -> Value {
-    // First of all: what is open.
+    // First: what is open.
     let descriptors = descriptors();
     let status = status();
     let uname = nix::sys::utsname::uname().ok();
@@ -57,7 +57,7 @@ pub fn all() -> Value {
         }),
         "clocks": json!({
             "offsets": lines("/proc/self/timens_offsets"),
-            // Of thousands of days, so that none of it depends on the run.
+            // In units of thousands of days, so that it does not depend on the run.
             "up": read_to_string("/proc/uptime").ok().and_then(|text| {
                 let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
                 Some((seconds / 86_400_000.0) as u64)
@@ -80,14 +80,14 @@ fn status() -> Map<String, Value> {
         .collect()
 }
 
-/// Number and kind of what is open, without the one that this look needs.
+/// Returns number and kind of the open descriptors, except the one that this function needs.
 fn descriptors() -> Vec<String> {
     let Ok(listing) = read_dir("/proc/self/fd") else { return Vec::new() };
     let mut found: Vec<String> = listing
         .flatten()
         .filter_map(|entry| {
             let target = read_link(entry.path()).ok()?.to_string_lossy().into_owned();
-            // Pipes and namespaces have numbers that differ from run to run.
+            // Pipes and namespaces have numbers that differ between runs.
             let kind = target.split(":[").next().unwrap_or_default().to_owned();
             let own = target.ends_with("/fd");
             (!own).then(|| format!("{} {kind}", entry.file_name().to_string_lossy()))
@@ -97,7 +97,7 @@ fn descriptors() -> Vec<String> {
     found
 }
 
-/// Rows and columns, where there is a terminal.
+/// Returns rows and columns, if there is a terminal.
 fn window() -> Option<[u16; 2]> {
     let size = shoal::sys::console::size(std::io::stdin().as_fd()).ok()?;
     Some([size.rows, size.columns])
@@ -112,7 +112,7 @@ fn namespaces() -> Map<String, Value> {
     listing.flatten().filter_map(link).collect()
 }
 
-/// Point, root, options, propagation, type and the options of the filesystem.
+/// Returns the point, root, options, propagation and type of each mount, and its filesystem's options.
 fn mounts() -> Vec<Value> {
     let mount = |line: &String| {
         let fields: Vec<&str> = line.split(' ').collect();
@@ -155,7 +155,7 @@ fn describe(path: &std::path::Path) -> Option<String> {
     Some(format!("{what} {:o} {}:{}", about.mode() & 0o7777, about.uid(), about.gid()))
 }
 
-/// What is at each path; of a file also how long it is.
+/// Describes what is at each path, for a file also its length.
 pub fn stat(paths: &[&str]) -> Value {
     let each = |path: &&str| {
         let mut text = describe(std::path::Path::new(path)).unwrap_or_else(|| "nothing".to_owned());

@@ -1,14 +1,14 @@
-//! A container that stops all of its processes again and again, also those that have only begun to join it.
+//! A container that stops all of its processes again and again, even those that have only begun to join it.
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::{fork, ForkResult, Pid};
 use std::time::{Duration, Instant};
 
-/// However long a test takes.
+/// Longer than any test takes.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// By the first process of its pid namespace, and by so many workers that it makes. A worker does not meet itself, and
-/// the first process, whom SIGSTOP does not reach from inside, lets the others go on.
+/// Stops everything, from the first process of the pid namespace and the workers that it makes. A worker does not
+/// stop itself, and the first process, which SIGSTOP cannot stop from inside, continues the workers.
 pub fn everybody(workers: &str) -> i32 {
     if std::process::id() != 1 {
         eprintln!("probe: stop: it would stop the machine, since it is not the first process");
@@ -31,7 +31,7 @@ pub fn everybody(workers: &str) -> i32 {
         for worker in &others {
             let _ = kill(*worker, Signal::SIGCONT); // it has not been reaped, so it is there
         }
-        // The processors are also the shim's, which is what is measured.
+        // The shim, which is being measured, needs the processors too.
         std::thread::sleep(Duration::from_micros(20));
     }
     0

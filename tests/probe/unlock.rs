@@ -1,4 +1,4 @@
-//! Takes flags of mounts away, one at a time.
+//! Clears flags of mounts, one at a time.
 
 use super::errno;
 use serde_json::{Map, Value};
@@ -13,7 +13,7 @@ const FLAGS: [(&str, u64); 4] = [
     ("noexec", libc::MS_NOEXEC),
 ];
 
-/// For each path the flags that its mount has, with what a remount without that one gives: `ok`, or an errno.
+/// For each path, returns the flags of its mount, each with the result of a remount without it: `ok` or an errno.
 pub fn all(paths: &[&str]) -> Value {
     paths.iter().map(|path| ((*path).to_owned(), flags_of(path))).collect::<Map<_, _>>().into()
 }
@@ -36,10 +36,10 @@ fn flags_of(path: &str) -> Value {
     set.iter().map(each).collect::<Map<_, _>>().into()
 }
 
-/// The attributes that `FLAGS` are to mount_setattr(2).
+/// What `FLAGS` are to mount_setattr(2).
 const ATTRIBUTES: u64 = mount::ATTR_RDONLY | mount::ATTR_NOSUID | mount::ATTR_NODEV | mount::ATTR_NOEXEC;
 
-/// For each path what other ways give than a remount: `ok`, or an errno.
+/// For each path, returns the results of ways other than a remount: `ok` or an errno.
 pub fn otherwise(paths: &[&str]) -> Value {
     let each = |path: &&str| {
         let found = CString::new(*path).unwrap_or_default();
@@ -84,7 +84,7 @@ impl Ways<'_> {
         })
     }
 
-    /// By a user namespace below this one.
+    /// Tries from a user namespace below this one.
     fn nested(&self) -> Value {
         // SAFETY: this program has one thread.
         match unsafe { libc::fork() } {
@@ -102,7 +102,7 @@ impl Ways<'_> {
             }
             child => {
                 let mut status = 0;
-                // SAFETY: the child of this process.
+                // SAFETY: it is the child of this process.
                 unsafe { libc::waitpid(child, &mut status, 0) };
                 match libc::WEXITSTATUS(status) {
                     0 => "ok".into(),

@@ -5,8 +5,8 @@ use std::fs::{read_dir, read_link, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Until `stop` exists: opens what there is of every other process. What it can open of one that has become the
-/// probe is no secret; of any other one, it is the shim's.
+/// Opens files of every other process until `stop` exists. What it can open of a process that has become the probe is
+/// no secret; of any other process, it is the shim's.
 pub fn until(stop: &str) -> Value {
     let (mut opened, mut refused) = (0u64, 0u64);
     let mut foreign = Vec::new();
@@ -22,9 +22,10 @@ pub fn until(stop: &str) -> Value {
                 Ok(path) if path == Path::new("/probe") => opened += 1,
                 Ok(path) => foreign.push(format!("exe is {}", path.display())),
             }
-            // By what it has open besides its streams, and by its memory (this program and the shim begin at the same
-            // address). It counts if, between two reads, it was not the probe: what has become the probe and ends
-            // already cannot be told either, but has no memory to be read a second time.
+            // Judges a process by its open descriptors other than streams, and by its memory (this program and the
+            // shim begin at the same address). A find counts if the process was not the probe between two reads: a
+            // process that has become the probe and is exiting cannot be told from others either, but has no memory
+            // to read a second time.
             let unknown = || read_link(of("exe")).is_err();
             for (file, offset) in [("environ", 0), ("mem", 0x40_0000)] {
                 if unknown() && read(&of(file), offset) && unknown() && read(&of(file), offset) {

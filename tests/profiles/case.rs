@@ -1,18 +1,18 @@
-//! A profile, what it does to the program itself, and what may come of a container or an exec under it.
+//! A profile, what it does to the program itself, and the permitted outcomes for a container or an exec under it.
 
 use crate::program::{CODE, NO_EXIT, WORD};
 use serde_json::{json, Value};
 use std::fmt;
 
-/// What the calls get that the profile is about.
+/// What happens to the calls that the profile names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// EPERM.
+    /// The call fails with EPERM.
     Refuse,
-    /// An errno of 0: nothing is done, and the caller is told that it is.
+    /// Errno 0: nothing is done, and the caller is told that it succeeded.
     Fake,
     Trap,
-    /// There is no tracer: ENOSYS.
+    /// No tracer is attached: ENOSYS.
     Trace,
     KillThread,
     KillProcess,
@@ -37,9 +37,9 @@ impl Act {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Calls {
-    /// This one; all others are allowed.
+    /// This call; all others are allowed.
     One(&'static str),
-    /// All but these.
+    /// All but these calls.
     AllBut(&'static [&'static str]),
 }
 
@@ -56,16 +56,16 @@ pub enum Kind {
     Exec { terminal: bool },
 }
 
-/// What came of it.
+/// The outcome of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The program was executed; its exit status, its output.
+    /// The program was executed; its exit status and its output.
     Ran(u32, String),
     /// An error, and no program was executed.
     Refused(String),
-    /// It was told as started, and no program was executed.
+    /// It was reported as started, and no program was executed.
     Pretended(u32),
-    /// This was not answered in time.
+    /// This request was not answered in time.
     Hung(&'static str),
     /// Not tried: there is no container to execute anything in.
     NoContainer,
@@ -103,7 +103,7 @@ impl Case {
         !self.concerns("write")
     }
 
-    /// How the program ends under this profile, and what it writes.
+    /// Returns how the program ends under this profile, and what it writes.
     fn end(&self) -> (u32, &'static str) {
         let killed = 128 + libc::SIGSYS as u32;
         let output = if self.writes() { WORD } else { "" };
@@ -120,7 +120,7 @@ impl Case {
         }
     }
 
-    /// What is wrong with an outcome; `control` is runc's, where it was asked.
+    /// Returns what is wrong with an outcome; `control` is runc's, if it was run.
     pub fn fault(&self, outcome: &Outcome, control: Option<&Outcome>) -> Option<String> {
         match outcome {
             Outcome::Ran(status, output) => {
@@ -142,7 +142,7 @@ impl Case {
     }
 }
 
-/// config.json, for both runtimes. A user of its own, so that there is something to change to.
+/// Returns config.json, for both runtimes. A user other than root, so that there is something to change to.
 pub fn config(case: &Case, root: &str, words: &[&str]) -> Value {
     json!({
         "ociVersion": "1.1.0",

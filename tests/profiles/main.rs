@@ -1,7 +1,7 @@
-//! Profiles that refuse what a container's process does between its filter and its program: the program runs, or there
-//! is an error; there is no third thing, and no waiting. Needs root.
+//! Profiles that refuse calls that a container's process makes between its filter and its program: the program runs,
+//! or there is an error; nothing else may happen, and nothing may wait. Needs root.
 //!
-//! `cargo test --test profiles -- --nocapture` prints every outcome, and runc's beside it.
+//! `cargo test --test profiles -- --nocapture` prints every outcome, with runc's beside it.
 
 mod case;
 mod program;
@@ -12,7 +12,7 @@ use case::{Act, Calls, Case, Kind, Outcome};
 use runc::Runc;
 use shoal::Shoal;
 
-/// All that a child may make after its filter, and what a program's start and end is made of.
+/// All calls that a child may make after its filter, and those that a program's start and end consist of.
 const CALLS: &[&str] = &[
     "read",
     "write",
@@ -63,8 +63,8 @@ fn can_run() -> bool {
     native && root
 }
 
-/// Where runc is asked too. It has many threads, and waits for ever for one that is killed; and three calls of it for an
-/// exec take long.
+/// Returns whether runc runs the case too. It has many threads, and waits forever for one that is killed; and the
+/// three calls that it takes for an exec are slow.
 fn controlled(case: &Case, kind: Kind) -> bool {
     match kind {
         Kind::Container => case.act != Act::KillThread,
@@ -72,7 +72,7 @@ fn controlled(case: &Case, kind: Kind) -> bool {
     }
 }
 
-/// Runs them all, so that a failure says which.
+/// Runs all cases, so that a failure names each.
 fn run(cases: &[Case]) {
     if !can_run() {
         return;
@@ -97,7 +97,7 @@ fn run(cases: &[Case]) {
     assert!(faults.is_empty(), "{} faults:\n  {}", faults.len(), faults.join("\n  "));
 }
 
-/// Each call by itself, with and without noNewPrivileges.
+/// Tests each call by itself, with and without noNewPrivileges.
 fn each(act: Act) {
     let cases = [true, false].map(|no_new_privileges| {
         CALLS.iter().map(move |name| Case { act, calls: Calls::One(name), no_new_privileges })
@@ -135,8 +135,8 @@ fn a_call_that_kills_its_process_keeps_no_program_from_running_that_runc_runs() 
     each(Act::KillProcess);
 }
 
-/// The second list leaves a program that can be slept in, and the third one that can be executed; statx(2) has the
-/// highest number, or those above pause(2) would get ENOSYS as calls that are newer than the profile.
+/// The second list leaves a program that can sleep, and the third one that can be executed. statx(2) has the highest
+/// number; without it, calls above pause(2) would get ENOSYS as newer than the profile.
 #[test]
 fn a_profile_that_allows_nothing_or_next_to_nothing_ends_in_the_program_or_in_an_error() {
     let mut cases = Vec::new();
@@ -150,13 +150,13 @@ fn a_profile_that_allows_nothing_or_next_to_nothing_ends_in_the_program_or_in_an
     run(&cases);
 }
 
-/// What the program needs, and execve(2), which is the program's to be allowed. The highest number is that of faccessat2(2).
+/// What the program needs, including its execve(2). The highest number is that of faccessat2(2).
 const OF_PROGRAM: &[&str] = &["write", "exit_group", "pause", "execve"];
-/// What a process of ours needs besides that: nothing, where its filter comes last; and where it comes early, to give up
-/// its capabilities and to look for the program.
+/// What our process needs besides: nothing if its filter comes last; if it comes early, calls to drop capabilities
+/// and to look up the program.
 const EARLY: &[&str] =
     &["write", "exit_group", "pause", "execve", "capset", "prctl", "newfstatat", "faccessat2"];
-/// A list for runc, by strace(1).
+/// A list for runc, from strace(1).
 const OF_RUNC: &[&str] = &[
     "write",
     "exit_group",
@@ -211,7 +211,7 @@ const OF_RUNC: &[&str] = &[
     "exit",
 ];
 
-/// Whatever else the process calls kills it.
+/// Any other call kills the process.
 #[test]
 fn under_its_filter_a_process_makes_no_call_that_runc_does_not_make() {
     if !can_run() {
@@ -244,7 +244,7 @@ fn under_its_filter_a_process_makes_no_call_that_runc_does_not_make() {
     }
 }
 
-/// The test can see a program run.
+/// Shows that the test can see a program run.
 #[test]
 fn a_profile_about_other_calls_changes_nothing() {
     let case =

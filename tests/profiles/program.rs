@@ -1,4 +1,4 @@
-//! The program of the containers: it needs no system call to run, and tells by its exit which it could make.
+//! The containers' program: it needs no system call to run, and its exit tells which ones it could make.
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::os::unix::fs::PermissionsExt;
@@ -6,12 +6,12 @@ use std::path::Path;
 
 /// What it writes.
 pub const WORD: &str = "ran\n";
-/// Its exit code where there is one of exit_group(2) and exit(2).
+/// Its exit code if exit_group(2) or exit(2) is allowed.
 pub const CODE: u32 = 7;
-/// Where there is none it ends by an instruction that no processor has: SIGILL.
+/// If neither is, it ends by an instruction that no processor has: SIGILL.
 pub const NO_EXIT: u32 = 128 + libc::SIGILL as u32;
 
-/// For x86_64, without a C library, whose start makes calls and may end without them.
+/// For x86_64, without a C library, whose start makes calls and may exit without them.
 #[rustfmt::skip]
 const CODE_BYTES: &[u8] = &[
     0x48, 0x83, 0x3c, 0x24, 0x01,             // cmp qword [rsp], 1    one argument?
@@ -33,7 +33,7 @@ const CODE_BYTES: &[u8] = &[
     b'r', b'a', b'n', b'\n',                  // word
 ];
 
-/// One segment that is the whole file.
+/// Builds an ELF file with one segment that is the whole file.
 fn elf() -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     const HEADERS: u64 = 64 + 56;
@@ -58,7 +58,7 @@ fn elf() -> Vec<u8> {
     file
 }
 
-/// A rootfs whose only program it is, and a watch that knows when it is executed.
+/// A rootfs with only this program, and a watch that notices its execution.
 pub struct Program {
     reads: Inotify,
 }
@@ -78,7 +78,7 @@ impl Program {
         Program { reads }
     }
 
-    /// Since the last time that this was asked. Nobody reads the file but the kernel in execve(2).
+    /// Returns whether it was executed since the last call. Only the kernel reads the file, in execve(2).
     pub fn was_executed(&self) -> bool {
         self.reads.read_events().is_ok_and(|events| !events.is_empty())
     }

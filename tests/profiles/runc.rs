@@ -1,4 +1,4 @@
-//! The same cases by runc: what it runs must run here too.
+//! The same cases with runc: what it runs must run here too.
 
 use crate::case::{config, process, Case, Kind, Outcome};
 use crate::program::Program;
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use testbed::fake::eventually;
 
-/// runc itself waits for ever under some profiles.
+/// runc itself waits forever under some profiles.
 const LIMIT: Duration = Duration::from_secs(2);
 
 pub struct Runc {
@@ -20,7 +20,7 @@ pub struct Runc {
 }
 
 impl Runc {
-    /// Where there is one.
+    /// Returns `None` if there is no runc.
     pub fn new() -> Option<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/testbed");
         let testbed = std::env::var_os("SHOAL_TESTBED").map_or(here, PathBuf::from);
@@ -36,7 +36,7 @@ impl Runc {
 
     pub fn run(&mut self, case: &Case, kind: Kind) -> Outcome {
         self.count += 1;
-        // The folder's name is nobody else's.
+        // The directory's name is unique.
         let of = self.dir.path().file_name().unwrap().to_string_lossy().replace('.', "");
         let id = format!("profiles-{of}-{}", self.count);
         let words: &[&str] = if kind == Kind::Container { &["/program"] } else { &["/program", "sleep"] };
@@ -70,7 +70,7 @@ impl Runc {
         }
     }
 
-    /// Its exit status; None where it was killed for taking too long.
+    /// Returns its exit status, or `None` if it was killed for taking too long.
     fn call(&self, words: &[&str]) -> Option<u32> {
         let mut command = Command::new(&self.runc);
         command.arg("--root").arg(self.dir.path().join("state")).args(words).current_dir(self.dir.path());

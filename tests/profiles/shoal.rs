@@ -1,4 +1,4 @@
-//! The cases over ttrpc: all containers are of one pod, whose shim would feel what one of them leaves.
+//! The cases over ttrpc: all containers belong to one pod, whose shim would suffer from what one of them leaves.
 
 use crate::case::{config, process, Case, Kind, Outcome};
 use crate::program::Program;
@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use testbed::fake::{ended, eventually, Containerd, Version};
 use testbed::wire::{decode, Refusal, Wire, TASK_V3};
 
-/// For each answer.
+/// The limit for each answer.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Of a processor's time, for a case with its two or three processes.
+/// The processor time for a case with its two or three processes.
 const CPU_LIMIT: Duration = Duration::from_millis(500);
 
-/// None: no answer in time.
+/// `None` if there is no answer in time.
 type Answer<R> = Option<Result<R, Refusal>>;
 
 pub struct Shoal {
@@ -34,7 +34,7 @@ pub struct Shoal {
     program: Program,
     output: File,
     count: u32,
-    /// An answer is late: the shim has been left with a request.
+    /// An answer is late, so the shim is still busy with a request.
     stuck: bool,
 }
 
@@ -62,7 +62,7 @@ impl Shoal {
         Shoal { containerd, wire, shim, first, root, program, output, count: 0, stuck: false }
     }
 
-    /// What came of it, and what is wrong besides.
+    /// Runs a case; returns its outcome, and what is wrong besides.
     pub fn run(&mut self, case: &Case, kind: Kind) -> (Outcome, Vec<String>) {
         if self.stuck {
             *self = Shoal::new();
@@ -181,7 +181,7 @@ impl Shoal {
         }
     }
 
-    /// An error, which must be true.
+    /// Judges an error, which must be true.
     fn refused(&self, why: String) -> Outcome {
         if self.program.was_executed() {
             Outcome::Ran(u32::MAX, why)
@@ -222,7 +222,7 @@ impl Shoal {
         let _ = self.output.read(&mut [0; 4096]);
     }
 
-    /// A terminal's output is copied, and may come a moment after the exit.
+    /// Returns the output. A terminal's is copied, and may come a moment after the exit.
     fn written(&mut self, case: &Case) -> String {
         let until = Instant::now() + Duration::from_secs(1);
         let mut bytes = [0; 4096];
@@ -237,7 +237,7 @@ impl Shoal {
         }
     }
 
-    /// The shim's children, but the pod's first container.
+    /// Returns the shim's children, except the pod's first container.
     fn children(&self) -> Vec<u32> {
         let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let parent = |pid: &u32| stat(pid).rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok();
@@ -246,7 +246,7 @@ impl Shoal {
         pids.filter(|pid| *pid != self.first && parent(pid) == Some(self.shim)).collect()
     }
 
-    /// Of the shim and of all its children that have ended.
+    /// Returns the processor time of the shim and of all its children that have ended.
     fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.shim)).unwrap();
         let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(4);
@@ -254,7 +254,7 @@ impl Shoal {
         Duration::from_millis(ticks * 10)
     }
 
-    /// What a case has left behind; it may take a moment to go.
+    /// Returns what a case has left behind; it may take a moment to go.
     fn left(&self, id: &str) -> Vec<String> {
         let until = Instant::now() + Duration::from_secs(1);
         loop {
@@ -270,7 +270,7 @@ impl Shoal {
         }
     }
 
-    /// After a request without an answer: ends what it may wait for. The next case has a shim of its own.
+    /// Ends what an unanswered request may wait for. The next case has a shim of its own.
     fn give_up(&mut self) {
         self.stuck = true;
         for pid in self.children() {
@@ -292,7 +292,7 @@ impl Drop for Shoal {
         for pid in &processes {
             let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
         }
-        // A cgroup is busy for as long as the last process in it takes to end.
+        // A cgroup is busy until the last process in it has ended.
         let removed = |path: PathBuf| std::fs::remove_dir(path).is_ok();
         eventually(|| {
             processes.iter().all(|pid| ended(*pid)) && self.containerd.cgroups().into_iter().all(removed)

@@ -1,4 +1,5 @@
-//! On which processors a container runs: those of its cpuset, whatever the shim is kept on; ours and runc's.
+//! The processors on which a container runs: those of its cpuset, whatever the shim is restricted to; ours and
+//! runc's.
 
 use crate::bench::rooted;
 use crate::container::Bundle;
@@ -11,17 +12,17 @@ use std::path::PathBuf;
 
 const SELF: Pid = Pid::from_raw(0);
 
-/// A thread that is kept on one processor, as by `CPUAffinity=` of containerd's unit.
+/// A thread restricted to one processor, as by `CPUAffinity=` of containerd's unit.
 struct Kept {
     all: CpuSet,
-    /// As /proc/PID/status has it.
+    /// As in /proc/PID/status.
     list: String,
     first: usize,
     second: usize,
 }
 
 impl Kept {
-    /// None, with a word, where there is only one.
+    /// Restricts this thread; returns `None`, and reports it, if there is only one processor.
     fn on_one() -> Option<Self> {
         let all = sched_getaffinity(SELF).unwrap();
         let mut each = (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap());
@@ -82,7 +83,7 @@ fn an_exec_has_the_affinity_that_is_asked_for() {
         own["execCPUAffinity"] = affinity.clone();
         let report = same_exec(&Bundle::new(&["/probe", "sleep"]), &own);
         assert_eq!(report["cpus"], expected, "{affinity}");
-        // The container's is for its execs, not for its first process.
+        // The container's execCPUAffinity applies to its execs, not to its first process.
         let mut bundle = Bundle::new(&["/probe", "sleep"]);
         bundle.spec["process"]["execCPUAffinity"] = affinity.clone();
         assert_eq!(same_exec(&bundle, &process())["cpus"], expected, "{affinity}");
@@ -91,7 +92,7 @@ fn an_exec_has_the_affinity_that_is_asked_for() {
     }
 }
 
-/// A cpuset of v1 with these processors.
+/// A v1 cpuset with these processors.
 struct Cpuset(PathBuf);
 
 impl Cpuset {

@@ -1,4 +1,4 @@
-//! What the tests here share: the launcher, hand-made plans, and the look at what is left behind.
+//! Shared by the tests here: the launcher, hand-made plans, and the check of what is left behind.
 
 use shoal::cgroup::Entry;
 use shoal::error::Result;
@@ -16,18 +16,18 @@ use std::sync::mpsc::{channel, Receiver};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// Long enough for anything here.
+/// Returns a leash long enough for anything here.
 pub fn leash() -> Leash {
     Leash::lasting(Duration::from_secs(60))
 }
 
-/// One launcher for the process. Strangers are left alone: tests run other programs too.
+/// Returns the launcher of this process. Strangers are left alone: tests run other programs too.
 pub fn launcher() -> &'static CloneLauncher {
     static LAUNCHER: OnceLock<CloneLauncher> = OnceLock::new();
     LAUNCHER.get_or_init(|| CloneLauncher::new(Reaper::start(Strangers::Leave).unwrap()).unwrap())
 }
 
-/// True where a test can run; else says why it does not.
+/// Returns whether a test can run, and reports it if not.
 pub fn rooted(test: &str) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let root =
@@ -35,7 +35,7 @@ pub fn rooted(test: &str) -> bool {
     if !root {
         testbed::skip::missing(&format!("{test} needs root"));
     }
-    // A shell's background job ignores it, and runc passes on to the container what it ignores.
+    // A shell's background job ignores SIGINT, and runc passes on to the container what it ignores.
     // SAFETY: the default action is no code of this process.
     unsafe { nix::sys::signal::signal(nix::sys::signal::SIGINT, nix::sys::signal::SigHandler::SigDfl) }
         .unwrap();
@@ -49,7 +49,7 @@ pub fn c(text: &str) -> CString {
 pub const NAMESPACES: u64 =
     (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64;
 
-/// A program in new namespaces on the host's root.
+/// Plans a program in new namespaces on the host's root.
 pub fn program(argv: &[&str], between: Vec<Step>) -> Plan {
     let mut steps = vec![Step::MakeSlave];
     steps.extend(between);
@@ -57,7 +57,7 @@ pub fn program(argv: &[&str], between: Vec<Step>) -> Plan {
     plan(NAMESPACES, steps)
 }
 
-/// The last steps of every plan.
+/// Returns the last steps of every plan.
 pub fn run(argv: &[&str]) -> Vec<Step> {
     let name = c(argv[0]);
     let candidates = if argv[0].contains('/') {
@@ -83,7 +83,7 @@ pub fn plan(clone_flags: u64, steps: Vec<Step>) -> Plan {
     Plan { clone_flags, steps: steps.into_iter().map(|step| (step, "".into())).collect(), ..Plan::default() }
 }
 
-/// A process at its gate, with what it writes and how it ends.
+/// A process at its gate, with its output and its exit.
 #[derive(Debug)]
 pub struct Process {
     pub waiting: Waiting,
@@ -130,7 +130,7 @@ pub fn launch_with(
 }
 
 impl Process {
-    /// Starts it, and returns what it wrote and its exit code.
+    /// Starts it, and returns its output and its exit code.
     pub fn finish(self) -> (String, u32) {
         let Process { waiting, mut output, exit } = self;
         waiting.start().unwrap();
@@ -140,7 +140,7 @@ impl Process {
     }
 }
 
-/// True in a process that runs this test and no other, whose processes would come and go; else runs that process.
+/// Returns true in a process that runs only this test, so that no others come and go; otherwise runs that process.
 pub fn alone(test: &str) -> bool {
     if std::env::var_os("SHOAL_TEST_ALONE").is_some() {
         return true;
@@ -156,7 +156,7 @@ pub fn alone(test: &str) -> bool {
     false
 }
 
-/// The descriptors of this process, and its children.
+/// Counts the descriptors of this process, and its children.
 pub fn left_behind() -> (usize, usize) {
     let fds = std::fs::read_dir("/proc/self/fd").unwrap().count();
     let mut children = 0;
@@ -167,7 +167,7 @@ pub fn left_behind() -> (usize, usize) {
     (fds, children)
 }
 
-/// Waits until `true`, or fails the test.
+/// Waits until the condition holds, or fails the test.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..2000 {
         if holds() {

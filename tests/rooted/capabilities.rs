@@ -1,4 +1,4 @@
-//! The five sets of `process.capabilities`, in every mixture, ours and runc's.
+//! The five sets of `process.capabilities`, in every combination, ours and runc's.
 
 use crate::bench::rooted;
 use crate::container::Bundle;
@@ -7,7 +7,7 @@ use serde_json::{json, Value};
 
 const NAMES: [&str; 5] = ["bounding", "permitted", "effective", "inheritable", "ambient"];
 
-/// A capability in each subset of the five sets: what runc refuses is refused, what it leaves out is left out.
+/// Has a capability in each subset of the five sets: what runc refuses is refused, what it leaves out is left out.
 #[test]
 fn each_mixture_of_the_five_sets_is_as_with_runc() {
     if !rooted("each_mixture_of_the_five_sets_is_as_with_runc") {

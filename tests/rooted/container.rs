@@ -1,5 +1,5 @@
-//! A container from a spec, by the compiler and the real launcher, and the same by runc: what the probe says inside
-//! must be the same.
+//! Makes a container from a spec with the compiler and the real launcher, and the same with runc: the probe must
+//! report the same from inside.
 
 use crate::bench::{launcher, leash, null};
 use serde_json::{json, Value};
@@ -22,13 +22,13 @@ use std::time::Duration;
 pub struct Bundle {
     pub dir: tempfile::TempDir,
     pub spec: Value,
-    /// Mounts of the request; only ours know them.
+    /// The request's mounts, which only ours gets.
     pub rootfs: Vec<RootfsMount>,
     pub no_pivot_root: bool,
     pub no_new_keyring: bool,
 }
 
-/// What runs, its console or output, and how it ends.
+/// A launched process, its console or output, and its exit.
 pub struct Running {
     pub waiting: Waiting,
     pub output: std::io::PipeReader,
@@ -36,15 +36,15 @@ pub struct Running {
 }
 
 impl Bundle {
-    /// A root with the probe as its only program, and the spec that `ctr run` makes.
+    /// Makes a root with the probe as its only program, and the spec of `ctr run`.
     pub fn new(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("rootfs");
         for name in ["etc", "proc", "sys", "dev", "run", "tmp", "home/user"] {
             std::fs::create_dir_all(root.join(name)).unwrap();
         }
-        // A link where it can be: what writes a copy holds it open, and so does a child that another test clones in
-        // that moment; it could not be executed then.
+        // A link if possible: a copy is open for writing while it is made, also in a child that another test clones
+        // at that moment, and cannot be executed then.
         let (probe, inside) = (env!("CARGO_BIN_EXE_probe"), root.join("probe"));
         std::fs::hard_link(probe, &inside).or_else(|_| std::fs::copy(probe, &inside).map(drop)).unwrap();
         std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/x\nuser:x:1000:1000::/home/user:/x\n")
@@ -104,19 +104,19 @@ impl Bundle {
         launch_in(&self.plan()?, None, entry)
     }
 
-    /// The probe's report from a container of ours.
+    /// Returns the probe's report from a container of ours.
     pub fn report(&self) -> Value {
         let text = self.create().unwrap().finish();
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
     }
 
-    /// The same from runc; None (with a word) where there is no runc.
+    /// Returns the same from runc, or `None`, and reports it, without runc.
     pub fn report_of_runc(&self) -> Option<Value> {
         let text = self.run_runc(&runc()?);
         Some(serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")))
     }
 
-    /// What an exec reports in a container of ours.
+    /// Returns an exec's report in a container of ours.
     pub fn exec_report(&self, process: &Value) -> Value {
         let init = self.create().unwrap();
         let pidfd = init.waiting.start().unwrap();
@@ -126,7 +126,7 @@ impl Bundle {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
     }
 
-    /// The same in a container of runc's.
+    /// Returns an exec's report in a container of runc's.
     pub fn exec_report_of_runc(&self, process: &Value) -> Option<Value> {
         let (runc, state) = (runc()?, tempfile::tempdir().unwrap());
         let id = self.configure_runc();
@@ -140,7 +140,7 @@ impl Bundle {
             assert!(output.status.success(), "runc {words:?}: {errors}");
             String::from_utf8(output.stdout).unwrap()
         };
-        // Not by `call`: the container would keep its pipe for errors, and the call wait for the end of that.
+        // Not with `call`: the container would keep its pipe for errors, and the call would wait for the end of that.
         let mut detached = Command::new(&runc);
         detached.arg("--root").arg(state.path()).args(["run", "--detach", &id]).current_dir(self.dir.path());
         detached.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -150,7 +150,7 @@ impl Bundle {
         Some(serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")))
     }
 
-    /// Writes config.json with a cgroup of its own; the id of the container.
+    /// Writes config.json with a cgroup of its own; returns the container's id.
     fn configure_runc(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let id = format!("rooted-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -166,7 +166,7 @@ impl Bundle {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Whatever comes of it.
+    /// Runs it with runc, whatever the result.
     pub fn try_runc(&self, runc: &Path) -> std::process::Output {
         let id = self.configure_runc();
         let state = tempfile::tempdir().unwrap();
@@ -183,7 +183,7 @@ impl Bundle {
             .unwrap()
     }
 
-    /// Reports of ours and of runc's (where there is one), with names.
+    /// Returns the reports of ours and, if there is a runc, of runc's, with names.
     pub fn reports(&self) -> Vec<(&'static str, Value)> {
         let mut reports = vec![("shoal", self.report())];
         reports.extend(self.report_of_runc().map(|report| ("runc", report)));
@@ -191,12 +191,12 @@ impl Bundle {
     }
 }
 
-/// The profile of the spec, compiled as for a container of the shim.
+/// Compiles the spec's profile, as for a container of the shim.
 fn filter(spec: &Spec) -> Result<Option<Filter>> {
     spec.seccomp.as_ref().map(|profile| Ok(shoal::seccomp::compile(profile)?.filter)).transpose()
 }
 
-/// The runc of the testbed, or of the system.
+/// Returns the runc of the testbed, or of the system.
 pub fn runc() -> Option<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/testbed");
     let testbed = std::env::var_os("SHOAL_TESTBED").map_or(here, PathBuf::from);
@@ -242,7 +242,7 @@ pub fn launch_by(
 }
 
 impl Running {
-    /// Starts it and waits for its end; what it wrote.
+    /// Starts it, waits for its end, and returns its output.
     pub fn finish(self) -> String {
         let Running { mut waiting, mut output, exit } = self;
         let console = waiting.console.take();

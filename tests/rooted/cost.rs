@@ -1,4 +1,4 @@
-//! What a container costs, from its spec to its exit, beside `runc run` of the same bundle in the same run.
+//! The time of a container, from its spec to its exit, compared with `runc run` of the same bundle in the same run.
 
 use crate::bench::rooted;
 use crate::container::{runc, Bundle};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 20;
 
-/// Of runc's time: twice what an unoptimised build of ours needs.
+/// The share of runc's time: twice what an unoptimised build of ours needs.
 const BUDGET: f64 = 0.3;
 
 #[test]
@@ -41,7 +41,7 @@ fn a_container_costs_a_third_of_runc_s_time_at_most() {
     ];
     for (what, bundle) in &bundles {
         let (mut ours, mut runcs) = (Vec::new(), Vec::new());
-        // In turns: what else the machine does meets both.
+        // Alternating, so that other load on the machine affects both.
         for _ in 0..ROUNDS {
             ours.push(timed(|| drop(bundle.create().unwrap().finish())));
             runcs.push(timed(|| drop(bundle.run_runc(&runc))));

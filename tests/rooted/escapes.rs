@@ -1,4 +1,4 @@
-//! Images and containers that try to reach the host: each test is one class of docs/cve.md.
+//! Images and containers that try to reach the host: each test covers one class of docs/cve.md.
 
 use crate::bench::{launcher, rooted};
 use crate::container::{launch, Bundle};
@@ -24,7 +24,7 @@ fn names(path: &Path) -> Vec<String> {
     names
 }
 
-/// A way out of the root: more `..` than the path to it is deep.
+/// Returns a path out of the root, with more `..` than the root is deep.
 fn outwards(path: &Path) -> String {
     format!("{}{}", "/..".repeat(20), path.display())
 }
@@ -33,7 +33,7 @@ fn tmpfs(destination: &str) -> Value {
     json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"] })
 }
 
-/// CVE-2021-30465, CVE-2019-18837: targets are resolved inside of the root, links and all.
+/// CVE-2021-30465, CVE-2019-18837: targets, including links, are resolved inside the root.
 #[test]
 fn mount_targets_that_are_links_stay_inside() {
     needs_root!("mount_targets_that_are_links_stay_inside");
@@ -65,7 +65,7 @@ fn mount_targets_that_are_links_stay_inside() {
     }
 }
 
-/// CVE-2026-41579, CVE-2026-47766: a link at the place of /dev, without a mount there.
+/// CVE-2026-41579, CVE-2026-47766: a link in place of /dev, without a mount there.
 #[test]
 fn devices_are_not_made_outside() {
     needs_root!("devices_are_not_made_outside");
@@ -78,12 +78,12 @@ fn devices_are_not_made_outside() {
     mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
     let report = bundle.report();
     assert_eq!(names(outside.path()), Vec::<String>::new());
-    // What /dev leads to is inside.
+    // /dev leads to a place inside.
     assert_eq!(report["devices"]["null"], "char 1:3 666 0:0");
     assert!(root.join(outside.path().strip_prefix("/").unwrap()).join("null").exists());
 }
 
-/// CVE-2025-31133: what the image has at the place of a device is not taken for it.
+/// CVE-2025-31133: what the image has in place of a device is not taken for it.
 #[test]
 fn a_link_is_not_taken_for_a_device() {
     needs_root!("a_link_is_not_taken_for_a_device");
@@ -112,7 +112,7 @@ fn masked_files_are_empty_and_read_only_paths_are_read_only() {
     }
 }
 
-/// A mask is the host's node, but what is root in the container cannot change its mode or owner.
+/// A mask is the host's node, but root in the container cannot change its mode or owner.
 #[test]
 fn masks_cannot_change_the_hosts_null_device() {
     needs_root!("masks_cannot_change_the_hosts_null_device");
@@ -144,7 +144,7 @@ fn nothing_is_mounted_inside_of_proc() {
     }
 }
 
-/// CVE-2019-19921, CVE-2023-27561: a link at the place of /proc or /sys puts it where no mask finds it.
+/// CVE-2019-19921, CVE-2023-27561: a link in place of /proc or /sys puts the mount where no mask finds it.
 #[test]
 fn kernel_filesystems_are_not_mounted_through_links() {
     needs_root!("kernel_filesystems_are_not_mounted_through_links");
@@ -162,7 +162,7 @@ fn kernel_filesystems_are_not_mounted_through_links() {
     }
 }
 
-/// CVE-2024-21626: no descriptor of the shim's is a way out.
+/// CVE-2024-21626: no descriptor of the shim is a way out.
 #[test]
 fn a_working_directory_by_descriptor_leads_nowhere() {
     needs_root!("a_working_directory_by_descriptor_leads_nowhere");
@@ -179,7 +179,7 @@ fn a_working_directory_by_descriptor_leads_nowhere() {
     }
 }
 
-/// A terminal is made by the container's devpts, and by nothing that looks like it.
+/// A terminal comes from the container's devpts, and from nothing that looks like one.
 #[test]
 fn a_fake_multiplexer_is_refused() {
     needs_root!("a_fake_multiplexer_is_refused");
@@ -194,7 +194,7 @@ fn a_fake_multiplexer_is_refused() {
     assert!(error.contains("ptmx") && error.contains("ENODEV"), "{error}");
 }
 
-/// The race of CVE-2021-30465: a directory on the way becomes a link and a directory again while mounts are made.
+/// The race of CVE-2021-30465: a directory on the path alternates with a link while mounts are made.
 #[test]
 fn a_path_that_changes_during_the_create_stays_inside() {
     needs_root!("a_path_that_changes_during_the_create_stays_inside");
@@ -234,8 +234,8 @@ fn a_path_that_changes_during_the_create_stays_inside() {
     assert_eq!(names(outside.path()), Vec::<String>::new());
 }
 
-/// CVE-2016-9962, CVE-2019-5736: while a process joins the container, nothing in it can open the joining process:
-/// its memory, descriptors and executable are the shim's until the execve.
+/// CVE-2016-9962, CVE-2019-5736: while a process joins the container, nothing inside can open it: its memory,
+/// descriptors and executable are the shim's until the execve.
 #[test]
 fn a_joining_process_cannot_be_opened_from_inside() {
     needs_root!("a_joining_process_cannot_be_opened_from_inside");
@@ -251,7 +251,7 @@ fn a_joining_process_cannot_be_opened_from_inside() {
     let plan = bundle.exec_plan(&process).unwrap();
     assert!(plan.steps.iter().any(|(step, _)| matches!(step, Step::SetNs { .. })));
     for _ in 0..60 {
-        // At its gate it is in the namespaces for as long as we like; then it runs for a moment.
+        // At its gate it stays in the namespaces as long as we like; then it runs for a moment.
         let running = launch(&plan, Some(pidfd.as_fd())).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(5));
         let pidfd = running.waiting.start().unwrap();
@@ -264,7 +264,7 @@ fn a_joining_process_cannot_be_opened_from_inside() {
     std::io::Read::read_to_string(&mut output, &mut text).unwrap();
     exit.recv_timeout(std::time::Duration::from_secs(5)).unwrap();
     let seen: Value = serde_json::from_str(&text).unwrap();
-    // The watch works: it did open processes that had become /probe, and met those that had not.
+    // The watch works: it opened processes that had become /probe, and met those that had not.
     assert!(seen["opened"].as_u64().unwrap() > 10, "{seen}");
     assert!(seen["refused"].as_u64().unwrap() > 10, "{seen}");
     assert_eq!(seen["foreign"], json!([]), "{seen}");

@@ -1,4 +1,4 @@
-//! Processes that are killed while they are made: in the middle of any step, by nobody's plan.
+//! Processes that are killed while they are made, at an arbitrary point of any step.
 
 use crate::bench::{alone, eventually, left_behind, null, rooted};
 use crate::container::{launch_by, Bundle};
@@ -9,7 +9,7 @@ use shoal::tasks::block_on;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Our children, as the kernel lists them.
+/// Returns our children, as the kernel lists them.
 fn children() -> Vec<i32> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
@@ -18,7 +18,7 @@ fn children() -> Vec<i32> {
         .collect()
 }
 
-/// A time limit that ends at any moment, also the one at which the visible process has just been born.
+/// The time limit ends at any moment, even when the visible process has just been born.
 #[test]
 fn a_launch_whose_time_is_over_leaves_no_process() {
     const NAME: &str = "faults::a_launch_whose_time_is_over_leaves_no_process";
@@ -72,9 +72,9 @@ fn a_launch_whose_processes_are_killed_fails_and_leaves_nothing() {
     if !alone("faults::a_launch_whose_processes_are_killed_fails_and_leaves_nothing") {
         return;
     }
-    // What makes one is a child too, and neither to be killed nor reaped.
+    // The process that makes a bundle's files is a child too, and must be neither killed nor reaped.
     let bundles = [(); 2].map(|()| bundle(&["/probe", "exit", "0"]));
-    // As the shim has it: a process that was born to one that could not say so any more is nobody's, and is reaped too.
+    // As in the shim: a process born to one that could no longer report it belongs to nobody, and is reaped too.
     let launcher = &CloneLauncher::new(Reaper::start(Strangers::Reap).unwrap()).unwrap();
     let create = |bundle: &Bundle| launch_by(launcher, &bundle.plan().unwrap(), None, Entry::default());
     create(&bundles[0]).unwrap().finish();
@@ -84,7 +84,7 @@ fn a_launch_whose_processes_are_killed_fails_and_leaves_nothing() {
         scope.spawn(|| {
             let mut wait = 0;
             while !done.load(Ordering::Relaxed) {
-                // Of the process that holds a map, of the first, and of the second.
+                // Kills at different times: the process that holds a map, the first process, and the second.
                 wait = (wait + 137) % 3000;
                 std::thread::sleep(Duration::from_micros(wait));
                 for pid in children() {

@@ -24,7 +24,7 @@ fn shell(script: &str) -> Hook {
     }
 }
 
-/// `init` is whom it joins.
+/// Runs a hook that joins `init`.
 pub fn run_in(place: HookPlace<'_>, hook: &Hook, init: Option<BorrowedFd<'_>>) -> Result<()> {
     let (plan, entry) = (&plan::hook(hook, place)?, Entry::default());
     let hook = Run { plan, entry, init, timeout: hook.timeout, state: b"{\"id\":\"c1\"}" };
@@ -48,7 +48,7 @@ fn a_hook_has_the_state_and_only_its_own_environment() {
     assert_eq!(read("state"), "{\"id\":\"c1\"}");
     assert_eq!(read("cwd").trim(), dir.path().to_str().unwrap());
     let variables: Vec<_> = read("env").lines().map(str::to_owned).collect();
-    // The shell sets PWD and its like for itself.
+    // The shell sets PWD and the like for itself.
     assert!(variables.contains(&"ONLY=this".to_owned()), "{variables:?}");
     assert!(!variables.iter().any(|v| v.starts_with("PATH=") || v.starts_with("HOME=")), "{variables:?}");
     // 0 to 2, and the directory that ls lists.
@@ -163,7 +163,7 @@ fn a_create_hook_that_fails_ends_the_launch() {
     assert!(!exists(&format!("/proc/{child}")));
 }
 
-/// Its gate is closed then too, which one that was stopped does not see.
+/// Dropping it also closes its gate, which a stopped process does not notice.
 #[test]
 fn a_process_that_is_dropped_at_its_hooks_is_killed() {
     if !rooted("a_process_that_is_dropped_at_its_hooks_is_killed") {

@@ -1,4 +1,4 @@
-//! Kernels and cgroups that differ: the container does not.
+//! Different kernels and cgroups: the container is the same.
 
 use crate::bench::rooted;
 use crate::container::{launch_in, Bundle, Running};
@@ -7,7 +7,7 @@ use shoal::cgroup::Entry;
 use shoal::plan::{CgroupMounts, Host};
 use std::path::{Path, PathBuf};
 
-/// Kernels before 5.6, and seccomp profiles older than openat2(2) and clone3(2) around us.
+/// Covers kernels before 5.6, and seccomp profiles around us that are older than openat2(2) and clone3(2).
 #[test]
 fn without_openat2_and_clone3_all_is_the_same() {
     if !rooted("without_openat2_and_clone3_all_is_the_same") {
@@ -16,7 +16,7 @@ fn without_openat2_and_clone3_all_is_the_same() {
     let test = "without_openat2_and_clone3_all_is_the_same";
     let mut bundle = Bundle::new(&["/probe", "report"]);
     bundle.spec["linux"]["sysctl"] = json!({ "kernel.msgmax": "9000" });
-    // Whose source is looked for without magic links.
+    // Its source is looked up without magic links.
     let own =
         json!({ "destination": "/own", "source": bundle.root().join("etc/passwd"), "options": ["bind"] });
     bundle.spec["mounts"].as_array_mut().unwrap().push(own);
@@ -51,7 +51,7 @@ fn without_openat2_and_clone3_all_is_the_same() {
     assert_eq!(without, with);
 }
 
-/// Loads a filter into this thread (and its children) that answers ENOSYS to these calls.
+/// Loads a filter into this thread (and its children) that returns ENOSYS for these calls.
 fn refuse(calls: &[i64]) {
     use shoal::sys::child::seccomp::{load, Filter, SockFilter};
     let op = |code: u32, jt, jf, k| SockFilter { code: code as u16, jt, jf, k };
@@ -65,7 +65,8 @@ fn refuse(calls: &[i64]) {
     load(&Filter { program: program.into(), flags: 0 }).unwrap();
 }
 
-/// Before 6.17 a procfs is of the pid namespace of whoever opens it, and a process is born there for that alone.
+/// Before 6.17, a procfs shows the pid namespace of the process that opens it, and a process is born there only for
+/// that.
 #[test]
 fn a_joined_pid_namespace_has_its_procfs_on_older_kernels_too() {
     if !rooted("a_joined_pid_namespace_has_its_procfs_on_older_kernels_too") {
@@ -94,7 +95,7 @@ fn a_joined_pid_namespace_has_its_procfs_on_older_kernels_too() {
     namespaces.retain(|namespace| namespace["type"] != "pid");
     namespaces.push(json!({ "type": "pid", "path": format!("/proc/{pid}/ns/pid") }));
     let report = bundle.report();
-    // Its procfs knows it by the number that it has there.
+    // Its procfs knows it by its pid there.
     assert!(report["pid"].as_u64().unwrap() > 1, "{report}");
     let theirs = std::fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
     assert_eq!(report["namespaces"]["pid"], theirs.to_str().unwrap());
@@ -102,7 +103,7 @@ fn a_joined_pid_namespace_has_its_procfs_on_older_kernels_too() {
     other.exit.recv_timeout(std::time::Duration::from_secs(5)).unwrap();
 }
 
-/// fsconfig(2) with FSCONFIG_SET_FD says that it does not know the option.
+/// Makes fsconfig(2) with FSCONFIG_SET_FD report an unknown option.
 fn refuse_descriptors_as_options() {
     use shoal::sys::child::seccomp::{load, Filter, SockFilter};
     const SET_FD: u32 = 5;
@@ -122,7 +123,7 @@ fn refuse_descriptors_as_options() {
     load(&Filter { program: program.into(), flags: 0 }).unwrap();
 }
 
-/// A cgroup of this test's; removed with it.
+/// A cgroup of this test, which is removed when dropped.
 struct Group(PathBuf);
 
 impl Group {
@@ -148,7 +149,7 @@ fn cgroups(running: Running) -> Vec<String> {
     report["cgroup"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
 }
 
-/// Where a cgroup2 is mounted, with or without controllers.
+/// Returns where a cgroup2 is mounted, with or without controllers.
 fn cgroup2() -> Option<PathBuf> {
     let found = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].into_iter().find(|dir| {
         Path::new(dir).join("cgroup.procs").exists() && Path::new(dir).join("cgroup.controllers").exists()
@@ -167,7 +168,7 @@ fn a_container_is_born_in_its_cgroup() {
     let Some(hierarchy) = cgroup2() else { return };
     let alone = std::env::var_os("SHOAL_TEST_ALONE").is_some();
     if alone {
-        // No clone3: the child writes cgroup.procs.
+        // Without clone3(2), the child writes cgroup.procs.
         refuse(&[libc::SYS_clone3]);
     } else {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
@@ -189,7 +190,7 @@ fn a_container_is_born_in_its_cgroup() {
     }
 }
 
-/// A systemd inside makes cgroups of its own; nobody else could let it.
+/// A systemd inside makes cgroups of its own, which nothing else would allow.
 #[test]
 fn root_of_a_user_namespace_has_its_cgroup() {
     if !rooted("root_of_a_user_namespace_has_its_cgroup") {

@@ -1,4 +1,4 @@
-//! The label that a security module gives to the program.
+//! The program's label from a security module.
 
 use crate::bench::rooted;
 use crate::container::Bundle;
@@ -14,7 +14,7 @@ const PROFILE: &str = "profile shoal-rooted flags=(attach_disconnected) {
 }
 ";
 
-/// False where there is no parser, or it does not want to.
+/// Runs apparmor_parser; returns false if there is none, or if it fails.
 fn parser(option: &str) -> bool {
     let spawned =
         Command::new("apparmor_parser").arg(option).stdin(Stdio::piped()).stderr(Stdio::inherit()).spawn();

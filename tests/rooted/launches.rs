@@ -1,4 +1,4 @@
-//! A process is made, waits, runs, ends: and nothing is left of it.
+//! A process is made, waits, runs and ends, and nothing is left of it.
 
 use crate::bench::*;
 use shoal::plan::Step;
@@ -109,7 +109,7 @@ fn a_thousand_launches_from_eight_threads_leave_nothing() {
     eventually("no descriptor and no child is left", || left_behind() == before);
 }
 
-/// A process that is born into the pid namespace of another one.
+/// Plans a process that is born into another's pid namespace.
 fn joining(argv: &[&str]) -> shoal::plan::Plan {
     let slot = shoal::plan::Slot::Lent(0);
     let mut steps = vec![Step::SetNs { slot, flags: libc::CLONE_NEWPID as u64 }];
@@ -144,7 +144,7 @@ fn a_pid_namespace_that_has_ended_takes_no_process() {
         return;
     }
     let init = launch(&program(&["sleep", "1000"], vec![])).unwrap();
-    // Held open: the namespace outlives its first process, but nobody can be born there.
+    // Held open, the namespace outlives its first process, but no process can be born there.
     let namespace = std::fs::File::open(format!("/proc/{}/ns/pid", init.waiting.pid)).unwrap();
     let pidfd = init.waiting.pidfd.try_clone().unwrap();
     drop(init.waiting);

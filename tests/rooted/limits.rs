@@ -1,4 +1,4 @@
-//! Limits that keep a process from what comes before its program, and files of the image that have none.
+//! Limits that hinder a process before its program runs, and unlimited files of the image.
 
 use crate::bench::rooted;
 use crate::container::{launch, Bundle};
@@ -15,7 +15,7 @@ fn limited(make: fn(&[&str]) -> Bundle, descriptors: u64, args: &[&str]) -> Bund
     bundle
 }
 
-/// runc needs some for itself, and fails.
+/// runc needs some descriptors for itself, and fails.
 #[test]
 fn a_program_that_may_open_nothing_runs() {
     if !rooted("a_program_that_may_open_nothing_runs") {
@@ -56,10 +56,10 @@ fn home(bundle: &Bundle) -> Value {
     variables.iter().find(|variable| variable.as_str().unwrap().starts_with("HOME=")).unwrap().clone()
 }
 
-/// What it is, how it is made for a line, and the HOME that is found.
+/// The name of an odd file, how it is made from a line, and the resulting HOME.
 type Odd = (&'static str, fn(&Path, &str), &'static str);
 
-/// Whatever the image has in the place of its passwd(5).
+/// Covers whatever the image may have as its passwd(5).
 #[test]
 fn a_home_is_looked_up_in_a_bounded_part_of_a_file() {
     if !rooted("a_home_is_looked_up_in_a_bounded_part_of_a_file") {
@@ -107,7 +107,7 @@ fn a_home_is_looked_up_in_a_bounded_part_of_a_file() {
         ("a folder", |file, _| std::fs::create_dir(file).unwrap(), "HOME=/"),
         ("a device without an end", |file, _| symlink("/dev/zero", file).unwrap(), "HOME=/"),
         ("a link to itself", |file, _| symlink("passwd", file).unwrap(), "HOME=/"),
-        // Whose end is the container's root, also where it leads to the host's file.
+        // The link is resolved in the container's root, even if it leads to the host's file.
         (
             "a link",
             |file, line| {

@@ -1,4 +1,5 @@
-//! Real processes by the real launcher: needs root. Where that is missing, every test here says so and is skipped (in CI: fails).
+//! Real processes by the real launcher. Needs root: otherwise every test here reports it and is skipped (in CI:
+//! fails).
 
 mod affinity;
 mod bench;

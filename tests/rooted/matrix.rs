@@ -1,4 +1,4 @@
-//! One feature of the spec after the other, ours and runc's.
+//! The features of the spec, one at a time, ours and runc's.
 
 use crate::bench::rooted;
 use crate::container::Bundle;
@@ -124,7 +124,7 @@ fn sysctls_of_the_host_are_refused_by_path_too() {
         namespaces.retain(|namespace| namespace["type"] != kind);
         namespaces.push(json!({"type": kind, "path": format!("/proc/self/ns/{file}")}));
         assert_eq!(bundle.report()["hostname"], "inside");
-        // What it is already: were it written, nothing would change.
+        // The current value: writing it would change nothing.
         let file = format!("/proc/sys/{}", sysctl.replace('.', "/"));
         bundle.spec["linux"]["sysctl"] = json!({sysctl: std::fs::read_to_string(file).unwrap().trim()});
         let error = bundle.create().err().expect("refused").to_string();
@@ -136,7 +136,7 @@ fn sysctls_of_the_host_are_refused_by_path_too() {
 struct Held(std::process::Child, String);
 
 impl Held {
-    /// `flag` of unshare(1), and the file below /proc/PID/ns.
+    /// Spawns it with the `flag` of unshare(1); `file` is the one below /proc/PID/ns.
     fn new(flag: &str, file: &str) -> Self {
         let child = Command::new("unshare").args([flag, "sleep", "1000"]).spawn().unwrap();
         let path = format!("/proc/{}/ns/{file}", child.id());
@@ -175,7 +175,7 @@ fn a_cgroup_namespace_by_path_is_joined_as_with_runc() {
     }
 }
 
-/// The root is made in the namespace that is joined, and the host's sees nothing of it.
+/// The root is made in the joined namespace, and the host's sees nothing of it.
 #[test]
 fn a_mount_namespace_by_path_is_joined_as_with_runc() {
     if !rooted("a_mount_namespace_by_path_is_joined_as_with_runc") {
@@ -183,7 +183,7 @@ fn a_mount_namespace_by_path_is_joined_as_with_runc() {
     }
     let host = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let before = host();
-    // One for each runtime: whoever pivots takes the namespace's other processes along.
+    // One for each runtime: pivot_root(2) affects the namespace's other processes.
     let (first, second) = (Held::new("--mount", "mnt"), Held::new("--mount", "mnt"));
     let of = |held: &Held| std::fs::read_link(&held.1).unwrap().to_str().unwrap().to_owned();
     let mut bundle = joining("mount", &first.1);
@@ -211,7 +211,7 @@ fn a_hostname_of_the_host_is_refused_by_path_too() {
         namespaces.push(json!({"type": "uts", "path": "/proc/self/ns/uts"}));
         bundle.spec["hostname"] = Value::Null;
         bundle.report();
-        // What it is already: were it set, nothing would change.
+        // The current value: setting it would change nothing.
         let own = std::fs::read_to_string(format!("/proc/sys/kernel/{field}")).unwrap();
         bundle.spec[field] = own.trim().into();
         let error = bundle.create().err().expect("refused").to_string();
@@ -256,7 +256,7 @@ fn capabilities_are_as_with_runc() {
         return;
     }
     let mut bundle = bundle();
-    // Where there is no word of capabilities, there are none, as in runc 1.1; runc 1.3 drops none.
+    // Without the field there are no capabilities, as in runc 1.1; runc 1.3 drops none.
     bundle.spec["process"]["capabilities"] = Value::Null;
     assert_eq!(bundle.report()["capabilities"]["bounding"], "0000000000000000");
     bundle.spec["process"]["capabilities"] = json!({
@@ -358,8 +358,8 @@ fn attributes_of_binds_are_as_with_runc() {
         mount(&mut bundle, bind(&format!("/m{i}"), options));
     }
     same(&bundle);
-    // On purpose: what the host's mount forbids stays forbidden where the spec does not allow it by name. runc
-    // clears what is not asked for as soon as anything is.
+    // Deliberately different: what the host's mount forbids stays forbidden unless the spec allows it by name. runc
+    // clears what is not requested as soon as anything is.
     mount(&mut bundle, bind("/ro", &json!(["rbind", "ro"])));
     let report = bundle.report();
     assert_eq!(of_point(&report, "/ro")["options"], "ro,nosuid,nodev,relatime");
@@ -379,7 +379,7 @@ fn an_exec_inherits_as_with_runc() {
     bundle.spec["linux"]["personality"] = json!({"domain": "LINUX32"});
     let args = json!(["/probe", "report"]);
 
-    // Without limits of its own it has the container's; runc would give it those of whoever called runc.
+    // Without limits of its own an exec has the container's; runc would give it those of its caller.
     let limits = bundle.spec["process"]["rlimits"].clone();
     let mut bare = json!({"user": {"uid": 0, "gid": 0}, "args": args, "cwd": "/", "env": ["A=b"]});
     let without = bundle.exec_report(&bare);
@@ -398,7 +398,7 @@ fn an_exec_inherits_as_with_runc() {
     let report = same_exec(&bundle, &own);
     assert_eq!(report["capabilities"]["bounding"], "0000000000000001");
 
-    // Not with runc: it would give an exec inheritable capabilities that its container lacks.
+    // Not with runc, which would give an exec inheritable capabilities that its container lacks.
     let more = json!({
         "user": {"uid": 0, "gid": 0}, "args": args, "cwd": "/", "env": [],
         "capabilities": {

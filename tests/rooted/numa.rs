@@ -1,4 +1,4 @@
-//! `linux.memoryPolicy`: what the kernel says of a process's memory.
+//! `linux.memoryPolicy`: the kernel's view of a process's memory.
 
 use crate::bench::rooted;
 use crate::container::Bundle;

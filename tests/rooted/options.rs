@@ -1,4 +1,4 @@
-//! Options of a mount's filesystem in all the shapes that mount(2) takes, ours and runc's.
+//! Filesystem options of a mount in all the forms that mount(2) takes, ours and runc's.
 
 use crate::bench::rooted;
 use crate::container::Bundle;
@@ -6,7 +6,7 @@ use crate::reports::compare;
 use serde_json::{json, Value};
 use std::path::Path;
 
-/// A bundle with folders for an overlay, and one more mount.
+/// Makes a bundle with directories for an overlay, and one more mount.
 fn bundle(make: fn(&[&str]) -> Bundle, fstype: &str, source: &str, options: &Value) -> Bundle {
     let mut bundle = make(&["/probe", "report"]);
     let dir = bundle.dir.path().to_str().unwrap().to_owned();
@@ -20,7 +20,7 @@ fn bundle(make: fn(&[&str]) -> Bundle, fstype: &str, source: &str, options: &Val
     bundle
 }
 
-/// Each with an upper layer that is new: an overlay leaves marks there.
+/// Runs each with a new upper layer, since an overlay leaves marks there.
 fn same(bundle: &Bundle) -> Value {
     let renew = || {
         for name in ["upper", "work"].map(|name| bundle.dir.path().join(name)) {
@@ -39,7 +39,7 @@ fn mounted(report: &Value) -> Value {
     mounts.iter().find(|mount| mount["point"] == "/m").unwrap().clone()
 }
 
-/// Neither runs it, and it is the mount that our error is about.
+/// Checks that neither runs it, and that our error is about the mount.
 fn refused(fstype: &str, options: &Value, why: &str) {
     let bundle = bundle(Bundle::new, fstype, fstype, options);
     let error = bundle.create().err().expect("refused").to_string();
@@ -66,7 +66,7 @@ fn several_options_in_one_string_are_as_with_runc() {
     let overlay = |options| same(&bundle(Bundle::new, "overlay", "overlay", &options));
     overlay(json!(["lowerdir=@/lower:@/second,upperdir=@/upper,workdir=@/work", "noatime"]));
     overlay(json!(["lowerdir=@/a\\,b:@/lower"]));
-    // A word of the mount's is none of the filesystem's.
+    // The filesystem does not know an option of the mount.
     refused("tmpfs", &json!(["size=1m,nosuid"]), "invalid argument");
     refused("tmpfs", &json!(["ro,nosuid"]), "invalid argument");
 }
@@ -90,7 +90,7 @@ fn options_that_are_longer_than_fsconfig_takes_are_as_with_runc() {
         let report = same(&bundle(Bundle::new, "overlay", "overlay", &options));
         assert_eq!(mounted(&report)["type"], "overlay");
     }
-    // A name that is no path, as of a tmpfs or a share.
+    // A name that is not a path, such as that of a tmpfs or a share.
     let report = same(&bundle(Bundle::new, "tmpfs", &"x".repeat(300), &json!(["size=1m", "mode=711", "ro"])));
     assert_eq!(mounted(&report)["source"], "x".repeat(300));
     refused("tmpfs", &json!(["x".repeat(300)]), "invalid argument");

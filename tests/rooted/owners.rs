@@ -1,4 +1,4 @@
-//! Mounts whose files have other owners inside: of binds, and of a snapshotter's rootfs.
+//! Mounts whose files have other owners inside: binds, and a snapshotter's rootfs.
 
 use crate::bench::rooted;
 use crate::container::Bundle;
@@ -8,7 +8,7 @@ use shoal::plan::RootfsMount;
 use std::os::unix::fs::{chown, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// A folder with a file of root's and one of user 1000's.
+/// Makes a directory with a file of root's and one of user 1000's.
 fn volume() -> tempfile::TempDir {
     let volume = tempfile::tempdir().unwrap();
     std::fs::write(volume.path().join("root"), "").unwrap();
@@ -22,7 +22,7 @@ fn owner(path: &Path) -> (u32, u32) {
     (about.uid(), about.gid())
 }
 
-/// `file 644 0:0 12`: the owner.
+/// Returns the owner from `file 644 0:0 12`.
 fn owner_in<'a>(report: &'a Value, path: &str) -> &'a str {
     report[path].as_str().unwrap().split(' ').nth(2).unwrap()
 }
@@ -49,7 +49,7 @@ fn the_owners_of_a_bind_are_mapped_both_ways() {
     for (name, report) in plain.reports() {
         assert_eq!(owner_in(&report, "/volume/root"), "65534:65534", "{name}");
     }
-    // By the container's own map, and by one of the mount's.
+    // With the container's own map, and with one of the mount's.
     for (options, maps) in
         [(&["rbind", "idmap"][..], None), (&["bind", "ridmap"], None), (&["rbind"], Some(ids()))]
     {
@@ -81,7 +81,7 @@ fn owners_are_mapped_without_a_user_namespace_too() {
         assert_eq!(owner_in(&report, "/volume/root"), "5000:5000", "{name}");
         assert_eq!(owner_in(&report, "/volume/user"), "7:8", "{name}");
     }
-    // root inside is nobody of that map.
+    // Root inside is not in that map.
     mapped.spec["process"]["args"] = json!(["/probe", "save", "/volume/made"]);
     assert!(mapped.create().unwrap().waiting.start().is_ok());
     assert!(!volume.path().join("made").exists());
@@ -125,7 +125,7 @@ fn a_filesystem_that_cannot_map_is_named() {
     assert_eq!(error, expected);
 }
 
-/// A bundle whose root is empty, and the files that were in it, root's of the host.
+/// Returns a bundle whose root is empty, and the files that were in it, owned by the host's root.
 fn emptied() -> (Bundle, PathBuf) {
     let bundle = bundle(&["/probe", "save", "/tmp/saved"]);
     let image = bundle.dir.path().join("image");

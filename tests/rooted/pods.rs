@@ -1,4 +1,4 @@
-//! Containers that join the namespaces of another process, with a user namespace that owns them: a pod's.
+//! Containers that join the namespaces of another process, with the user namespace that owns them, as in a pod.
 
 use crate::bench::rooted;
 use crate::container::{launch, Bundle, Running};
@@ -26,7 +26,7 @@ impl Pod {
         Pod { exit, pidfd: waiting.start().unwrap(), pid, _root: root }
     }
 
-    /// As CRI writes it; `joined` are the kinds that the pod shares.
+    /// Makes a member's bundle as CRI writes it; `joined` are the kinds of namespaces that the pod shares.
     fn member(&self, args: &[&str], joined: &[&str]) -> Bundle {
         let mut bundle = bundle(args);
         let own = ["pid", "mount", "cgroup"].iter().filter(|kind| !joined.contains(kind));
@@ -96,7 +96,7 @@ fn a_member_can_share_the_pid_namespace_and_be_named_by_descriptor() {
             namespace["path"] = format!("/proc/self/fd/{}", user.as_raw_fd()).into();
         }
     }
-    // The map of the joined namespace is what counts.
+    // The map of the joined namespace counts.
     let linux = member.spec["linux"].as_object_mut().unwrap();
     linux.remove("uidMappings");
     linux.remove("gidMappings");
@@ -142,7 +142,7 @@ fn a_pod_whose_first_process_has_ended_takes_no_member() {
     }
     let pod = Pod::new();
     let mut member = pod.member(&["/probe", "report"], &[&SHARED[..], &["pid"]].concat());
-    // Held open: the namespaces outlive the pod.
+    // Held open, the namespaces outlive the pod.
     let namespaces = member.spec["linux"]["namespaces"].as_array_mut().unwrap();
     let held: Vec<_> = namespaces
         .iter_mut()
@@ -172,7 +172,7 @@ fn a_namespace_of_somebody_else_can_be_joined() {
         .unwrap()
         .extend([json!({ "type": "user" }), json!({ "type": "uts" })]);
     other.spec["linux"]["uidMappings"] = ids();
-    // Neither a sysfs nor message queues of a namespace that is not its own.
+    // A foreign namespace permits neither a sysfs nor message queues.
     let mounts = other.spec["mounts"].as_array_mut().unwrap();
     mounts.retain(|mount| mount["type"] != "sysfs" && mount["type"] != "mqueue");
     let report = same(&other);
@@ -184,7 +184,7 @@ fn a_namespace_of_somebody_else_can_be_joined() {
     assert!(error.starts_with("mounts[5]: step ") && error.ends_with("(EPERM)"), "{error}");
 }
 
-/// hostNetwork with hostUsers: false: sysfs is the host's, as a bind.
+/// hostNetwork with hostUsers: false: sysfs is a bind of the host's.
 #[test]
 fn with_the_hosts_network_sys_is_bound() {
     if !rooted("with_the_hosts_network_sys_is_bound") {
@@ -207,7 +207,8 @@ fn with_the_hosts_network_sys_is_bound() {
     assert_eq!(report["namespaces"]["net"], own.to_str().unwrap());
 }
 
-/// A filesystem that is one for a namespace, mounted read-only by the first container of a pod, is not the second one's.
+/// A filesystem with one instance per namespace is not read-only for the second container of a pod because the first
+/// one mounted it read-only.
 #[test]
 fn what_one_member_has_read_only_another_one_can_write() {
     if !rooted("what_one_member_has_read_only_another_one_can_write") {

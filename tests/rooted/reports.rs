@@ -7,21 +7,22 @@ use std::fs::Permissions;
 use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::Path;
 
-/// What our tests do not give, or what is new each time.
+/// Fields that our tests do not set, or that differ each time.
 const OWN: [&str; 2] = ["cgroup", "namespaces"];
 
-/// Where we mean to be different, or where a `runc run` in the foreground is.
+/// Removes deliberate differences, and those of a `runc run` in the foreground.
 fn comparable(mut report: Value) -> Value {
-    // runc has pipes of its own in the foreground; the numbers are what counts.
+    // In the foreground, runc has pipes of its own; only the numbers count.
     for descriptor in report["descriptors"].as_array_mut().unwrap() {
         *descriptor = descriptor.as_str().unwrap()[..1].into();
     }
     for mount in report["mounts"].as_array_mut().unwrap() {
         let fstype = mount["type"].as_str().unwrap().to_owned();
-        // Of a tmpfs without a mode, runc's is an option, ours is set on the root: `root` shows both.
+        // For a tmpfs without a mode, runc's is an option, while ours is set on the root: `root` shows both.
         if let Some(words) = mount["filesystem"].as_array_mut() {
             words.retain(|word| !word.as_str().unwrap().starts_with("mode="));
-            // What a namespace has once is as writable as its first mount with runc; ours are by their own word.
+            // With runc, a filesystem with one instance per namespace is as writable as its first mount; with ours,
+            // each mount decides for itself.
             if ["proc", "sysfs", "mqueue", "cgroup", "cgroup2"].contains(&fstype.as_str()) {
                 words.retain(|word| word != "ro" && word != "rw");
             }
@@ -31,13 +32,13 @@ fn comparable(mut report: Value) -> Value {
             *mount = mount["point"].clone();
         }
     }
-    // The number is that of a run, and so is the name of one that belongs to a container: `_ses.` and its id.
+    // The number differs in each run, and so does a container's keyring name: `_ses.` and its id.
     let keyring = report["keyring"].as_object_mut().unwrap();
     keyring.remove("number");
     if keyring["name"].as_str().unwrap_or_default().starts_with("_ses.") {
         keyring["name"] = "_ses.".into();
     }
-    // In a user namespace runc makes the IPC namespace, and so this directory, while its group is still the host's.
+    // In a user namespace, runc makes the IPC namespace, and so this directory, while its group is still the host's.
     if report["devices"]["mqueue"] == "dir 1777 0:65534" {
         report["devices"]["mqueue"] = "dir 1777 0:0".into();
     }
@@ -66,7 +67,7 @@ pub fn compare(ours: Value, theirs: Option<Value>) -> Value {
     ours
 }
 
-/// Of lists only what is not in both.
+/// Shows of lists only what is not in both.
 fn difference(ours: &Value, theirs: &Value) -> String {
     let (Some(ours), Some(theirs)) = (ours.as_array(), theirs.as_array()) else {
         return format!("  shoal {ours}\n  runc  {theirs}");
@@ -155,7 +156,7 @@ fn a_read_only_root_with_binds_is_as_with_runc() {
 pub fn same_exec(bundle: &Bundle, process: &Value) -> Value {
     let ours = bundle.exec_report(process);
     let theirs = bundle.exec_report_of_runc(process).map(|mut report| {
-        // runc's own processes have taken numbers before it.
+        // runc's own processes have taken pids before it.
         report["pid"] = ours["pid"].clone();
         report
     });
@@ -195,8 +196,8 @@ fn a_terminal_is_the_containers_own() {
     assert_eq!(report["devices"]["console"], "char 136:0 620 1000:5");
 }
 
-/// A tmpfs is everybody's, as tmpfs(5) has it (some versions of runc gave it the mode of the directory that they had
-/// just made for it); one that covers a directory takes that one's mode.
+/// A tmpfs is world-writable, as in tmpfs(5) (some versions of runc gave it the mode of the directory that they had
+/// just made for it); one that covers a directory takes that directory's mode.
 #[test]
 fn a_tmpfs_has_the_mode_of_what_it_covers() {
     needs_root!("a_tmpfs_has_the_mode_of_what_it_covers");
@@ -220,7 +221,7 @@ fn a_tmpfs_has_the_mode_of_what_it_covers() {
     );
 }
 
-/// `tmpcopyup`: whatever the image has there, as deep as it goes, on a thread with a small stack.
+/// `tmpcopyup` copies whatever the image has there, however deep, on a thread with a small stack.
 #[test]
 fn a_tmpfs_can_start_as_a_copy() {
     needs_root!("a_tmpfs_can_start_as_a_copy");
@@ -253,7 +254,7 @@ fn a_tmpfs_can_start_as_a_copy() {
             assert_eq!(report["/copied"].as_str().unwrap(), "dir 1733 0:0", "{name}");
             assert_eq!(report[&deepest], "file 644 0:0 3000000", "{name}");
         }
-        // runc 1.3 fails on a fifo.
+        // runc 1.3 fails on a FIFO.
         nix::unistd::mkfifo(&copied.join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
         assert_eq!(bundle.report()["/copied/fifo"], "fifo 600 0:0");
     });
@@ -264,7 +265,7 @@ fn a_tmpfs_can_start_as_a_copy() {
 fn limits_that_are_refused_are_told_with_their_field() {
     needs_root!("limits_that_are_refused_are_told_with_their_field");
     let mut bundle = Bundle::new(&["/probe", "report"]);
-    // More than fs.nr_open is refused to everybody.
+    // The kernel refuses more than fs.nr_open to everyone.
     bundle.spec["process"]["rlimits"] =
         json!([{ "type": "RLIMIT_NOFILE", "hard": 1u64 << 40, "soft": 1024 }]);
     let error = bundle.create().err().expect("refused").to_string();
@@ -328,15 +329,15 @@ fn the_session_keyring_is_a_new_one_or_the_callers() {
     assert!(report["keyring"]["name"].as_str().unwrap().starts_with("_ses."), "{}", report["keyring"]);
 }
 
-/// EDOM, which no call here gives by itself.
+/// EDOM, which no call here returns by itself.
 const REFUSED: u32 = libc::EDOM as u32;
 
-/// The names of calls to their numbers on this machine, as the probe's arguments.
+/// Returns the numbers of calls on this machine, as the probe's arguments.
 fn numbers(calls: &[libc::c_long]) -> Vec<String> {
     calls.iter().map(libc::c_long::to_string).collect()
 }
 
-/// Early (before the ids and capabilities are given up) where no_new_privs is not asked for, else late.
+/// The filter is early (before capabilities are dropped, but after ids) without no_new_privs, else late.
 #[test]
 fn a_seccomp_profile_is_as_with_runc_early_and_late() {
     needs_root!("a_seccomp_profile_is_as_with_runc_early_and_late");
@@ -396,14 +397,14 @@ fn an_early_filter_is_there_when_capabilities_are_set_and_a_late_one_is_not() {
         assert!(!output.status.success() && errors.contains("numerical argument out of domain"), "{errors}");
     };
     theirs(&bundle);
-    // They are set before it; with runc, after it.
+    // They are set before the filter; with runc, after it.
     refuse(&mut bundle, &ids);
     assert_eq!(bundle.report()["ids"]["uid"], "1000 1000 1000 1000");
     theirs(&bundle);
 }
 
-/// A profile that refuses what it does not know: a call that is newer than it gives ENOSYS all the same, so that
-/// programs fall back to older ones.
+/// The profile refuses unknown calls: a call that is newer than the profile still gives ENOSYS, so that programs fall
+/// back to older ones.
 #[test]
 fn a_call_that_is_newer_than_the_profile_is_not_implemented() {
     needs_root!("a_call_that_is_newer_than_the_profile_is_not_implemented");

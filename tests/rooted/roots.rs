@@ -1,4 +1,4 @@
-//! The rootfs mounts of a request: what snapshotters ask for.
+//! The rootfs mounts of a request, as snapshotters ask for them.
 
 use crate::bench::rooted;
 use crate::container::Bundle;
@@ -16,7 +16,7 @@ fn mount(fstype: &str, source: &Path, options: &[&str]) -> RootfsMount {
     }
 }
 
-/// A bundle whose root is empty, and the files that were in it.
+/// Returns a bundle whose root is empty, and the files that were in it.
 fn bundle() -> (Bundle, PathBuf) {
     let bundle = Bundle::new(&["/probe", "report"]);
     let image = bundle.dir.path().join("image");
@@ -32,7 +32,7 @@ fn root(report: &Value) -> (&str, &str, &str) {
     (word("type"), word("source"), word("options"))
 }
 
-/// Nothing of a root is left on the host, not even while a container runs.
+/// Checks that nothing of a root is on the host, not even while a container runs.
 fn nothing_stays(bundle: &Bundle) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(bundle.dir.path().to_str().unwrap()), "{mounts}");
@@ -57,7 +57,7 @@ fn an_overlay_of_many_layers_fits() {
         return;
     }
     let (mut bundle, image) = bundle();
-    // A name that is long enough for the options of 60 layers to exceed a page.
+    // Long enough that the options of 60 layers exceed a page.
     let layers = bundle.dir.path().join("a-long-name-for-a-folder-of-snapshots-as-it-is-in-real-life");
     std::fs::create_dir(&layers).unwrap();
     let layer = |n: usize| layers.join(n.to_string());
@@ -119,7 +119,7 @@ fn an_image_file_is_mounted_by_a_loop_device() {
     bundle.rootfs = vec![mount("ext4", &files.join("nothing"), &["loop"])];
     let error = bundle.create().err().expect("refused").to_string();
     assert!(error.starts_with("rootfs[0].source") && error.contains("ENOENT"), "{error}");
-    // The devices go with their mounts.
+    // The devices are detached with their mounts.
     let behind = |loop_device: std::fs::DirEntry| {
         std::fs::read_to_string(loop_device.path().join("loop/backing_file")).unwrap_or_default()
     };

@@ -1,5 +1,5 @@
-//! Where the sources of binds are found, and what of the host's mounts stays with them: ours and runc's. Odd mounts are in
-//! a mount namespace of a thread's own.
+//! Where the sources of binds are looked up, and which flags of the host's mounts stay: ours and runc's. Unusual
+//! mounts are in a mount namespace of a thread's own.
 
 use crate::bench::{c, eventually, launcher, null, rooted};
 use crate::container::{runc, Bundle};
@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Runs `test` in a thread that has a mount namespace of its own; what it launches, and runc, begin there.
+/// Runs `test` in a thread with a mount namespace of its own, which is that of our launches and of runc.
 fn apart(test: impl FnOnce(&Path) + Send + 'static) {
     let thread = std::thread::spawn(|| {
         namespace::unshare(libc::CLONE_NEWNS as u64).unwrap();
@@ -79,12 +79,12 @@ fn flags_of_the_hosts_mounts_are_locked_in_a_user_namespace() {
             for path in &paths[..2] {
                 assert_eq!(report[*path], locked, "{name}: {path}");
             }
-            // What the specification alone asks for is not the host's.
+            // Flags that only the specification asks for are not locked.
             assert_eq!(report["/open"], json!({ "nosuid": "ok", "nodev": "ok" }), "{name}");
             assert_eq!(report["/own"], json!({ "ro": "ok" }), "{name}");
         }
-        // A word that would take a flag of the host's away is refused, and a bind that would uncover what is below a
-        // mount, as by runc.
+        // An option that would clear a flag of the host's is refused, and so is a bind that would uncover what is
+        // below a mount, as with runc.
         let refused = [
             (&["rbind", "rw"], "mounts[10]: step ", "operation not permitted (EPERM)"),
             (
@@ -105,7 +105,7 @@ fn flags_of_the_hosts_mounts_are_locked_in_a_user_namespace() {
     });
 }
 
-/// Nor by a call that is not mount(2), in a copy, by uncovering what is below, or in a user namespace below its own.
+/// Other ways fail too: calls other than mount(2), a copy, uncovering what is below, or a nested user namespace.
 #[test]
 fn flags_of_the_hosts_mounts_stay_locked_whatever_a_user_namespace_tries() {
     if !rooted("flags_of_the_hosts_mounts_stay_locked_whatever_a_user_namespace_tries") {
@@ -136,7 +136,7 @@ fn flags_of_the_hosts_mounts_stay_locked_whatever_a_user_namespace_tries() {
     });
 }
 
-/// Nor does what is mounted in a volume of a user namespace come to the host, whatever the specification says.
+/// A mount in a volume of a user namespace does not propagate to the host, whatever the specification says.
 #[test]
 fn propagation_in_a_user_namespace_is_as_with_runc() {
     if !rooted("propagation_in_a_user_namespace_is_as_with_runc") {
@@ -162,7 +162,7 @@ fn propagation_in_a_user_namespace_is_as_with_runc() {
             let volumes = report["mounts"].as_array().unwrap().iter();
             let volumes = volumes.filter(|mount| mount["point"].as_str().unwrap().starts_with("/m"));
             assert!(volumes.clone().count() == 2 * words.len(), "{report}");
-            // What is to be shared is not the host's peer, but follows it.
+            // A mount that is to be shared is not the host's peer, but a slave that follows it.
             for mount in volumes.filter(|mount| mount["point"] == "/mshared" && silent) {
                 assert_eq!(mount["propagation"], json!(["shared", "master"]));
             }
@@ -179,14 +179,14 @@ fn a_tree_that_has_a_mount_namespace_in_it_can_be_bound() {
         std::fs::write(folder.join("file"), "text").unwrap();
         std::fs::write(folder.join("namespace"), "").unwrap();
         let file = format!("--mount={}", folder.join("namespace").display());
-        // Linux takes it for an older one now and then, by the processor that it was made on.
+        // Linux sometimes takes it for an older one, depending on the processor on which it was made.
         let pin = || Command::new("unshare").args([&file, "true"]).output().unwrap().status.success();
         eventually("a pinned mount namespace", pin);
         let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         assert!(mounts.contains(" - nsfs "), "{mounts}");
         for mut bundle in both(&["/probe", "cat", "/volume/file", "/volume/namespace", "/file"]) {
             bind(&mut bundle, folder, "/volume", &["rbind"]);
-            // The file below it: a copy of a mount namespace has no other ones in it.
+            // The file below it: a copy of a mount namespace contains no other ones.
             bind(&mut bundle, &folder.join("namespace"), "/file", &["bind"]);
             for (name, report) in bundle.reports() {
                 let found = json!({ "/volume/file": "text", "/volume/namespace": "", "/file": "" });
@@ -219,7 +219,7 @@ fn a_source_in_the_containers_root_is_what_is_mounted_there() {
             assert_eq!(report, found, "{name}");
         }
     }
-    // With a rootfs of the request, which only the container's mount namespace has.
+    // With a rootfs of the request, which exists only in the container's mount namespace.
     let mut bundle = Bundle::new(&["/probe", "cat", "/seen"]);
     let image = bundle.dir.path().join("image");
     std::fs::rename(bundle.root(), &image).unwrap();
@@ -231,7 +231,7 @@ fn a_source_in_the_containers_root_is_what_is_mounted_there() {
     assert!(bundle.report()["/seen"].as_str().unwrap().starts_with("root:x:0:0:"));
 }
 
-/// The one that the container's process is in, as runc has it.
+/// The mount namespace of the container's process, as with runc.
 #[test]
 fn a_source_is_looked_for_in_the_mount_namespace_that_is_joined() {
     if !rooted("a_source_is_looked_for_in_the_mount_namespace_that_is_joined") {
@@ -239,7 +239,7 @@ fn a_source_is_looked_for_in_the_mount_namespace_that_is_joined() {
     }
     let folder = tempfile::tempdir().unwrap();
     let script = "mount -t tmpfs t \"$0\" && echo text > \"$0/file\" && exec sleep 1000";
-    // One for each runtime: whoever pivots takes the namespace's other processes along.
+    // One for each runtime: pivot_root(2) affects the namespace's other processes.
     let mut holders = Vec::new();
     for runtime in ["shoal", "runc"] {
         let mut command = Command::new("unshare");
@@ -266,7 +266,7 @@ impl Drop for Killed {
     }
 }
 
-/// A magic link of the shim's leads to its own files, and they are nobody else's.
+/// A magic link of the shim leads to its own files, which no container may reach.
 #[test]
 fn a_magic_link_leads_to_nothing_of_the_shims() {
     if !rooted("a_magic_link_leads_to_nothing_of_the_shims") {
@@ -280,7 +280,7 @@ fn a_magic_link_leads_to_nothing_of_the_shims() {
     let inside = |link: &str| format!("{link}{}/file", volume.path().display());
     let why = "links without end, or one of /proc that is the runtime's own";
     let other = "invalid argument (EINVAL)";
-    // Each with what runc says of it: its own root is that of the host too.
+    // Each with runc's result: its own root is the host's too.
     let links = [
         ("/proc/self/fd/0".to_owned(), why, false),
         (format!("/proc/{pid}/fd/{}", file.as_raw_fd()), other, false),
@@ -306,7 +306,7 @@ fn a_magic_link_leads_to_nothing_of_the_shims() {
             }
             bundle.spec["mounts"].as_array_mut().unwrap().pop();
         }
-        // What is no link is of the process that becomes the container's.
+        // A path that is not a link belongs to the process that becomes the container's.
         bind(&mut bundle, Path::new("/proc/self/comm"), "/seen", &["bind"]);
         for (name, report) in bundle.reports() {
             assert_eq!(report["/seen"], "probe\n", "{name}");
@@ -315,7 +315,7 @@ fn a_magic_link_leads_to_nothing_of_the_shims() {
     }
 }
 
-/// What a launch that gets half a second has to say for itself.
+/// Returns the error of a launch that gets half a second.
 fn too_long(bundle: &Bundle) -> Error {
     let plan = bundle.plan().unwrap();
     let begun = Instant::now();
@@ -333,7 +333,7 @@ fn too_long(bundle: &Bundle) -> Error {
     error
 }
 
-/// The child waits, and ends with its time; no thread of the shim hangs.
+/// The child waits, and ends when its time is over; no thread of the shim hangs.
 #[test]
 fn a_source_that_never_answers_ends_with_the_launch() {
     if !rooted("a_source_that_never_answers_ends_with_the_launch") {
@@ -375,7 +375,7 @@ fn namespace_of(bundle: &mut Bundle, kind: &str, path: Option<&Path>) {
     });
 }
 
-/// It is not opened as a reader would, who waits for the writer.
+/// Opening it like a reader would wait for a writer.
 #[test]
 fn a_fifo_is_no_namespace() {
     if !rooted("a_fifo_is_no_namespace") {

@@ -5,7 +5,7 @@ use crate::container::Bundle;
 use crate::reports::{same, same_exec};
 use serde_json::{json, Value};
 
-/// Thousands of days.
+/// In thousands of days.
 const UP: i64 = 5;
 
 fn with_offsets(mut bundle: Bundle) -> Bundle {
@@ -72,7 +72,7 @@ fn clocks_that_cannot_be_are_refused_as_by_runc() {
     if !rooted("clocks_that_cannot_be_are_refused_as_by_runc") {
         return;
     }
-    // Before the host was started, and beyond what the kernel counts.
+    // Before the host was booted, and beyond the kernel's range.
     for secs in [-9_000_000_000i64, 9_000_000_000_000_000_000] {
         let mut bundle = with_offsets(Bundle::new(&["/probe", "report"]));
         bundle.spec["linux"]["timeOffsets"]["boottime"]["secs"] = secs.into();

@@ -1,4 +1,5 @@
-//! User namespaces and mapped owners: what a container finds, what the host sees of it, and what is left of a failure.
+//! User namespaces and mapped owners: what a container finds, what the host sees of it, and what is left of a
+//! failure.
 
 use crate::bench::{eventually, launch_with, left_behind, rooted};
 use crate::container::Bundle;
@@ -12,7 +13,7 @@ use std::path::Path;
 
 pub const FIRST: u32 = 300_000;
 
-/// Everything below is given to the root of the container.
+/// Gives everything below a path to the container's root.
 pub fn give(path: &Path) {
     std::os::unix::fs::lchown(path, Some(FIRST), Some(FIRST)).unwrap();
     if path.symlink_metadata().unwrap().is_dir() {
@@ -26,18 +27,18 @@ pub fn ids() -> Value {
     json!([{ "containerID": 0, "hostID": FIRST, "size": 65536 }])
 }
 
-/// A container with a user namespace of its own, whose files are its root's.
+/// Makes a container with a user namespace of its own, whose files belong to its root.
 pub fn bundle(args: &[&str]) -> Bundle {
     let mut bundle = Bundle::new(args);
-    // What is given away must not be the program that others run. By another process: what is open here to be written,
-    // a child that another test clones in that moment has open too, and nobody can execute it for as long.
+    // A copy is given away, since others run the program. Another process copies it: a file that is open here for
+    // writing is open in a child that another test clones at that moment, too, and cannot be executed as long.
     let probe = bundle.root().join("probe");
     std::fs::remove_file(&probe).unwrap();
     let copied = std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_probe")).arg(&probe).status();
     assert!(copied.unwrap().success());
     give(&bundle.root());
     chown(bundle.root().join("home/user"), Some(FIRST + 1000), Some(FIRST + 1000)).unwrap();
-    // As containerd does it: whoever is root inside finds the way to its root.
+    // As containerd does: root inside can reach its root.
     std::fs::set_permissions(bundle.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
     let linux = &mut bundle.spec["linux"];
     linux["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
@@ -91,7 +92,7 @@ fn what_a_user_namespace_may_not_do_is_done_before() {
     let (_, own) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK).unwrap();
     let capabilities = std::fs::read_to_string("/proc/self/status").unwrap();
     let mine = capabilities.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
-    // CAP_SYS_RESOURCE, of which some hosts of tests have none.
+    // Needs CAP_SYS_RESOURCE, which some test hosts lack.
     if u64::from_str_radix(mine, 16).unwrap() & 1 << 24 != 0 {
         process["oomScoreAdj"] = (-300).into();
         let more = json!({ "type": "RLIMIT_MEMLOCK", "soft": 4096, "hard": own.saturating_add(4096) });
@@ -206,7 +207,7 @@ fn devices_of_a_user_namespace_can_be_used() {
         }
         assert_eq!(report["/proc/keys"]["read"], 0, "{name}");
     }
-    // Nor can root inside change what is the host's.
+    // Nor can root inside change what belongs to the host.
     let mut arguments = vec!["/probe", "chmod"];
     arguments.extend(devices);
     bundle.spec["process"]["args"] = json!(arguments);
@@ -278,7 +279,7 @@ fn a_hook_inside_is_root_of_the_user_namespace() {
     assert_eq!(std::fs::metadata(&file).unwrap().uid(), FIRST);
 }
 
-/// Each says which field of the spec it was, and nothing stays.
+/// Each error names the field of the spec, and nothing stays.
 #[test]
 fn a_user_namespace_that_cannot_be_leaves_nothing() {
     if !rooted("a_user_namespace_that_cannot_be_leaves_nothing") {
@@ -313,7 +314,7 @@ fn a_user_namespace_that_cannot_be_leaves_nothing() {
     ] {
         assert_eq!(refused(&join(path)), format!("{field} \"{path}\": {why}"));
     }
-    // More than a page is more than the kernel reads.
+    // The kernel reads no more than a page.
     let error = refused(&|bundle| {
         let map = |n: u32| json!({ "containerID": n * 1000, "hostID": 1_000_000 + n * 1000, "size": 999 });
         bundle.spec["linux"]["gidMappings"] = (0..300).map(map).collect::<Vec<_>>().into();
@@ -379,7 +380,7 @@ fn launches_into_user_namespaces_lose_no_exit() {
     eventually("no descriptor and no child is left", || left_behind() == before);
 }
 
-/// As many volumes as there are: they are mapped by one namespace where they want the same.
+/// However many volumes there are, one namespace maps all that want the same.
 #[test]
 fn one_map_is_one_namespace() {
     let mut bundle = Bundle::new(&["/probe", "report"]);

@@ -1,4 +1,4 @@
-//! Calls that wait, and those whose worker hangs.
+//! Calls that wait, and calls whose worker hangs.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn a_thousand_requests_that_wait_have_no_threads() {
     for _ in 0..1000 {
         wire.ask("x.Y", "Sleep", &Empty::new(), Duration::ZERO);
     }
-    // Each request has its worker for a moment, and a worker ends a moment later.
+    // Each request has its worker for a moment, and the worker ends a moment later.
     while served.threads() > 10 {
         assert!(begun.elapsed() < SLEEP, "{} threads", served.threads());
         std::thread::sleep(Duration::from_millis(10));
@@ -35,7 +35,7 @@ fn a_call_that_waits_ends_at_its_deadline_and_only_then() {
     let took = begun.elapsed();
     assert!((300..3000).contains(&took.as_millis()), "{took:?}");
     assert!(wire.silent(Duration::from_millis(200)));
-    // Answering the expired call does nothing; answering the other one does.
+    // An answer to the expired call has no effect; an answer to the other one does.
     for later in served.parked.lock().unwrap().drain(..) {
         later.send(Ok(Vec::new()));
     }
@@ -46,7 +46,7 @@ fn a_call_that_waits_ends_at_its_deadline_and_only_then() {
 #[test]
 fn what_hangs_is_answered_at_its_time_however_late_it_was_decoded() {
     let served = serve(Admission::ours());
-    // As many as there are workers for quick ones.
+    // As many as there are workers for quick requests.
     let mut wires: Vec<Wire> = (0..64).map(|_| served.connect()).collect();
     let mut other = served.connect();
     for wire in &mut wires {

@@ -1,5 +1,5 @@
-//! One test case, run for each containerd with each runtime. runc is the control: a case that fails with it
-//! is wrong, whatever it says about shoal.
+//! One test case, run for each containerd with each runtime. runc is the control: a case that fails with it is wrong,
+//! whatever it says about shoal.
 
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::process::Command;
@@ -18,7 +18,7 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// containerd's name for it.
+    /// containerd's name of the runtime.
     pub fn name(self) -> &'static str {
         match self {
             Runtime::Runc => "io.containerd.runc.v2",
@@ -26,8 +26,8 @@ impl Runtime {
         }
     }
 
-    /// runc shows that a case is right. What it loses once on a busy machine says nothing about the case; what it does
-    /// twice does. shoal has one attempt.
+    /// Runs an attempt, and a second one for the control. runc shows that a case is right: one failure on a busy
+    /// machine says nothing about the case, two do. shoal has one attempt.
     pub fn twice_for_the_control(self, attempt: impl Fn()) {
         if self == Runtime::Runc {
             if catch_unwind(AssertUnwindSafe(&attempt)).is_ok() {
@@ -38,7 +38,7 @@ impl Runtime {
         attempt();
     }
 
-    /// `SHOAL_TEST_RUNTIMES=runc` or `=shoal` leaves the other one out.
+    /// Returns whether the runtime is selected: `SHOAL_TEST_RUNTIMES=runc` or `=shoal` leaves the other one out.
     pub fn selected(self) -> bool {
         let short = if self == Runtime::Runc { "runc" } else { "shoal" };
         std::env::var("SHOAL_TEST_RUNTIMES").map_or(true, |list| list.split(',').any(|name| name == short))
@@ -52,7 +52,7 @@ pub struct Case<'a> {
     pub id: String,
 }
 
-/// Runs `body` and fails when it fails or leaves anything behind.
+/// Runs `body`, and fails if it fails or leaves anything behind.
 pub fn case(suite: Suite, runtime: Runtime, name: &str, body: fn(&mut Case<'_>)) {
     if !runtime.selected() {
         println!("left out by SHOAL_TEST_RUNTIMES");
@@ -71,7 +71,7 @@ fn attempt(suite: Suite, runtime: Runtime, name: &str, body: fn(&mut Case<'_>)) 
         let all = containerd.log();
         eprintln!("--- containerd's log of this case:\n{}---", all.get(log..).unwrap_or(&all));
         containerd.clear();
-        let _ = before.wait_for_nothing_left(&containerd.machine); // the case's own failure counts
+        let _ = before.wait_for_nothing_left(&containerd.machine); // the case's own failure is reported
         resume_unwind(panic);
     }
     let left = before.wait_for_nothing_left(&containerd.machine);
@@ -85,12 +85,12 @@ fn attempt(suite: Suite, runtime: Runtime, name: &str, body: fn(&mut Case<'_>)) 
     }
 }
 
-/// `SHOAL_TEST_CGROUPS=systemd`: containers are scopes that systemd makes.
+/// Returns whether systemd makes the containers' scopes: `SHOAL_TEST_CGROUPS=systemd`.
 pub fn systemd() -> bool {
     std::env::var("SHOAL_TEST_CGROUPS").is_ok_and(|driver| driver == "systemd")
 }
 
-/// One containerd per version and test program; cases of one version run one after the other.
+/// Returns the containerd of this version and test program; cases of one version run one after the other.
 fn shared(suite: Suite) -> MutexGuard<'static, Containerd> {
     static SERVERS: [OnceLock<Mutex<Containerd>>; 2] = [OnceLock::new(), OnceLock::new()];
     SERVERS[suite as usize]
@@ -101,7 +101,7 @@ fn shared(suite: Suite) -> MutexGuard<'static, Containerd> {
 }
 
 impl Case<'_> {
-    /// An id for another container of the same case.
+    /// Returns an id for another container of the same case.
     pub fn id(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.id)
     }
@@ -111,7 +111,7 @@ impl Case<'_> {
         self.containerd.ctr(args)
     }
 
-    /// `ctr run FLAGS IMAGE ID COMMAND`, not run yet.
+    /// Builds `ctr run FLAGS IMAGE ID COMMAND`, without running it.
     pub fn run_command(&self, flags: &[&str], id: &str, command: &[&str]) -> Command {
         let scope = format!("system.slice:{}:{id}", self.containerd.namespace());
         let mut args = vec!["run", "--runtime", self.runtime.name()];
@@ -127,7 +127,7 @@ impl Case<'_> {
         self.containerd.ctr_command(args)
     }
 
-    /// `ctr run --rm FLAGS IMAGE ID COMMAND`, to its end.
+    /// Runs `ctr run --rm FLAGS IMAGE ID COMMAND` to its end.
     #[track_caller]
     pub fn run(&self, flags: &[&str], command: &[&str]) -> Output {
         let mut all = vec!["--rm"];
@@ -135,7 +135,7 @@ impl Case<'_> {
         run(&mut self.run_command(&all, &self.id, command))
     }
 
-    /// `ctr run -d`: the container runs when this returns.
+    /// Runs `ctr run -d`: the container runs when this returns.
     #[track_caller]
     pub fn detach(&self, flags: &[&str], command: &[&str]) {
         let mut all = vec!["-d"];
@@ -143,7 +143,7 @@ impl Case<'_> {
         run(&mut self.run_command(&all, &self.id, command)).ok();
     }
 
-    /// `ctr tasks exec`, to its end.
+    /// Runs `ctr tasks exec` to its end.
     #[track_caller]
     pub fn exec(&self, flags: &[&str], command: &[&str]) -> Output {
         run(&mut self.exec_command(flags, command))
@@ -165,7 +165,7 @@ impl Case<'_> {
         self.ctr(&["tasks", "kill", "-s", signal, &self.id]).ok();
     }
 
-    /// The task's state as `ctr tasks ls` shows it; empty when there is none.
+    /// Returns the task's state as `ctr tasks ls` shows it; empty if there is none.
     pub fn state(&self) -> String {
         self.column(2)
     }
@@ -180,7 +180,7 @@ impl Case<'_> {
         line.and_then(|line| line.split_whitespace().nth(n)).unwrap_or("").to_owned()
     }
 
-    /// A file of the container's cgroup: by controller and name on v1, or by name on v2.
+    /// Reads a file of the container's cgroup: by controller and name on v1, or by name on v2.
     #[track_caller]
     pub fn cgroup_file(&self, controller: &str, v1: &str, v2: &str) -> String {
         cgroup_file(self.pid(), controller, v1, v2)
@@ -191,10 +191,10 @@ impl Case<'_> {
         until(&format!("{} to be {state}", self.id), 20, || (self.state() == state).then_some(()));
     }
 
-    /// `ctr tasks delete`: gives the exit code that it reports.
+    /// Runs `ctr tasks delete`, and returns the exit code that it reports.
     #[track_caller]
     pub fn delete_task(&self) -> i32 {
-        // ctr itself exits 0 and tells the code in a warning.
+        // ctr itself exits with 0 and reports the code in a warning.
         let out = self.ctr(&["tasks", "delete", &self.id]);
         match out.stderr.split("non-zero exit code ").nth(1) {
             Some(rest) => rest.trim_end().trim_matches('"').parse().unwrap_or_else(|e| panic!("{e}: {out}")),
@@ -218,7 +218,7 @@ impl Case<'_> {
     }
 }
 
-/// A file of the cgroup of process `pid`.
+/// Reads a file of the cgroup of process `pid`.
 #[track_caller]
 pub fn cgroup_file(pid: u32, controller: &str, v1: &str, v2: &str) -> String {
     let file = cgroup_path(pid, controller, v1, v2);

@@ -12,7 +12,7 @@ use super::machine::Machine;
 use super::run::{end, patience, run, until, Output};
 use super::suite::Suite;
 
-/// What serves Kubernetes.
+/// Plugins that serve Kubernetes.
 const CRI: &[&str] =
     &["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"];
 
@@ -30,22 +30,22 @@ const UNUSED: &[&str] = &[
     "io.containerd.snapshotter.v1.zfs",
 ];
 
-/// How a containerd is set up.
+/// The settings of a containerd.
 pub struct Setting {
     /// The containerd namespace that `ctr` works in.
     pub namespace: String,
-    /// Of the configuration's format.
+    /// The version of the configuration's format.
     pub version: u32,
     pub cri: bool,
     pub imports: Vec<PathBuf>,
-    /// More tables of the configuration.
+    /// Additional tables of the configuration.
     pub tables: String,
     pub environment: Vec<(&'static str, OsString)>,
     pub images: Vec<PathBuf>,
 }
 
 impl Setting {
-    /// For `ctr` and dockerd. The namespace is the mark, so that cgroup paths carry it.
+    /// Returns the settings for `ctr` and dockerd. The namespace is the mark, so that cgroup paths carry it.
     pub fn plain(machine: &Machine) -> Setting {
         Setting {
             namespace: machine.mark.clone(),
@@ -90,7 +90,6 @@ impl Containerd {
         self.machine.dir.join(name)
     }
 
-    /// The containerd namespace of the tests.
     pub fn namespace(&self) -> &str {
         &self.setting.namespace
     }
@@ -99,7 +98,7 @@ impl Containerd {
         self.dir("c.sock")
     }
 
-    /// The folder that containerd makes for container `id`, as this process can open it.
+    /// Returns the directory that containerd makes for container `id`, as this process can open it.
     pub fn bundle(&self, id: &str) -> PathBuf {
         self.machine.state().join("io.containerd.runtime.v2.task").join(self.namespace()).join(id)
     }
@@ -123,7 +122,7 @@ impl Containerd {
         )
     }
 
-    /// Starts the server, or starts it again after `kill`; waits until it answers.
+    /// Starts the server, or restarts it after `kill`; waits until it answers.
     pub fn serve(&mut self) {
         let log =
             File::options().append(true).create(true).open(self.dir("log")).expect("open containerd's log");
@@ -149,7 +148,7 @@ impl Containerd {
         });
     }
 
-    /// `kill -9`, as a crash.
+    /// Kills the server with SIGKILL, like a crash.
     pub fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.kill().expect("kill containerd");
@@ -161,7 +160,7 @@ impl Containerd {
         self.server.as_ref().expect("containerd runs").id()
     }
 
-    /// `ctr` of this version, ready to get arguments.
+    /// Builds a `ctr` command of this version.
     pub fn ctr_command<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.machine.command(self.suite.program("ctr"));
         command.env("CONTAINERD_ADDRESS", self.socket()).env("CONTAINERD_NAMESPACE", self.namespace());
@@ -169,7 +168,6 @@ impl Containerd {
         command
     }
 
-    /// Runs `ctr` to its end.
     #[track_caller]
     pub fn ctr<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Output {
         run(&mut self.ctr_command(args))
@@ -198,7 +196,7 @@ impl Containerd {
         }
     }
 
-    /// Removes what is left of cgroups `name` below the namespace's own, where nothing lives any more.
+    /// Removes the empty cgroups `name` that are left below the namespace's own.
     pub fn remove_empty_cgroups(&self, name: &str) {
         let below = format!("*/{}/{name}*", self.namespace());
         run(Command::new("find")
@@ -226,7 +224,7 @@ fn end_now(child: &mut Child) -> Option<i32> {
 impl Drop for Containerd {
     fn drop(&mut self) {
         if let Some(server) = self.server.as_mut() {
-            // SIGTERM first: containerd then closes its database in order. The machine kills what stays.
+            // SIGTERM first, so that containerd closes its database properly. The machine kills what stays.
             let _ = Command::new("kill").arg(server.id().to_string()).status();
             if end(server, patience(5)).is_none() {
                 std::thread::sleep(Duration::from_millis(1));

@@ -1,5 +1,5 @@
-//! One private dockerd with its own containerd of the same suite. No bridge and no packet filter: nothing of the
-//! host's network is touched, so containers have the `none` or the `host` network.
+//! One private dockerd with its own containerd of the same suite. No bridge and no packet filter: the host's network
+//! is untouched, so containers have the `none` or the `host` network.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -20,7 +20,7 @@ pub struct Docker {
     pub containerd: Containerd,
 }
 
-/// Whose ids containers have on the host.
+/// The ids that containers have on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ids {
     /// The same as inside.
@@ -29,7 +29,7 @@ pub enum Ids {
     Remapped,
 }
 
-/// Gives somebody a range of ids, in the machine's own /etc.
+/// Assigns subordinate id ranges, in the machine's own /etc.
 fn subordinate_ids(containerd: &Containerd) {
     let dir = |name: &str| containerd.dir(name).to_string_lossy().into_owned();
     for name in ["etc", "etc-work"] {
@@ -133,14 +133,13 @@ impl Drop for Docker {
     }
 }
 
-/// What a docker case gets.
 pub struct DockerCase<'a> {
     pub docker: &'a Docker,
     pub runtime: Runtime,
     pub name: String,
 }
 
-/// Runs `body` and fails when it fails or leaves anything behind.
+/// Runs `body`, and fails if it fails or leaves anything behind.
 pub fn docker_case(suite: Suite, ids: Ids, runtime: Runtime, name: &str, body: fn(&DockerCase<'_>)) {
     if !runtime.selected() {
         println!("left out by SHOAL_TEST_RUNTIMES");
@@ -163,7 +162,7 @@ fn attempt(suite: Suite, ids: Ids, runtime: Runtime, name: &str, body: fn(&Docke
     if let Err(panic) = result {
         show();
         docker.clear();
-        let _ = before.wait_for_nothing_left(&docker.containerd.machine); // the case's own failure counts
+        let _ = before.wait_for_nothing_left(&docker.containerd.machine); // the case's own failure is reported
         resume_unwind(panic);
     }
     if let Some(left) = before.wait_for_nothing_left(&docker.containerd.machine) {
@@ -173,7 +172,7 @@ fn attempt(suite: Suite, ids: Ids, runtime: Runtime, name: &str, body: fn(&Docke
     }
 }
 
-/// One dockerd per version, kind of ids and test program; cases of one run one after the other.
+/// Returns the dockerd of this version, kind of ids and test program; its cases run one after the other.
 fn shared(suite: Suite, ids: Ids) -> MutexGuard<'static, Docker> {
     static SERVERS: [OnceLock<Mutex<Docker>>; 4] = [const { OnceLock::new() }; 4];
     SERVERS[suite as usize * 2 + ids as usize]
@@ -189,7 +188,7 @@ impl DockerCase<'_> {
         self.docker.docker(args)
     }
 
-    /// `docker run --name NAME FLAGS IMAGE COMMAND`, not run yet.
+    /// Builds `docker run --name NAME FLAGS IMAGE COMMAND`, without running it.
     pub fn run_command(&self, flags: &[&str], command: &[&str]) -> Command {
         let mut args = vec!["run", "--runtime", self.runtime.name(), "--name", &self.name];
         args.extend(flags);
@@ -198,7 +197,7 @@ impl DockerCase<'_> {
         self.docker.command(args)
     }
 
-    /// `docker run --rm`, to its end.
+    /// Runs `docker run --rm` to its end.
     #[track_caller]
     pub fn run(&self, flags: &[&str], command: &[&str]) -> Output {
         let mut all = vec!["--rm"];
@@ -206,7 +205,6 @@ impl DockerCase<'_> {
         run(&mut self.run_command(&all, command))
     }
 
-    /// `docker run -d`.
     #[track_caller]
     pub fn detach(&self, flags: &[&str], command: &[&str]) {
         let mut all = vec!["-d"];
@@ -223,7 +221,7 @@ impl DockerCase<'_> {
         self.docker(&args)
     }
 
-    /// A field of `docker inspect`.
+    /// Returns a field of `docker inspect`.
     #[track_caller]
     pub fn inspect(&self, field: &str) -> String {
         self.docker(&["inspect", "-f", &format!("{{{{{field}}}}}"), &self.name]).ok().trim_end().to_owned()
@@ -239,7 +237,7 @@ impl DockerCase<'_> {
         self.docker(&["rm", "-f", "-v", &self.name]).ok();
     }
 
-    /// A file of the container's cgroup: by controller and name on v1, or by name on v2.
+    /// Reads a file of the container's cgroup: by controller and name on v1, or by name on v2.
     #[track_caller]
     pub fn cgroup_file(&self, controller: &str, v1: &str, v2: &str) -> String {
         let pid = self.inspect(".State.Pid").parse().expect("a pid");

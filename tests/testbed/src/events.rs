@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use super::containerd::Containerd;
 use super::run::until;
 
-/// A running `ctr events`.
 pub struct Events {
     child: Child,
     lines: Arc<Mutex<Vec<Event>>>,
@@ -44,7 +43,7 @@ impl Events {
             }
         });
         let events = Events { child, lines };
-        // The subscription is there when an event of our own comes through.
+        // The subscription is active once an event of our own comes through.
         let mut n = 0;
         until("ctr events to listen", 10, || {
             n += 1;
@@ -58,7 +57,7 @@ impl Events {
         self.lines.lock().expect("no holder panics").clone()
     }
 
-    /// The task events of container `id` until now.
+    /// Returns the task events of container `id` so far.
     pub fn of(&self, id: &str) -> Vec<Event> {
         self.all()
             .into_iter()
@@ -66,7 +65,7 @@ impl Events {
             .collect()
     }
 
-    /// The task events of container `id`, once one with `topic` came.
+    /// Returns the task events of container `id`, once one with `topic` has come.
     #[track_caller]
     pub fn until(&self, id: &str, topic: &str) -> Vec<Event> {
         until(&format!("event {topic} of {id}"), 10, || {
@@ -75,7 +74,7 @@ impl Events {
         })
     }
 
-    /// Their topics without `/tasks/`.
+    /// Returns the topics of these events, without `/tasks/`.
     #[track_caller]
     pub fn topics(&self, id: &str, last: &str) -> Vec<String> {
         let events = self.until(id, last);
@@ -83,7 +82,7 @@ impl Events {
     }
 }
 
-/// `2026-01-02 03:04:05.6 +0000 UTC namespace /topic {json}`
+/// Parses `2026-01-02 03:04:05.6 +0000 UTC namespace /topic {json}`.
 fn parse(line: &str) -> Option<Event> {
     let (head, json) = line.split_at(line.find('{')?);
     let topic = head.split_whitespace().next_back()?.to_owned();

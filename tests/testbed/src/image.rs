@@ -1,4 +1,4 @@
-//! The test images: made when they are not there yet, of the host's busybox and a few lines of C.
+//! The test images, made of the host's busybox and a few lines of C if they do not exist yet.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +9,10 @@ use super::suite::{source, testbed_dir};
 
 pub const IMAGE: &str = "shoal.test/busybox:latest";
 
-/// What holds the namespaces of a pod where the runtime needs a process for that.
+/// The image that holds a pod's namespaces if the runtime needs a process for that.
 pub const PAUSE: &str = "shoal.test/pause:latest";
 
-/// The image as a tar that `ctr images import` and `docker load` take.
+/// Returns the image as a tar for `ctr images import` and `docker load`.
 pub fn image() -> PathBuf {
     static TAR: OnceLock<PathBuf> = OnceLock::new();
     TAR.get_or_init(|| made("image.tar", &[])).clone()
@@ -25,7 +25,8 @@ pub fn pause_image() -> PathBuf {
 
 fn made(name: &str, flags: &[&str]) -> PathBuf {
     let (script, tar) = (source("tests/testbed/image"), testbed_dir().join(name));
-    // Made again when the script changed. In the test VM the folder is read-only, and the host has made it.
+    // Made again if the script has changed. In the test VM the directory is read-only, and the host has made the
+    // image.
     let made = modified(&tar);
     if made.is_none() || made < modified(&script) {
         std::fs::create_dir_all(testbed_dir()).expect("create the testbed's folder");

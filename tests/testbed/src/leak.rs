@@ -1,4 +1,4 @@
-//! What a machine holds at one moment, and what is left over later.
+//! What a machine holds at one moment, and what is left later.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -22,14 +22,14 @@ impl Snapshot {
         let mut snapshot = Snapshot::default();
         let server = machine.dir.join("config.toml").display().to_string();
         for process in machine.processes() {
-            // The server itself may have been started again.
+            // The server itself may have been restarted.
             if process.words.ends_with(&server) {
                 continue;
             }
             snapshot.processes.insert(format!("{} {} {}", process.pid, process.state, process.words));
         }
         for line in machine.mountinfo().lines() {
-            // Ids and peer groups are left out: only what is mounted where counts.
+            // Leaves out ids and peer groups: only what is mounted where counts.
             let words: Vec<_> = line.split(' ').collect();
             if let (Some(root), Some(at)) = (words.get(3), words.get(4)) {
                 if at.contains("/exec/netns/") {
@@ -55,7 +55,7 @@ impl Snapshot {
         snapshot
     }
 
-    /// What is there now and was not there in `self`: `None` when that is nothing.
+    /// Returns what exists now and did not in `self`, or `None`.
     pub fn left_over(&self, now: &Snapshot) -> Option<String> {
         let mut report = String::new();
         for (what, before, now) in [
@@ -71,7 +71,7 @@ impl Snapshot {
         (!report.is_empty()).then_some(report)
     }
 
-    /// Fails the test when something that was not there in `self` does not go away soon.
+    /// Fails the test if something that did not exist in `self` does not go away soon.
     #[track_caller]
     pub fn assert_nothing_left(&self, machine: &Machine) {
         if let Some(report) = self.wait_for_nothing_left(machine) {
@@ -79,7 +79,7 @@ impl Snapshot {
         }
     }
 
-    /// The report of what stays although it was given some seconds to go.
+    /// Returns a report of what stays even after some seconds.
     pub fn wait_for_nothing_left(&self, machine: &Machine) -> Option<String> {
         let deadline = Instant::now() + patience(5);
         loop {
@@ -92,7 +92,7 @@ impl Snapshot {
     }
 }
 
-/// The cgroups of all hierarchies whose path carries the mark.
+/// Collects the cgroups of all hierarchies whose path carries the mark.
 fn cgroups(dir: &Path, machine: &Machine, mut ours: bool, to: &mut BTreeSet<String>) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     if !ours && dir.file_name().is_some_and(|name| machine.names(&name.to_string_lossy())) {
@@ -109,7 +109,7 @@ fn cgroups(dir: &Path, machine: &Machine, mut ours: bool, to: &mut BTreeSet<Stri
     }
 }
 
-/// Folders that stay once they are made: per namespace, or for all containers.
+/// Directories that stay once they are made: per namespace, or for all containers.
 const SHARED: &[&str] = &[
     "/run/containerd/runc",
     "/run/containerd/s",
@@ -135,8 +135,8 @@ fn files(machine: &Machine, root: &Path, dir: &Path, shown: &str, to: &mut BTree
         let path = entry.path();
         let below = path.strip_prefix(root).unwrap_or(&path).display().to_string();
         let name = format!("{shown}/{below}");
-        // Fifos are made and removed by ctr, and a detached one never removes them. dockerd collects its network
-        // namespaces when it likes to.
+        // ctr makes and removes FIFOs, and a detached one never removes them. dockerd collects its network namespaces
+        // at its own pace.
         if name == "/run/containerd/fifo" || name == "exec/netns" {
             continue;
         }
@@ -144,7 +144,7 @@ fn files(machine: &Machine, root: &Path, dir: &Path, shown: &str, to: &mut BTree
         if !SHARED.contains(&name.as_str()) && !namespace {
             to.insert(name);
         }
-        // The files of a mounted rootfs are not ours to count.
+        // The files of a mounted rootfs do not count.
         let rootfs = entry.file_name() == "rootfs";
         if !rootfs && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             files(machine, root, &path, shown, to);

@@ -1,9 +1,9 @@
-//! What the tests stand on: a private testbed of real servers, and stand-ins for them.
+//! The basis of the tests: a private testbed of real servers, and stand-ins for them.
 //!
-//! The servers are Debian's containerd 1.7 and 2.x and dockerd, started by a test on
-//! sockets and folders of its own, in a mount namespace of its own, and ended whatever happens to the test.
+//! The servers are Debian's containerd 1.7 and 2.x and dockerd. A test starts them on sockets and directories of its
+//! own, in a mount namespace of its own, and they end whatever happens to the test.
 //!
-//! The programs come from `tests/testbed/fetch`, which is run when they are missing.
+//! `tests/testbed/fetch` provides the programs; it is run if they are missing.
 mod case;
 mod containerd;
 pub mod cri;

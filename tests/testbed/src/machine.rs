@@ -1,6 +1,5 @@
-//! A private mount namespace with its own `/run/containerd`, a network namespace, a folder, and a mark to find all
-//! of it by.
-//! The script `machine` holds it and cleans up when this process ends, however it ends.
+//! A private mount namespace with its own `/run/containerd`, a network namespace, a directory, and a mark that
+//! identifies all of it. The script `machine` holds it and cleans up when this process ends, however it ends.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -13,9 +12,9 @@ use super::run::{end, patience};
 use super::suite::source;
 
 pub struct Machine {
-    /// Found in the environment, the cgroup path or the containerd namespace of all that runs here.
+    /// Found in the environment, the cgroup path or the containerd namespace of everything that runs here.
     pub mark: String,
-    /// Short, since socket paths go below it.
+    /// A short path, since socket paths go below it.
     pub dir: PathBuf,
     keeper: Child,
     holder: u32,
@@ -27,7 +26,7 @@ impl Machine {
         Machine::below(Path::new("/tmp"))
     }
 
-    /// One whose folder is below `parent`, which has a short path.
+    /// Makes a machine whose directory is below `parent`, which has a short path.
     pub fn below(parent: &Path) -> Machine {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("sb-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -49,7 +48,7 @@ impl Machine {
         Machine { mark, dir, keeper, holder }
     }
 
-    /// A command that runs inside, with the mark in its environment.
+    /// Builds a command that runs inside, with the mark in its environment.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         let holder = self.holder;
@@ -59,7 +58,7 @@ impl Machine {
         command
     }
 
-    /// Like `command`, for servers: no descriptor of the caller's above 2 gets into them, since a
+    /// Builds a command like `command`, for servers: it inherits no descriptor of the caller's above 2, since a
     /// non-CLOEXEC one (of make, of an editor) would end up in every shim and keep pipes open.
     pub fn server(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.command("bash");
@@ -70,17 +69,17 @@ impl Machine {
         command
     }
 
-    /// A namespace of its own, as readlink(1) shows it: `net:[4026532000]`.
+    /// Returns a namespace of the machine, as readlink(1) shows it: `net:[4026532000]`.
     pub fn namespace(&self, kind: &str) -> String {
         let link = std::fs::read_link(format!("/proc/{}/ns/{kind}", self.holder)).expect("the holder lives");
         link.to_string_lossy().into_owned()
     }
 
-    /// A connection to `address` (HOST:PORT) of the inside.
+    /// Connects to `address` (HOST:PORT) inside.
     pub fn connect(&self, address: &str) -> std::io::Result<std::net::TcpStream> {
         let network = std::fs::File::open(format!("/proc/{}/ns/net", self.holder))?;
         let address = address.to_owned();
-        // A thread of its own: it stays in that namespace.
+        // In a thread of its own, which stays in that namespace.
         let thread = std::thread::spawn(move || {
             nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)?;
             std::net::TcpStream::connect(address)
@@ -88,12 +87,12 @@ impl Machine {
         thread.join().expect("connecting does not panic")
     }
 
-    /// A path of the inside, as this process can open it.
+    /// Returns a path inside, as this process can open it.
     pub fn inside(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.holder))
     }
 
-    /// containerd's state, as this process can open it: mounted inside only.
+    /// Returns containerd's state, as this process can open it: it is mounted only inside.
     pub fn state(&self) -> PathBuf {
         self.inside(&self.dir.join("state").to_string_lossy())
     }
@@ -103,7 +102,7 @@ impl Machine {
             .expect("read the holder's mountinfo")
     }
 
-    /// All processes that belong here: by mark, by mount namespace, by cgroup. Not the keeper's.
+    /// Returns all processes that belong here, by mark, mount namespace or cgroup, except the keeper's.
     pub fn processes(&self) -> Vec<Process> {
         let namespace = std::fs::read_link(format!("/proc/{}/ns/mnt", self.holder)).ok();
         let marked = format!("SHOAL_MARK={}", self.mark);
@@ -116,7 +115,7 @@ impl Machine {
                 continue;
             }
             let proc = entry.path();
-            // A process may end while it is looked at; then it is none of ours any more.
+            // A process may end meanwhile; then it is no longer ours.
             let ours = std::fs::read_link(proc.join("ns/mnt")).ok().is_some_and(|ns| Some(ns) == namespace)
                 || std::fs::read(proc.join("environ"))
                     .is_ok_and(|all| all.split(|b| *b == 0).any(|word| word == marked.as_bytes()))
@@ -139,7 +138,7 @@ impl Machine {
         found
     }
 
-    /// Does `text` (a cgroup path) name this machine?
+    /// Returns whether `text` (a cgroup path) names this machine.
     pub fn names(&self, text: &str) -> bool {
         text.match_indices(&self.mark).any(|(at, mark)| {
             text[at + mark.len()..].chars().next().is_none_or(|next| !next.is_ascii_digit())

@@ -42,7 +42,7 @@ impl Pty {
         let to = seen.clone();
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // EIO: the last user of the terminal is gone.
+            // EIO: no process has the terminal open any more.
             while let Ok(n @ 1..) = from.read(&mut buffer) {
                 to.lock().expect("no holder panics").extend_from_slice(&buffer[..n]);
             }
@@ -54,7 +54,7 @@ impl Pty {
         self.master.write_all(text.as_bytes()).expect("write to the terminal");
     }
 
-    /// Everything that came out until now.
+    /// Returns all output so far.
     pub fn screen(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().expect("no holder panics")).into_owned()
     }
@@ -68,18 +68,19 @@ impl Pty {
         }
     }
 
-    /// The exit code of the command.
+    /// Waits for the command, and returns its exit code.
     #[track_caller]
     pub fn wait(&mut self) -> i32 {
         end(&mut self.child, patience(20)).unwrap_or_else(|| panic!("still running: {:?}", self.screen()))
     }
 
-    /// The command's own pid: the child of setsid when that had to fork, else its pid.
+    /// Returns the command's pid: setsid(1) is no process group leader here, so it executes the command without a
+    /// fork.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Changes the window's size; the kernel tells the foreground process group.
+    /// Changes the window's size, of which the kernel notifies the foreground process group.
     pub fn resize(&self, rows: u16, columns: u16) {
         let status = Command::new("stty")
             .arg("-F")

@@ -1,10 +1,10 @@
-//! Running a command to its end, with a limit of time.
+//! Runs a command to its end, with a time limit.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How a command ended and what it wrote.
+/// How a command ended, and what it wrote.
 #[derive(Clone, Debug)]
 pub struct Output {
     pub command: String,
@@ -16,21 +16,22 @@ pub struct Output {
 }
 
 impl Output {
-    /// Fails the test unless the command succeeded; gives what it printed.
+    /// Fails the test unless the command succeeded; returns its output.
     #[track_caller]
     pub fn ok(&self) -> &str {
         assert!(self.code == 0, "{self}");
         &self.stdout
     }
 
-    /// Fails the test unless the command failed and said `what`.
+    /// Fails the test unless the command failed and its errors contain `what`.
     #[track_caller]
     pub fn fails_with(&self, what: &str) {
         assert!(self.code != 0, "should have failed with {what:?}: {self}");
         assert!(self.stderr.contains(what), "should have said {what:?}: {self}");
     }
 
-    /// The words differ between the servers; what counts for them is the error's code, which ctr does not show.
+    /// Fails the test unless the command failed with "not found". The words differ between the servers; what matters
+    /// is the error's code, which ctr does not show.
     #[track_caller]
     pub fn fails_as_not_found(&self) {
         let words = ["not found", "does not exist", "already finished", "no such process"];
@@ -52,8 +53,8 @@ impl std::fmt::Display for Output {
     }
 }
 
-/// A limit of time, generous (a limit costs nothing where all is well): `SHOAL_TEST_SLOW` multiplies all of them
-/// instead of 3, for emulated machines.
+/// Scales a time limit generously, since an unused one costs nothing: by `SHOAL_TEST_SLOW`, for emulated machines, or
+/// by 3.
 pub fn patience(seconds: u64) -> Duration {
     let factor = std::env::var("SHOAL_TEST_SLOW").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
     Duration::from_secs(seconds) * factor
@@ -87,7 +88,7 @@ pub fn run(command: &mut Command) -> Output {
     Output { command: words, code, stdout: text(stdout), stderr: text(stderr), took }
 }
 
-/// Waits for the end of `child`; kills it and says `None` when it takes longer than `limit`.
+/// Waits for the end of `child`; kills it and returns `None` if that takes longer than `limit`.
 pub fn end(child: &mut Child, limit: Duration) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt;
     let deadline = Instant::now() + limit;
@@ -116,7 +117,7 @@ fn reader(from: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<V
     })
 }
 
-/// Asks `probe` until it answers, or fails the test after `seconds`.
+/// Calls `probe` until it returns a value, or fails the test after `seconds`.
 #[track_caller]
 pub fn until<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + patience(seconds);

@@ -1,11 +1,11 @@
-//! A Debian suite's unpacked programs.
+//! The unpacked programs of a Debian suite.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Which containerd: the suite that brings it.
+/// The version of containerd, by the suite that ships it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
     /// containerd 1.7, runc 1.1, docker 26.
@@ -22,7 +22,7 @@ impl Suite {
         }
     }
 
-    /// The folder of the suite; fetched first when it is not there yet.
+    /// Returns the suite's directory, which is fetched first if it does not exist.
     pub fn dir(self) -> PathBuf {
         static READY: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
         READY[self as usize].get_or_init(|| {
@@ -45,7 +45,7 @@ impl Suite {
             .unwrap_or_else(|| panic!("{} has no {name}", dir.display()))
     }
 
-    /// `PATH` for a server: our shim first, then the suite's own runc and shim, then the system.
+    /// Returns `PATH` for a server: our shim first, then the suite's own runc and shim, then the system.
     pub fn path(self) -> OsString {
         let dir = self.dir();
         let mut path = OsString::from(shim().parent().expect("the shim is a file"));
@@ -58,7 +58,7 @@ impl Suite {
     }
 }
 
-/// A file of the source tree.
+/// Returns a file of the source tree.
 pub fn source(path: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("it is two folders down");
     root.join(path)
@@ -68,13 +68,13 @@ pub fn testbed_dir() -> PathBuf {
     std::env::var_os("SHOAL_TESTBED").map_or_else(|| source("target/testbed"), PathBuf::from)
 }
 
-/// The shim under test: the one of this build, or the file that `SHOAL_SHIM` names.
+/// Returns the shim under test: that of this build, or the file that `SHOAL_SHIM` names.
 pub fn shim() -> PathBuf {
     std::env::var_os("SHOAL_SHIM").map_or_else(|| built("containerd-shim-shoal-v2"), PathBuf::from)
 }
 
-/// A program of this build. Cargo tells its path to shoal's own tests only, so it is looked for where cargo puts it: above
-/// the folder that has the test.
+/// Returns a program of this build. Cargo reports its path only to shoal's own tests, so it is looked up where cargo
+/// puts it: above the directory of the test.
 pub fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test is a file");
     test.ancestors().nth(2).expect("it is two folders down").join(name)

@@ -1,4 +1,4 @@
-//! A ttrpc client of the tests' own: it can say what a well-behaved client would not.
+//! A ttrpc client for the tests: it can send what a well-behaved client would not.
 
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use protobuf::Message;
@@ -24,7 +24,7 @@ pub const DE: Code = Code::DEADLINE_EXCEEDED;
 pub const IA: Code = Code::INVALID_ARGUMENT;
 pub const UNAVAILABLE: Code = Code::UNAVAILABLE;
 
-/// An answer that takes longer than this is none.
+/// An answer that takes longer than this counts as missing.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Wire {
@@ -32,7 +32,7 @@ pub struct Wire {
     last: u32,
 }
 
-/// Code and message of a status.
+/// A status's code and message.
 pub type Refusal = (Code, String);
 
 impl Wire {
@@ -59,7 +59,7 @@ impl Wire {
         self.socket.write_all(bytes).unwrap();
     }
 
-    /// Sends a request and returns its stream.
+    /// Sends a request, and returns its stream.
     pub fn ask(&mut self, service: &str, method: &str, message: &impl Message, timeout: Duration) -> u32 {
         self.send(&Request {
             service: service.into(),
@@ -70,14 +70,14 @@ impl Wire {
         })
     }
 
-    /// Sends a request as it is and returns its stream.
+    /// Sends a request as it is, and returns its stream.
     pub fn send(&mut self, request: &Request) -> u32 {
         self.last = if self.last == 0 { 1 } else { self.last + 2 };
         self.raw(self.last, 1, 0, &request.write_to_bytes().unwrap());
         self.last
     }
 
-    /// The next response with its stream; None where the server closed the connection.
+    /// Returns the next response with its stream; `None` if the server closed the connection.
     #[expect(clippy::should_implement_trait, reason = "to wait too long fails the test")]
     pub fn next(&mut self) -> Option<(u32, Response)> {
         let mut header = [0; 10];
@@ -93,13 +93,13 @@ impl Wire {
         Some((number(4), Response::parse_from_bytes(&payload).unwrap()))
     }
 
-    /// Whether something comes within a while; it is not read.
+    /// Returns whether something arrives within this time, without reading it.
     pub fn ready(&self, time: Duration) -> bool {
         let mut wanted = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         poll(&mut wanted, PollTimeout::try_from(time).unwrap()).unwrap() > 0
     }
 
-    /// Whether nothing comes for a while.
+    /// Returns whether nothing arrives within this time.
     pub fn silent(&mut self, time: Duration) -> bool {
         self.socket.set_read_timeout(Some(time)).unwrap();
         let mut byte = [0];

@@ -19,7 +19,7 @@ pub struct Case<'a> {
     pub name: String,
 }
 
-/// Runs `body` and fails when it fails or leaves anything behind.
+/// Runs `body`, and fails if it fails or leaves anything behind.
 pub fn case(suite: Suite, mode: Mode, name: &str, body: fn(&mut Case<'_>)) {
     if !mode.selected() {
         println!("left out by SHOAL_TEST_MODES");
@@ -55,7 +55,7 @@ fn attempt(suite: Suite, mode: Mode, name: &str, body: fn(&mut Case<'_>)) {
     }
 }
 
-/// One node per version, mode and test program; its cases run one after the other.
+/// Returns the node of this version, mode and test program; its cases run one after the other.
 fn shared(suite: Suite, mode: Mode) -> MutexGuard<'static, Option<Node>> {
     static NODES: [[Mutex<Option<Node>>; 3]; 2] = [const { [const { Mutex::new(None) }; 3] }; 2];
     // A case that failed has removed its node.
@@ -63,12 +63,13 @@ fn shared(suite: Suite, mode: Mode) -> MutexGuard<'static, Option<Node>> {
 }
 
 impl Node {
-    /// containerd 1.7 makes empty folders where the files of a pod would be, and removes them when it starts again.
+    /// Removes the empty directories that containerd 1.7 makes in place of a pod's files, and removes only when it
+    /// restarts.
     fn remove_orphans(&self) {
         for place in [self.containerd.dir("root"), self.machine().state()] {
             let all = place.join("io.containerd.grpc.v1.cri/sandboxes");
             for pod in std::fs::read_dir(all).into_iter().flatten().flatten() {
-                // What is no empty folder stays, and fails the case.
+                // Anything but an empty directory stays, and fails the case.
                 for name in ["hosts", "resolv.conf", "shm"] {
                     let _ = std::fs::remove_dir(pod.path().join(name));
                 }
@@ -77,7 +78,7 @@ impl Node {
         }
     }
 
-    /// What containerd still knows of containers.
+    /// Lists what containerd still has of containers.
     fn kept(&self) -> String {
         let containers = self.containerd.ctr(["containers", "ls", "-q"]);
         let snapshots = self.containerd.ctr(["snapshots", "ls"]);
@@ -85,7 +86,7 @@ impl Node {
         containers.ok().lines().chain(active).map(|line| format!("  containerd's own: {line}\n")).collect()
     }
 
-    /// The rules by which ports of the node lead to pods: none but those of the plugin's own chains.
+    /// Lists the rules by which node ports lead to pods, except those of the plugin's own chains.
     fn rules(&self) -> String {
         let mut list = self.machine().command(self.containerd.suite.program("iptables-nft"));
         let libraries = self.containerd.suite.dir().join("usr/lib/x86_64-linux-gnu/xtables");
@@ -96,7 +97,7 @@ impl Node {
 }
 
 impl Case<'_> {
-    /// What a kubelet says about a plain pod, with `config` on top.
+    /// Returns the configuration that a kubelet sends for a plain pod, merged with `config`.
     pub fn config(&self, name: &str, config: &Value) -> Value {
         let machine = self.node.machine();
         let parent = if systemd() {
@@ -121,26 +122,25 @@ impl Case<'_> {
         Pod::run(self.node.client(), self.mode.handler(), self.config(name, &config))
     }
 
-    /// A running pod with the case's name.
+    /// Runs a pod with the case's name.
     #[track_caller]
     pub fn pod(&self, config: Value) -> Pod {
         must("RunPodSandbox", self.try_pod(&self.name, config))
     }
 
-    /// A plain pod.
     #[track_caller]
     pub fn plain_pod(&self) -> Pod {
         self.pod(json!({}))
     }
 
-    /// A new folder of the node, for mounts.
+    /// Makes a new directory on the node, for mounts.
     pub fn folder(&self, name: &str) -> PathBuf {
         let folder = self.node.containerd.dir("volumes").join(&self.name).join(name);
         std::fs::create_dir_all(&folder).expect("make a folder");
         folder
     }
 
-    /// containerd is killed and started again: pods and containers are what they were.
+    /// Kills and restarts containerd; pods and containers stay as they were.
     pub fn restart_containerd(&mut self) {
         self.node.containerd.kill();
         self.node.containerd.serve();

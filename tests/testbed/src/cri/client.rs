@@ -1,5 +1,5 @@
-//! A client of the CRI: a request is JSON, as in the files that crictl takes, and so is the answer. The messages come
-//! from `api.proto`, read when the tests start; the wire is one HTTP/2 connection per call, so that a server may come
+//! A CRI client: a request is JSON, as in the files that crictl takes, and so is the answer. The messages come from
+//! `api.proto`, read when the tests start. Each call has an HTTP/2 connection of its own, so that a server may come
 //! and go.
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::patience;
 
-/// What a call failed with: the gRPC code and its words.
+/// A failed call: the gRPC code and message.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub code: i32,
@@ -35,7 +35,7 @@ impl Client {
         Client { socket }
     }
 
-    /// `Method` of the runtime service; the messages are `MethodRequest` and `MethodResponse`.
+    /// Calls `Method` of the runtime service; the messages are `MethodRequest` and `MethodResponse`.
     pub fn call(&self, method: &str, request: &Value) -> Result<Value, Failure> {
         self.call_of("RuntimeService", method, request)
     }
@@ -57,7 +57,7 @@ impl Client {
     }
 }
 
-/// One call: a length-prefixed message each way, the status in the trailers.
+/// Makes one call: a length-prefixed message each way, the status in the trailers.
 async fn unary(socket: &Path, path: &str, request: &[u8]) -> Result<Vec<u8>, Failure> {
     let stream = tokio::net::UnixStream::connect(socket).await.map_err(Failure::local)?;
     let (mut sender, connection) = h2::client::handshake(stream).await.map_err(Failure::local)?;

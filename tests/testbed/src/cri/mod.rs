@@ -14,7 +14,7 @@ pub use node::{Mode, Node};
 pub use pod::{number, Container, Pod};
 pub use websocket::WebSocket;
 
-/// The body that an HTTP server at `address` gives for `/`; nothing when there is none.
+/// Returns the body that an HTTP server at `address` serves for `/`; `None` if there is no server.
 pub fn http_get(machine: &crate::Machine, address: &str) -> Option<String> {
     let mut stream = machine.connect(address).ok()?;
     stream.set_read_timeout(Some(crate::patience(5))).ok()?;

@@ -8,7 +8,7 @@ use serde_json::{json, Value};
 use super::client::Client;
 use crate::{image, pause_image, source, systemd, until, Containerd, Machine, Setting, Suite, IMAGE, PAUSE};
 
-/// Who runs the containers, and who holds the pod's namespaces.
+/// The runtime of the containers, and what holds the pod's namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// runc with a pause container: the control.
@@ -20,7 +20,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The runtime handler: a table of the configuration.
+    /// Returns the runtime handler: a table of the configuration.
     pub fn handler(self) -> &'static str {
         match self {
             Mode::Runc => "runc",
@@ -29,7 +29,7 @@ impl Mode {
         }
     }
 
-    /// `SHOAL_TEST_MODES=runc,shoal,shim` selects.
+    /// Returns whether the mode is selected by `SHOAL_TEST_MODES=runc,shoal,shim`.
     pub fn selected(self) -> bool {
         let short = match self {
             Mode::Runc => "runc",
@@ -52,7 +52,8 @@ impl Node {
         Node::of(suite, machine, setting)
     }
 
-    /// One whose CNI plugin does nothing, in no time: for measuring what is not the network's. containerd 2 only.
+    /// Starts a node whose CNI plugin does nothing and takes no time, for measurements without the network.
+    /// containerd 2 only.
     pub fn without_network(mode: Mode) -> Node {
         Node::without_network_in(Machine::new(), mode)
     }
@@ -63,7 +64,7 @@ impl Node {
         std::fs::create_dir_all(machine.dir.join("cni/net.d")).expect("make a folder of the node");
         let list = json!({ "cniVersion": "1.0.0", "name": "none", "plugins": [{ "type": "nothing" }] });
         std::fs::write(machine.dir.join("cni/net.d/10-none.conflist"), list.to_string()).expect("write it");
-        // Static, since a dynamic linker, or a shell, takes longer than all that it does.
+        // Static, since a dynamic linker, or a shell, takes longer than all that the plugin does.
         let compiled = Command::new("cc")
             .args(["-static", "-Os", "-s", "-o"])
             .arg(plugins.join("nothing"))
@@ -79,7 +80,7 @@ impl Node {
         Node::of(Suite::Forky, machine, setting)
     }
 
-    /// The plugin of `without_network`.
+    /// Returns the plugin of `without_network`.
     pub fn plugin(&self) -> PathBuf {
         self.machine().dir.join("cni/bin/nothing")
     }
@@ -98,7 +99,7 @@ impl Node {
         node
     }
 
-    /// What a kubelet says of a pod that asks for nothing.
+    /// Returns what a kubelet sends for a pod with no special requests.
     pub fn plain_pod(&self, name: &str) -> Value {
         let machine = self.machine();
         let namespaces = json!({ "network": "POD", "pid": "CONTAINER", "ipc": "POD" });
@@ -122,7 +123,7 @@ impl Node {
     }
 }
 
-/// A bridge with addresses of its own, as most clusters have; and `iptables` under the name that CNI looks for.
+/// Sets up a bridge with addresses of its own, as in most clusters, and `iptables` under the name that CNI looks for.
 fn network(dir: &Path, suite: Suite) {
     for name in ["cni/net.d", "bin", "logs"] {
         std::fs::create_dir_all(dir.join(name)).expect("make a folder of the node");
@@ -154,7 +155,7 @@ fn network(dir: &Path, suite: Suite) {
     std::fs::write(dir.join("cni/net.d/10-pods.conflist"), list.to_string()).expect("write the CNI list");
 }
 
-/// shoal knows by the form of a cgroup's path; runc has to be told.
+/// Returns runc's setting for systemd; shoal recognises systemd by the form of a cgroup's path.
 fn runc_with_systemd() -> &'static str {
     if systemd() {
         "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\n\
@@ -166,11 +167,11 @@ fn runc_with_systemd() -> &'static str {
     }
 }
 
-/// The limits of this machine are no matter of the tests: `restrict_oom_score_adj` is for those without
-/// CAP_SYS_RESOURCE.
+/// Returns the settings. Limits of this machine must not matter to the tests: `restrict_oom_score_adj` is for
+/// machines without CAP_SYS_RESOURCE.
 fn setting(dir: &Path, suite: Suite, mode: Mode) -> Setting {
     let (plugins, lists) = (suite.dir().join("usr/lib/cni"), dir.join("cni/net.d"));
-    // On in containerd 2, and shoal's own default; off in 1.7.
+    // On by default in containerd 2 and in shoal's own configuration, off in 1.7.
     let common = "enable_unprivileged_ports = true\nenable_unprivileged_icmp = true\n\
                   restrict_oom_score_adj = true\ndrain_exec_sync_io_timeout = \"5s\"\n";
     let (version, imports, tables) = match suite {

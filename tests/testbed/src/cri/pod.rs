@@ -1,4 +1,4 @@
-//! A pod and its containers, as a kubelet would ask for them.
+//! A pod and its containers, as a kubelet would request them.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::cgroup;
 use super::client::{Client, Failure};
 use crate::{until, IMAGE};
 
-/// What `exec_sync` gives.
+/// The result of `exec_sync`.
 #[derive(Clone, Debug)]
 pub struct Exec {
     pub code: i64,
@@ -24,14 +24,14 @@ impl Exec {
     }
 }
 
-/// 64-bit numbers are strings in protobuf's JSON.
+/// Parses a number: 64-bit numbers are strings in protobuf's JSON.
 #[track_caller]
 pub fn number(value: &Value) -> i64 {
     let text = value.as_str().map(str::to_owned).unwrap_or_else(|| value.to_string());
     text.parse().unwrap_or_else(|_| panic!("not a number: {value}"))
 }
 
-/// Writes the fields of `over` into `base`, object by object.
+/// Merges the fields of `over` into `base`, object by object.
 pub fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
@@ -64,7 +64,7 @@ impl Pod {
         pod
     }
 
-    /// RunPodSandbox alone: the cgroup is there, see `make_cgroup`.
+    /// Makes only RunPodSandbox: the cgroup exists, see `make_cgroup`.
     pub fn run_in_cgroup(client: Client, handler: &str, config: Value) -> Result<Pod, Failure> {
         let request = json!({ "config": config, "runtime_handler": handler });
         let answer = client.call("RunPodSandbox", &request)?;
@@ -85,7 +85,7 @@ impl Pod {
         self.call("PodSandboxStatus")["status"].clone()
     }
 
-    /// What `crictl inspectp` shows besides the status.
+    /// Returns what `crictl inspectp` shows besides the status.
     #[track_caller]
     pub fn info(&self) -> Value {
         let request = json!({ "pod_sandbox_id": self.id, "verbose": true });
@@ -99,7 +99,7 @@ impl Pod {
         text(&self.status()["state"])
     }
 
-    /// Waits for a state. The question itself may fail while containerd finds out that a shim is gone.
+    /// Waits for a state. The call itself may fail while containerd finds out that a shim is gone.
     #[track_caller]
     pub fn until_state(&self, state: &str) {
         until(&format!("pod {} to be {state}", self.id), 20, || {
@@ -123,7 +123,7 @@ impl Pod {
         self.call("StopPodSandbox");
     }
 
-    /// Stops and removes it, and then its cgroup, which the kubelet would have made.
+    /// Stops and removes the pod, and then its cgroup, as the kubelet would.
     #[track_caller]
     pub fn remove(&self) {
         self.stop();
@@ -131,20 +131,20 @@ impl Pod {
         self.remove_cgroup();
     }
 
-    /// Removes it without stopping it first.
+    /// Removes the pod without stopping it first.
     #[track_caller]
     pub fn remove_at_once(&self) {
         self.forget();
         self.remove_cgroup();
     }
 
-    /// RemovePodSandbox alone.
+    /// Makes only RemovePodSandbox.
     #[track_caller]
     pub fn forget(&self) {
         self.call("RemovePodSandbox");
     }
 
-    /// Its containers, as ListContainers shows them.
+    /// Returns the pod's containers, as ListContainers shows them.
     #[track_caller]
     pub fn containers(&self) -> Vec<Value> {
         let request = json!({ "filter": { "pod_sandbox_id": self.id } });
@@ -163,7 +163,7 @@ impl Pod {
         }
     }
 
-    /// CreateContainer. `config` is what differs from a plain container.
+    /// Makes CreateContainer. `config` is the difference from a plain container.
     pub fn try_create(&self, name: &str, config: Value) -> Result<Container, Failure> {
         let options = &self.config["linux"]["security_context"]["namespace_options"];
         let mut all = json!({
@@ -185,7 +185,6 @@ impl Pod {
         must("CreateContainer", self.try_create(name, config))
     }
 
-    /// Creates and starts a container.
     #[track_caller]
     pub fn start(&self, name: &str, config: Value) -> Container {
         let container = self.create(name, config);
@@ -193,7 +192,7 @@ impl Pod {
         container
     }
 
-    /// A container that runs `script` to its end: gives its exit code and its log.
+    /// Runs `script` in a container to its end; returns its exit code and its log.
     #[track_caller]
     pub fn script(&self, name: &str, script: &str, config: Value) -> (i64, String) {
         let mut all = json!({ "command": ["sh", "-c", script] });
@@ -247,7 +246,7 @@ impl Container {
         text(&self.status()["state"])
     }
 
-    /// The pid of its init, outside.
+    /// Returns the pid of its init on the host.
     #[track_caller]
     pub fn pid(&self) -> u32 {
         let request = json!({ "container_id": self.id, "verbose": true });
@@ -257,7 +256,7 @@ impl Container {
         info["pid"].as_u64().expect("it has a pid") as u32
     }
 
-    /// Waits for its end; gives the exit code.
+    /// Waits for its exit, and returns the exit code.
     #[track_caller]
     pub fn until_exited(&self) -> i64 {
         until(&format!("container {} to exit", self.id), 20, || {
@@ -286,7 +285,7 @@ impl Container {
         must("ExecSync", self.try_exec(0, command))
     }
 
-    /// What `script` prints, which must succeed.
+    /// Runs `script`, which must succeed, and returns its output.
     #[track_caller]
     pub fn sh(&self, script: &str) -> String {
         self.exec(&["sh", "-c", script]).ok().to_owned()
@@ -307,7 +306,7 @@ impl Container {
         &self.log
     }
 
-    /// The log without what the CRI writes before each line: time, stream, whole or part.
+    /// Returns the log without CRI's prefix of each line: time, stream, full or partial.
     pub fn output(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let text = |line: &str| line.splitn(4, ' ').nth(3).unwrap_or("").to_owned() + "\n";
@@ -320,7 +319,7 @@ impl Container {
         until(&format!("{text:?} in the log"), 20, || Some(self.output()).filter(|log| log.contains(text)))
     }
 
-    /// The address of a stream: `Exec` or `Attach`.
+    /// Returns the URL of a stream: `Exec` or `Attach`.
     #[track_caller]
     pub fn stream(&self, method: &str, request: Value) -> String {
         let mut all = json!({ "container_id": self.id });

@@ -1,4 +1,4 @@
-//! The client's side of RFC 6455, as much as containerd's streaming server asks for: one upgrade, binary messages.
+//! The client's side of RFC 6455, as far as containerd's streaming server needs it: one upgrade, binary messages.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -35,7 +35,7 @@ impl WebSocket {
         WebSocket { stream, rest: Vec::new() }
     }
 
-    /// Sends one message on `channel`. The mask is zero: what it is for is not at stake here.
+    /// Sends one message on `channel`. The mask is zero: its purpose does not matter here.
     pub fn send(&mut self, channel: u8, data: &[u8]) {
         let size = data.len() + 1;
         let mut frame = vec![0x82];
@@ -52,7 +52,7 @@ impl WebSocket {
         self.stream.write_all(&frame).expect("send to the server");
     }
 
-    /// The next message: its channel and its bytes. `None` when the server closes.
+    /// Returns the next message: its channel and its bytes. `None` once the server closes.
     pub fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             let head = self.take(2)?;
@@ -70,7 +70,7 @@ impl WebSocket {
         }
     }
 
-    /// Everything on `channel` until `text` has come.
+    /// Returns everything on `channel` until `text` arrives.
     #[track_caller]
     pub fn until(&mut self, channel: u8, text: &str) -> String {
         let mut seen = Vec::new();
@@ -86,7 +86,7 @@ impl WebSocket {
         }
     }
 
-    /// What comes on each channel until the server closes, as text.
+    /// Returns, as text, what arrives on each channel until the server closes.
     pub fn drain(&mut self) -> [String; 4] {
         let mut all: [Vec<u8>; 4] = Default::default();
         while let Some((channel, data)) = self.receive() {

@@ -1,5 +1,5 @@
-//! What each version of containerd does around a shim: how it calls the binary, what it gives it, and what it
-//! makes of the answer. Written after containerd's runtime/v2 (1.7) and core/runtime/v2, pkg/shim (2.x).
+//! What each version of containerd does around a shim: how it calls the binary, what it passes, and how it handles
+//! the answer. Follows containerd's runtime/v2 (1.7) and core/runtime/v2, pkg/shim (2.x).
 
 use super::EventService;
 use crate::wire::Wire;
@@ -22,13 +22,13 @@ use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// Any or nothing on the standard input; refuses protocol 3.
+    /// An Any or nothing on the standard input; refuses protocol 3.
     V1_7,
-    /// The same input; protocols up to 3.
+    /// The same input; accepts protocol 3.
     V2_0,
     /// BootstrapParams.
     V2_3,
-    /// The same; Task.Shutdown after each task, also of a sandbox.
+    /// The same, with Task.Shutdown after each task, even of a sandbox.
     V2_4,
 }
 
@@ -43,15 +43,15 @@ pub struct Containerd {
     pub namespace: String,
     pub dir: tempfile::TempDir,
     pub events: EventService,
-    /// The shim.
+    /// The shim's binary.
     pub program: PathBuf,
-    /// Its file is removed once it runs.
+    /// Remove the binary once it runs.
     pub unlink: bool,
-    /// It is told to log in detail.
+    /// Ask the shim to log debug lines.
     pub debug: bool,
-    /// Besides containerd's own: variables of `start` and `delete`.
+    /// Variables of `start` and `delete`, besides containerd's own.
     pub environment: Vec<(&'static str, &'static str)>,
-    /// Of BootstrapParams: where the sockets are to be.
+    /// The directory for sockets, in BootstrapParams.
     pub socket_dir: Option<PathBuf>,
     /// What the shims wrote to their logs.
     pub log: Arc<Mutex<Vec<u8>>>,
@@ -64,7 +64,7 @@ pub struct Shim {
     pub path: PathBuf,
 }
 
-/// What a verb left.
+/// The result of a verb.
 #[derive(Debug)]
 pub struct Done {
     pub code: Option<i32>,
@@ -100,7 +100,7 @@ impl Containerd {
         self.dir.path().join("io.containerd.runtime.v2.task").join(&self.namespace).join(id)
     }
 
-    /// A sandbox has a folder of its own kind since 2.0.
+    /// Returns the bundle of a sandbox, which has a directory of its own kind since 2.0.
     pub fn pod_bundle(&self, id: &str) -> PathBuf {
         match self.version {
             Version::V1_7 => self.bundle(id),
@@ -111,7 +111,7 @@ impl Containerd {
         }
     }
 
-    /// What the kubelet makes for a pod, and removes after it.
+    /// Returns the cgroups that a kubelet makes for a pod, and removes after it.
     pub fn pod_cgroups(&self) -> Vec<PathBuf> {
         let root = Path::new("/sys/fs/cgroup");
         let below = Path::new(&self.namespace).join("pod");
@@ -123,7 +123,7 @@ impl Containerd {
         }
     }
 
-    /// As the kubelet writes it for a pod that shares no pid namespace.
+    /// Returns the kubelet's options for a pod that shares no pid namespace.
     pub fn pod_options(&self) -> Any {
         let options = NamespaceOption { pid: NamespaceMode::CONTAINER.into(), ..Default::default() };
         let security_context = LinuxSandboxSecurityContext {
@@ -144,7 +144,7 @@ impl Containerd {
         Any { type_url: "runtime.v1.PodSandboxConfig".into(), value, ..Default::default() }
     }
 
-    /// Makes the bundle of a sandbox, with a config.json where the client is ctr.
+    /// Makes the bundle of a sandbox, with a config.json if the client is ctr.
     pub fn prepare_pod(&self, id: &str, config: Option<&Value>) -> PathBuf {
         let bundle = self.pod_bundle(id);
         std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
@@ -181,7 +181,6 @@ impl Containerd {
         bundle
     }
 
-    /// Changes the bundle's config.json.
     pub fn configure(&self, id: &str, change: impl FnOnce(&mut Value)) {
         let path = self.bundle(id).join("config.json");
         let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -189,7 +188,7 @@ impl Containerd {
         std::fs::write(path, config.to_string()).unwrap();
     }
 
-    /// Copies the bundle's log until the file is gone or this containerd is.
+    /// Copies the bundle's log until the file or this containerd is gone.
     pub fn read_log(&self, bundle: &Path) {
         let mut fifo = open_log(bundle);
         let log = Arc::downgrade(&self.log);
@@ -225,7 +224,7 @@ impl Containerd {
         command
     }
 
-    /// The standard input of `start`.
+    /// Returns the standard input of `start`.
     fn input(&self, id: &str, options: Option<&Any>) -> Vec<u8> {
         if !self.version.modern() {
             return options.map(|any| any.write_to_bytes().unwrap()).unwrap_or_default();
@@ -246,7 +245,7 @@ impl Containerd {
         params.write_to_bytes().unwrap()
     }
 
-    /// Runs `start`, with both output streams as one, as CombinedOutput has it. The error is the output.
+    /// Runs `start` with both output streams combined, like Go's CombinedOutput. The error is the output.
     pub fn try_start(&self, id: &str, cwd: &Path, options: Option<&Any>) -> Result<Shim, String> {
         let (mut output, writer) = std::io::pipe().unwrap();
         let mut command = self.command(id, cwd);
@@ -256,7 +255,7 @@ impl Containerd {
         command.arg("start").stdin(Stdio::piped());
         command.stdout(writer.try_clone().unwrap()).stderr(writer);
         let mut child = command.spawn().unwrap();
-        // The writing ends that the command keeps would hold the output open.
+        // The command keeps write ends, which would keep the output open.
         drop(command);
         if self.unlink {
             // It runs by now, since spawn returns after the execve, and waits for its input.
@@ -276,7 +275,7 @@ impl Containerd {
         self.try_start(id, &self.bundle(id), None).unwrap_or_else(|e| panic!("start {id}: {e}"))
     }
 
-    /// parseStartResponse.
+    /// Parses the answer like containerd's parseStartResponse.
     fn understand(&self, text: &str) -> Shim {
         assert_eq!(text, text.trim(), "only JSON");
         let answer: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{text:?}: {e}"));
@@ -319,7 +318,7 @@ impl Containerd {
         std::fs::remove_dir_all(bundle).unwrap();
     }
 
-    /// Every cgroup of this containerd's containers that is left.
+    /// Returns every cgroup that is left of this containerd's containers.
     pub fn cgroups(&self) -> Vec<PathBuf> {
         let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
         let roots = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|h| h.join(&self.namespace));
@@ -331,7 +330,7 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        // The parents of the containers' cgroups are nobody's to remove but ours.
+        // Nobody else removes the parents of the containers' cgroups.
         for entry in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let _ = std::fs::remove_dir(entry.path().join(&self.namespace));
         }
@@ -339,7 +338,7 @@ impl Drop for Containerd {
     }
 }
 
-/// As containerd opens it: for reading and writing, so that it never sees the end.
+/// Opens the log like containerd: for reading and writing, so that it never sees the end of file.
 pub fn open_log(bundle: &Path) -> File {
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(bundle.join("log")).unwrap()
@@ -358,10 +357,10 @@ pub fn eventually(mut condition: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Gone, or a zombie that its new parent has not reaped.
+/// Returns whether a process is gone, or a zombie that its new parent has not reaped.
 pub fn ended(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The first thread may be a zombie while others still hold its descriptors.
+    // The first thread may be a zombie while other threads still hold its descriptors.
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z') && threads <= 1)
 }

@@ -16,7 +16,7 @@ use ttrpc::proto::{Code, Request, Response, Status};
 pub enum Act {
     Acknowledge,
     Refuse,
-    /// Hangs up instead of answering, as a containerd that is killed does.
+    /// Hangs up instead of answering, as a killed containerd does.
     HangUp,
 }
 
@@ -25,7 +25,7 @@ pub struct EventService {
 }
 
 impl EventService {
-    /// Listens at `path`; `script` says what happens to each event in turn, and those after it are acknowledged.
+    /// Listens at `path`; `script` has an act for each event in turn, and later events are acknowledged.
     pub fn listen(path: &Path, script: &[Act]) -> Self {
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).unwrap();
@@ -40,7 +40,7 @@ impl EventService {
         EventService { received: Mutex::new(received) }
     }
 
-    /// The next event that was acknowledged.
+    /// Returns the next event that was acknowledged.
     pub fn next(&self) -> Envelope {
         self.received.lock().unwrap().recv_timeout(Duration::from_secs(20)).expect("an event")
     }
@@ -50,7 +50,7 @@ impl EventService {
     }
 }
 
-/// Until the client hangs up.
+/// Serves until the client hangs up.
 fn serve(mut connection: UnixStream, script: &mut impl Iterator<Item = Act>, sender: &Sender<Envelope>) {
     let mut last = 0;
     let mut header = [0; 10];
@@ -71,7 +71,7 @@ fn serve(mut connection: UnixStream, script: &mut impl Iterator<Item = Act>, sen
         let mut response = Response::new();
         match script.next().unwrap_or(Act::Acknowledge) {
             Act::Acknowledge => {
-                // The one who waits for it may have gone.
+                // The receiver may be gone.
                 let _ = sender.send(envelope);
             }
             Act::Refuse => {

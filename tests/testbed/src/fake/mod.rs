@@ -1,4 +1,5 @@
-//! containerd as a shim meets it, without a containerd: the calls of each version, and the services that a shim calls.
+//! containerd from a shim's point of view, without a containerd: the calls of each version, and the services that a
+//! shim calls.
 
 mod containerd;
 mod events;

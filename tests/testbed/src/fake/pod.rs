@@ -1,4 +1,4 @@
-//! A pod that shares its processes, in the order of containerd's calls.
+//! A pod whose containers share its pid namespace, in the order of containerd's calls.
 
 use super::{Containerd, Shim};
 use crate::wire::{Wire, SANDBOX};
@@ -16,7 +16,7 @@ pub fn launch(containerd: &Containerd) -> Shim {
     containerd.try_start("s1", &bundle, None).unwrap()
 }
 
-/// CreateSandbox and StartSandbox; the pod's pid.
+/// Makes CreateSandbox and StartSandbox; returns the pod's pid.
 pub fn run(containerd: &Containerd, wire: &mut Wire) -> u32 {
     create(containerd, wire);
     wire.call::<StartSandboxResponse>(SANDBOX, "StartSandbox", &about()).unwrap().pid
@@ -27,7 +27,7 @@ pub fn create(containerd: &Containerd, wire: &mut Wire) {
     wire.call::<CreateSandboxResponse>(SANDBOX, "CreateSandbox", &request).unwrap();
 }
 
-/// A CreateSandbox; its cgroups are there.
+/// Returns a CreateSandbox request, and makes the pod's cgroups.
 pub fn request(containerd: &Containerd, change: impl FnOnce(&mut NamespaceOption)) -> CreateSandboxRequest {
     for folder in containerd.pod_cgroups() {
         std::fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{folder:?}: {e}"));
@@ -52,7 +52,7 @@ pub fn shut_down(wire: &mut Wire) {
     wire.call::<ShutdownSandboxResponse>(SANDBOX, "ShutdownSandbox", &about()).unwrap();
 }
 
-/// What containerd, and then the kubelet, do afterwards.
+/// Does what containerd, and then the kubelet, do afterwards.
 pub fn forget(containerd: &Containerd) {
     let bundle = containerd.pod_bundle("s1");
     containerd.delete_in("s1", &bundle);

@@ -1,4 +1,4 @@
-//! A gRPC server in containerd's place, which keeps what it is asked and answers as a test says.
+//! A gRPC server in containerd's place, which records requests and answers as a test decides.
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub path: String,
@@ -25,10 +25,10 @@ impl Seen {
 
 pub enum Answer {
     Good(Vec<u8>),
-    /// Code and message, escaped already; after a first part of headers, or in it.
+    /// Code and message, escaped already: in trailers after the headers, or in the headers alone.
     Status(i32, String),
     Only(i32, String),
-    /// An HTTP status and no gRPC.
+    /// An HTTP status without gRPC.
     Http(u16),
     /// A body that is not one message.
     Raw(Vec<u8>),
@@ -109,7 +109,7 @@ async fn connection(stream: tokio::net::UnixStream, rule: Rule, seen: Arc<Mutex<
             let answer = rule(&one);
             seen.lock().unwrap().push(one);
             match answer {
-                // The stream is kept, or its end would be told before that of the connection.
+                // Keep the stream open, or its end would reach the client before that of the connection.
                 Answer::HangUp => {
                     hang_up.notify_one();
                     std::future::pending().await
