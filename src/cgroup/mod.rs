@@ -86,7 +86,7 @@ pub trait Cgroup: Send + Sync {
     /// What [`open`] needs to find and remove it again.
     fn record(&self) -> Record;
     /// Like `record`, but even if it is not ours to remove: for thawing it.
-    fn place(&self) -> Record {
+    fn pod_record(&self) -> Record {
         self.record()
     }
 }

@@ -173,7 +173,7 @@ impl Cgroup for Parent {
         }
     }
 
-    fn place(&self) -> Record {
+    fn pod_record(&self) -> Record {
         self.record.clone()
     }
 }

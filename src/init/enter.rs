@@ -110,14 +110,14 @@ pub(super) fn give_cgroup(cgroup: BorrowedFd<'_>, uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Joins a user namespace. With `apart`, EINVAL means that the process is in it already (the kernel also returns it to
+/// Joins a user namespace. With `unless_own`, EINVAL means that the process is in it already (the kernel also returns it to
 /// a multithreaded caller, which this is not).
-pub(super) fn user(forked: Forked, namespace: BorrowedFd<'_>, apart: bool) -> Result<()> {
+pub(super) fn user(forked: Forked, namespace: BorrowedFd<'_>, unless_own: bool) -> Result<()> {
     match sys::namespace::join(namespace, libc::CLONE_NEWUSER as u64) {
-        Err(Errno::EINVAL) if apart => return Ok(()),
+        Err(Errno::EINVAL) if unless_own => return Ok(()),
         answer => answer?,
     }
-    if apart {
+    if unless_own {
         match sys::identity::set_groups(forked, &[]) {
             // The namespace forbids setgroups(2).
             Err(Errno::EPERM) => {}

@@ -28,7 +28,7 @@ pub(super) fn owner(lent: &Lent<'_>, slot: Slot, of: BorrowedFd<'_>) -> Result<(
 }
 
 /// Opens a namespace file; a lent one is only checked.
-pub(super) fn namespace(lent: &Lent<'_>, slot: Slot, path: &CStr, kind: u64, apart: bool) -> Result<()> {
+pub(super) fn namespace(lent: &Lent<'_>, slot: Slot, path: &CStr, kind: u64, private: bool) -> Result<()> {
     if let Slot::Opened(_) = slot {
         // Opening a FIFO would wait for a writer.
         lent.fill(slot, fd::open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0)?)?;
@@ -40,7 +40,7 @@ pub(super) fn namespace(lent: &Lent<'_>, slot: Slot, path: &CStr, kind: u64, apa
     if namespace::kind(file)? != kind {
         return Err(OTHER_KIND);
     }
-    if apart {
+    if private {
         refuse_own(file, kind)
     } else {
         Ok(())

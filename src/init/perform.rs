@@ -19,8 +19,8 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
     }
     let forked = state.forked;
     match step {
-        Step::OpenNamespace { slot, path, kind, apart } => {
-            host_paths::namespace(lent, *slot, path, *kind, apart.is_some())
+        Step::OpenNamespace { slot, path, kind, private_for } => {
+            host_paths::namespace(lent, *slot, path, *kind, private_for.is_some())
         }
         Step::OpenOwner { slot, of, .. } => host_paths::owner(lent, *slot, lent.slot(*of)?),
         Step::EnterCgroup => {
@@ -175,7 +175,7 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
             let flags = propagation.flag | if propagation.recursive { libc::MS_REC } else { 0 };
             sys::mount::mount(None, c"/", None, flags, None)
         }
-        Step::JoinUser { slot, apart } => enter::user(forked, lent.slot(*slot)?, *apart),
+        Step::JoinUser { slot, unless_own } => enter::user(forked, lent.slot(*slot)?, *unless_own),
         Step::Hostname(name) => sys::identity::set_hostname(name.to_bytes()),
         Step::Domainname(name) => sys::identity::set_domainname(name.to_bytes()),
 

@@ -130,7 +130,7 @@ const LOCKED: &str =
 /// For steps that follow a path of the host: the path, and the meaning of the child's refusals.
 fn opening(step: &Step) -> Option<(&CStr, Vec<(Errno, String)>)> {
     Some(match step {
-        Step::OpenNamespace { path, kind, apart, .. } => (path, namespace(*kind, *apart)),
+        Step::OpenNamespace { path, kind, private_for, .. } => (path, namespace(*kind, *private_for)),
         Step::OpenOwner { path, .. } => (path, namespace(libc::CLONE_NEWUSER as u64, None)),
         Step::OpenDevice { path, .. } => {
             (path, vec![(host_paths::OTHER_DEVICE, "the host has another device there".to_owned())])
@@ -144,11 +144,11 @@ fn opening(step: &Step) -> Option<(&CStr, Vec<(Errno, String)>)> {
     })
 }
 
-fn namespace(kind: u64, apart: Option<&str>) -> Vec<(Errno, String)> {
+fn namespace(kind: u64, private_for: Option<&str>) -> Vec<(Errno, String)> {
     let changes = if kind == libc::CLONE_NEWUSER as u64 {
         "is no user namespace for a container".to_owned()
     } else {
-        format!("{} would change", apart.unwrap_or("the container"))
+        format!("{} would change", private_for.unwrap_or("the container"))
     };
     vec![
         (host_paths::NO_NAMESPACE, "not a namespace".to_owned()),

@@ -78,13 +78,13 @@ impl Display for Open {
 impl Display for Step {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Step::OpenNamespace { slot, path, kind, apart } => {
+            Step::OpenNamespace { slot, path, kind, private_for } => {
                 match slot {
                     Slot::Opened(_) => write!(f, "{slot} = open({})", Q(path))?,
                     Slot::Lent(_) => write!(f, "{slot}")?,
                 }
                 write!(f, ", a {} namespace", namespace_words(*kind))?;
-                f.write_str(if apart.is_some() { ", not the host's" } else { "" })
+                f.write_str(if private_for.is_some() { ", not the host's" } else { "" })
             }
             Step::OpenOwner { slot, of, .. } => {
                 write!(f, "{slot} = ioctl({of}, NS_GET_USERNS), not the host's")
@@ -223,8 +223,10 @@ impl Display for Step {
             Step::Detach { target } => write!(f, "umount2({}, DETACH), or covered", Q(target)),
             Step::MoveRoot => f.write_str("mount(\".\", \"/\", \"\", MOVE), chroot(\".\")"),
             Step::RootPropagation(propagation) => write!(f, "mount(\"\", \"/\"), {}", propagation.word()),
-            Step::JoinUser { slot, apart: false } => write!(f, "setns({slot}, user)"),
-            Step::JoinUser { slot, apart: true } => write!(f, "setns({slot}, user) if it is another one"),
+            Step::JoinUser { slot, unless_own: false } => write!(f, "setns({slot}, user)"),
+            Step::JoinUser { slot, unless_own: true } => {
+                write!(f, "setns({slot}, user) if it is another one")
+            }
             Step::Hostname(name) => write!(f, "sethostname({})", Q(name)),
             Step::Domainname(name) => write!(f, "setdomainname({})", Q(name)),
 

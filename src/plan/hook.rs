@@ -42,7 +42,7 @@ pub fn hook(hook: &Hook, place: HookPlace<'_>) -> Result<Plan> {
             let join = vec![
                 Step::SetNs { slot: Slot::Lent(0), flags: flags as u64 },
                 // As root of the container's user namespace, if it has one: as in runc.
-                Step::JoinUser { slot: Slot::Lent(0), apart: true },
+                Step::JoinUser { slot: Slot::Lent(0), unless_own: true },
                 Step::BecomeRoot { unshare: 0 },
             ];
             let mut plan = outside(program, bundle, join, alone)?;

@@ -23,7 +23,7 @@ pub(super) struct Isolation<'a> {
     /// The request's name for the network namespace.
     pub network: &'a str,
     /// What the process changes in a namespace of this kind, and must not change in the host's.
-    pub apart: &'a dyn Fn(&str) -> Option<&'static str>,
+    pub private_for: &'a dyn Fn(&str) -> Option<&'static str>,
 }
 
 /// The spec's name for each kind and its CLONE_NEW* flag, in plan order. The user namespace is handled separately.
@@ -169,7 +169,7 @@ pub(super) fn leave_for_pod(b: &mut Builder, isolation: &Isolation<'_>) -> Resul
 }
 
 /// Returns what the container changes in its namespace of this kind, and must not change in the host's.
-pub(super) fn apart(spec: &Spec, name: &str) -> Option<&'static str> {
+pub(super) fn private_for(spec: &Spec, name: &str) -> Option<&'static str> {
     match name {
         // Without a mount namespace of its own, its mounts and its new root would be the host's.
         "mount" => Some("the container's mounts"),
@@ -193,7 +193,7 @@ pub(super) fn settle(b: &mut Builder, isolation: &Isolation<'_>) {
         }
         b.sources_here();
     }
-    b.step(USER, Step::JoinUser { slot, apart: false });
+    b.step(USER, Step::JoinUser { slot, unless_own: false });
     match b.pids {
         // The process itself goes on: others could see a child cloned now.
         Some(_) if made == 0 => {}
@@ -262,7 +262,7 @@ fn join_all(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
             let slot = match (name, b.network) {
                 ("network", Some(slot)) => slot,
                 ("network", None) => join_network(b, isolation, path)?,
-                _ => namespace(b, &field(name), path, flag, (isolation.apart)(name))?,
+                _ => namespace(b, &field(name), path, flag, (isolation.private_for)(name))?,
             };
             joined.push((name, slot));
         }
@@ -283,7 +283,7 @@ fn join_all(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
 }
 
 fn join_network(b: &mut Builder, isolation: &Isolation<'_>, path: &Path) -> Result<Slot> {
-    namespace(b, isolation.network, path, libc::CLONE_NEWNET, (isolation.apart)("network"))
+    namespace(b, isolation.network, path, libc::CLONE_NEWNET, (isolation.private_for)("network"))
 }
 
 /// Opens the namespace file to join. A path below /proc/self/fd names a descriptor of the shim, so the shim lends it.
@@ -292,11 +292,11 @@ fn namespace(
     field: &str,
     path: &Path,
     kind: libc::c_int,
-    apart: Option<&'static str>,
+    private_for: Option<&'static str>,
 ) -> Result<Slot> {
     let (own, path) = (path.starts_with("/proc/self/fd"), host_path(field, path)?);
     let slot = if own { b.open(field.to_owned(), Open::Descriptor(path.clone()))? } else { b.slot(field)? };
-    b.step(field.to_owned(), Step::OpenNamespace { slot, path, kind: kind as u64, apart });
+    b.step(field.to_owned(), Step::OpenNamespace { slot, path, kind: kind as u64, private_for });
     Ok(slot)
 }
 

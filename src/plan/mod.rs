@@ -117,7 +117,7 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
         mappings: &spec.mappings,
         time_offsets: spec.time_offsets.as_deref(),
         network: isolate::NETWORK,
-        apart: &|name| isolate::apart(spec, name),
+        private_for: &|name| isolate::private_for(spec, name),
     };
     mount::cgroupfs::give(&mut b, input);
     isolate::leave(&mut b, &isolation)?;
@@ -165,7 +165,7 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
         mappings: &input.spec.mappings,
         time_offsets: None,
         network: isolate::NETWORK,
-        apart: &|_| None,
+        private_for: &|_| None,
     };
     isolate::join_container(&mut b, &isolation)?;
 

@@ -33,7 +33,7 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
     let mut b = Builder::default();
     let mount = if input.root.is_some() { Ns::New } else { Ns::Host };
     let namespaces = Namespaces { mount, cgroup: Ns::Host, ..input.namespaces.clone() };
-    let apart = |name: &str| match name {
+    let private_for = |name: &str| match name {
         _ if input.sysctls.iter().any(|sysctl| sysctl.namespace() == name) => Some("linux.sysctl"),
         "uts" if input.hostname.is_some() => Some("hostname"),
         _ => None,
@@ -45,7 +45,7 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
         time_offsets: None,
         mappings: input.mappings,
         network: input.network.unwrap_or(isolate::NETWORK),
-        apart: &apart,
+        private_for: &private_for,
     };
     isolate::leave_for_pod(&mut b, &isolation)?;
     if let Some(root) = input.root {

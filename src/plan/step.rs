@@ -92,13 +92,13 @@ pub struct Whole {
 pub enum Step {
     // Isolate
     /// Opens a namespace file, e.g. `/proc/1/ns/net`, into `slot` (a lent one is open already); checks that it is on
-    /// nsfs and of type `kind` (a CLONE_NEW* flag). With `apart` it must not be the host's own; `apart` says what would
+    /// nsfs and of type `kind` (a CLONE_NEW* flag). With `private_for` it must not be the host's own; `private_for` says what would
     /// change it.
     OpenNamespace {
         slot: Slot,
         path: CString,
         kind: u64,
-        apart: Option<&'static str>,
+        private_for: Option<&'static str>,
     },
     /// Opens the user namespace that owns the namespace in `of`, opened from `path`, into `slot`: ioctl_ns(2). It must
     /// not be the host's.
@@ -331,11 +331,11 @@ pub enum Step {
     MoveRoot,
     /// Sets the propagation of the new `/`.
     RootPropagation(Propagation),
-    /// setns(2) to the user namespace in `slot`, after everything that needs root on the host. With `apart` it does
+    /// setns(2) to the user namespace in `slot`, after everything that needs root on the host. With `private_for` it does
     /// nothing if the process is in it already, and otherwise drops the host's groups.
     JoinUser {
         slot: Slot,
-        apart: bool,
+        unless_own: bool,
     },
     Hostname(CString),
     Domainname(CString),

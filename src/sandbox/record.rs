@@ -28,8 +28,8 @@ pub struct Record {
     pub parent: Option<cgroup::Record>,
     /// The pod's cgroup, whoever created it; set for a pod and for each of its containers. Pausing the pod freezes it,
     /// and on v1 a frozen process cannot die.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<cgroup::Record>,
+    #[serde(default, alias = "place", skip_serializing_if = "Option::is_none")]
+    pub pod_cgroup: Option<cgroup::Record>,
     /// Another directory that links to the record: [`Options::root`](super::Options::root).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
@@ -39,7 +39,7 @@ pub struct Record {
 impl Record {
     pub(super) fn new(id: &str, cgroup: Option<cgroup::Record>) -> Self {
         let id = id.to_owned();
-        Record { id, pid: 0, start_time: 0, cgroup, parent: None, place: None, root: None, exit: None }
+        Record { id, pid: 0, start_time: 0, cgroup, parent: None, pod_cgroup: None, root: None, exit: None }
     }
 }
 

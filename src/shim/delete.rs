@@ -43,7 +43,7 @@ pub(super) fn delete(arguments: &Arguments) -> Result<()> {
     let all: Vec<Record> = members(&bundle).into_iter().chain(record.clone()).collect();
     // Kill first: the processes then die as soon as they are thawed, and cannot do anything before.
     all.iter().for_each(kill);
-    all.iter().filter_map(|record| record.place.as_ref()).for_each(thaw);
+    all.iter().filter_map(|record| record.pod_cgroup.as_ref()).for_each(thaw);
     all.iter().for_each(end);
     all.iter().for_each(|record| record::hide(record.root.as_deref()));
     if let Some(record) = &record {
@@ -90,8 +90,8 @@ fn members(bundle: &Path) -> Vec<Record> {
 }
 
 /// Thaws a pod that was paused when its shim was lost.
-fn thaw(place: &cgroup::Record) {
-    match open_cgroup(Some(place)).map(|cgroup| cgroup.thaw()) {
+fn thaw(pod_cgroup: &cgroup::Record) {
+    match open_cgroup(Some(pod_cgroup)).map(|cgroup| cgroup.thaw()) {
         // The hierarchy or its cgroup is missing: nothing is frozen there.
         Some(Err(e)) if e.kind() != Kind::Unsupported && e.kind() != Kind::NotFound => complain(&e),
         _ => {}

@@ -105,8 +105,8 @@ const UNMAKING: Duration = Duration::from_secs(5);
 
 async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> Result<()> {
     let Container { id, bundle, records, spec, options, cgroup, world, .. } = &**container;
-    let (place, root) = (records.place(), options.root.clone());
-    let mut record = Record { place, root, ..Record::new(id, Some(cgroup.record())) };
+    let (pod_cgroup, root) = (records.pod_cgroup(), options.root.clone());
+    let mut record = Record { pod_cgroup, root, ..Record::new(id, Some(cgroup.record())) };
     record::write(records.folder(), &record)?;
     if let Some(root) = &options.root {
         let (at, to) = record::shown(root, records.folder());

@@ -81,7 +81,7 @@ pub(super) enum Records {
         folder: PathBuf,
         bundle: PathBuf,
         /// The pod's cgroup.
-        place: cgroup::Record,
+        pod_cgroup: cgroup::Record,
     },
 }
 
@@ -92,10 +92,10 @@ impl Records {
         }
     }
 
-    fn place(&self) -> Option<cgroup::Record> {
+    fn pod_cgroup(&self) -> Option<cgroup::Record> {
         match self {
             Records::Bundle(_) => None,
-            Records::Own { place, .. } => Some(place.clone()),
+            Records::Own { pod_cgroup, .. } => Some(pod_cgroup.clone()),
         }
     }
 }

@@ -108,8 +108,8 @@ impl Make<'_> {
         cgroup: Box<dyn Cgroup>,
         members_below: Option<PathBuf>,
     ) -> Result<Arc<Pod>> {
-        let (parent, place) = (Some(cgroup.record()), Some(cgroup.place()));
-        let mut record = Record { parent, place, ..Record::new(self.id, None) };
+        let (parent, pod_cgroup) = (Some(cgroup.record()), Some(cgroup.pod_record()));
+        let mut record = Record { parent, pod_cgroup, ..Record::new(self.id, None) };
         record::write(self.bundle, &record)?;
         let files = files::make(self.bundle, self.config, shm_size)?;
         let mut init_cgroup = None;

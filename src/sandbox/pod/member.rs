@@ -31,13 +31,17 @@ pub(in crate::sandbox) struct Membership {
     /// `delete` called for a pod whose shim is gone.
     records: PathBuf,
     /// The pod's cgroup.
-    place: cgroup::Record,
+    pod_cgroup: cgroup::Record,
     _held: Arc<Held>,
 }
 
 impl Membership {
     pub fn records(&self, bundle: &Path) -> Records {
-        Records::Own { folder: self.records.clone(), bundle: bundle.to_owned(), place: self.place.clone() }
+        Records::Own {
+            folder: self.records.clone(),
+            bundle: bundle.to_owned(),
+            pod_cgroup: self.pod_cgroup.clone(),
+        }
     }
 }
 
@@ -66,7 +70,7 @@ pub(in crate::sandbox) async fn join(
         let _ = std::fs::remove_dir(&records);
         return Err(error);
     }
-    Ok(Some(Membership { records, place: pod.cgroup.place(), _held: held }))
+    Ok(Some(Membership { records, pod_cgroup: pod.cgroup.pod_record(), _held: held }))
 }
 
 /// The bundle's `sandbox` file, which containerd writes; else CRI's annotation.
