@@ -92,8 +92,8 @@ pub struct Whole {
 pub enum Step {
     // Isolate
     /// Opens a namespace file, e.g. `/proc/1/ns/net`, into `slot` (a lent one is open already); checks that it is on
-    /// nsfs and of type `kind` (a CLONE_NEW* flag). With `private_for` it must not be the host's own; `private_for` says what would
-    /// change it.
+    /// nsfs and of type `kind` (a CLONE_NEW* flag). With `private_for`, which says what would change it, it must not be
+    /// the host's own.
     OpenNamespace {
         slot: Slot,
         path: CString,
@@ -331,7 +331,7 @@ pub enum Step {
     MoveRoot,
     /// Sets the propagation of the new `/`.
     RootPropagation(Propagation),
-    /// setns(2) to the user namespace in `slot`, after everything that needs root on the host. With `private_for` it does
+    /// setns(2) to the user namespace in `slot`, after everything that needs root on the host. With `unless_own` it does
     /// nothing if the process is in it already, and otherwise drops the host's groups.
     JoinUser {
         slot: Slot,
