@@ -84,7 +84,7 @@ pub fn of(found: &Found, path: &Path, purpose: Purpose) -> Result<Opened, Refuse
     };
     let fds = match (found.kind, purpose) {
         (_, Purpose::Look) => Vec::new(),
-        (_, Purpose::Log) => return append(path),
+        (_, Purpose::Log) => vec![reopen(Access::Append, true)?],
         (_, Purpose::Contents { .. }) if found.is_regular() => vec![reopen(Access::Read, true)?],
         (_, Purpose::Contents { .. }) | (Kind::Null | Kind::Directory, _) => Vec::new(),
         (Kind::Fifo, purpose) => {
