@@ -81,7 +81,7 @@ impl Paths {
         let c_path = c_path(path)?;
         match cached(&c_path) {
             Ok(Some(fd)) if mount_of(fd.as_fd()) == Ok(own) => {
-                let found = Found::of(fd, path).map_err(Refused::into_error)?;
+                let found = Found::of(fd, own, path).map_err(Refused::into_error)?;
                 if found.is_plain() {
                     return here::of(&found, path, purpose).map_err(Refused::into_error);
                 }
