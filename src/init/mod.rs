@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | step, 0 | it waits at this step (`Hooks` or `Gate`) for one byte |
 //! | step, 0, a descriptor | the master of the terminal that this step (`Console`) has opened |
+//! | step, a number | the number of the listener of the filter that this step has loaded; it waits for one byte |
 //! | nothing, end of file | it has ended, or its program runs |
 //!
 //! End of file on the child's side means that the shim has given up the launch: the child exits. Failures, progress and
@@ -35,8 +36,9 @@ use crate::sys::child::board::Board;
 use crate::sys::child::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use crate::sys::child::last::Prepared;
 use crate::sys::child::seccomp::Filter;
-use crate::sys::child::Forked;
+use crate::sys::child::{Forked, Key};
 use ::core::cell::OnceCell;
+use ::core::mem::ManuallyDrop;
 use ::core::prelude::rust_2021::*;
 
 mod console;
@@ -55,7 +57,7 @@ mod program;
 mod sibling;
 mod state;
 
-/// A report from the child: the step, and the errno (0: it waits there).
+/// A report from the child: the step, and the errno (0: it waits there) or the number of a filter's listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     pub step: u32,
@@ -113,6 +115,8 @@ pub struct Lent<'a> {
     pub reaps: bool,
     /// Replaces the plan's filter: the same one, with this launch's key.
     pub filter: Option<&'a Filter>,
+    /// For calls under the filter.
+    pub key: Key,
     /// The signals that the shim ignores.
     pub ignored: sys::signal::Ignored,
 }
@@ -167,7 +171,7 @@ fn fail(forked: Forked, lent: &Lent<'_>, step: u32, walked: sys::Result<()>) -> 
         Err(errno) => errno,
     };
     lent.board.fail(step, errno as i32);
-    sys::exec::exit(forked, FAILED)
+    sys::exec::exit_with(forked, lent.key, FAILED)
 }
 
 /// Does nothing until the other end of `until` is closed: the process keeps the namespaces that it was created in
@@ -190,7 +194,8 @@ fn walk(forked: Forked, lent: &Lent<'_>, first: u32, step: &mut u32) -> sys::Res
     sys::signal::reset(forked, lent.ignored)?;
     // Modes in the plan are exact.
     sys::limits::set_umask(forked, 0);
-    let mut state = state::State::new(forked);
+    // Its descriptors are closed by the exit: a filter may leave close(2) to an agent that has no listener yet.
+    let mut state = ManuallyDrop::new(state::State::new(forked));
     for (number, (act, _)) in (0u32..).zip(lent.steps).skip(first as usize) {
         *step = number;
         lent.board.at(number);

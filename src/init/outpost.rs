@@ -10,7 +10,7 @@ use super::state::State;
 use super::{enter, Lent, Outpost};
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::child::mount::Filesystem;
-use crate::sys::child::{clone, exec, identity, namespace, poll, socket, wait, Errno, Forked, Result};
+use crate::sys::child::{clone, exec, identity, namespace, poll, socket, wait, Errno, Forked, Key, Result};
 use ::core::convert::Infallible;
 use ::core::prelude::rust_2021::*;
 use ::core::time::Duration;
@@ -71,7 +71,7 @@ fn go(
     namespace::join(pids, libc::CLONE_NEWPID as u64)?;
     fd::close_standard(forked)?;
     identity::no_new_privs()?;
-    identity::set_capabilities(forked, CAP_SYS_ADMIN, CAP_SYS_ADMIN, 0)?;
+    identity::set_capabilities(forked, Key::default(), CAP_SYS_ADMIN, CAP_SYS_ADMIN, 0)?;
     identity::undumpable()?;
     outpost.last.enter(forked, None, None)
 }

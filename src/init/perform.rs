@@ -207,18 +207,19 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
         Step::Aim { slot } => sys::namespace::join(lent.slot(*slot)?, libc::CLONE_NEWPID as u64),
         Step::NoNewPrivs => sys::identity::no_new_privs(),
         Step::Regain => sys::identity::regain(forked, sys::identity::SYS_ADMIN),
-        Step::SeccompEarly(filter) | Step::Seccomp(filter) => {
-            sys::seccomp::load(lent.filter.unwrap_or(filter))
-        }
+        Step::SeccompEarly(filter) => match sys::seccomp::load(lent.filter.unwrap_or(filter))? {
+            Some(listener) => sys::last::hand_over(forked, lent.key, lent.gate, number, listener),
+            None => Ok(()),
+        },
         Step::BoundingSet { keep, last } => privileges::bounding_set(forked, *keep, *last),
         Step::SetGroups(groups) => sys::identity::set_groups(forked, groups),
         Step::SetIds { uid, gid } => privileges::set_ids(forked, *uid, *gid),
         Step::Workdir { path, retry } => enter::workdir(state, path, *retry),
-        Step::Capabilities(sets) => privileges::capabilities(forked, sets),
+        Step::Capabilities(sets) => privileges::capabilities(forked, lent.key, sets),
 
         Step::Sibling { flags } => sibling::make(forked, lent, number, *flags),
         Step::FindProgram { candidates, .. } => {
-            state.program = Some(program::find(candidates)?);
+            state.program = Some(program::find(lent.key, candidates)?);
             Ok(())
         }
         Step::Bare => {
@@ -232,8 +233,11 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
         // In a pod of which only the namespaces are needed: no other process sees this one.
         Step::Gate => super::rendezvous(forked, lent, number),
         // After `Bare` they are acts of `sys::last`.
-        Step::Birth | Step::SetSid | Step::ControlTerminal | Step::Reap | Step::Exec { .. } => {
-            Err(Errno::ENOEXEC)
-        }
+        Step::Seccomp(_)
+        | Step::Birth
+        | Step::SetSid
+        | Step::ControlTerminal
+        | Step::Reap
+        | Step::Exec { .. } => Err(Errno::ENOEXEC),
     }
 }

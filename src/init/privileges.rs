@@ -1,7 +1,7 @@
 //! Ids and capabilities.
 
 use crate::plan::step::CapabilitySets;
-use crate::sys::child::{identity, Errno, Forked, Result};
+use crate::sys::child::{identity, Errno, Forked, Key, Result};
 use ::core::prelude::rust_2021::*;
 
 /// Drops everything not in `keep` from the bounding set. Capabilities unknown to this kernel cannot be dropped.
@@ -36,11 +36,11 @@ pub(super) fn set_ids(forked: Forked, uid: u32, gid: u32) -> Result<()> {
 }
 
 /// Sets the capabilities. The inheritable set is the plan's, which is no more than the spec asks for (CVE-2022-29162).
-pub(super) fn capabilities(forked: Forked, sets: &CapabilitySets) -> Result<()> {
-    identity::set_capabilities(forked, sets.effective, sets.permitted, sets.inheritable)?;
-    identity::clear_ambient(forked)?;
+pub(super) fn capabilities(forked: Forked, key: Key, sets: &CapabilitySets) -> Result<()> {
+    identity::set_capabilities(forked, key, sets.effective, sets.permitted, sets.inheritable)?;
+    identity::clear_ambient(forked, key)?;
     for capability in identity::capability_numbers(sets.ambient) {
-        identity::raise_ambient(forked, capability)?;
+        identity::raise_ambient(forked, key, capability)?;
     }
     Ok(())
 }

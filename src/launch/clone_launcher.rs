@@ -16,11 +16,12 @@ use crate::sys::clone::{clone, Child};
 use crate::sys::epoll::Interest;
 use crate::sys::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::sys::layout::Layout;
-use crate::sys::{signal, socket, wait};
+use crate::sys::{poll, signal, socket, wait, Errno, Key};
 use crate::tasks::{self, Answer};
 use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// Creates processes by clone3(2), from any thread: its signals are blocked during the clone.
 pub struct CloneLauncher {
@@ -103,8 +104,21 @@ impl CloneLauncher {
         };
         // The child has its copies; as long as ours (in `prepared`) are open, their end of file is not seen.
         let (reaper, expected) = (&self.reaper, births(plan));
-        let (hooked, console) = (false, None);
-        Ok(Underway { reaper, plan, gate, board, birth, leash, process, expected, hooked, console, _hold })
+        let (hooked, console, listener) = (false, None, None);
+        Ok(Underway {
+            reaper,
+            plan,
+            gate,
+            board,
+            birth,
+            leash,
+            process,
+            expected,
+            hooked,
+            console,
+            listener,
+            _hold,
+        })
     }
 }
 
@@ -116,6 +130,14 @@ fn births(plan: &Plan) -> bool {
 /// Whether the process waits for its start.
 fn opens_at_gate(plan: &Plan) -> bool {
     plan.steps.iter().any(|(step, _)| matches!(step, Step::Gate))
+}
+
+/// The field whose filter has a listener.
+fn listening(plan: &Plan) -> Option<&str> {
+    plan.steps.iter().find_map(|(step, field)| match step {
+        Step::Seccomp(filter) | Step::SeccompEarly(filter) if filter.listens() => Some(&**field),
+        _ => None,
+    })
 }
 
 /// A process that waits at `Step::Hooks`. Dropping it kills the process.
@@ -171,6 +193,8 @@ struct Underway<'a> {
     hooked: bool,
     /// The master of the terminal, once received.
     console: Option<OwnedFd>,
+    /// The listener of the filter, once taken.
+    listener: Option<OwnedFd>,
     /// Kept until the child is in its cgroup, which it is once it has reached the gate.
     _hold: Option<PlaceHolder>,
 }
@@ -178,7 +202,13 @@ struct Underway<'a> {
 impl Underway<'_> {
     /// Returns the process at its gate, or ends what was created.
     async fn settle(self, made: Result<()>) -> Result<Waiting> {
-        let Underway { plan, gate, board, birth, leash, process, console, .. } = self;
+        let Underway { plan, gate, board, birth, leash, process, console, listener, .. } = self;
+        let made = made.and_then(|()| match listening(plan) {
+            Some(field) if listener.is_none() => {
+                Err(Error::new(Kind::Bug, format!("{field}: the filter's listener was not reported")))
+            }
+            _ => Ok(()),
+        });
         match made {
             Ok(()) => {
                 let gated = opens_at_gate(plan);
@@ -190,7 +220,8 @@ impl Underway<'_> {
                 }
                 let Kept { child, ended, .. } = process;
                 let later = failure::behind_bare(plan);
-                Ok(Waiting::new(child.pid, child.pidfd, console, gate).of_plan(later, ended, board, gated))
+                let waiting = Waiting::new(child.pid, child.pidfd, console, gate).with_listener(listener);
+                Ok(waiting.of_plan(later, ended, board, gated))
             }
             Err(error) => {
                 drop(gate);
@@ -221,6 +252,9 @@ impl Underway<'_> {
                 // The gate also reports its end.
                 (false, _) => [tasks::ready(gate, Interest::READ, deadline).await?, false],
             };
+            // The console may have arrived after the gate was polled and before the pidfd was.
+            let late = ended && born_last && self.owes_console();
+            let said = said || late && poll::ready(gate, Interest::READ, Instant::now()).unwrap_or(false);
             if said {
                 let mut bytes = [0; Report::SIZE];
                 let received = socket::receive(self.gate.as_fd(), &mut bytes).context(|| "recvmsg(gate)")?;
@@ -242,6 +276,11 @@ impl Underway<'_> {
                             Some((Step::Gate, _)) if !self.expected => return Ok(Reached::Gate),
                             Some((Step::Console { .. }, _)) if self.console.is_none() && passed.is_some() => {
                                 self.console = passed;
+                            }
+                            Some((Step::Seccomp(filter) | Step::SeccompEarly(filter), field))
+                                if filter.listens() && self.listener.is_none() =>
+                            {
+                                self.take_listener(report.errno, field).await?;
                             }
                             Some((Step::Hooks, _)) if !self.hooked => {
                                 self.hooked = true;
@@ -289,6 +328,23 @@ impl Underway<'_> {
             if let Reached::Gate = self.follow().await? {
                 return Ok(());
             }
+        }
+    }
+
+    fn owes_console(&self) -> bool {
+        self.console.is_none() && self.plan.steps.iter().any(|(step, _)| matches!(step, Step::Console { .. }))
+    }
+
+    /// Copies the listener of the filter that the process has loaded, and lets the process continue.
+    async fn take_listener(&mut self, number: i32, field: &str) -> Result<()> {
+        let taken = wait::descriptor_of(self.process.child.pidfd.as_fd(), number);
+        let told = taken.and_then(|listener| {
+            self.listener = Some(listener);
+            socket::send(self.gate.as_fd(), &[1], None)
+        });
+        match told {
+            Err(Errno::ESRCH | Errno::EPIPE | Errno::ECONNRESET) => Err(self.silent().await),
+            told => told.context(|| format!("{field}: pidfd_getfd({number})")),
         }
     }
 
@@ -392,6 +448,7 @@ impl CloneLauncher {
             }),
             reaps: plan.steps.iter().any(|(step, _)| matches!(step, Step::Reap)),
             filter: prepared.last.as_ref().and_then(|last| last.filter.as_ref()),
+            key: prepared.last.as_ref().map_or_else(Key::default, |last| last.key),
             ignored: self.ignored,
         };
         let into = prepared.into.as_ref().map(|fd| fd.as_fd());

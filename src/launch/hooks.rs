@@ -4,7 +4,7 @@
 
 use super::ended::LATE;
 use super::waiting::end;
-use super::{after, ExitStatus, Launcher, Leash, Order};
+use super::{after, ExitStatus, Launcher, Leash, Order, Waiting};
 use crate::cgroup::Entry;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Plan;
@@ -36,10 +36,25 @@ pub struct Run<'a> {
 
 /// Runs the hook until it exits. The `leash` bounds it, whatever its own limit.
 pub async fn run(launcher: &dyn Launcher, leash: &Leash, hook: Run<'_>) -> Result<()> {
+    begin(launcher, leash, hook).await?.finish().await
+}
+
+/// A hook that has been launched, and waits at its gate if it has one.
+pub(crate) struct Begun {
+    pub(crate) waiting: Waiting,
+    /// With the hook's own limit.
+    pub(crate) leash: Leash,
+    /// That limit, if it is the earlier one.
+    own: Option<Duration>,
+    errors: OwnedFd,
+    told: News<ExitStatus>,
+}
+
+pub(crate) async fn begin(launcher: &dyn Launcher, leash: &Leash, hook: Run<'_>) -> Result<Begun> {
     let Run { plan, entry, init, timeout, state } = hook;
     // The earlier deadline, and the limit to report with it.
     let own = timeout.filter(|limit| after(*limit) <= leash.deadline);
-    let deadline = own.map_or(leash.deadline, after);
+    let shorter = own.map_or_else(|| leash.clone(), |limit| leash.shorter(limit));
     let (errors, errors_end) = pipe::pipe().context(|| "pipe")?;
     let ends = StdioFds {
         stdin: memory::file(c"state", state).context(|| "memfd_create(state)")?,
@@ -56,19 +71,32 @@ pub async fn run(launcher: &dyn Launcher, leash: &Leash, hook: Run<'_>) -> Resul
         leash,
         on_exit: Box::new(move |status| tell.set(status)),
     };
-    let pidfd = launcher.launch(order).await?.at_gate().await?.start_by(leash).await?;
-    let mut tail = Tail::default();
-    let begun = Instant::now();
-    let in_time = follow(&pidfd, errors, deadline, &mut tail).await?;
-    if !in_time {
-        end(pidfd.as_fd(), None, LATE).await;
-        let took = own.unwrap_or_else(|| begun.elapsed());
-        return Err(Error::new(Kind::Deadline, format!("killed after {took:?}{tail}")));
-    }
-    match told.within(REAPED).await {
-        None => Err(Error::new(Kind::Deadline, "its exit code is kept from the shim")),
-        Some(ExitStatus { code: 0, .. }) => Ok(()),
-        Some(ExitStatus { code, .. }) => Err(Error::new(Kind::System, format!("exit status {code}{tail}"))),
+    let waiting = launcher.launch(order).await?.at_gate().await?;
+    Ok(Begun { waiting, leash: shorter, own, errors, told })
+}
+
+impl Begun {
+    pub(crate) async fn finish(self) -> Result<()> {
+        let Begun { waiting, leash, own, errors, told } = self;
+        let pidfd = waiting.start_by(&leash).await.map_err(|e| match own {
+            Some(took) if e.kind() == Kind::Deadline => e.context(format!("killed after {took:?}")),
+            _ => e,
+        })?;
+        let mut tail = Tail::default();
+        let begun = Instant::now();
+        let in_time = follow(&pidfd, errors, leash.deadline, &mut tail).await?;
+        if !in_time {
+            end(pidfd.as_fd(), None, LATE).await;
+            let took = own.unwrap_or_else(|| begun.elapsed());
+            return Err(Error::new(Kind::Deadline, format!("killed after {took:?}{tail}")));
+        }
+        match told.within(REAPED).await {
+            None => Err(Error::new(Kind::Deadline, "its exit code is kept from the shim")),
+            Some(ExitStatus { code: 0, .. }) => Ok(()),
+            Some(ExitStatus { code, .. }) => {
+                Err(Error::new(Kind::System, format!("exit status {code}{tail}")))
+            }
+        }
     }
 }
 

@@ -8,13 +8,14 @@ use crate::sys::fd::{AsFd, OwnedFd};
 use crate::sys::last::{self, Act, Prepared};
 use crate::sys::layout::Layout;
 use crate::sys::seccomp::Filter;
-use crate::sys::{fd, random, socket};
+use crate::sys::{fd, random, socket, Key};
 use std::ffi::CString;
 
 pub(super) struct Last {
     pub(super) prepared: Prepared,
     /// Includes the launch's key, if the plan's filter would refuse one of the acts.
     pub(super) filter: Option<Filter>,
+    pub(super) key: Key,
 }
 
 /// For a procfs of a joined pid namespace: see `init::outpost`.
@@ -36,7 +37,7 @@ pub(super) fn outpost(layout: &Layout) -> Result<Outpost> {
         acts: &[(Act::Filter, 0), (Act::Birth, 0), (Act::Procfs, 0)],
         number: 0,
         gate: gate.as_fd(),
-        key: 0,
+        key: Key::default(),
         filter: Some(&filter),
         argv: &[],
         envp: &[],
@@ -93,7 +94,7 @@ pub(super) fn prepare(plan: &Plan, gate: &OwnedFd, board: &Board, layout: &Layou
     let late = plan.steps.iter().any(|(step, _)| matches!(step, Step::Seccomp(_)));
     let (key, keyed) = match filter {
         Some(filter) => unlock(filter, late, gate)?,
-        None => (0, None),
+        None => (Key::default(), None),
     };
     let loaded = filter.filter(|_| late).map(|filter| keyed.as_ref().unwrap_or(filter));
     let wanted = last::Last {
@@ -108,12 +109,12 @@ pub(super) fn prepare(plan: &Plan, gate: &OwnedFd, board: &Board, layout: &Layou
         board,
     };
     let prepared = last::prepare(&wanted, layout).context(|| "mmap(what a child keeps)")?;
-    Ok(Last { prepared, filter: keyed })
+    Ok(Last { prepared, filter: keyed, key })
 }
 
 /// Finds the calls made under the filter that are not the program's. If the filter does not plainly allow all of them,
 /// returns a key for this launch alone, and a filter that knows it.
-fn unlock(filter: &Filter, late: bool, gate: &OwnedFd) -> Result<(u64, Option<Filter>)> {
+fn unlock(filter: &Filter, late: bool, gate: &OwnedFd) -> Result<(Key, Option<Filter>)> {
     use std::os::fd::AsRawFd;
     let any = [None; 6];
     let some = |first: u64, second: Option<u64>| [Some(first), second, None, None, None, Some(0)];
@@ -129,10 +130,32 @@ fn unlock(filter: &Filter, late: bool, gate: &OwnedFd) -> Result<(u64, Option<Fi
     if !late {
         calls.extend([libc::SYS_close_range, libc::SYS_munmap, libc::SYS_madvise].map(|call| (call, any)));
     }
-    let wanted = seccomp::wanted(filter, &calls);
+    // All of these are made before the agent has the listener.
+    let mut runcs = Vec::new();
+    if filter.listens() {
+        calls.push((libc::SYS_close, any));
+        let exit = |code| [Some(code), Some(0), Some(0), Some(0), Some(0), Some(0)];
+        for call in [libc::SYS_exit_group, libc::SYS_exit] {
+            runcs.extend([(call, exit(0)), (call, exit(1))]);
+        }
+        if !late {
+            let ambient = |what: i32| some(libc::PR_CAP_AMBIENT as u64, Some(what as u64));
+            runcs.extend([
+                (libc::SYS_capset, any),
+                (libc::SYS_prctl, ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL)),
+                (libc::SYS_prctl, ambient(libc::PR_CAP_AMBIENT_RAISE)),
+                (libc::SYS_newfstatat, any),
+                (
+                    libc::SYS_faccessat2,
+                    [None, None, Some(libc::X_OK as u64), Some(libc::AT_EACCESS as u64), Some(0), Some(0)],
+                ),
+            ]);
+        }
+    }
+    let wanted = seccomp::wanted(filter, &calls, &runcs);
     if wanted.is_empty() {
-        return Ok((0, None));
+        return Ok((Key::default(), None));
     }
     let key = random::number().context(|| "getrandom()")?;
-    Ok((key, Some(seccomp::unlocked(filter, key, &wanted).context(|| "linux.seccomp")?)))
+    Ok((Key(key), Some(seccomp::unlocked(filter, key, &wanted).context(|| "linux.seccomp")?)))
 }

@@ -40,6 +40,11 @@ impl Leash {
         Self::until(after(limit))
     }
 
+    /// The same with an earlier deadline.
+    pub(super) fn shorter(&self, limit: Duration) -> Self {
+        Leash { deadline: after(limit).min(self.deadline), ..self.clone() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Held>> {
         self.process.lock()
     }

@@ -10,8 +10,11 @@ use crate::sys::board::Board;
 use crate::sys::epoll::Interest;
 use crate::sys::{socket, wait, Errno};
 use crate::tasks::{self, block_on};
+use std::future::{poll_fn, Future};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// How long the reaper may take to reap a process that has gone.
@@ -27,6 +30,8 @@ pub struct Waiting {
     pub pidfd: OwnedFd,
     /// The master of the terminal that the plan allocated.
     pub console: Option<OwnedFd>,
+    /// The listener of its seccomp filter, for the filter's agent.
+    pub listener: Option<OwnedFd>,
     gate: OwnedFd,
     /// It waits at a gate.
     gated: bool,
@@ -47,6 +52,7 @@ impl Waiting {
             pid,
             pidfd,
             console,
+            listener: None,
             gate,
             gated: true,
             over: false,
@@ -58,6 +64,11 @@ impl Waiting {
 
     pub fn with_board(mut self, board: Arc<Board>) -> Self {
         self.board = Some(board);
+        self
+    }
+
+    pub(super) fn with_listener(mut self, listener: Option<OwnedFd>) -> Self {
+        self.listener = listener;
         self
     }
 
@@ -120,6 +131,31 @@ impl Waiting {
             ended.started();
         }
         self.pidfd.try_clone().context(|| "dup(pidfd)")
+    }
+
+    /// Returns the result of `future`, which observes the deadline itself, unless the launch is killed or the process ends
+    /// first. After an error the process is gone, as after [`Waiting::start_by`].
+    pub(crate) async fn meanwhile<T>(
+        &mut self,
+        leash: &Leash,
+        future: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let never = after(Duration::MAX);
+        let done = {
+            let (mut future, mut gone) =
+                (pin!(future), pin!(tasks::ready(self.pidfd.as_fd(), Interest::READ, never)));
+            let first = poll_fn(|context| match future.as_mut().poll(context) {
+                Poll::Pending => gone.as_mut().poll(context).map(|gone| {
+                    gone.and(Err(Error::new(Kind::State, "the process ended before it could be started")))
+                }),
+                done => done,
+            });
+            leash.unless_killed(first).await
+        };
+        if done.is_err() {
+            self.end(if leash.is_over() { LATE } else { GONE }).await;
+        }
+        done
     }
 
     /// Whether it ended without a program: the gate is closed and no failure was reported, but a process that is killed

@@ -15,7 +15,8 @@ use nix::sys::memfd::{memfd_create, MFdFlags};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -134,7 +135,7 @@ async fn receive(
     if !tasks::ready(socket, Interest::READ, deadline).await? {
         return Err(Error::new(
             Kind::Deadline,
-            "not done within the time limit: its filesystem does not answer",
+            "not done within the time limit: its filesystem, or who listens there, does not answer",
         ));
     }
     socket::receive(socket, bytes).context(|| "recvmsg()")
@@ -178,6 +179,7 @@ fn opened(path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
     let opened = here::open(path, purpose)?;
     match purpose {
         Purpose::Contents { limit } => copied(opened, path, limit),
+        Purpose::Connect => connected(opened, path),
         _ => Ok(opened),
     }
 }
@@ -189,6 +191,22 @@ fn answer(socket: BorrowedFd<'_>, done: Result<Opened, Refused>) -> Result<()> {
     fds.iter().try_for_each(|fd| socket::send(socket, &[0], Some(fd.as_fd())).context(sent))?;
     drop(fds);
     socket::send(socket, &[0], None).context(sent)
+}
+
+/// Waits for room in the listener's queue.
+fn connected(opened: Opened, path: &Path) -> Result<Opened, Refused> {
+    let connect = |socket: OwnedFd| {
+        let stream = UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd()))?;
+        stream.set_nonblocking(true)?;
+        Ok(stream.into())
+    };
+    let refused = |e: std::io::Error| Refused {
+        call: format!("connect({path:?})"),
+        errno: e.raw_os_error().unwrap_or(libc::EIO),
+    };
+    let fds =
+        opened.fds.into_iter().map(|socket| connect(socket).map_err(refused)).collect::<Result<_, _>>()?;
+    Ok(Opened { fds, ..opened })
 }
 
 /// Reading a file can block on its filesystem, too: hand over a copy in memory.
@@ -216,6 +234,7 @@ impl Purpose {
             Purpose::Input { blocking: false } => "input".into(),
             Purpose::Input { blocking: true } => "blocking-input".into(),
             Purpose::Log => "log".into(),
+            Purpose::Connect => "connect".into(),
             Purpose::Contents { limit } => limit.to_string(),
         }
     }
@@ -228,6 +247,7 @@ impl Purpose {
             "input" => Purpose::Input { blocking: false },
             "blocking-input" => Purpose::Input { blocking: true },
             "log" => Purpose::Log,
+            "connect" => Purpose::Connect,
             limit => Purpose::Contents { limit: limit.parse().ok()? },
         })
     }
@@ -314,6 +334,7 @@ mod tests {
             Purpose::Input { blocking: false },
             Purpose::Input { blocking: true },
             Purpose::Log,
+            Purpose::Connect,
             Purpose::Contents { limit: 1 << 20 },
         ] {
             assert_eq!(Purpose::of_word(&purpose.to_word()), Some(purpose));

@@ -44,6 +44,10 @@ impl Found {
         Ok(Found { fd, kind: pipe::kind_of(&stat), mode: stat.st_mode, mount })
     }
 
+    fn is_socket(&self) -> bool {
+        self.mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits()
+    }
+
     fn is_regular(&self) -> bool {
         self.mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits()
     }
@@ -86,6 +90,12 @@ pub fn of(found: &Found, path: &Path, purpose: Purpose) -> Result<Opened, Refuse
     };
     let fds = match (found.kind, purpose) {
         (_, Purpose::Look) => Vec::new(),
+        (_, Purpose::Connect) if found.is_socket() => {
+            vec![found.fd.try_clone().map_err(of_call(|| "dup()".into()))?]
+        }
+        (_, Purpose::Connect) => {
+            return Err(Refused { call: format!("connect({path:?})"), errno: libc::ENOTSOCK })
+        }
         (_, Purpose::Log) => vec![reopen(Access::Append, true)?],
         (_, Purpose::Contents { .. }) if found.is_regular() => vec![reopen(Access::Read, true)?],
         (_, Purpose::Contents { .. }) | (Kind::Null | Kind::Directory, _) => Vec::new(),

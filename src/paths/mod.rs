@@ -5,6 +5,7 @@
 //! on one mount: that of the shim's own bundle, without which the shim is lost anyway. All else is opened by a process that
 //! hands the descriptors over, and that is killed when its time is over.
 
+mod connect;
 mod elsewhere;
 mod here;
 
@@ -39,6 +40,8 @@ pub(crate) enum Purpose {
     Log,
     /// A regular file to read. From another process it is a copy of at most `limit` bytes and one more.
     Contents { limit: u64 },
+    /// A unix socket: from this process its O_PATH descriptor, from another one a stream to it.
+    Connect,
 }
 
 /// The file that a path led to.

@@ -283,7 +283,8 @@ impl Display for Step {
             Step::Regain => f.write_str("capset(effective SYS_ADMIN)"),
             Step::SeccompEarly(filter) | Step::Seccomp(filter) => {
                 let (length, flags) = (filter.program.len(), filter.flags);
-                write!(f, "seccomp(SET_MODE_FILTER, {flags:#x}, {length} instructions)")
+                write!(f, "seccomp(SET_MODE_FILTER, {flags:#x}, {length} instructions)")?;
+                f.write_str(if filter.listens() { ", its listener to the shim" } else { "" })
             }
             Step::BoundingSet { keep, last } => {
                 write!(f, "prctl(PR_CAPBSET_DROP), keep {} of 0-{last}", Caps(*keep))

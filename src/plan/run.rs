@@ -24,6 +24,8 @@ pub(super) fn all(b: &mut Builder, process: &Process, filter: Option<Filter>, st
     let candidates = candidates(name, process.variable("PATH"));
     b.step("process.args[0]", Step::FindProgram { name: name.clone(), candidates });
     b.step("process", Step::Bare);
+    // The program must not run before the agent has the listener and knows the pid, which exists only after the birth.
+    let listens = filter.as_ref().is_some_and(Filter::listens);
     if let Some(filter) = filter.filter(|_| process.no_new_privileges) {
         b.step("linux.seccomp", Step::Seccomp(filter));
     }
@@ -36,6 +38,8 @@ pub(super) fn all(b: &mut Builder, process: &Process, filter: Option<Filter>, st
     }
     if start == Start::Gate {
         b.step("process", Step::Gate);
+    } else if listens {
+        b.step("linux.seccomp.listenerPath", Step::Gate);
     }
     // An empty HOME counts as unset: the child adds its own.
     let envp = process.env.iter().filter(|pair| pair.as_c_str() != c"HOME=").cloned().collect();

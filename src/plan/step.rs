@@ -383,7 +383,8 @@ pub enum Step {
     NoNewPrivs,
     /// Makes CAP_SYS_ADMIN effective again, which the change of user id has cleared.
     Regain,
-    /// Installs the filter while CAP_SYS_ADMIN is still there: the spec does not set noNewPrivileges.
+    /// Installs the filter while CAP_SYS_ADMIN is still there: the spec does not set noNewPrivileges. The shim takes its
+    /// listener, if it has one.
     SeccompEarly(Filter),
     /// Drops everything not in `keep`, up to `last` (/proc/sys/kernel/cap_last_cap), from the bounding set.
     BoundingSet {
@@ -425,7 +426,8 @@ pub enum Step {
     SetSid,
     /// Makes descriptor 0 the controlling terminal.
     ControlTerminal,
-    /// Reports that all is ready, and waits for Start. A later failure fails Start.
+    /// Reports that all is ready, and waits for Start. A later failure fails Start. If the filter has a listener, execs
+    /// and hooks wait here too, until the agent has it.
     Gate,
     /// The first process of a pod, for the pod's lifetime: it has no descriptors and reaps its children without
     /// reporting their exits.

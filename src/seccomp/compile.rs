@@ -3,7 +3,8 @@
 use super::{arch, newer, table, tree, Compiled};
 use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::spec::seccomp::{Action, Condition, Operator, Rule, Seccomp};
-use crate::sys::seccomp::{collect, Filter, SockFilter, FLAG_LOG, FLAG_SPEC_ALLOW, MAX_LENGTH};
+use crate::sys::seccomp::{collect, Filter, SockFilter, FLAG_LOG, MAX_LENGTH};
+use crate::sys::seccomp::{FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_WAIT_KILLABLE_RECV};
 use libseccomp::error::SeccompError;
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use std::collections::BTreeSet;
@@ -32,6 +33,12 @@ pub fn compile(seccomp: &Seccomp) -> Result<Compiled> {
     }
     if seccomp.spec_allow {
         flags |= FLAG_SPEC_ALLOW;
+    }
+    if seccomp.listener.is_some() {
+        flags |= FLAG_NEW_LISTENER;
+    }
+    if seccomp.wait_killable {
+        flags |= FLAG_WAIT_KILLABLE_RECV;
     }
     let mut warnings = seccomp.warnings.clone();
     let names = seccomp.rules.iter().flat_map(|rule| &rule.names);
@@ -137,6 +144,7 @@ fn lower(action: Action) -> ScmpAction {
         Action::Trap => ScmpAction::Trap,
         Action::Errno(errno) => ScmpAction::Errno(errno.into()),
         Action::Trace(value) => ScmpAction::Trace(value),
+        Action::Notify => ScmpAction::Notify,
         Action::Log => ScmpAction::Log,
         Action::Allow => ScmpAction::Allow,
     }

@@ -20,7 +20,9 @@
 //! ```
 
 use super::arch;
-use super::verdict::{halves, verdict, Verdict, ALLOW, ARCHITECTURE, JEQ, LD_ABS, LD_IMM, NUMBER, RET};
+use super::verdict::{
+    halves, may_notify, verdict, Verdict, ALLOW, ARCHITECTURE, JEQ, LD_ABS, LD_IMM, NUMBER, RET,
+};
 use crate::error::{invalid, Error, Kind, Result};
 use crate::sys::seccomp::{Filter, SockFilter, MAX_LENGTH};
 use libseccomp::ScmpArch;
@@ -28,10 +30,16 @@ use libseccomp::ScmpArch;
 /// Conditional jumps reach 255 instructions, and the first one skips six others besides those for the numbers.
 const MAX_CALLS: usize = 249;
 
-/// Returns those of `calls` that the filter may refuse, if they are made with these arguments (None: unknown).
-pub fn wanted(filter: &Filter, calls: &[(i64, [Option<u64>; 6])]) -> Vec<i64> {
-    let refused = |(number, args): &(i64, _)| verdict(&filter.program, *number, *args) != Verdict::Allowed;
-    let mut wanted: Vec<i64> = calls.iter().filter(|call| refused(call)).map(|(number, _)| *number).collect();
+/// A call with its arguments (None: unknown).
+pub type Call = (i64, [Option<u64>; 6]);
+
+/// Returns those of `calls` that the filter may refuse, and those of `runcs` that it may leave to an agent: runc makes the
+/// latter too, so a profile that works with runc does not refuse them.
+pub fn wanted(filter: &Filter, calls: &[Call], runcs: &[Call]) -> Vec<i64> {
+    let program = &filter.program;
+    let refused = calls.iter().filter(|(number, args)| verdict(program, *number, *args) != Verdict::Allowed);
+    let left = runcs.iter().filter(|(number, args)| may_notify(program, *number, *args));
+    let mut wanted: Vec<i64> = refused.chain(left).map(|(number, _)| *number).collect();
     wanted.sort_unstable();
     wanted.dedup();
     wanted

@@ -23,7 +23,12 @@ pub use compile::compile;
 pub(crate) use key::{unlocked, wanted};
 pub(crate) use only::only;
 
-use crate::sys::seccomp::Filter;
+use crate::sys::seccomp::{self as kernel, Filter};
+
+/// Whether this kernel has SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (Linux 5.19).
+pub(crate) fn waits_killable() -> bool {
+    kernel::knows(kernel::FLAG_NEW_LISTENER | kernel::FLAG_WAIT_KILLABLE_RECV)
+}
 
 /// A compiled profile.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -66,6 +66,7 @@ pub const fn verdict(action: Action) -> u32 {
         Action::Trap => 0x0003_0000,
         Action::Errno(errno) => 0x0005_0000 | errno as u32,
         Action::Trace(value) => 0x7ff0_0000 | value as u32,
+        Action::Notify => 0x7fc0_0000,
         Action::Log => 0x7ffc_0000,
         Action::Allow => 0x7fff_0000,
     }
@@ -196,7 +197,7 @@ fn ranges(
 /// know about new calls.
 fn denies_new_calls(default: Action) -> bool {
     match default {
-        Action::Allow | Action::Log | Action::Trace(_) => false,
+        Action::Allow | Action::Log | Action::Trace(_) | Action::Notify => false,
         Action::Errno(errno) => i32::from(errno) != libc::ENOSYS,
         Action::KillThread | Action::KillProcess | Action::Trap => true,
     }

@@ -4,6 +4,7 @@
 use super::arch;
 use crate::sys::seccomp::SockFilter;
 use libseccomp::ScmpArch;
+use std::collections::BTreeSet;
 
 /// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +22,15 @@ pub enum Verdict {
 pub(super) enum End {
     /// By RET, with this value.
     Value(u32),
-    Unknown,
+    /// At this instruction, which loads something unknown.
+    Unknown(usize),
     /// At an instruction that the kernel would not have loaded.
     Malformed,
 }
 
-/// SECCOMP_RET_ACTION_FULL, SECCOMP_RET_LOG and SECCOMP_RET_ALLOW of linux/seccomp.h.
+/// SECCOMP_RET_ACTION_FULL, SECCOMP_RET_USER_NOTIF, SECCOMP_RET_LOG and SECCOMP_RET_ALLOW of linux/seccomp.h.
 const ACTION: u32 = 0xffff_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
 const LOG: u32 = 0x7ffc_0000;
 pub(super) const ALLOW: u32 = 0x7fff_0000;
 
@@ -73,9 +76,33 @@ pub(super) const fn halves(argument: u32) -> (u32, u32) {
 pub fn verdict(program: &[SockFilter], number: i64, args: [Option<u64>; 6]) -> Verdict {
     match end(program, number, args) {
         End::Value(value) if matches!(value & ACTION, ALLOW | LOG) => Verdict::Allowed,
-        End::Unknown => Verdict::Depends,
+        End::Unknown(_) => Verdict::Depends,
         End::Value(_) | End::Malformed => Verdict::Refused,
     }
+}
+
+/// Whether the program may leave the call to an agent. Where it examines something unknown, both branches count.
+pub fn may_notify(program: &[SockFilter], number: i64, args: [Option<u64>; 6]) -> bool {
+    let first = match end(program, number, args) {
+        End::Value(value) => return value & ACTION == NOTIFY,
+        End::Malformed => return false,
+        End::Unknown(at) => at,
+    };
+    let mut reached = BTreeSet::from([first]);
+    // Every jump is forward, so the loop ends.
+    while let Some(at) = reached.pop_first() {
+        let Some(SockFilter { code, jt, jf, k }) = program.get(at).copied() else { continue };
+        let next = at + 1;
+        match code {
+            RET if k & ACTION == NOTIFY => return true,
+            RET => {}
+            RET_A => return true,
+            JA => drop(reached.insert(next + k as usize)),
+            _ if code & CLASS == JMP => reached.extend([next + usize::from(jt), next + usize::from(jf)]),
+            _ => drop(reached.insert(next)),
+        }
+    }
+    false
 }
 
 pub(super) fn end(program: &[SockFilter], number: i64, args: [Option<u64>; 6]) -> End {
@@ -91,7 +118,7 @@ pub(super) fn end(program: &[SockFilter], number: i64, args: [Option<u64>; 6]) -
             LD_ABS if !k.is_multiple_of(4) || k >= SIZE => return End::Malformed,
             LD_ABS => match word(k, number, args) {
                 Some(word) => a = word,
-                None => return End::Unknown,
+                None => return End::Unknown(at - 1),
             },
             LD_IMM => a = k,
             LDX_IMM => x = k,

@@ -2,9 +2,11 @@
 //!
 //! Accepts what runc accepts (its profiles are in use everywhere), and refuses unsupported parts by name.
 
-use crate::error::{invalid, Error, Kind, Result};
+use crate::error::{invalid, Result};
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSyscall};
 use serde::Serialize;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 pub(crate) use oci_spec::runtime::LinuxSeccompOperator as Operator;
 
@@ -22,8 +24,32 @@ pub struct Seccomp {
     pub log: bool,
     pub spec_allow: bool,
     pub rules: Vec<Rule>,
+    /// Set if a rule notifies, and only then. The program is the same for every agent.
+    #[serde(skip)]
+    pub listener: Option<Listener>,
+    /// Only with a listener.
+    pub wait_killable: bool,
     /// Parts that were understood but have no effect.
     pub warnings: Vec<String>,
+}
+
+/// The agent that decides the calls of [`Action::Notify`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where its unix stream socket is: see [`Listener::at`].
+    path: PathBuf,
+    pub metadata: Option<String>,
+}
+
+impl Listener {
+    /// An abstract name, or a path. A relative one is below the bundle, which is runc's working directory.
+    pub(crate) fn at(&self, bundle: &Path) -> PathBuf {
+        if self.path.as_os_str().as_bytes().starts_with(b"@") {
+            self.path.clone()
+        } else {
+            bundle.join(&self.path)
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -33,6 +59,8 @@ pub enum Action {
     Trap,
     Errno(u16),
     Trace(u16),
+    /// In rules only.
+    Notify,
     Log,
     Allow,
 }
@@ -61,7 +89,7 @@ impl Seccomp {
         let default = action(
             profile.default_action(),
             profile.default_errno_ret(),
-            ["linux.seccomp.defaultAction", "linux.seccomp.defaultErrnoRet"],
+            "linux.seccomp.defaultErrnoRet",
             &mut warnings,
         )?;
         let mut architectures = Vec::new();
@@ -70,44 +98,73 @@ impl Seccomp {
                 architectures.push(*arch);
             }
         }
-        let (log, spec_allow) = flags(profile.flags().as_deref())?;
-        if profile.listener_path().is_some() {
-            warnings.push("linux.seccomp.listenerPath has no effect: no rule notifies".into());
+        if default == Action::Notify {
+            return Err(invalid(format!("linux.seccomp.defaultAction: {NOTIFY} is for rules only")));
         }
         let syscalls = profile.syscalls().iter().flatten().enumerate();
         let rules =
             syscalls.map(|(i, syscall)| rule(i, syscall, &mut warnings)).collect::<Result<Vec<_>>>()?;
-        Ok(Seccomp { default, architectures, log, spec_allow, rules, warnings })
+        let listener = listener(profile, &rules, &mut warnings)?;
+        let Flags { log, spec_allow, wait_killable } = flags(profile.flags().as_deref(), listener.is_some())?;
+        Ok(Seccomp { default, architectures, log, spec_allow, rules, listener, wait_killable, warnings })
     }
 }
 
-fn flags(flags: Option<&[LinuxSeccompFilterFlag]>) -> Result<(bool, bool)> {
+const NOTIFY: LinuxSeccompAction = LinuxSeccompAction::ScmpActNotify;
+
+fn listener(profile: &LinuxSeccomp, rules: &[Rule], warnings: &mut Vec<String>) -> Result<Option<Listener>> {
+    let path = profile.listener_path().clone().filter(|path| !path.as_os_str().is_empty());
+    let metadata = profile.listener_metadata().clone().filter(|metadata| !metadata.is_empty());
+    let notifies = |rule: &Rule| rule.action == Action::Notify && !rule.names.is_empty();
+    match (rules.iter().position(notifies), path) {
+        (Some(_), Some(path)) => Ok(Some(Listener { path, metadata })),
+        (Some(i), None) => Err(invalid(format!(
+            "linux.seccomp.listenerPath is not set, and linux.seccomp.syscalls[{i}].action is {NOTIFY}"
+        ))),
+        (None, path) => {
+            for (field, there) in [("listenerPath", path.is_some()), ("listenerMetadata", metadata.is_some())]
+            {
+                if there {
+                    warnings.push(format!("linux.seccomp.{field} has no effect: no rule notifies"));
+                }
+            }
+            Ok(None)
+        }
+    }
+}
+
+struct Flags {
+    log: bool,
+    spec_allow: bool,
+    wait_killable: bool,
+}
+
+fn flags(flags: Option<&[LinuxSeccompFilterFlag]>, listens: bool) -> Result<Flags> {
     // Without a list (an empty one is a list) the Speculative Store Bypass mitigation is off, as in runc, and as is the
     // kernel's own default since 5.16.
-    let Some(flags) = flags else { return Ok((false, true)) };
-    let (mut log, mut spec_allow) = (false, false);
-    for (i, flag) in flags.iter().enumerate() {
+    let mut found = Flags { log: false, spec_allow: flags.is_none(), wait_killable: false };
+    for (i, flag) in flags.unwrap_or_default().iter().enumerate() {
         match flag {
-            LinuxSeccompFilterFlag::SeccompFilterFlagLog => log = true,
-            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => spec_allow = true,
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog => found.log = true,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => found.spec_allow = true,
             // The thread that loads the filter is the only one.
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => {}
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if listens => {
+                found.wait_killable = true;
+            }
+            // As in the kernel.
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
-                return Err(unsupported(format!("linux.seccomp.flags[{i}]"), flag))
+                return Err(invalid(format!("linux.seccomp.flags[{i}]: {flag} is for a rule with {NOTIFY}")));
             }
         }
     }
-    Ok((log, spec_allow))
-}
-
-fn unsupported(field: String, what: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Unsupported, format!("{field}: {what} is not implemented: no listener is passed on"))
+    Ok(found)
 }
 
 fn action(
     action: LinuxSeccompAction,
     errno: Option<u32>,
-    [field, errno_field]: [&str; 2],
+    errno_field: &str,
     warnings: &mut Vec<String>,
 ) -> Result<Action> {
     use LinuxSeccompAction as A;
@@ -129,7 +186,7 @@ fn action(
         A::ScmpActTrace => Action::Trace(value),
         A::ScmpActLog => Action::Log,
         A::ScmpActAllow => Action::Allow,
-        A::ScmpActNotify => return Err(unsupported(field.to_owned(), action)),
+        A::ScmpActNotify => Action::Notify,
     })
 }
 
@@ -138,8 +195,11 @@ fn rule(i: usize, syscall: &LinuxSyscall, warnings: &mut Vec<String>) -> Result<
     if let Some(n) = syscall.names().iter().position(String::is_empty) {
         return Err(invalid(format!("{at}.names[{n}]: an empty name")));
     }
-    let fields = [format!("{at}.action"), format!("{at}.errnoRet")];
-    let action = action(syscall.action(), syscall.errno_ret(), [&fields[0], &fields[1]], warnings)?;
+    let action = action(syscall.action(), syscall.errno_ret(), &format!("{at}.errnoRet"), warnings)?;
+    // As in runc, whose process reports its listener with this call: a profile should work with both.
+    if action == Action::Notify && syscall.names().iter().any(|name| name == "write") {
+        return Err(invalid(format!("{at}.action: {NOTIFY} is not for write")));
+    }
     let conditions = syscall.args().iter().flatten().enumerate().map(|(n, arg)| {
         if arg.index() >= ARGUMENTS {
             let index = arg.index();
@@ -158,6 +218,7 @@ fn rule(i: usize, syscall: &LinuxSyscall, warnings: &mut Vec<String>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     fn check(json: &str) -> Result<Seccomp> {
         Seccomp::check(&serde_json::from_str(json).unwrap())
@@ -195,30 +256,57 @@ mod tests {
     }
 
     #[test]
+    fn who_listens_is_there_where_a_rule_notifies() {
+        let profile = |action: &str| {
+            format!(
+                r#"{{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent", "listenerMetadata": "a=b",
+                    "syscalls": [{{"names": ["mkdir"], "action": "{action}"}}]}}"#
+            )
+        };
+        let seccomp = check(&profile("SCMP_ACT_NOTIFY")).unwrap();
+        let listener = Listener { path: "/agent".into(), metadata: Some("a=b".into()) };
+        assert_eq!((seccomp.listener, seccomp.warnings.len()), (Some(listener), 0));
+        let seccomp = check(&profile("SCMP_ACT_LOG")).unwrap();
+        assert_eq!(seccomp.listener, None);
+        let unheard = ["listenerPath", "listenerMetadata"]
+            .map(|field| format!("linux.seccomp.{field} has no effect: no rule notifies"));
+        assert_eq!(seccomp.warnings, unheard);
+    }
+
+    #[test]
+    fn a_relative_path_is_below_the_bundle_and_an_abstract_name_is_none() {
+        for (path, expected) in [("/a", "/a"), ("a/b", "/bundle/a/b"), ("@a", "@a"), ("./@a", "/bundle/./@a")]
+        {
+            let listener = Listener { path: path.into(), metadata: None };
+            assert_eq!(listener.at(Path::new("/bundle")), Path::new(expected));
+        }
+    }
+
+    #[test]
     fn the_field_at_fault_is_named() {
         let rule = |rule: &str| {
             let allow = r#"{"names": ["read"], "action": "SCMP_ACT_ALLOW"}"#;
             format!(r#"{{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{allow}, {rule}]}}"#)
         };
-        for (json, kind, message) in [
+        for (json, message) in [
             (
                 rule(r#"{"names": ["x"], "action": "SCMP_ACT_NOTIFY"}"#),
-                Kind::Unsupported,
-                "linux.seccomp.syscalls[1].action: SCMP_ACT_NOTIFY",
+                "linux.seccomp.listenerPath is not set, and linux.seccomp.syscalls[1].action is SCMP_ACT_NOTIFY",
             ),
             (
-                r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#.into(),
-                Kind::Unsupported,
+                rule(r#"{"names": ["x", "write"], "action": "SCMP_ACT_NOTIFY"}"#),
+                "linux.seccomp.syscalls[1].action: SCMP_ACT_NOTIFY is not for write",
+            ),
+            (
+                r#"{"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/agent"}"#.into(),
                 "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY",
             ),
             (
                 r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096}"#.into(),
-                Kind::Invalid,
                 "linux.seccomp.defaultErrnoRet: 4096",
             ),
             (
                 rule(r#"{"names": ["x", ""], "action": "SCMP_ACT_ALLOW"}"#),
-                Kind::Invalid,
                 "linux.seccomp.syscalls[1].names[1]: an empty name",
             ),
             (
@@ -226,19 +314,17 @@ mod tests {
                     r#"{"names": ["x"], "action": "SCMP_ACT_ALLOW",
                         "args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]}"#,
                 ),
-                Kind::Invalid,
                 "linux.seccomp.syscalls[1].args[0].index: 6",
             ),
             (
                 r#"{"defaultAction": "SCMP_ACT_ALLOW",
                     "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}"#
                     .into(),
-                Kind::Unsupported,
-                "linux.seccomp.flags[0]",
+                "linux.seccomp.flags[0]: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
             ),
         ] {
             let error = check(&json).unwrap_err();
-            assert_eq!(error.kind(), kind, "{error}");
+            assert_eq!(error.kind(), Kind::Invalid, "{error}");
             assert!(error.to_string().starts_with(message), "{error}");
         }
     }

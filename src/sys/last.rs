@@ -4,7 +4,7 @@ use super::board::{Board, PAGE};
 use super::child::last::{Orders, ACTS, GAPS, HOME, STACK};
 use super::layout::Layout;
 use super::seccomp::Filter;
-use super::{check, Errno, Result};
+use super::{check, Errno, Key, Result};
 use core::ffi::c_char;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -18,7 +18,7 @@ pub struct Last<'a> {
     /// The number of the step that empties the memory.
     pub number: u32,
     pub gate: BorrowedFd<'a>,
-    pub key: u64,
+    pub key: Key,
     pub filter: Option<&'a Filter>,
     pub argv: &'a [CString],
     pub envp: &'a [CString],
@@ -109,12 +109,13 @@ pub fn prepare(last: &Last<'_>, layout: &Layout) -> Result<Prepared> {
         gaps: ranges,
         gap_count: gaps.len(),
         gate: last.gate.as_raw_fd() as usize,
-        key: last.key as usize,
+        key: last.key.0 as usize,
         filter: libc::sock_fprog {
             len: u16::try_from(program.len()).map_err(|_| Errno::E2BIG)?,
             filter: filter as *mut libc::sock_filter,
         },
         filter_flags: last.filter.map_or(0, |filter| filter.flags as usize),
+        filter_listens: last.filter.is_some_and(Filter::listens),
         argv,
         envp,
         spare: envp.wrapping_add(last.envp.len()),

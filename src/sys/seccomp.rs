@@ -5,14 +5,25 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
 
+pub(crate) use super::child::seccomp::FLAG_NEW_LISTENER;
 pub use super::child::seccomp::{Filter, SockFilter};
 
 /// Log every action but "allow" (Linux 4.14).
 pub(crate) const FLAG_LOG: u64 = 1 << 1;
 /// Does not enable the Speculative Store Bypass mitigation for the filter (Linux 4.17).
 pub(crate) const FLAG_SPEC_ALLOW: u64 = 1 << 2;
+/// A call that the agent has received waits for its answer, through all signals but fatal ones (Linux 5.19).
+pub(crate) const FLAG_WAIT_KILLABLE_RECV: u64 = 1 << 5;
 /// BPF_MAXINSNS of linux/bpf_common.h: the maximum length of a program.
 pub(crate) const MAX_LENGTH: usize = 4096;
+
+/// Whether this kernel knows these flags. It checks them before it reads the program, of which there is none.
+pub(crate) fn knows(flags: u64) -> bool {
+    let none = std::ptr::null::<libc::sock_fprog>();
+    // SAFETY: the kernel checks the address before it reads the program: null is EFAULT.
+    let answer = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, none) };
+    super::check(answer) == Err(Errno::EFAULT)
+}
 
 /// Runs `write` on a descriptor and returns the instructions that it wrote there.
 pub fn collect<E>(

@@ -18,7 +18,7 @@ pub(crate) use looks::Looks;
 pub(crate) use news::{News, Then};
 pub use parking::sleep;
 pub(crate) use parking::{either, ready};
-pub(crate) use stream::connect;
+pub(crate) use stream::{connect, connect_abstract, connect_to};
 pub(crate) use task::run;
 pub use task::{block_on, Answer};
 pub(crate) use workers::Workers;

@@ -135,13 +135,14 @@ impl Case {
             exec("exec-in-user-namespace", "cri-userns"),
             exec("exec-in-host-namespaces", "docker-host"),
             exec("exec-seccomp", "ctr-seccomp"),
+            exec("exec-seccomp-notify", "ctr-seccomp-notify"),
             exec("exec-in-process-everything", "process-everything"),
         ]
     }
 
     pub fn compile(&self, host: &Host) -> Result<Plan> {
         let spec = Spec::parse(read(&self.spec).as_bytes())?;
-        let filter = read(&self.spec).contains("\"seccomp\"").then(filter);
+        let filter = spec.seccomp.as_ref().map(|profile| filter(profile.listener.is_some()));
         if let Some(exec) = &self.exec {
             let process = &Process::parse(read(exec).as_bytes())?;
             return plan::exec(&plan::ExecInput {
@@ -197,6 +198,8 @@ fn overlay(layers: usize) -> RootfsMount {
     }
 }
 
-pub fn filter() -> Filter {
-    Filter { program: [SockFilter { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 }].into(), flags: 0 }
+/// `listens`: with SECCOMP_FILTER_FLAG_NEW_LISTENER.
+pub fn filter(listens: bool) -> Filter {
+    let flags = u64::from(listens) << 3;
+    Filter { program: [SockFilter { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 }].into(), flags }
 }

@@ -5,7 +5,7 @@
 use super::life::{Input, Life};
 use super::prepare::{filter, io_owner, read_spec, warn};
 use super::process::{Facts, Handle};
-use super::{hooks, Container, Records, State, Verb};
+use super::{agent, hooks, Container, Records, State, Verb};
 use crate::cgroup::oom::{Happened, Watch};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Launched, Leash, Order};
@@ -170,6 +170,9 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
     if let Some(master) = waiting.console.take() {
         io.attach_console(master)?;
     }
+    let pid = waiting.pid;
+    let state = || hooks::state((&**container).into(), "creating", pid);
+    agent::hand(container, leash, &mut waiting, state).await?;
     record.pid = waiting.pid;
     record.start_time = record::start_time(waiting.pid).unwrap_or(0);
     record::write(records.folder(), &record)?;

@@ -3,7 +3,7 @@
 use super::life::{Init, Input, Own};
 use super::prepare::{filter, io_owner, warn};
 use super::process::{exit_of_never_ran, Facts, Handle};
-use super::{Container, Verb};
+use super::{agent, hooks, Container, Verb};
 use crate::cgroup::Dying;
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Leash, Order};
@@ -138,6 +138,8 @@ impl Container {
             io.attach_console(master)?;
         }
         let pid = waiting.pid;
+        let state = || hooks::state((&**self).into(), "running", wanted.init_pid);
+        agent::hand(self, leash, &mut waiting, state).await?;
         Ok(Started { pid, pidfd: waiting.start_by(leash).await?, io })
     }
 }

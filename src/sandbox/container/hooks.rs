@@ -4,22 +4,22 @@
 //! program already runs: it is killed. A failed poststop hook is only logged: the container is gone in any case.
 
 use super::prepare::{filter, read_spec};
-use super::Container;
+use super::{agent, Container};
 use crate::cgroup::Entry;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Result};
 use crate::launch::hooks::{self, Run};
 use crate::launch::{after, AtHooks, Launcher, Leash, Waiting};
 use crate::paths::Paths;
 use crate::plan::{self, HookPlace};
 use crate::spec::{Hook, Spec};
-use serde_json::json;
+use serde_json::{json, Value};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
 /// The container that the hooks belong to.
 #[derive(Clone, Copy)]
-struct Owner<'a> {
+pub(super) struct Owner<'a> {
     id: &'a str,
     bundle: &'a Path,
     spec: &'a Spec,
@@ -31,17 +31,16 @@ impl<'a> From<&'a Container> for Owner<'a> {
     }
 }
 
-/// The container's state, which hooks read from standard input (runtime.md, "State").
-fn state(owner: Owner<'_>, status: &str, pid: u32) -> Result<Vec<u8>> {
-    let state = json!({
+/// The container's state (runtime.md, "State"), for hooks, which read it from standard input, and for agents.
+pub(super) fn state(owner: Owner<'_>, status: &str, pid: u32) -> Value {
+    json!({
         "ociVersion": owner.spec.version,
         "id": owner.id,
         "status": status,
         "pid": pid,
         "bundle": owner.bundle,
         "annotations": owner.spec.annotations,
-    });
-    serde_json::to_vec(&state).map_err(|e| Error::caused_by(Kind::Bug, "the state for a hook", e))
+    })
 }
 
 /// A list of hooks, and the point in the container's life at which they run.
@@ -70,7 +69,7 @@ async fn run(
     if list.is_empty() {
         return Ok(());
     }
-    let state = state(owner, moment.status, moment.pid)?;
+    let state = state(owner, moment.status, moment.pid);
     for (i, hook) in list.iter().enumerate() {
         let ran = run_one(launcher, leash, owner, hook, &state, moment.place).await;
         ran.context(|| format!("hooks.{}[{i}] {:?}", moment.kind, hook.path))?;
@@ -83,11 +82,11 @@ async fn run_one(
     leash: &Leash,
     owner: Owner<'_>,
     hook: &Hook,
-    state: &[u8],
+    state: &Value,
     place: Place<'_>,
 ) -> Result<()> {
     let Owner { id, bundle, spec } = owner;
-    let (place, entry, init) = match place {
+    let (compiled_for, entry, init) = match place {
         Place::Host => (HookPlace::Host { bundle }, Entry::default(), None),
         Place::Namespaces(init) => {
             let namespaces = &spec.namespaces;
@@ -99,8 +98,14 @@ async fn run_one(
             (place, cgroup.entry(Some(waiting.pid))?, Some(waiting.pidfd.as_fd()))
         }
     };
-    let plan = plan::hook(hook, place)?;
-    hooks::run(launcher, leash, Run { plan: &plan, entry, init, timeout: hook.timeout, state }).await
+    let plan = plan::hook(hook, compiled_for)?;
+    let text = state.to_string();
+    let run = Run { plan: &plan, entry, init, timeout: hook.timeout, state: text.as_bytes() };
+    let mut begun = hooks::begin(launcher, leash, run).await?;
+    if let Place::Container(container, _) = place {
+        agent::hand(container, &begun.leash, &mut begun.waiting, || state.clone()).await?;
+    }
+    begun.finish().await
 }
 
 /// Runs the hooks of the create. The process has its namespaces and mounts; its root is not yet the container's.

@@ -5,6 +5,7 @@
 //! the lock is released: settling streams and notifying those that wait for an exit. The locks taken while holding it
 //! are leaves, held only for a moment: those of leashes, of streams, of the event queue, and of the reaper's table.
 
+mod agent;
 mod create;
 mod delete;
 mod exec;

@@ -105,9 +105,9 @@ fn what_is_allowed_anyway_wants_no_key() {
     let none = [None; 6];
     let calls =
         [(libc::SYS_setsid, none), (libc::SYS_getpid, none), (libc::SYS_read, none), (libc::SYS_read, none)];
-    assert_eq!(wanted(&strict(), &calls), [libc::SYS_read, libc::SYS_setsid]);
+    assert_eq!(wanted(&strict(), &calls, &[]), [libc::SYS_read, libc::SYS_setsid]);
     let allowing = compiled(json!({"defaultAction": "SCMP_ACT_ALLOW"})).filter;
-    assert!(wanted(&allowing, &calls).is_empty());
+    assert!(wanted(&allowing, &calls, &[]).is_empty());
     assert_eq!(unlocked(&allowing, KEY, &[]).unwrap(), allowing);
 
     // A rule about an argument counts by the value that the argument will have.
@@ -116,8 +116,27 @@ fn what_is_allowed_anyway_wants_no_key() {
             "args": [{"index": 1, "op": "SCMP_CMP_EQ", "value": libc::TIOCSCTTY}]}]}));
     for (request, expected) in [(Some(libc::TIOCSCTTY), 0), (Some(libc::TIOCSTI), 1), (None, 1)] {
         let args = [Some(0), request, None, None, None, None];
-        assert_eq!(wanted(&strict.filter, &[(libc::SYS_ioctl, args)]).len(), expected, "{request:?}");
+        assert_eq!(wanted(&strict.filter, &[(libc::SYS_ioctl, args)], &[]).len(), expected, "{request:?}");
     }
+}
+
+/// Calls that the profile itself refuses stay refused.
+#[test]
+fn what_an_agent_would_be_asked_wants_the_key_where_it_would_be_asked() {
+    let condition = json!([{"index": 0, "op": "SCMP_CMP_EQ", "value": libc::PR_SET_NAME}]);
+    let filter = compiled(json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent", "syscalls": [
+        {"names": ["capset"], "action": "SCMP_ACT_NOTIFY"},
+        {"names": ["close"], "action": "SCMP_ACT_ERRNO"},
+        {"names": ["prctl"], "action": "SCMP_ACT_NOTIFY", "args": condition}]}))
+    .filter;
+    let none = [None; 6];
+    let prctl = |option: i32| (libc::SYS_prctl, [Some(option as u64), None, None, None, None, None]);
+    let calls = [(libc::SYS_capset, none), (libc::SYS_close, none), prctl(libc::PR_CAP_AMBIENT)];
+    assert_eq!(wanted(&filter, &[], &calls), [libc::SYS_capset]);
+    for option in [prctl(libc::PR_SET_NAME), (libc::SYS_prctl, none)] {
+        assert_eq!(wanted(&filter, &[], &[option]), [libc::SYS_prctl]);
+    }
+    assert_eq!(wanted(&filter, &calls, &[]), [libc::SYS_close, libc::SYS_capset]);
 }
 
 #[test]

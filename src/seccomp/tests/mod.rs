@@ -7,7 +7,9 @@ mod verdict;
 use super::*;
 use crate::spec::seccomp::Seccomp;
 use crate::sys::seccomp::trial::{run, Call, Door, Outcome};
-use crate::sys::seccomp::{SockFilter, FLAG_LOG, FLAG_SPEC_ALLOW};
+use crate::sys::seccomp::{
+    knows, SockFilter, FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_WAIT_KILLABLE_RECV,
+};
 use serde_json::{json, Value};
 
 const X86_64: u32 = 0xc000_003e;
@@ -182,6 +184,27 @@ fn actions_and_their_values() {
     assert_eq!(verdict(libc::SYS_getegid), 0x0003_0000);
     assert_eq!(verdict(libc::SYS_getpid), 0x7ffc_0000);
     assert_eq!(verdict(libc::SYS_getpgrp), ALLOW);
+}
+
+#[test]
+fn what_is_left_to_an_agent_is_so_by_table_and_by_rule() {
+    let argument = json!([{"index": 0, "op": "SCMP_CMP_EQ", "value": 7}]);
+    let profile = |flags: Value| {
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent", "flags": flags, "syscalls": [
+            {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"},
+            {"names": ["personality"], "action": "SCMP_ACT_NOTIFY", "args": argument}]})
+    };
+    let compiled = |flags: Value| compiled(profile(flags)).filter;
+    let filter = compiled(json!([]));
+    let verdict =
+        |number: i64, first| simulate(&filter.program, X86_64, number as u32, [first, 0, 0, 0, 0, 0]);
+    let left = 0x7fc0_0000;
+    assert_eq!(verdict(libc::SYS_mkdir, 0), left);
+    assert_eq!([7, 8].map(|first| verdict(libc::SYS_personality, first)), [left, ALLOW]);
+    assert!(filter.listens() && filter.flags == FLAG_NEW_LISTENER);
+    let killable = compiled(json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]));
+    assert_eq!(killable.flags, FLAG_NEW_LISTENER | FLAG_WAIT_KILLABLE_RECV);
+    assert!([FLAG_LOG, FLAG_SPEC_ALLOW, FLAG_NEW_LISTENER].into_iter().all(knows) && !knows(1 << 30));
 }
 
 #[test]

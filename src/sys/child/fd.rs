@@ -1,9 +1,9 @@
 //! Descriptors: opened close-on-exec, lent as `BorrowedFd`, owned as `OwnedFd`.
 
-use super::{check, Forked, Result};
+use super::{check, Forked, Key, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
-pub use ::std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+pub use ::std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use ::{core, libc};
 
 /// close_range(2): sets close-on-exec instead of closing (Linux 5.11).
@@ -149,12 +149,14 @@ pub fn stat(fd: BorrowedFd<'_>) -> Result<Stat> {
 }
 
 /// stat(2): opens no descriptor.
-pub(crate) fn stat_at(path: &CStr) -> Result<Stat> {
+pub(crate) fn stat_at(key: Key, path: &CStr) -> Result<Stat> {
     let mut buffer = core::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: `path` is NUL-terminated and outlives the call, and `buffer` has room for one stat, which is all that the
-    // kernel writes.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_newfstatat, libc::AT_FDCWD, path.as_ptr(), buffer.as_mut_ptr(), 0) };
+    // kernel writes. It ignores the other arguments.
+    let answer = unsafe {
+        let (path, buffer) = (path.as_ptr(), buffer.as_mut_ptr());
+        libc::syscall(libc::SYS_newfstatat, libc::AT_FDCWD, path, buffer, 0, 0u64, key.0)
+    };
     check(answer)?;
     // SAFETY: all-zero bytes are a valid `stat` (integers only), and the kernel has filled it: on 64-bit machines its
     // structure is the C library's.

@@ -3,7 +3,7 @@
 //! Raw system calls: glibc's setuid(3) and the like make every thread of the process follow, by a signal and a lock,
 //! and in the child of a clone those threads do not exist.
 
-use super::{check, Forked, Result};
+use super::{check, Forked, Key, Result};
 use ::core::prelude::rust_2021::*;
 use ::{core, libc};
 
@@ -12,8 +12,12 @@ const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
 /// prctl(2), for options that take integers only.
 fn prctl(option: i32, a: u64, b: u64) -> Result<libc::c_long> {
-    // SAFETY: callers are below and pass only options whose arguments are integers.
-    check(unsafe { libc::syscall(libc::SYS_prctl, option, a, b, 0u64, 0u64) })
+    prctl_with(Key::default(), option, a, b)
+}
+
+fn prctl_with(key: Key, option: i32, a: u64, b: u64) -> Result<libc::c_long> {
+    // SAFETY: callers are here and pass only options whose arguments are integers; the kernel ignores a sixth one.
+    check(unsafe { libc::syscall(libc::SYS_prctl, option, a, b, 0u64, 0u64, key.0) })
 }
 
 /// PR_SET_DUMPABLE 0: until execve(2), only root of the initial user namespace may use /proc/self and ptrace(2) on it.
@@ -39,12 +43,12 @@ pub(crate) fn drop_from_bounding_set(_: Forked, capability: u8) -> Result<()> {
     prctl(libc::PR_CAPBSET_DROP, capability.into(), 0).map(drop)
 }
 
-pub(crate) fn clear_ambient(_: Forked) -> Result<()> {
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0).map(drop)
+pub(crate) fn clear_ambient(_: Forked, key: Key) -> Result<()> {
+    prctl_with(key, libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0).map(drop)
 }
 
-pub(crate) fn raise_ambient(_: Forked, capability: u8) -> Result<()> {
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, capability.into()).map(drop)
+pub(crate) fn raise_ambient(_: Forked, key: Key, capability: u8) -> Result<()> {
+    prctl_with(key, libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, capability.into()).map(drop)
 }
 
 #[repr(C)]
@@ -62,7 +66,13 @@ struct CapabilityWords {
 }
 
 /// capset(2) of the calling thread.
-pub(crate) fn set_capabilities(_: Forked, effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+pub(crate) fn set_capabilities(
+    _: Forked,
+    key: Key,
+    effective: u64,
+    permitted: u64,
+    inheritable: u64,
+) -> Result<()> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
     let words = |shift: u32| CapabilityWords {
         effective: (effective >> shift) as u32,
@@ -71,8 +81,11 @@ pub(crate) fn set_capabilities(_: Forked, effective: u64, permitted: u64, inheri
     };
     let data = [words(0), words(32)];
     // SAFETY: version 3 takes a header and two triples of words, which these are; the kernel only reads the data, and
-    // writes the header only if the version is wrong.
-    let answer = unsafe { libc::syscall(libc::SYS_capset, core::ptr::from_ref(&header), data.as_ptr()) };
+    // writes the header only if the version is wrong. It ignores the other arguments.
+    let answer = unsafe {
+        let header = core::ptr::from_ref(&header);
+        libc::syscall(libc::SYS_capset, header, data.as_ptr(), 0u64, 0u64, 0u64, key.0)
+    };
     check(answer).map(drop)
 }
 
@@ -91,7 +104,8 @@ pub(crate) fn regain(forked: Forked, capabilities: u64) -> Result<()> {
     let [low, high] = data;
     let whole = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
     let permitted = whole(low.permitted, high.permitted);
-    set_capabilities(forked, capabilities & permitted, permitted, whole(low.inheritable, high.inheritable))
+    let (effective, inheritable) = (capabilities & permitted, whole(low.inheritable, high.inheritable));
+    set_capabilities(forked, Key::default(), effective, permitted, inheritable)
 }
 
 /// setgroups(2).

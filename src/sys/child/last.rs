@@ -9,7 +9,8 @@
 //! launch's key as a sixth argument, which the kernel ignores and the launch's filter may recognise (`crate::seccomp`).
 
 use super::board::{failure, PAGE};
-use super::{Errno, Forked, Result};
+use super::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use super::{Errno, Forked, Key, Result};
 use ::core::ffi::{c_char, CStr};
 use ::core::prelude::rust_2021::*;
 use ::core::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use ::{core, libc};
 /// One of the last acts. Their order is the plan's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Loads the filter.
+    /// Loads the filter. The shim takes its listener.
     Filter,
     /// clone(2) with CLONE_PARENT: the rest is for the new process; the old one ends.
     Birth,
@@ -62,6 +63,7 @@ pub(in crate::sys) struct Orders {
     pub key: usize,
     pub filter: libc::sock_fprog,
     pub filter_flags: usize,
+    pub filter_listens: bool,
     pub argv: *const *const c_char,
     pub envp: *const *const c_char,
     /// An entry of `envp` reserved for HOME.
@@ -147,9 +149,9 @@ fn call(key: usize, number: Sysno, arguments: [usize; 5]) -> isize {
 }
 
 /// exit_group(2), exit(2), and, if a filter forbids both, a fault. Never returns, never loops.
-pub(super) fn end(code: usize) -> ! {
-    call(0, Sysno::exit_group, [code, 0, 0, 0, 0]);
-    call(0, Sysno::exit, [code, 0, 0, 0, 0]);
+pub(super) fn end(key: usize, code: usize) -> ! {
+    call(key, Sysno::exit_group, [code, 0, 0, 0, 0]);
+    call(key, Sysno::exit, [code, 0, 0, 0, 0]);
     #[cfg(target_arch = "x86_64")]
     // SAFETY: an invalid instruction: the kernel kills the process, whatever signals it ignores or blocks.
     unsafe {
@@ -177,8 +179,9 @@ unsafe extern "C" fn run(orders: *const Orders) -> ! {
     }
     // SAFETY: the board stays mapped.
     let outcome = unsafe { &*orders.outcome };
-    outcome.store(failure(number, answer.unsigned_abs() as u32), Ordering::Release);
-    end(FAILED)
+    // An agent may answer for execve(2) with any number.
+    outcome.store(failure(number, answer.min(0).unsigned_abs() as u32), Ordering::Release);
+    end(orders.key, FAILED)
 }
 
 /// Closes every descriptor but the streams and the gate, and unmaps all memory but what is needed here.
@@ -205,6 +208,50 @@ fn strip(orders: &Orders) -> isize {
     }
     // The page that reports births must not reach a process that the container can see.
     call(orders.key, Sysno::madvise, [orders.board, PAGE, libc::MADV_DONTFORK as usize, 0, 0])
+}
+
+/// Tells the shim the number of a filter's listener, waits until the shim has a copy, and closes it: after that no process
+/// that the container can see has the listener.
+///
+/// A descriptor in a message would count against the container's user, whose other processes may leave room for none.
+pub(crate) fn hand_over(
+    _: Forked,
+    key: Key,
+    gate: BorrowedFd<'_>,
+    number: u32,
+    listener: OwnedFd,
+) -> Result<()> {
+    match part_with(key.0 as usize, gate.as_raw_fd() as usize, number, listener.into_raw_fd() as usize) {
+        refused if refused < 0 => Err(Errno::from_raw(refused.unsigned_abs() as i32)),
+        _ => Ok(()),
+    }
+}
+
+fn part_with(key: usize, gate: usize, number: u32, listener: usize) -> isize {
+    let answer = report(key, gate, [number, listener as u32]);
+    if answer < 0 {
+        return answer;
+    }
+    let answer = go_ahead(key, gate);
+    if answer < 0 {
+        return answer;
+    }
+    call(key, Sysno::close, [listener, 0, 0, 0, 0])
+}
+
+fn report(key: usize, gate: usize, words: [u32; 2]) -> isize {
+    let bytes = core::ptr::from_ref(&words) as usize;
+    call(key, Sysno::write, [gate, bytes, size_of_val(&words), 0, 0])
+}
+
+/// Waits for one byte from the shim; ends if the shim has given up the launch.
+fn go_ahead(key: usize, gate: usize) -> isize {
+    let mut go = 0u8;
+    let byte = core::ptr::from_mut(&mut go) as usize;
+    match call(key, Sysno::read, [gate, byte, 1, 0, 0]) {
+        1 => 0,
+        _ => end(key, FAILED),
+    }
 }
 
 /// Sends a descriptor and one byte through the gate.
@@ -235,7 +282,11 @@ fn perform(orders: &Orders, act: Act, number: u32) -> isize {
         Act::Filter => {
             let filter = core::ptr::from_ref(&orders.filter) as usize;
             let mode = libc::SECCOMP_SET_MODE_FILTER as usize;
-            call(key, Sysno::seccomp, [mode, orders.filter_flags, filter, 0, 0])
+            let answer = call(key, Sysno::seccomp, [mode, orders.filter_flags, filter, 0, 0]);
+            if answer < 0 || !orders.filter_listens {
+                return answer;
+            }
+            part_with(key, orders.gate, number, answer as usize)
         }
         Act::Birth => {
             // Without a stack of its own, the new process continues here, on a copy.
@@ -243,25 +294,13 @@ fn perform(orders: &Orders, act: Act, number: u32) -> isize {
             match call(key, Sysno::clone, [flags, 0, orders.born, 0, 0]) {
                 0 => 0,
                 refused if refused < 0 => refused,
-                _ => end(0),
+                _ => end(key, 0),
             }
         }
         Act::Session => call(key, Sysno::setsid, [0; 5]),
         Act::Terminal => call(key, Sysno::ioctl, [0, libc::TIOCSCTTY as usize, 0, 0, 0]),
-        Act::Announce => {
-            let report = [number, 0];
-            let bytes = core::ptr::from_ref(&report) as usize;
-            call(key, Sysno::write, [orders.gate, bytes, size_of_val(&report), 0, 0])
-        }
-        Act::Await => {
-            let mut go = 0u8;
-            let byte = core::ptr::from_mut(&mut go) as usize;
-            match call(key, Sysno::read, [orders.gate, byte, 1, 0, 0]) {
-                1 => 0,
-                // The shim has given up the launch.
-                _ => end(FAILED),
-            }
-        }
+        Act::Announce => report(key, orders.gate, [number, 0]),
+        Act::Await => go_ahead(key, orders.gate),
         Act::Execute => {
             let (argv, envp) = (orders.argv as usize, orders.envp as usize);
             let arguments = [orders.program as usize, argv, envp, 0, 0];
@@ -278,7 +317,7 @@ fn perform(orders: &Orders, act: Act, number: u32) -> isize {
             if sent < 0 {
                 return sent;
             }
-            end(0)
+            end(key, 0)
         }
         Act::Sleep => {
             call(key, Sysno::close_range, [0, u32::MAX as usize, 0, 0, 0]);

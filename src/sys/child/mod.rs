@@ -50,6 +50,10 @@ pub use forked::Forked;
 
 pub type Result<T, E = Errno> = core::result::Result<T, E>;
 
+/// A launch's own, the sixth argument of the calls that it makes under its filter: see [`last`]. 0: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Key(pub u64);
+
 /// Converts the result of a raw system call made with libc's `syscall`, which has stored the errno.
 pub(in crate::sys) fn check(answer: libc::c_long) -> Result<libc::c_long> {
     match answer {

@@ -1,5 +1,6 @@
 //! seccomp(2): loading a filter.
 
+use super::fd::{own, OwnedFd};
 use super::{check, Errno, Result};
 use ::core::prelude::rust_2021::*;
 use ::{core, libc};
@@ -23,8 +24,19 @@ pub struct Filter {
     pub flags: u64,
 }
 
-/// Loads the filter for the calling thread, irrevocably. Needs no_new_privs or CAP_SYS_ADMIN.
-pub fn load(filter: &Filter) -> Result<()> {
+/// SECCOMP_FILTER_FLAG_NEW_LISTENER (Linux 5.0): loading the filter returns the descriptor through which an agent
+/// receives the calls that the filter leaves to it.
+pub(crate) const FLAG_NEW_LISTENER: u64 = 1 << 3;
+
+impl Filter {
+    pub fn listens(&self) -> bool {
+        self.flags & FLAG_NEW_LISTENER != 0
+    }
+}
+
+/// Loads the filter for the calling thread, irrevocably. Needs no_new_privs or CAP_SYS_ADMIN. Returns its listener, if
+/// it has one.
+pub fn load(filter: &Filter) -> Result<Option<OwnedFd>> {
     let Ok(length) = u16::try_from(filter.program.len()) else { return Err(Errno::E2BIG) };
     let program = libc::sock_fprog { len: length, filter: filter.program.as_ptr().cast_mut().cast() };
     // SAFETY: `program` points to `length` instructions of the kernel's own layout (`SockFilter` is its repr(C) twin),
@@ -44,8 +56,8 @@ pub fn load(filter: &Filter) -> Result<()> {
             // SAFETY: as above.
             let answer =
                 unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, core::ptr::from_ref(&program), 0, 0) };
-            check(answer.into()).map(drop)
+            check(answer.into()).map(|_| None)
         }
-        answer => answer.map(drop),
+        answer => answer.map(|listener| filter.listens().then(|| own(listener))),
     }
 }

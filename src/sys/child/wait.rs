@@ -56,6 +56,12 @@ fn waitid(kind: libc::idtype_t, id: u32, options: i32) -> Result<Ended> {
     Ok(Ended { pid, code })
 }
 
+/// pidfd_getfd(2): a copy of another process's descriptor.
+pub(crate) fn descriptor_of(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) }).map(own)
+}
+
 /// pidfd_open(2).
 pub fn open_pidfd(pid: u32) -> Result<OwnedFd> {
     // SAFETY: takes integers only.

@@ -56,8 +56,8 @@ pub fn run(filter: Option<&Filter>, calls: &[Call]) -> Outcome {
     if pid == 0 {
         // SAFETY: integers only.
         unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-        let loaded = filter.map_or(Ok(()), load);
-        shared.loaded.store(loaded.map_or_else(|errno| errno as i32, |()| 0), SeqCst);
+        let loaded = filter.map_or(Ok(None), load);
+        shared.loaded.store(loaded.as_ref().map_or_else(|errno| *errno as i32, |_| 0), SeqCst);
         if loaded.is_ok() {
             for (call, result) in calls.iter().zip(&shared.results) {
                 result.store(make(call), SeqCst);
