@@ -10,7 +10,7 @@ cases! {
 }
 
 /// Makes a rootfs with the host's busybox as `/bin/sh`.
-fn rootfs(case: &Case<'_>) -> PathBuf {
+pub fn rootfs(case: &Case<'_>) -> PathBuf {
     let root = case.containerd.dir("rootfs");
     let _ = std::fs::remove_dir_all(&root);
     for name in ["bin", "dev", "proc", "tmp"] {

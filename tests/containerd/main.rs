@@ -15,6 +15,7 @@ macro_rules! cases {
     } )* };
 }
 
+mod agents;
 mod basics;
 mod errors;
 mod exec;

@@ -1,5 +1,6 @@
 //! The services over a real connection, with fake processes and cgroups, and the server and the events below them.
 
+mod agents;
 mod changes;
 mod ends;
 mod errors;

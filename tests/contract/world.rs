@@ -7,7 +7,7 @@ use shoal::cgroup::stats::{Stats, V2};
 use shoal::cgroup::{self, oom, Cgroup, Entry};
 use shoal::error::{Error, Kind, Result};
 use shoal::launch::{ExitStatus, Launched, Launcher, Order, Waiting};
-use shoal::plan::Host;
+use shoal::plan::{Host, Plan, Step};
 use shoal::sandbox::{Config, Event, PodSettings, Sandbox};
 use shoal::service::router::{self, Router};
 use shoal::service::server::{Admission, Server, Stopper};
@@ -121,8 +121,17 @@ impl FakeLauncher {
             let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
             on_exit(ExitStatus { code: code as u32, at: SystemTime::now() });
         });
-        Ok(Waiting::new(pid, pidfd, None, ours).with_board(board))
+        let mut waiting = Waiting::new(pid, pidfd, None, ours).with_board(board);
+        // Stands for a listener; its other end is closed.
+        waiting.listener = listens(order.plan).then(|| std::io::pipe().unwrap().0.into());
+        Ok(waiting)
     }
+}
+
+fn listens(plan: &Plan) -> bool {
+    let one =
+        |step: &Step| matches!(step, Step::Seccomp(filter) | Step::SeccompEarly(filter) if filter.listens());
+    plan.steps.iter().any(|(step, _)| one(step))
 }
 
 struct FakeCgroup(Arc<Stage>);

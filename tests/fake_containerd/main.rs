@@ -1,5 +1,6 @@
 //! The real binary, driven as each version of containerd drives it. Needs root.
 
+mod agents;
 mod bad_input;
 mod mounts;
 mod neighbours;

@@ -31,6 +31,7 @@ extern "C" fn main() -> i32 {
         ["send", socket, file] => println!("{}", send(socket, file).unwrap_or(0)),
         ["call", numbers @ ..] => println!("{}", kernel::calls(numbers)),
         ["chmod", paths @ ..] => println!("{}", chmod(paths)),
+        ["mkdir", paths @ ..] => println!("{}", mkdir(paths)),
         ["unlock", paths @ ..] => println!("{}", unlock::all(paths)),
         ["loosen", paths @ ..] => println!("{}", unlock::otherwise(paths)),
         ["stat", paths @ ..] => println!("{}", report::stat(paths)),
@@ -98,6 +99,15 @@ fn chmod(paths: &[&str]) -> Value {
         let changed =
             std::fs::metadata(path).and_then(|about| std::fs::set_permissions(path, about.permissions()));
         ((*path).to_owned(), changed.map_or_else(errno, |()| "ok".to_owned()).into())
+    };
+    Value::Object(paths.iter().map(each).collect())
+}
+
+/// Makes each directory, and returns `ok` or an errno.
+fn mkdir(paths: &[&str]) -> Value {
+    let each = |path: &&str| {
+        let made = std::fs::create_dir(path).map_or_else(errno, |()| "ok".to_owned());
+        ((*path).to_owned(), made.into())
     };
     Value::Object(paths.iter().map(each).collect())
 }

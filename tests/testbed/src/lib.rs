@@ -4,6 +4,7 @@
 //! own, in a mount namespace of its own, and they end whatever happens to the test.
 //!
 //! `tests/testbed/fetch` provides the programs; it is run if they are missing.
+pub mod agent;
 mod case;
 mod containerd;
 pub mod cri;
