@@ -3,12 +3,19 @@
 use super::state::State;
 use crate::plan::step::SchedAttr;
 use crate::sys::child::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use crate::sys::child::keyring::Search;
 use crate::sys::child::limits::{self, Schedule};
 use crate::sys::child::walk::PathBuffer;
 use crate::sys::child::{self as sys, entry, exec, mount, root, Errno, Forked, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
+
+/// The calling thread, which is all of the process.
+pub(super) fn resctrl(tasks: &CStr) -> Result<()> {
+    let tasks = fd::open(tasks, libc::O_WRONLY, 0)?;
+    fd::write(tasks.as_fd(), b"0").map(drop)
+}
 
 /// Writes a number below /proc/self of the host.
 pub(super) fn oom_score_adj(score: i32) -> Result<()> {
@@ -45,7 +52,7 @@ fn host_proc(path: &CStr) -> Result<OwnedFd> {
     Ok(file)
 }
 
-fn host_proc_directory(path: &CStr) -> Result<OwnedFd> {
+pub(super) fn host_proc_directory(path: &CStr) -> Result<OwnedFd> {
     let procfs = fd::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     let directory = fd::open_at(procfs.as_fd(), path, libc::O_PATH | libc::O_DIRECTORY, 0)?;
     if fd::filesystem(directory.as_fd())? != mount::PROC_SUPER_MAGIC {
@@ -162,6 +169,29 @@ pub(super) fn move_root(forked: Forked, root: BorrowedFd<'_>) -> Result<()> {
     mount::mount(Some(c"."), c"/", None, libc::MS_MOVE, None)?;
     mount::chroot(forked, c".")?;
     exec::chdir(forked, c"/")
+}
+
+/// A session keyring of the process's own. What else makes keys later has SELinux's default again.
+pub(super) fn keyring(
+    state: &State<'_>,
+    name: &CStr,
+    search: Option<Search>,
+    label: Option<&CStr>,
+) -> Result<()> {
+    let labels = match label {
+        Some(label) => {
+            let file = state.key_label.as_ref().ok_or(Errno::EBADF)?;
+            fd::write(file.as_fd(), label.to_bytes())?;
+            Some(file)
+        }
+        None => None,
+    };
+    match sys::keyring::join_session(name, search) {
+        // A kernel without keys has none to protect.
+        Ok(()) | Err(Errno::ENOSYS) => {}
+        Err(errno) => return Err(errno),
+    }
+    labels.map_or(Ok(()), |file| fd::write(file.as_fd(), b"\n").map(drop))
 }
 
 /// Enters the working directory, and verifies that it is below the root: a path such as /proc/self/fd/7 could lead

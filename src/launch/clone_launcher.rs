@@ -328,8 +328,15 @@ fn prepare(
 impl CloneLauncher {
     /// Lets clone3(2) put the child into its cgroup; if that is impossible, the child writes cgroup.procs itself.
     fn make_in_cgroup(&self, plan: &Plan, prepared: &mut Prepared) -> Result<Child> {
-        // With a user namespace, the second process enters the cgroup: two may exceed its pids limit.
-        if plan.steps.iter().any(|(step, _)| matches!(step, Step::Sibling { .. } | Step::GiveCgroup { .. }))
+        // With a user namespace, the second process enters the cgroup: two may exceed its pids limit. And an exec with CPUs
+        // for its way into the cgroup must not be born there.
+        let enters_itself = |step: &Step| {
+            matches!(
+                step,
+                Step::Sibling { .. } | Step::GiveCgroup { .. } | Step::Affinity { initial: true, .. }
+            )
+        };
+        if plan.steps.iter().any(|(step, _)| enters_itself(step))
             && let Some(directory) = prepared.into.take()
         {
             prepared.procs.push(open_procs(&directory)?);

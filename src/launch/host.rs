@@ -22,6 +22,7 @@ impl Host {
             apparmor: apparmor(root),
             selinux: root.join("sys/fs/selinux/enforce").exists(),
             kcore: root.join("proc/kcore").exists(),
+            resctrl: mounts(mountinfo).find(|mount| mount.fstype == b"resctrl").map(|mount| mount.point()),
         })
     }
 }

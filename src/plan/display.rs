@@ -70,6 +70,7 @@ impl Display for Open {
                 write!(f, "clone3(user), uid_map [{uids}], gid_map [{gids}]")
             }
             Open::Descriptor(path) => write!(f, "open({})", Q(path)),
+            Open::HostNetwork => f.write_str("socket(AF_NETLINK, NETLINK_ROUTE) of the host"),
             Open::Init => f.write_str("pidfd of the container's first process"),
         }
     }
@@ -92,6 +93,7 @@ impl Display for Step {
             Step::EnterCgroup => f.write_str("write(cgroup.procs, \"0\")"),
             Step::Affinity { cpus: None, .. } => f.write_str("sched_setaffinity(all of the cpuset)"),
             Step::Affinity { cpus: Some(cpus), .. } => write!(f, "sched_setaffinity({})", cpus.list),
+            Step::EnterResctrl { tasks } => write!(f, "write({}, \"0\")", Q(tasks)),
             Step::OomScoreAdj(adj) => write!(f, "write(\"/proc/self/oom_score_adj\", \"{adj}\")"),
             Step::OpenExecLabel { file } => {
                 write!(f, "open(\"/proc/thread-self/attr/{}\", O_WRONLY)", file.to_string_lossy())
@@ -106,6 +108,12 @@ impl Display for Step {
             Step::Unshare { flags } => write!(f, "unshare({})", namespace_words(*flags)),
             Step::TimeOffsets(lines) => write!(f, "write(\"/proc/self/timens_offsets\", {})", Q(lines)),
             Step::EnterTime => f.write_str("setns(\"/proc/self/ns/time_for_children\", time)"),
+            Step::OwnNetwork { user } => {
+                write!(f, "setns(net), to a new one that the user namespace in {user} owns")
+            }
+            Step::NetDevice { host, from, to } => {
+                write!(f, "RTM_NEWLINK by {host}, {} becomes {} here, with its addresses, up", Q(from), Q(to))
+            }
             Step::LoopbackUp => f.write_str("ioctl(SIOCSIFFLAGS, \"lo\", IFF_UP)"),
             Step::OpenTree { slot, path, recursive, plain } => {
                 let recursive = if *recursive { "|RECURSIVE" } else { "" };
@@ -130,7 +138,7 @@ impl Display for Step {
             }
             Step::MakeSlave => f.write_str("mount(\"\", \"/\", \"\", SLAVE|REC)"),
 
-            Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {
+            Step::MountRootfs { fstype, source, device, target, below, flags, data, chdir } => {
                 if let Some(chdir) = chdir {
                     write!(f, "chdir({}), ", Q(chdir))?;
                 }
@@ -139,9 +147,13 @@ impl Display for Step {
                     Some(slot) => write!(f, "mount({slot}")?,
                     None => write!(f, "mount({}", Q(source))?,
                 }
-                write!(f, ", {}, {}, {flags}, {})", Q(target), Q(fstype), Q(data))
+                write!(f, ", {}, {}, {flags}, {})", Q(target), Q(fstype), Q(data))?;
+                below.as_ref().map_or(Ok(()), |below| write!(f, ", at {below} in it"))
             }
-            Step::Idmap { namespace, path } => write!(f, "mount({0}, {0}), ids by {namespace}", Q(path)),
+            Step::Idmap { namespace, path, below } => {
+                write!(f, "mount({0}, {0}), ids by {namespace}", Q(path))?;
+                below.as_ref().map_or(Ok(()), |below| write!(f, ", at {below} in it"))
+            }
             Step::BecomeRoot { unshare } => {
                 f.write_str("setgid(0), setuid(0)")?;
                 match unshare {
@@ -232,7 +244,11 @@ impl Display for Step {
 
             Step::Terminal => f.write_str("dup2 to 0, 1, 2"),
             Step::Stdio { uid } => write!(f, "dup2 to 0, 1, 2, owner {uid}"),
-            Step::Keyring { name, search } => {
+            Step::OpenKeyLabel => f.write_str("open(\"/proc/thread-self/attr/keycreate\", O_WRONLY)"),
+            Step::Keyring { name, search, label } => {
+                if let Some(label) = label {
+                    write!(f, "write(attr/keycreate, {}), ", Q(label))?;
+                }
                 write!(f, "keyctl(JOIN_SESSION_KEYRING, {})", Q(name))?;
                 f.write_str(match search {
                     Some(Search::User) => "",

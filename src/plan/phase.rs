@@ -9,8 +9,10 @@ impl Step {
             | Step::OpenOwner { .. }
             | Step::EnterCgroup
             | Step::Affinity { .. }
+            | Step::EnterResctrl { .. }
             | Step::OomScoreAdj(_)
             | Step::OpenExecLabel { .. }
+            | Step::OpenKeyLabel
             | Step::SetNs { .. }
             | Step::LeaveGroups
             | Step::GiveStreams { .. }
@@ -19,6 +21,8 @@ impl Step {
             | Step::Unshare { .. }
             | Step::TimeOffsets(_)
             | Step::EnterTime
+            | Step::OwnNetwork { .. }
+            | Step::NetDevice { .. }
             | Step::LoopbackUp => Phase::Isolate,
             Step::OpenTree { .. }
             | Step::OpenDevice { .. }

@@ -60,6 +60,8 @@ pub enum Open {
     Descriptor(CString),
     /// The pidfd of the container's first process, for an exec.
     Init,
+    /// A socket for rtnetlink(7) of the host's network namespace.
+    HostNetwork,
 }
 
 /// The stages of a plan. Steps come in phase order; with a [`Step::Sibling`], the steps up to it do, and so do those
@@ -116,6 +118,10 @@ pub enum Step {
         cpus: Option<IndexList>,
         initial: bool,
     },
+    /// Writes `0`, which is the process itself, to the `tasks` of a group in resctrl.
+    EnterResctrl {
+        tasks: CString,
+    },
     /// Sets its own oom_score_adj, through the host's procfs, before it leaves any namespace.
     OomScoreAdj(i32),
     /// Opens /proc/thread-self/attr/`file` (`apparmor/exec`, `exec`) on the host's procfs, for `ExecLabel` to write
@@ -123,6 +129,8 @@ pub enum Step {
     OpenExecLabel {
         file: CString,
     },
+    /// /proc/thread-self/attr/keycreate is opened, for `Keyring`.
+    OpenKeyLabel,
     /// setns(2) to the namespace file in `slot`, or to several namespaces of the process behind its pidfd.
     SetNs {
         slot: Slot,
@@ -154,6 +162,18 @@ pub enum Step {
     TimeOffsets(CString),
     /// setns(2) to that namespace, so that the process itself is in it.
     EnterTime,
+    /// setns(2) to a new network namespace that the user namespace in `user` owns, while the process is root of the host:
+    /// for devices of the host's.
+    OwnNetwork {
+        user: Slot,
+    },
+    /// Moves a network device of the host, which the socket in `host` is of, into the process's network namespace, as `to`;
+    /// there it gets its permanent global addresses again, and is set up.
+    NetDevice {
+        host: Slot,
+        from: CString,
+        to: CString,
+    },
     /// Brings up `lo` in a new network namespace.
     LoopbackUp,
 
@@ -198,22 +218,25 @@ pub enum Step {
     LockMounts {
         user: Slot,
     },
-    /// Covers `path` (of the host, in the child's own mount namespace) with a copy of itself whose owners are mapped by
+    /// Covers `path` (of the host, in the child's own mount namespace), or what is `below` it, with a copy of itself whose owners are mapped by
     /// the user namespace in `namespace`.
     Idmap {
         namespace: Slot,
         path: CString,
+        below: Option<RootPath>,
     },
     /// mount(2) of a rootfs mount of the request at `target`: a path of the host that only the shim can write (below
     /// the bundle), in the child's own mount namespace. It enters `chdir` first (the common prefix of an overlay's
     /// layers, if the options would not fit into a page). As in containerd's Go code, it makes up to three calls:
     /// without the propagation bits of `flags`, then with these (and MS_REC) alone, then, for a read-only bind, the
-    /// remount that makes it read-only. If there is a `device` ([`Step::OpenLoop`]), it is the source.
+    /// remount that makes it read-only. If there is a `device` ([`Step::OpenLoop`]), it is the source. `below` is a
+    /// directory in what is mounted at `target`; no link leads out of it.
     MountRootfs {
         fstype: CString,
         source: CString,
         device: Option<Slot>,
         target: CString,
+        below: Option<RootPath>,
         flags: u64,
         data: CString,
         chdir: Option<CString>,
@@ -348,9 +371,11 @@ pub enum Step {
         uid: u32,
     },
     /// keyctl(2) JOIN_SESSION_KEYRING with this name, and who may search it.
+    /// Without the label of `OpenKeyLabel` it would have the shim's: SELinux then keeps the container from its keys.
     Keyring {
         name: CString,
         search: Option<Search>,
+        label: Option<CString>,
     },
     /// prlimit(2); `resource` is RLIMIT_*.
     Rlimit {

@@ -11,6 +11,7 @@ use super::{json, mapping, Mappings, Namespaces, Ns};
 use crate::error::{invalid, Result};
 use oci_spec::runtime as oci;
 use option::Options;
+pub(crate) use option::IVERSION;
 use std::ffi::CString;
 use std::path::PathBuf;
 
@@ -122,7 +123,7 @@ fn check_one(
     }
     let fstype = raw.typ().as_deref().unwrap_or_default();
     let words = raw.options().as_deref().unwrap_or_default();
-    let options = Options::parse(words, |j| at(&format!("options[{j}]")))?;
+    let options = Options::parse(words);
 
     // As in crun, `"type": "bind"` alone is a bind too; with a bind option the type is ignored.
     let bind = options.bind.or((fstype == "bind").then_some(false));

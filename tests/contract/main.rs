@@ -8,6 +8,7 @@ mod oom;
 mod options;
 mod pod;
 mod pod_states;
+mod resctrl;
 mod server;
 mod states;
 mod store;

@@ -235,7 +235,10 @@ impl World {
         let (makes, pods, hears, says) = (stage.clone(), stage.clone(), stage.clone(), stage.clone());
         let sandbox = Sandbox::new(Config {
             namespace: "ns1".into(),
-            host: Host::probe(Path::new("/")).unwrap(),
+            host: Host {
+                resctrl: Some(folder.path().join("resctrl")),
+                ..Host::probe(Path::new("/")).unwrap()
+            },
             launcher: Box::new(FakeLauncher(stage.clone())),
             cgroups: Box::new(move |_| {
                 let made = Box::new(FakeCgroup(makes.clone())) as Box<dyn Cgroup>;
@@ -296,7 +299,12 @@ impl World {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// Returns where containerd's gRPC socket would be.
+    /// Where the host has resctrl, for a container that asks for it.
+    pub fn resctrl(&self) -> PathBuf {
+        self.folder.path().join("resctrl")
+    }
+
+    /// Where containerd's gRPC socket would be.
     pub fn grpc(&self) -> PathBuf {
         self.folder.path().join("c.sock")
     }

@@ -31,6 +31,7 @@ impl Hosts {
             apparmor: AppArmor::Shared,
             selinux: false,
             kcore: false,
+            resctrl: Some("/sys/fs/resctrl".into()),
         }
     }
 
@@ -42,6 +43,7 @@ impl Hosts {
             apparmor: AppArmor::Own,
             selinux: false,
             kcore: true,
+            resctrl: Some("/sys/fs/resctrl".into()),
         }
     }
 }
@@ -130,7 +132,16 @@ impl Case {
                 ..Case::default()
             },
             idmapped("idmapped-layers", overlay(2)),
-            idmapped("idmapped-native", native),
+            idmapped("idmapped-native", native.clone()),
+            Case {
+                name: "below-the-root".into(),
+                spec: "ctr-2.1-default".into(),
+                rootfs: vec![
+                    RootfsMount { fstype: "fuse3.fuse-overlayfs".into(), ..overlay(1) },
+                    RootfsMount { target: "/usr/../srv".into(), ..native },
+                ],
+                ..Case::default()
+            },
             exec("exec-in-cri-pod", "cri-default"),
             exec("exec-in-user-namespace", "cri-userns"),
             exec("exec-in-host-namespaces", "docker-host"),

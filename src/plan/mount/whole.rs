@@ -1,8 +1,9 @@
-//! Options for mount(2), which takes them as one string of up to a page; fsconfig(2) takes at most 255 bytes of each.
+//! Options for mount(2), which takes them as one string of up to a page: fsconfig(2) takes no more than 255 bytes of each, and
+//! does not know all flags.
 
 use crate::error::{invalid, Result};
 use crate::plan::step::Whole;
-use crate::spec::mount::FsOption;
+use crate::spec::mount::{FsOption, IVERSION};
 use std::ffi::{CStr, CString};
 
 /// The limit of strndup_user() in fsconfig(2).
@@ -20,7 +21,9 @@ pub(super) fn whole(
         FsOption::Flag(key) => long(key),
         FsOption::Value(key, value) => long(key) || long(value),
     };
-    if !long(source) && !options.iter().any(too_long) {
+    let old =
+        |option: &FsOption| matches!(option, FsOption::Flag(key) if key.to_bytes() == IVERSION.as_bytes());
+    if !long(source) && !options.iter().any(|option| too_long(option) || old(option)) {
         return Ok(None);
     }
     let mut flags = 0;
@@ -50,6 +53,7 @@ fn superblock(word: &[u8]) -> Option<u64> {
         b"dirsync" => libc::MS_DIRSYNC,
         b"lazytime" => libc::MS_LAZYTIME,
         b"mand" => libc::MS_MANDLOCK,
+        b"iversion" => libc::MS_I_VERSION,
         _ => return None,
     })
 }
@@ -83,6 +87,12 @@ mod tests {
         let data = CString::new(format!("a={long},context=\"c1,c2\"")).unwrap();
         assert_eq!(of("s", &long).unwrap(), Some(Whole { flags: libc::MS_RDONLY, data }));
         assert!(of(&long, "v").unwrap().is_some());
+        let version = [FsOption::Flag(c"iversion".into())];
+        let flags = libc::MS_I_VERSION;
+        assert_eq!(
+            whole("mounts[0]", c"s", &version, 4096).unwrap(),
+            Some(Whole { flags, data: c"".into() })
+        );
         let error = of("s", &"x".repeat(4096)).unwrap_err().to_string();
         assert_eq!(error, "mounts[0].options: longer than a page, the kernel takes no more");
     }

@@ -5,11 +5,12 @@
 use super::life::{Input, Life};
 use super::prepare::{filter, io_owner, read_spec, warn};
 use super::process::{Facts, Handle};
-use super::{hooks, Container, Records, State, Verb};
+use super::{fuse, hooks, Container, Records, State, Verb};
 use crate::cgroup::oom::{Happened, Watch};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Launched, Leash, Order};
 use crate::plan::{self, Host};
+use crate::resctrl;
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::request::Create;
 use crate::sandbox::{CgroupOrder, World};
@@ -19,7 +20,7 @@ use crate::sync::Mutex;
 use crate::tasks::Looks;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How long the processes of a failed create may take to die.
@@ -55,6 +56,7 @@ pub async fn create(
         options: request.options.clone(),
         rootfs: request.rootfs.clone(),
         cgroup,
+        resctrl: OnceLock::new(),
         records,
         world: Arc::clone(world),
         streams: world.streams.of_container(),
@@ -64,6 +66,7 @@ pub async fn create(
     if launched.is_err() {
         // Do both: the removal may work even if the kill fails, because an empty cgroup needs no kill.
         let (killed, removed) = (container.cgroup.kill(), remove(&container, leash).await);
+        let removed = removed.and(container.leave_resctrl());
         for e in [&killed, &removed].into_iter().filter_map(|left| left.as_ref().err()) {
             log::warn!(container = request.id.as_str(); "could not remove the cgroup of a failed create: {e}");
         }
@@ -106,7 +109,12 @@ const UNMAKING: Duration = Duration::from_secs(5);
 async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> Result<()> {
     let Container { id, bundle, records, spec, options, cgroup, world, .. } = &**container;
     let (pod_cgroup, root) = (records.pod_cgroup(), options.root.clone());
-    let mut record = Record { pod_cgroup, root, ..Record::new(id, Some(cgroup.record())) };
+    let made = match &spec.intel_rdt {
+        Some(rdt) => resctrl::make(world.host.resctrl.as_deref(), rdt, id)?,
+        None => Vec::new(),
+    };
+    let resctrl = container.resctrl.get_or_init(|| made).clone();
+    let mut record = Record { pod_cgroup, root, resctrl, ..Record::new(id, Some(cgroup.record())) };
     record::write(records.folder(), &record)?;
     if let Some(root) = &options.root {
         let (at, to) = record::shown(root, records.folder());
@@ -144,6 +152,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         log::warn!(container = id.as_str(); "could not watch for OOM kills: {e}");
         None
     });
+    let on_host = fuse::mount(container, leash).await?;
     let order = Order {
         plan: &plan,
         ends,
@@ -167,6 +176,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         }
         _ => e,
     })?;
+    drop(on_host);
     if let Some(master) = waiting.console.take() {
         io.attach_console(master)?;
     }

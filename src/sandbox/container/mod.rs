@@ -8,6 +8,7 @@
 mod create;
 mod delete;
 mod exec;
+mod fuse;
 mod hooks;
 mod kill;
 pub(super) mod life;
@@ -36,7 +37,7 @@ use crate::spec::{self, Spec};
 use crate::stdio::{Io, Streams};
 use crate::sync::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How long Delete waits for a process at its gate to die of SIGKILL, and a failed Start for the exit: containerd
@@ -51,6 +52,8 @@ pub(super) struct Container {
     /// For the Create event.
     rootfs: Vec<RootfsMount>,
     pub cgroup: Box<dyn Cgroup>,
+    /// Groups in resctrl that were made for it.
+    resctrl: OnceLock<Vec<PathBuf>>,
     records: Records,
     world: Arc<World>,
     streams: Streams,

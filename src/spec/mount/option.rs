@@ -1,13 +1,14 @@
 //! The option words of `mounts[].options`.
 
 use super::{Attributes, Propagation};
-use crate::error::Result;
-use crate::spec::unsupported;
 use libc::{
     MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
     MOUNT_ATTR__ATIME,
 };
+
+/// MS_I_VERSION, which is a flag of mount(2) alone.
+pub const IVERSION: &str = "iversion";
 
 /// The options of one mount, sorted by kind.
 #[derive(Default)]
@@ -20,7 +21,8 @@ pub(super) struct Options<'a> {
     pub copy_up: Option<usize>,
     pub attributes: Attributes,
     pub propagation: Option<Propagation>,
-    /// Superblock options that fsconfig(2) accepts for every filesystem (vfs_parse_sb_flag in fs/fs_context.c).
+    /// Options of the superblock that fsconfig(2) knows for every filesystem (vfs_parse_sb_flag in fs/fs_context.c), and
+    /// [`IVERSION`].
     pub superblock: Vec<&'static str>,
     /// The rest, each with its index: options for the filesystem.
     pub data: Vec<(usize, &'a str)>,
@@ -105,8 +107,7 @@ fn change(word: &str) -> Option<Change> {
 }
 
 impl<'a> Options<'a> {
-    /// `field` returns the JSON path of the option at an index.
-    pub fn parse(words: &'a [String], field: impl Fn(usize) -> String) -> Result<Self> {
+    pub fn parse(words: &'a [String]) -> Self {
         let mut all = Options::default();
         let (mut own, mut recursive) = (Changes::default(), Changes::default());
         for (i, word) in words.iter().enumerate() {
@@ -135,18 +136,19 @@ impl<'a> Options<'a> {
                 "nolazytime" => all.superblock("lazytime", false),
                 "mand" => all.superblock("mand", true),
                 "nomand" => all.superblock("mand", false),
-                // `silent` suppresses a line in the kernel's log that fsopen(2) never writes.
-                "" | "defaults" | "silent" | "loud" | "noiversion" => {}
+                // `silent` spares the kernel's log a line, which fsopen(2) does not write to.
+                "" | "defaults" | "silent" | "loud" => {}
+                "iversion" => all.superblock(IVERSION, true),
+                "noiversion" => all.superblock(IVERSION, false),
                 "idmap" => all.idmap = Some(IdmapWord { index: i, recursive: false }),
                 "ridmap" => all.idmap = Some(IdmapWord { index: i, recursive: true }),
-                "iversion" => return Err(unsupported(&format!("{}: {word:?}", field(i)))),
                 _ => all.data.push((i, word)),
             }
         }
         let (set, clear) = own.finish();
         let (recursive_set, recursive_clear) = recursive.finish();
         all.attributes = Attributes { set, clear, recursive_set, recursive_clear };
-        Ok(all)
+        all
     }
 
     fn superblock(&mut self, flag: &'static str, on: bool) {
@@ -163,7 +165,7 @@ mod tests {
 
     fn parse(words: &[&str]) -> Attributes {
         let words: Vec<String> = words.iter().map(|w| (*w).into()).collect();
-        Options::parse(&words, |i| i.to_string()).expect("all known").attributes
+        Options::parse(&words).attributes
     }
 
     #[test]

@@ -1,0 +1,201 @@
+//! A rootfs that a mount helper of FUSE mounts. The helper here binds the image, and writes down how it was called.
+
+use crate::{connect, create_request, delete, kill, shut_down, start, wait};
+use containerd_shim_protos::api::{CreateTaskResponse, StateRequest, StateResponse};
+use containerd_shim_protos::types::mount::Mount;
+use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use testbed::fake::{eventually, Containerd, Version};
+use testbed::wire::{decode, Wire, TASK_V3};
+
+const BINDS: &str = "mount --bind \"$1\" \"$2\"; echo done >&2";
+
+/// A folder of programs with this `mount.fuse3`, and a shim that finds it, with a bundle whose root is empty.
+struct Scene {
+    containerd: Containerd,
+    bundle: PathBuf,
+    image: PathBuf,
+    programs: PathBuf,
+}
+
+fn found(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap();
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.exists())
+}
+
+/// What a helper here needs, and not where a package has its own.
+fn path(programs: &Path) -> String {
+    let tools = programs.join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    for tool in ["sh", "mount", "env", "ls", "sleep"] {
+        std::os::unix::fs::symlink(found(tool).unwrap(), tools.join(tool)).unwrap();
+    }
+    format!("{}:{}", programs.display(), tools.display())
+}
+
+impl Scene {
+    fn new(helper: Option<&str>) -> Scene {
+        let mut containerd = Containerd::new(Version::V2_3);
+        let programs = containerd.dir.path().join("programs");
+        std::fs::create_dir(&programs).unwrap();
+        if let Some(script) = helper {
+            let file = programs.join("mount.fuse3");
+            let seen = format!(
+                "echo \"$@\" > {0}/args; env > {0}/env; ls -l /proc/self/fd > {0}/fds",
+                programs.display()
+            );
+            std::fs::write(&file, format!("#!/bin/sh\n{seen}\n{script}\n")).unwrap();
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        containerd.environment.push(("PATH", path(&programs).leak()));
+        let bundle = containerd.prepare("c1", &["/probe", "sleep"], json!({}));
+        let image = containerd.dir.path().join("image");
+        std::fs::rename(bundle.join("rootfs"), &image).unwrap();
+        std::fs::create_dir(bundle.join("rootfs")).unwrap();
+        Scene { containerd, bundle, image, programs }
+    }
+
+    fn connect(&self) -> Wire {
+        let mut wire = self.containerd.connect(&self.containerd.start("c1"));
+        connect(&mut wire, TASK_V3, "c1");
+        wire
+    }
+
+    fn create(&self, wire: &mut Wire) -> Result<u32, String> {
+        self.create_of(wire, &["lowerdir=/a:/b", "X-containerd.x=1", "ro"])
+    }
+
+    fn create_of(&self, wire: &mut Wire, options: &[&str]) -> Result<u32, String> {
+        let mut request = create_request(&self.containerd, "c1");
+        request.rootfs.push(Mount {
+            type_: "fuse3.fuse-overlayfs".into(),
+            source: self.image.to_str().unwrap().into(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            ..Default::default()
+        });
+        let created = wire.call::<CreateTaskResponse>(TASK_V3, "Create", &request);
+        created.map(|created| created.pid).map_err(|refusal| refusal.1)
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.programs.join(name)).unwrap()
+    }
+
+    fn nothing_is_mounted(&self) {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(self.bundle.to_str().unwrap()), "{mounts}");
+    }
+
+    fn end(self, wire: Wire) {
+        shut_down(wire, "c1");
+        self.containerd.delete("c1");
+        self.containerd.remove_bundle("c1");
+    }
+}
+
+#[test]
+fn a_helper_mounts_the_root_and_the_host_keeps_nothing() {
+    let scene = Scene::new(Some(BINDS));
+    let mut wire = scene.connect();
+    let pid = scene.create(&mut wire).unwrap();
+    let (image, target) = (scene.image.display(), scene.bundle.join("rootfs"));
+    let called = format!("{image} {} -o lowerdir=/a:/b -o ro -t fuse-overlayfs", target.display());
+    assert_eq!(scene.read("args").trim(), called);
+    // Of the shim it has the PATH alone; the rest is the shell's.
+    let own =
+        |line: &&str| !["PATH=", "PWD=", "OLDPWD=", "SHLVL=", "_="].iter().any(|own| line.starts_with(own));
+    assert_eq!(scene.read("env").lines().filter(own).collect::<Vec<_>>(), Vec::<&str>::new());
+    let sockets = scene.read("fds").lines().filter(|line| line.contains("socket:")).count();
+    assert_eq!(sockets, 0, "{}", scene.read("fds"));
+    scene.nothing_is_mounted();
+    start(&mut wire, TASK_V3, "c1");
+    let root = format!("/proc/{pid}/root");
+    assert!(Path::new(&root).join("probe").exists(), "its root is the image");
+    kill(&mut wire, TASK_V3, "c1");
+    wait(&mut wire, TASK_V3, "c1");
+    delete(&mut wire, TASK_V3, "c1");
+    scene.end(wire);
+}
+
+#[test]
+fn a_helper_that_fails_says_why_and_leaves_nothing() {
+    for (helper, why) in [
+        (Some("echo no such layer >&2; exit 3"), "exit status 3, stderr: no such layer"),
+        (Some("mount --bind \"$1\" \"$2\"; exit 4"), "exit status 4"),
+        (None, "rootfs[0].type: there is no mount.fuse3 in "),
+    ] {
+        let scene = Scene::new(helper);
+        let mut wire = scene.connect();
+        let error = scene.create(&mut wire).unwrap_err();
+        assert!(error.contains("rootfs[0]") && error.contains(why), "{error}");
+        scene.nothing_is_mounted();
+        let state = StateRequest { id: "c1".into(), ..Default::default() };
+        assert!(wire.call::<StateResponse>(TASK_V3, "State", &state).is_err());
+        scene.end(wire);
+    }
+}
+
+#[test]
+fn a_helper_that_hangs_is_killed_when_the_time_of_the_create_is_over() {
+    let scene = Scene::new(Some("exec sleep 1000"));
+    let mut wire = scene.connect();
+    let mut request = create_request(&scene.containerd, "c1");
+    request.rootfs.push(Mount {
+        type_: "fuse3.fuse-overlayfs".into(),
+        source: scene.image.to_str().unwrap().into(),
+        ..Default::default()
+    });
+    let begun = std::time::Instant::now();
+    let limit = std::time::Duration::from_secs(1);
+    wire.ask(TASK_V3, "Create", &request, limit);
+    let error = decode::<CreateTaskResponse>(wire.next().unwrap().1).unwrap_err().1;
+    assert!(error.contains("rootfs[0]") && error.contains("killed after "), "{error}");
+    assert!(begun.elapsed() < limit * 5);
+    scene.nothing_is_mounted();
+    scene.end(wire);
+}
+
+/// The processes whose arguments have this text.
+fn running(text: &str) -> usize {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(text)
+    })
+    .count()
+}
+
+#[test]
+fn the_server_of_a_real_helper_ends_with_the_container() {
+    if let Some(program) =
+        ["/dev/fuse", "mount.fuse3", "fuse-overlayfs"].into_iter().find(|program| found(program).is_none())
+    {
+        return testbed::skip::missing(&format!("no {program}"));
+    }
+    let mut scene = Scene::new(None);
+    scene.containerd.environment.clear();
+    let mut wire = scene.connect();
+    let layers: Vec<String> = ["upper", "work"]
+        .map(|name| {
+            let folder = scene.containerd.dir.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            format!("{name}dir={}", folder.display())
+        })
+        .to_vec();
+    let lower = format!("lowerdir={}", scene.image.display());
+    let pid = scene.create_of(&mut wire, &[&lower, &layers[0], &layers[1]]).unwrap();
+    scene.nothing_is_mounted();
+    start(&mut wire, TASK_V3, "c1");
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let root = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
+    assert!(root.contains(" - fuse.fuse-overlayfs "), "{root}");
+    assert_eq!(running(&layers[0]), 1);
+    std::fs::write(format!("/proc/{pid}/root/new"), "x").unwrap();
+    assert!(scene.containerd.dir.path().join("upper/new").exists());
+    kill(&mut wire, TASK_V3, "c1");
+    wait(&mut wire, TASK_V3, "c1");
+    delete(&mut wire, TASK_V3, "c1");
+    assert!(eventually(|| running(&layers[0]) == 0), "the server stays");
+    scene.end(wire);
+}
