@@ -103,7 +103,8 @@ impl CloneLauncher {
         };
         // The child has its copies; as long as ours (in `prepared`) are open, their end of file is not seen.
         let (reaper, expected) = (&self.reaper, births(plan));
-        Ok(Underway { reaper, plan, gate, board, birth, leash, process, expected, console: None, _hold })
+        let (hooked, console) = (false, None);
+        Ok(Underway { reaper, plan, gate, board, birth, leash, process, expected, hooked, console, _hold })
     }
 }
 
@@ -166,6 +167,8 @@ struct Underway<'a> {
     process: Kept,
     /// Another process is to continue in its place.
     expected: bool,
+    /// It has been at its hooks.
+    hooked: bool,
     /// The master of the terminal, once received.
     console: Option<OwnedFd>,
     /// Kept until the child is in its cgroup, which it is once it has reached the gate.
@@ -234,9 +237,14 @@ impl Underway<'_> {
                     (Report::SIZE, passed) => {
                         let report = Report::from_bytes(bytes);
                         match self.plan.steps.get(report.step as usize) {
-                            Some((Step::Gate, _)) => return Ok(Reached::Gate),
-                            Some((Step::Console { .. }, _)) => self.console = passed,
-                            Some((Step::Hooks, _)) => {
+                            // Whoever is born last shares this socket, and may be made to send anything by the container
+                            // that it is in. What the invisible process has to say comes first, and each of it once.
+                            Some((Step::Gate, _)) if !self.expected => return Ok(Reached::Gate),
+                            Some((Step::Console { .. }, _)) if self.console.is_none() && passed.is_some() => {
+                                self.console = passed;
+                            }
+                            Some((Step::Hooks, _)) if !self.hooked => {
+                                self.hooked = true;
                                 let pidfd = self.process.child.pidfd.try_clone();
                                 return pidfd.map(Reached::Hooks).context(|| "dup(pidfd)");
                             }

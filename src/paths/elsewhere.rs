@@ -7,7 +7,7 @@
 use super::here::{self, Refused};
 use super::{Opened, Purpose};
 use crate::error::{Context, Error, Kind, Result};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::epoll::Interest;
 use crate::sys::{pipe, process, socket, spawn, wait};
 use crate::tasks;
@@ -32,7 +32,7 @@ const ROOM: usize = 16 << 10;
 /// More of them than wait for one filesystem that does not answer.
 const OPENERS_MAX: usize = 256;
 
-/// Those that have not ended: a filesystem can keep one from its end after it was killed.
+/// Those that were killed and have not ended: a filesystem can keep one from its end.
 #[derive(Debug, Default)]
 pub(super) struct Openers(Mutex<Vec<OwnedFd>>);
 
@@ -56,29 +56,39 @@ impl Order<'_> {
 }
 
 /// Killed when it is dropped, so when its time is over, or when nobody wants its answer any more.
-struct Opener(OwnedFd);
+struct Opener<'a> {
+    pidfd: Option<OwnedFd>,
+    openers: &'a Openers,
+}
 
-impl Drop for Opener {
+impl Drop for Opener<'_> {
     fn drop(&mut self) {
-        // It has usually exited by itself.
-        let _ = wait::signal(self.0.as_fd(), libc::SIGKILL);
+        let Some(pidfd) = self.pidfd.take() else { return };
+        // It has ended by itself, mostly.
+        let _ = wait::signal(pidfd.as_fd(), libc::SIGKILL);
+        let mut left = self.openers.left();
+        left.push(pidfd);
     }
 }
 
 impl Openers {
-    fn start(&self, order: Order<'_>, socket: BorrowedFd<'_>) -> Result<(Opener, spawn::Status)> {
-        let mut openers = self.0.lock();
-        openers.retain(|pidfd| !pipe::wait_readable(pidfd, Duration::ZERO).unwrap_or(true));
-        if openers.len() >= OPENERS_MAX {
-            let what = format!("{OPENERS_MAX} processes wait for filesystems that do not answer");
-            return Err(Error::new(Kind::Unavailable, what));
+    /// Those that have not ended.
+    fn left(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        let mut left = self.0.lock();
+        left.retain(|pidfd| !pipe::wait_readable(pidfd, Duration::ZERO).unwrap_or(true));
+        left
+    }
+
+    fn start(&self, order: Order<'_>, socket: BorrowedFd<'_>) -> Result<(Opener<'_>, spawn::Status)> {
+        if self.left().len() >= OPENERS_MAX {
+            let what = format!("{OPENERS_MAX} processes that were killed still wait for filesystems");
+            return Err(Error::new(Kind::System, what));
         }
         let own = [NAME.to_owned(), CString::new(VERB).unwrap_or_default()];
         let argv: Vec<_> = own.into_iter().chain(order.words()).collect();
         let started = spawn::spawn(c"/proc/self/exe", &argv, &[], &[socket]);
         let started = started.map_err(|errno| failed(&format!("start it: {errno}")))?;
-        openers.extend(started.child.pidfd.try_clone());
-        Ok((Opener(started.child.pidfd), started.status))
+        Ok((Opener { pidfd: Some(started.child.pidfd), openers: self }, started.status))
     }
 
     /// The shim's side; `path` is for the errors.

@@ -34,14 +34,14 @@ pub struct Found {
     kind: Kind,
     /// Type and permissions.
     mode: u32,
+    mount: u64,
 }
 
 impl Found {
     /// Asks the filesystem.
-    pub fn of(fd: OwnedFd, path: &Path) -> Result<Self, Refused> {
-        let kind = pipe::kind(&fd).map_err(|errno| refused(path, errno))?;
-        let mode = fstat(&fd).map_err(|errno| refused(path, errno))?.st_mode;
-        Ok(Found { fd, kind, mode })
+    pub fn of(fd: OwnedFd, mount: u64, path: &Path) -> Result<Self, Refused> {
+        let stat = fstat(&fd).map_err(|errno| refused(path, errno))?;
+        Ok(Found { fd, kind: pipe::kind_of(&stat), mode: stat.st_mode, mount })
     }
 
     fn is_regular(&self) -> bool {
@@ -61,7 +61,9 @@ pub fn open(path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
     }
     // O_PATH never blocks, except on the filesystem, and has no side effects on a device.
     let fd = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
-    let found = Found::of(fd.map_err(|errno| refused(path, errno))?, path)?;
+    let fd = fd.map_err(|errno| refused(path, errno))?;
+    let mount = mount_of(fd.as_fd()).map_err(|errno| refused(path, errno))?;
+    let found = Found::of(fd, mount, path)?;
     of(&found, path, purpose)
 }
 
@@ -84,7 +86,7 @@ pub fn of(found: &Found, path: &Path, purpose: Purpose) -> Result<Opened, Refuse
     };
     let fds = match (found.kind, purpose) {
         (_, Purpose::Look) => Vec::new(),
-        (_, Purpose::Log) => return append(path),
+        (_, Purpose::Log) => vec![reopen(Access::Append, true)?],
         (_, Purpose::Contents { .. }) if found.is_regular() => vec![reopen(Access::Read, true)?],
         (_, Purpose::Contents { .. }) | (Kind::Null | Kind::Directory, _) => Vec::new(),
         (Kind::Fifo, purpose) => {
@@ -107,8 +109,7 @@ pub fn of(found: &Found, path: &Path, purpose: Purpose) -> Result<Opened, Refuse
         (Kind::Other, Purpose::Input { .. }) => vec![reopen(Access::Read, true)?],
         (Kind::Other, Purpose::Output { .. }) => vec![reopen(Access::Append, true)?],
     };
-    let mount = mount_of(found.fd.as_fd()).map_err(|errno| refused(path, errno))?;
-    Ok(Opened { kind: found.kind, mode: found.mode & 0o7777, mount, fds })
+    Ok(Opened { kind: found.kind, mode: found.mode & 0o7777, mount: found.mount, fds })
 }
 
 fn flag(access: Access) -> &'static str {

@@ -12,8 +12,8 @@ pub use elsewhere::{serve, VERB};
 pub(crate) use here::unlink;
 
 use crate::error::{invalid, Context, Result};
-use crate::sys::path::{cached, mount_of};
-use crate::sys::pipe::Kind;
+use crate::sys::path::{cached, is_missing, mount_of};
+use crate::sys::pipe::{self, Kind};
 use crate::sys::Errno;
 use elsewhere::{Openers, Order};
 use here::{Found, Refused};
@@ -72,12 +72,16 @@ impl Paths {
     pub(crate) async fn open(&self, path: &Path, purpose: Purpose, deadline: Instant) -> Result<Opened> {
         let Some(own) = self.own else { return here::open(path, purpose).map_err(Refused::into_error) };
         if path == Path::new("/dev/null") {
-            return Ok(Opened { kind: Kind::Null, mode: 0o666, mount: 0, fds: Vec::new() });
+            let fds = match purpose {
+                Purpose::Log => vec![pipe::null().context(|| "open(\"/dev/null\")")?],
+                _ => Vec::new(),
+            };
+            return Ok(Opened { kind: Kind::Null, mode: 0o666, mount: 0, fds });
         }
         let c_path = c_path(path)?;
         match cached(&c_path) {
             Ok(Some(fd)) if mount_of(fd.as_fd()) == Ok(own) => {
-                let found = Found::of(fd, path).map_err(Refused::into_error)?;
+                let found = Found::of(fd, own, path).map_err(Refused::into_error)?;
                 if found.is_plain() {
                     return here::of(&found, path, purpose).map_err(Refused::into_error);
                 }
@@ -96,7 +100,7 @@ impl Paths {
         let opened = self.open(bundle, Purpose::Look, deadline).await.context(|| "bundle")?;
         match self.own {
             Some(own) if own != opened.mount => {
-                Err(invalid(format!("bundle: {bundle:?} is not on the filesystem of the shim's own bundle")))
+                Err(invalid(format!("bundle: {bundle:?} is not on the mount of the shim's own bundle")))
             }
             _ => Ok(()),
         }
@@ -135,13 +139,21 @@ impl Paths {
         self.openers.run(Order::Unlink(&c_path(at)?), at, deadline).await.map(drop)
     }
 
-    /// Whether what there is of the path is on the trusted mount. What the kernel does not have in memory has no mount on
-    /// it.
+    /// Whether the folder of `path` is on the trusted mount, as far as it exists.
     fn trusts(&self, path: &Path) -> Result<bool> {
         let Some(own) = self.own else { return Ok(true) };
+        let mut missing = None;
         for folder in path.ancestors().skip(1) {
-            if let Ok(Some(found)) = cached(&c_path(folder)?) {
-                return Ok(mount_of(found.as_fd()) == Ok(own));
+            match cached(&c_path(folder)?) {
+                Ok(Some(found)) if mount_of(found.as_fd()) == Ok(own) => {
+                    // Only what really is missing will be made here. A link leads elsewhere, and so may a mount.
+                    return Ok(match missing {
+                        None => true,
+                        Some(name) => is_missing(found.as_fd(), &c_path(Path::new(name))?),
+                    });
+                }
+                Ok(None) | Err(Errno::ENOENT) => missing = folder.file_name(),
+                Ok(Some(_)) | Err(_) => return Ok(false),
             }
         }
         Ok(false)

@@ -363,7 +363,7 @@ pub enum Step {
     Hostname(CString),
     Domainname(CString),
 
-    // Dress
+    // Session
     /// Makes the slave of `Console` descriptors 0, 1 and 2.
     Terminal,
     /// Makes the launcher's ends descriptors 0, 1 and 2, and changes the owner of FIFOs, pipes and files to `uid`.

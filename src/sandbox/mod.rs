@@ -273,7 +273,11 @@ impl Sandbox {
             containers.known.insert(id.clone(), Known::Making(making.clone()));
         }
         let _taken = CreateGuard { sandbox: self, id: &id, over: making.over };
-        request.options = leash.unless_killed(options(leash.deadline)).await?;
+        let options = leash.unless_killed(options(leash.deadline)).await;
+        request.options = options.map_err(|e| match e.kind() {
+            Kind::State => e.context(format!("create {id}")),
+            _ => e,
+        })?;
         let container = self.make(request, &leash).await.context(|| format!("create {id}"))?;
         let pid = container.pid();
         self.lock().known.insert(id.clone(), Known::Here(Arc::clone(&container)));

@@ -264,8 +264,8 @@ impl Connection {
         let _ = self.common.epoll.arm(self.stream.as_fd(), self.token, interest);
     }
 
-    /// Closes the connection and drops its calls.
-    pub(super) fn close(&self) {
+    /// Closes the connection and drops its calls; returns how many waited.
+    pub(super) fn close(&self) -> usize {
         let mut outgoing = self.outgoing.lock();
         outgoing.closed = true;
         outgoing.unsent = Vec::new();
@@ -275,7 +275,7 @@ impl Connection {
         self.at_work.lock().clear();
         let calls = std::mem::take(&mut *self.waiting.lock());
         // Dropped outside the lock: the kept values have locks of their own.
-        drop(calls);
+        calls.len()
     }
 
     /// Parks a call to be answered later; returns it if its stream is already in use.

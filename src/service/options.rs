@@ -131,7 +131,7 @@ async fn find(Reading { paths, deadline }: Reading, name: &str, path: Option<&Os
     for folder in path.into_iter().flat_map(std::env::split_paths) {
         match executable(&folder.join(name)).await {
             Ok(()) => return Ok(()),
-            Err(e) if e.kind() == Kind::Deadline => return Err(e),
+            Err(e) if e.errno().is_none() => return Err(e),
             Err(_) => {}
         }
     }

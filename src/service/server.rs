@@ -352,7 +352,10 @@ impl Server {
             Received::Nothing => connection.end_reading(),
             Received::Closed => {
                 self.connections.lock().open.remove(&connection.token);
-                connection.close();
+                if connection.close() > 0 {
+                    // A worker returns free memory to the kernel when it ends.
+                    self.workers.give(Box::new(|| {}));
+                }
             }
             Received::Oversized(header) => {
                 let text = format!("a message of {} bytes is larger than the protocol allows", header.length);

@@ -12,6 +12,8 @@ containerd-shim-shoal-v2 is started by containerd, for containers and pods with 
   containerd-shim-shoal-v2 -namespace NS -address SOCKET -id ID -bundle DIR [-debug] delete
   containerd-shim-shoal-v2 -info | -v | -version | -h
 
+The server runs itself with `open-path` for a path that may block.
+
   -address string          containerd's gRPC socket: in the name of the shim's own, and for the Store (else $GRPC_ADDRESS)
   -bundle string           the bundle directory (delete; else the working directory)
   -debug                   log in detail

@@ -58,7 +58,7 @@ pub fn run(copy_queue: &Arc<CopyQueue>, edges: &EdgeEpoll) {
     Copier::new(copy_queue, edges).run();
 }
 
-/// What the thread has on its desk.
+/// The state of the copying thread.
 struct Copier<'a> {
     copy_queue: &'a Arc<CopyQueue>,
     edges: &'a EdgeEpoll,

@@ -27,6 +27,11 @@ pub fn mount_of(of: BorrowedFd<'_>) -> Result<u64> {
     id.and_then(|id| id.trim().parse().ok()).ok_or(Errno::ENODATA)
 }
 
+/// Whether a directory has no such entry: no file, link or mount. Asks the directory's own filesystem alone.
+pub fn is_missing(directory: BorrowedFd<'_>, name: &CStr) -> bool {
+    matches!(root::open_entry(directory, name), Err(Errno::ENOENT))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

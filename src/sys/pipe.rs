@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use nix::sys::stat::{fstat, major, minor, Mode, SFlag};
+use nix::sys::stat::{fstat, major, minor, FileStat, Mode, SFlag};
 use nix::unistd::{Gid, Uid};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -43,13 +43,16 @@ impl Access {
 
 /// Returns the kind of file that is open; a pipe is a FIFO without a name.
 pub fn kind(fd: impl AsFd) -> nix::Result<Kind> {
-    let stat = fstat(fd)?;
-    Ok(match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+    fstat(fd).map(|stat| kind_of(&stat))
+}
+
+pub fn kind_of(stat: &FileStat) -> Kind {
+    match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFIFO => Kind::Fifo,
         SFlag::S_IFDIR => Kind::Directory,
         SFlag::S_IFCHR if (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3) => Kind::Null,
         _ => Kind::Other,
-    })
+    }
 }
 
 /// Opens a new description of `fd`'s file through /proc/self/fd, without a second look-up of a path that may have

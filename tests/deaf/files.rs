@@ -100,7 +100,7 @@ fn words(place: &str) -> &str {
         "logger" | "logger-read" => "start logging program: ",
         "bundle" => "bundle: ",
         "config.json" | "config-open" | "config-read" => "config.json",
-        "ConfigPath" | "BinaryName" | "Root" | "Root-mkdir" => "options: ",
+        "ConfigPath" | "BinaryName" | "Root" | "Root-mkdir" | "Root-link" => "options: ",
         other => panic!("{other}"),
     }
 }

@@ -32,12 +32,22 @@ pub fn named(world: &mut World, host: &str) -> Vec<CreateTaskRequest> {
         ("BinaryName", "dir-binary/hang"),
         ("Root", "dir-root-option/hang"),
         ("Root-mkdir", "dir-mkdir"),
+        ("Root-link", "dir-mkdir"),
         ("ConfigPath", "slow-o"),
     ] {
         world.prepare(key, &["/probe", "sleep"], |_| ());
         let path = format!("{host}/{target}");
         // `runtimeoptions.v1.Options`: a path (2), or a body (3).
-        let name = key.trim_end_matches("-mkdir");
+        let name = key.split('-').next().unwrap();
+        let path = match key {
+            // On the filesystem of the bundle, but what it leads to is not.
+            "Root-link" => {
+                let link = world.containerd.dir.path().join("link");
+                std::os::unix::fs::symlink(path, &link).unwrap();
+                link.to_str().unwrap().to_owned()
+            }
+            _ => path,
+        };
         let (tag, text) = if key == "ConfigPath" { (18, path) } else { (26, format!("{name} = '{path}'")) };
         let mut value = vec![tag, u8::try_from(text.len()).unwrap()];
         value.extend_from_slice(text.as_bytes());
@@ -141,6 +151,12 @@ fn paths_on_another_filesystem_that_answers_are_opened() {
         world.line().call::<CreateTaskResponse>("Create", &request).unwrap();
         world.line().call::<StartResponse>("Start", &ask::start_request("c2", "")).unwrap();
         assert!(log.exists());
+        let request = ask::exec_request("c2", "null", &ask::process(&["/probe", "stat", "/"]));
+        let request = ExecProcessRequest { stdout: "file:///dev/null".into(), ..request };
+        world.line().call::<Empty>("Exec", &request).unwrap();
+        world.line().call::<StartResponse>("Start", &ask::start_request("c2", "null")).unwrap();
+        world.line().call::<WaitResponse>("Wait", &ask::wait_request("c2", "null")).unwrap();
+        world.line().call::<DeleteResponse>("Delete", &ask::delete_request("c2", "null")).unwrap();
         let output = read(&exec_out);
         let request = ask::exec_request("c2", "e", &ask::process(&["/probe", "stat", "/"]));
         world.line().call::<Empty>("Exec", &ExecProcessRequest { stdout: exec_out, ..request }).unwrap();

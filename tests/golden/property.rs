@@ -202,6 +202,7 @@ fn every_mixture_is_in_order() {
 
 #[test]
 fn the_same_spec_is_the_same_plan() {
+    // Twice on purpose: each hash map has an order of its own, which must not reach the plan.
     let spec: Value = serde_json::from_str(&read("process-everything")).expect("JSON");
     assert_eq!(compile(&spec, &Hosts::v2()), compile(&spec, &Hosts::v2()));
 }

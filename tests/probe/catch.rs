@@ -62,9 +62,11 @@ const MODES: &[(&str, Mode)] = &[
 ];
 
 static MODE: AtomicU8 = AtomicU8::new(0);
+/// The mode that [`strike`] acts by. It lags behind, with a signal of the mode before.
+static STRIKES: AtomicU8 = AtomicU8::new(0);
 
 fn mode() -> Mode {
-    MODES[MODE.load(Ordering::Relaxed) as usize].1
+    MODES[MODE.load(Ordering::SeqCst) as usize].1
 }
 
 /// Returns whether this is not the host's own pid namespace, where kill(-1) would stop the machine: there, the second
@@ -105,7 +107,9 @@ fn strike() {
     let own = std::process::id() as i32;
     let ours = read_to_string("/proc/self/cgroup").unwrap_or_default();
     loop {
-        let signal = match mode() {
+        let now = MODE.load(Ordering::SeqCst);
+        STRIKES.store(now, Ordering::SeqCst);
+        let signal = match MODES[now as usize].1 {
             Mode::Stop | Mode::Hold => Signal::SIGSTOP,
             Mode::Kill => Signal::SIGKILL,
             Mode::Mine => {
@@ -183,7 +187,7 @@ pub fn forever(folder: &str, file: &str, socket: &str, port: &str) -> i32 {
         } else {
             wanted
         };
-        MODE.store(wanted as u8, Ordering::Relaxed);
+        MODE.store(wanted as u8, Ordering::SeqCst);
     };
     follow(folder);
     std::thread::scope(|scope| {
@@ -226,7 +230,9 @@ impl Catcher<'_> {
             Mode::Wait => std::thread::sleep(Duration::from_millis(1)),
             _ => {}
         }
-        if self.told.elapsed() > Duration::from_millis(20) {
+        // Not before both threads have changed over: the test goes on with this.
+        let changed = MODES[STRIKES.load(Ordering::SeqCst) as usize].1 == mode;
+        if changed && self.told.elapsed() > Duration::from_millis(20) {
             self.tell(mode);
         }
     }

@@ -48,7 +48,8 @@ impl Drop for Kept {
     }
 }
 
-fn process() -> Value {
+/// An exec that reports.
+pub fn process() -> Value {
     // runc's execs inherit no limits.
     let limit = json!({ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1000 });
     json!({ "args": ["/probe", "report"], "cwd": "/", "env": ["PATH=/"], "user": {}, "rlimits": [limit] })

@@ -163,6 +163,23 @@ fn a_create_hook_that_fails_ends_the_launch() {
     assert!(!exists(&format!("/proc/{child}")));
 }
 
+/// From its birth on a process shares the socket of its reports with whoever can trace it.
+#[test]
+fn a_report_that_comes_twice_ends_the_launch() {
+    if !rooted("a_report_that_comes_twice_ends_the_launch") {
+        return;
+    }
+    let mut ran = 0;
+    let plan = program(&["true"], vec![Step::Hooks, Step::Hooks]);
+    let error = launch_with(&plan, None, &mut |_, _| {
+        ran += 1;
+        Ok(())
+    })
+    .unwrap_err();
+    assert!(error.to_string().starts_with("a report from step"), "{error}");
+    assert_eq!(ran, 1);
+}
+
 /// Dropping it also closes its gate, which a stopped process does not notice.
 #[test]
 fn a_process_that_is_dropped_at_its_hooks_is_killed() {

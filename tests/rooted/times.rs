@@ -1,9 +1,10 @@
 //! Time namespaces: a container's clocks, ours and runc's.
 
+use crate::affinity::process;
 use crate::bench::rooted;
 use crate::container::Bundle;
 use crate::reports::{same, same_exec};
-use serde_json::{json, Value};
+use serde_json::json;
 
 /// In thousands of days.
 const UP: i64 = 5;
@@ -16,12 +17,6 @@ fn with_offsets(mut bundle: Bundle) -> Bundle {
         "monotonic": { "secs": 3600, "nanosecs": 999_999_999 },
     });
     bundle
-}
-
-fn process() -> Value {
-    // runc's execs inherit no limits.
-    let limit = json!({ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1000 });
-    json!({ "args": ["/probe", "report"], "cwd": "/", "env": ["PATH=/"], "user": {}, "rlimits": [limit] })
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Container {
     }
 
     /// The container was thawed to die, which is not a resume.
-    pub fn pod_let_die(&self) {
+    pub fn pod_thaw_to_die(&self) {
         self.hear(Input::PodLetDie);
     }
 

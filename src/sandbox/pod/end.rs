@@ -71,7 +71,7 @@ impl Sandbox {
                 }
             }
             for member in &members {
-                member.pod_let_die();
+                member.pod_thaw_to_die();
                 let exit = member.exit(None)?;
                 exit.within(left())
                     .await

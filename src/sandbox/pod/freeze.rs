@@ -90,7 +90,7 @@ impl Sandbox {
         undo.done();
         match thawed {
             Ok(()) => {
-                container.pod_let_die();
+                container.pod_thaw_to_die();
                 pod.settle_or_thaw(&change, Some(Frozen::EachByItself), &self.all());
                 Ok(())
             }

@@ -38,6 +38,11 @@ pub(in crate::sys) fn open_cached(path: &CStr) -> Result<OwnedFd> {
     resolve_once(libc::AT_FDCWD, path, libc::O_PATH, libc::RESOLVE_CACHED)
 }
 
+/// Opens an entry of a directory by O_PATH, unless another filesystem is mounted there. A link is not followed.
+pub(in crate::sys) fn open_entry(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
+    openat2(directory, name, libc::O_PATH | libc::O_NOFOLLOW, libc::RESOLVE_NO_XDEV)
+}
+
 fn openat2(directory: BorrowedFd<'_>, path: &CStr, flags: i32, how: u64) -> Result<OwnedFd> {
     resolve(directory.as_raw_fd(), path, flags, how)
 }

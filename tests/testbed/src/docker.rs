@@ -145,7 +145,7 @@ pub fn docker_case(suite: Suite, ids: Ids, runtime: Runtime, name: &str, body: f
         println!("left out by SHOAL_TEST_RUNTIMES");
         return;
     }
-    runtime.twice_for_the_control(|| attempt(suite, ids, runtime, name, body));
+    runtime.again_for_the_control(|| attempt(suite, ids, runtime, name, body));
 }
 
 fn attempt(suite: Suite, ids: Ids, runtime: Runtime, name: &str, body: fn(&DockerCase<'_>)) {

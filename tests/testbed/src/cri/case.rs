@@ -26,7 +26,7 @@ pub fn case(suite: Suite, mode: Mode, name: &str, body: fn(&mut Case<'_>)) {
         return;
     }
     let runtime = if mode == Mode::Runc { Runtime::Runc } else { Runtime::Shoal };
-    runtime.twice_for_the_control(|| attempt(suite, mode, name, body));
+    runtime.again_for_the_control(|| attempt(suite, mode, name, body));
 }
 
 fn attempt(suite: Suite, mode: Mode, name: &str, body: fn(&mut Case<'_>)) {
