@@ -1,17 +1,18 @@
-//! A rootfs that a mount helper of FUSE mounts. The helper here binds the image, and writes down how it was called.
+//! A FUSE rootfs. The helper program here binds the image, and records how it was called.
 
-use crate::{connect, create_request, delete, kill, shut_down, start, wait};
-use containerd_shim_protos::api::{CreateTaskResponse, StateRequest, StateResponse};
+use crate::{connect, create_request, deaf, delete, kill, shut_down, start, wait};
+use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse, StateRequest, StateResponse};
 use containerd_shim_protos::types::mount::Mount;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use testbed::fake::{eventually, Containerd, Version};
 use testbed::wire::{decode, Wire, TASK_V3};
 
 const BINDS: &str = "mount --bind \"$1\" \"$2\"; echo done >&2";
 
-/// A folder of programs with this `mount.fuse3`, and a shim that finds it, with a bundle whose root is empty.
+/// A directory of programs with this `mount.fuse3`, for a shim to find, and a bundle whose root is empty.
 struct Scene {
     containerd: Containerd,
     bundle: PathBuf,
@@ -24,7 +25,7 @@ fn found(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.exists())
 }
 
-/// What a helper here needs, and not where a package has its own.
+/// The programs that a helper here needs, but no directory that may have a package's helper.
 fn path(programs: &Path) -> String {
     let tools = programs.join("tools");
     std::fs::create_dir(&tools).unwrap();
@@ -67,6 +68,17 @@ impl Scene {
     }
 
     fn create_of(&self, wire: &mut Wire, options: &[&str]) -> Result<u32, String> {
+        let created = wire.call::<CreateTaskResponse>(TASK_V3, "Create", &self.request(options));
+        created.map(|created| created.pid).map_err(|refusal| refusal.1)
+    }
+
+    fn create_within(&self, wire: &mut Wire, limit: Duration) -> Result<u32, String> {
+        wire.ask(TASK_V3, "Create", &self.request(&[]), limit);
+        let created = decode::<CreateTaskResponse>(wire.next().unwrap().1);
+        created.map(|created| created.pid).map_err(|refusal| refusal.1)
+    }
+
+    fn request(&self, options: &[&str]) -> CreateTaskRequest {
         let mut request = create_request(&self.containerd, "c1");
         request.rootfs.push(Mount {
             type_: "fuse3.fuse-overlayfs".into(),
@@ -74,8 +86,7 @@ impl Scene {
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             ..Default::default()
         });
-        let created = wire.call::<CreateTaskResponse>(TASK_V3, "Create", &request);
-        created.map(|created| created.pid).map_err(|refusal| refusal.1)
+        request
     }
 
     fn read(&self, name: &str) -> String {
@@ -102,7 +113,7 @@ fn a_helper_mounts_the_root_and_the_host_keeps_nothing() {
     let (image, target) = (scene.image.display(), scene.bundle.join("rootfs"));
     let called = format!("{image} {} -o lowerdir=/a:/b -o ro -t fuse-overlayfs", target.display());
     assert_eq!(scene.read("args").trim(), called);
-    // Of the shim it has the PATH alone; the rest is the shell's.
+    // It gets only the PATH from the shim; the rest is the shell's.
     let own =
         |line: &&str| !["PATH=", "PWD=", "OLDPWD=", "SHLVL=", "_="].iter().any(|own| line.starts_with(own));
     assert_eq!(scene.read("env").lines().filter(own).collect::<Vec<_>>(), Vec::<&str>::new());
@@ -123,7 +134,7 @@ fn a_helper_that_fails_says_why_and_leaves_nothing() {
     for (helper, why) in [
         (Some("echo no such layer >&2; exit 3"), "exit status 3, stderr: no such layer"),
         (Some("mount --bind \"$1\" \"$2\"; exit 4"), "exit status 4"),
-        (None, "rootfs[0].type: there is no mount.fuse3 in "),
+        (None, "rootfs[0].type: mount.fuse3: exec: \"mount.fuse3\": executable file not found in $PATH"),
     ] {
         let scene = Scene::new(helper);
         let mut wire = scene.connect();
@@ -140,19 +151,29 @@ fn a_helper_that_fails_says_why_and_leaves_nothing() {
 fn a_helper_that_hangs_is_killed_when_the_time_of_the_create_is_over() {
     let scene = Scene::new(Some("exec sleep 1000"));
     let mut wire = scene.connect();
-    let mut request = create_request(&scene.containerd, "c1");
-    request.rootfs.push(Mount {
-        type_: "fuse3.fuse-overlayfs".into(),
-        source: scene.image.to_str().unwrap().into(),
-        ..Default::default()
-    });
-    let begun = std::time::Instant::now();
-    let limit = std::time::Duration::from_secs(1);
-    wire.ask(TASK_V3, "Create", &request, limit);
-    let error = decode::<CreateTaskResponse>(wire.next().unwrap().1).unwrap_err().1;
+    let begun = Instant::now();
+    let limit = Duration::from_secs(1);
+    let error = scene.create_within(&mut wire, limit).unwrap_err();
     assert!(error.contains("rootfs[0]") && error.contains("killed after "), "{error}");
     assert!(begun.elapsed() < limit * 5);
     scene.nothing_is_mounted();
+    scene.end(wire);
+}
+
+#[test]
+fn a_root_that_does_not_answer_ends_in_time_and_leaves_nothing() {
+    let Some(_) = found("/dev/fuse") else { return testbed::skip::missing("no /dev/fuse") };
+    let mut scene = Scene::new(Some(BINDS));
+    let deaf = deaf::Fuse::mount(&scene.containerd.dir.path().join("deaf"), deaf::Waits::UntilKilled);
+    scene.image = deaf.path.join("dir-mkdir");
+    let mut wire = scene.connect();
+    let begun = Instant::now();
+    let limit = Duration::from_secs(1);
+    let error = scene.create_within(&mut wire, limit).unwrap_err();
+    assert!(error.contains("killed after ") || error.contains("time limit"), "{error}");
+    assert!(begun.elapsed() < limit * 5);
+    scene.nothing_is_mounted();
+    drop(deaf);
     scene.end(wire);
 }
 

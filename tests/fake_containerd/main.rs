@@ -1,6 +1,9 @@
 //! The real binary, driven as each version of containerd drives it. Needs root.
 
 mod bad_input;
+#[allow(dead_code, reason = "not all that the other tests need of it")]
+#[path = "../deaf/fuse.rs"]
+mod deaf;
 mod fuse;
 mod mounts;
 mod neighbours;

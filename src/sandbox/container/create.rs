@@ -152,7 +152,6 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         log::warn!(container = id.as_str(); "could not watch for OOM kills: {e}");
         None
     });
-    let on_host = fuse::mount(container, leash).await?;
     let order = Order {
         plan: &plan,
         ends,
@@ -161,7 +160,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         leash,
         on_exit: container.on_exit(None, exit),
     };
-    let launched = async {
+    let launching = async {
         match world.launcher.launch(order).await? {
             Launched::AtHooks(process) => {
                 let ran = hooks::create(container, leash, &process).await;
@@ -170,13 +169,13 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
             Launched::Waiting(waiting) => Ok(waiting),
         }
     };
-    let mut waiting = launched.await.map_err(|e| match oom.as_mut().map(Watch::take) {
+    let launched = fuse::during(container, leash, launching).await;
+    let mut waiting = launched.map_err(|e| match oom.as_mut().map(Watch::take) {
         Some(Ok(Happened::Kills(1..))) => {
             e.context("killed by the kernel for memory: linux.resources.memory.limit is too low")
         }
         _ => e,
     })?;
-    drop(on_host);
     if let Some(master) = waiting.console.take() {
         io.attach_console(master)?;
     }
