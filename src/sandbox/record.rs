@@ -33,7 +33,7 @@ pub struct Record {
     /// Another directory that links to the record: [`Options::root`](super::Options::root).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// Groups in resctrl that were made for it; those above come first.
+    /// The resctrl groups that are its own, an outer one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resctrl: Vec<PathBuf>,
     pub exit: Option<RecordedExit>,

@@ -1,15 +1,15 @@
-//! `linux.intelRdt`: a share of the processors' caches and of the memory's bandwidth.
+//! `linux.intelRdt`: a share of the processors' caches and of the memory bandwidth.
 
 use super::raw;
 use crate::error::{invalid, Result};
 use std::path::{Path, PathBuf};
 
-/// The class that has everything: the root of resctrl.
+/// The default class: the root of resctrl.
 const DEFAULT: &str = "/";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IntelRdt {
-    /// The class of service by name; None: one of the container's own.
+    /// The class of service by name; None is one of the container's own.
     pub class: Option<String>,
     pub l3_cache: Option<String>,
     pub memory_bandwidth: Option<String>,
@@ -18,13 +18,13 @@ pub struct IntelRdt {
 }
 
 impl IntelRdt {
-    /// The lines for the class, in the specification's order.
+    /// The lines of the class's schemata, in the specification's order.
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         let texts = self.l3_cache.iter().chain(&self.memory_bandwidth).chain(&self.schemata);
         texts.flat_map(|text| text.lines()).filter(|line| !line.trim().is_empty())
     }
 
-    /// The group of the class, below where resctrl is mounted.
+    /// The group of the class, in the resctrl at `root`.
     pub fn group(&self, root: &Path, id: &str) -> PathBuf {
         match self.class.as_deref() {
             Some(DEFAULT) => root.to_owned(),
@@ -32,7 +32,7 @@ impl IntelRdt {
         }
     }
 
-    /// The group in it that counts what the container uses.
+    /// The monitoring group in it.
     pub fn monitor(&self, root: &Path, id: &str) -> Option<PathBuf> {
         self.monitoring.then(|| self.group(root, id).join("mon_groups").join(id))
     }

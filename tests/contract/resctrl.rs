@@ -1,4 +1,4 @@
-//! `linux.intelRdt` over a container's life, in a tree that is as much of resctrl as files can be.
+//! `linux.intelRdt` in a container's life, with files in place of resctrl.
 
 use crate::world::World;
 use containerd_shim_protos::api::*;
@@ -28,7 +28,7 @@ fn a_class_is_made_for_a_container_and_goes_with_it() {
     world.create_with("c1", LINUX, &with(rdt));
     let schemata = root.join("c1/schemata");
     assert_eq!(fs::read_to_string(&schemata).unwrap(), "L3:0=f\nMB:0=20\nL2:0=3\n");
-    // In resctrl it goes with its folder.
+    // In resctrl it goes with its directory.
     fs::remove_file(schemata).unwrap();
     world.end("c1", "");
     world.delete("c1", "");
@@ -39,12 +39,15 @@ fn a_class_is_made_for_a_container_and_goes_with_it() {
 fn a_class_with_a_name_stays_and_what_counts_in_it_goes() {
     let mut world = World::new();
     let root = tree(&world);
+    // The class is there, as the kernel would make it.
+    fs::create_dir_all(root.join("gold/mon_groups")).unwrap();
+    fs::write(root.join("gold/schemata"), "L3:0=000f\n").unwrap();
     let rdt = r#"{ "closID": "gold", "l3CacheSchema": "L3:0=f", "enableMonitoring": true }"#;
     for id in ["c1", "c2"] {
         world.create_with(id, LINUX, &with(rdt));
         assert!(root.join("gold/mon_groups").join(id).is_dir());
     }
-    // The cgroups of the stage are one, and a delete ends whoever is left in it.
+    // All fake containers share a cgroup, and a delete kills whatever is left in it.
     for id in ["c1", "c2"] {
         world.end(id, "");
     }
@@ -52,7 +55,26 @@ fn a_class_with_a_name_stays_and_what_counts_in_it_goes() {
         world.delete(id, "");
         assert!(!root.join("gold/mon_groups").join(id).exists());
     }
-    assert_eq!(fs::read_to_string(root.join("gold/schemata")).unwrap(), "L3:0=f\n");
+    assert_eq!(fs::read_to_string(root.join("gold/schemata")).unwrap(), "L3:0=000f\n");
+}
+
+#[test]
+fn a_group_that_cannot_be_removed_keeps_no_container() {
+    let mut world = World::new();
+    let root = tree(&world);
+    world.create_with("c1", LINUX, &with(r#"{ "l3CacheSchema": "L3:0=f" }"#));
+    world.end("c1", "");
+    // A plain directory with a file in it.
+    world.delete("c1", "");
+    assert!(root.join("c1").is_dir());
+    // Nor is it taken over later.
+    let request = world.create_request("c1");
+    let config = PathBuf::from(&request.bundle).join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replacen(LINUX, &with("{}"), 1)).unwrap();
+    let refused = world.wire.task::<CreateTaskResponse>("Create", &request).unwrap_err();
+    assert!(refused.1.contains("c1\" exists, and is not this container's"), "{refused:?}");
+    assert!(root.join("c1/schemata").exists());
 }
 
 #[test]
@@ -64,7 +86,7 @@ fn a_failed_create_leaves_no_class() {
     let text = fs::read_to_string(&config).unwrap();
     for (rdt, why) in [
         ("{}", "create c1: a failure on purpose"),
-        (r#"{ "closID": "silver" }"#, "silver\" is not there, and no schema is given to make it with"),
+        (r#"{ "closID": "silver" }"#, "silver\" does not exist, and there is no schema to make it with"),
         (r#"{ "closID": "a/b" }"#, "linux.intelRdt.closID: \"a/b\" is not the name of a class"),
     ] {
         fs::write(&config, text.replacen(LINUX, &with(rdt), 1)).unwrap();
@@ -74,6 +96,23 @@ fn a_failed_create_leaves_no_class() {
         world.stage.fail.store(false, Ordering::SeqCst);
         assert_eq!(fs::read_dir(&root).unwrap().count(), 1, "{rdt}");
     }
+}
+
+#[test]
+fn a_group_that_a_failed_create_leaves_is_in_its_record() {
+    let mut world = World::new();
+    let root = tree(&world);
+    let request = world.create_request("c1");
+    let config = PathBuf::from(&request.bundle).join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    // A plain directory has no `mon_groups`, and stays because of its schemata.
+    let rdt = r#"{ "l3CacheSchema": "L3:0=f", "enableMonitoring": true }"#;
+    fs::write(&config, text.replacen(LINUX, &with(rdt), 1)).unwrap();
+    let refused = world.wire.task::<CreateTaskResponse>("Create", &request).unwrap_err();
+    assert!(refused.1.contains("linux.intelRdt: mkdir("), "{refused:?}");
+    let record = fs::read_to_string(PathBuf::from(&request.bundle).join("shoal.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["resctrl"][0], root.join("c1").to_str().unwrap());
 }
 
 #[test]

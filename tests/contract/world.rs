@@ -299,12 +299,12 @@ impl World {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// Where the host has resctrl, for a container that asks for it.
+    /// Returns where the host has resctrl.
     pub fn resctrl(&self) -> PathBuf {
         self.folder.path().join("resctrl")
     }
 
-    /// Where containerd's gRPC socket would be.
+    /// Returns where containerd's gRPC socket would be.
     pub fn grpc(&self) -> PathBuf {
         self.folder.path().join("c.sock")
     }

@@ -10,7 +10,7 @@ use crate::cgroup::oom::{Happened, Watch};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Launched, Leash, Order};
 use crate::plan::{self, Host};
-use crate::resctrl;
+use crate::resctrl::Groups;
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::request::Create;
 use crate::sandbox::{CgroupOrder, World};
@@ -66,12 +66,11 @@ pub async fn create(
     if launched.is_err() {
         // Do both: the removal may work even if the kill fails, because an empty cgroup needs no kill.
         let (killed, removed) = (container.cgroup.kill(), remove(&container, leash).await);
-        let removed = removed.and(container.leave_resctrl());
         for e in [&killed, &removed].into_iter().filter_map(|left| left.as_ref().err()) {
             log::warn!(container = request.id.as_str(); "could not remove the cgroup of a failed create: {e}");
         }
-        // Keep the record if the cgroup is left: `delete` finds it by the record.
-        if removed.is_ok() {
+        // Keep the record if anything is left: `delete` finds it by the record.
+        if container.leave_resctrl() && removed.is_ok() {
             container.forget(patience(leash)).await;
         }
     }
@@ -109,13 +108,18 @@ const UNMAKING: Duration = Duration::from_secs(5);
 async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> Result<()> {
     let Container { id, bundle, records, spec, options, cgroup, world, .. } = &**container;
     let (pod_cgroup, root) = (records.pod_cgroup(), options.root.clone());
-    let made = match &spec.intel_rdt {
-        Some(rdt) => resctrl::make(world.host.resctrl.as_deref(), rdt, id)?,
-        None => Vec::new(),
-    };
-    let resctrl = container.resctrl.get_or_init(|| made).clone();
+    let rdt = spec.intel_rdt.as_ref();
+    let groups = rdt.map(|rdt| Groups::check(world.host.resctrl.as_deref(), rdt, id)).transpose()?;
+    let resctrl = groups.as_ref().map_or_else(Vec::new, Groups::own);
     let mut record = Record { pod_cgroup, root, resctrl, ..Record::new(id, Some(cgroup.record())) };
     record::write(records.folder(), &record)?;
+    // Recorded first: `delete` removes them if the shim is lost.
+    if let Some(groups) = groups {
+        let mut made = Vec::new();
+        let done = groups.make(&mut made);
+        container.resctrl.get_or_init(|| made);
+        done?;
+    }
     if let Some(root) = &options.root {
         let (at, to) = record::shown(root, records.folder());
         let linking = world.paths.link(&at, &to, leash.deadline);

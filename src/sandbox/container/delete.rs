@@ -81,8 +81,13 @@ impl Container {
         record::remove(self.records.folder());
     }
 
-    pub(super) fn leave_resctrl(&self) -> Result<()> {
-        self.resctrl.get().map_or(Ok(()), |made| resctrl::remove(made))
+    /// Removes its resctrl groups. What is left costs the host a class of service, but is no reason to keep a container.
+    pub(super) fn leave_resctrl(&self) -> bool {
+        let removed = self.resctrl.get().map_or(Ok(()), |made| resctrl::remove(made));
+        if let Err(e) = &removed {
+            log::warn!(container = self.id.as_str(); "a resctrl group is left: {e}");
+        }
+        removed.is_ok()
     }
 
     async fn drain(&self, io: &Io) {
@@ -108,7 +113,7 @@ impl Container {
             log::warn!(container = self.id.as_str(); "some processes did not die");
         }
         self.cgroup.remove().await?;
-        self.leave_resctrl()?;
+        self.leave_resctrl();
         hooks::poststop(self, hooks).await;
         self.forget(SHOWN).await;
         Ok(exit)

@@ -52,7 +52,7 @@ pub(super) struct Container {
     /// For the Create event.
     rootfs: Vec<RootfsMount>,
     pub cgroup: Box<dyn Cgroup>,
-    /// Groups in resctrl that were made for it.
+    /// The resctrl groups that were made for it.
     resctrl: OnceLock<Vec<PathBuf>>,
     records: Records,
     world: Arc<World>,
