@@ -11,7 +11,7 @@ use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
 
-/// The calling thread, which is all of the process.
+/// Moves the calling thread, which is all of the process.
 pub(super) fn resctrl(tasks: &CStr) -> Result<()> {
     let tasks = fd::open(tasks, libc::O_WRONLY, 0)?;
     fd::write(tasks.as_fd(), b"0").map(drop)
@@ -40,6 +40,14 @@ pub(super) fn time() -> Result<()> {
 pub(super) fn open_label(file: &CStr) -> Result<OwnedFd> {
     let attributes = host_proc_directory(c"thread-self/attr")?;
     root::open_plainly(attributes.as_fd(), file, libc::O_WRONLY)
+}
+
+/// None on a kernel whose keys have no labels.
+pub(super) fn open_key_label() -> Result<Option<OwnedFd>> {
+    match open_label(c"keycreate") {
+        Err(Errno::ENOENT) => Ok(None),
+        answer => answer.map(Some),
+    }
 }
 
 /// Opens a file of the procfs at /proc: only before the process leaves the mount namespace, while /proc is the host's.
@@ -171,27 +179,27 @@ pub(super) fn move_root(forked: Forked, root: BorrowedFd<'_>) -> Result<()> {
     exec::chdir(forked, c"/")
 }
 
-/// A session keyring of the process's own. What else makes keys later has SELinux's default again.
+/// Gives the process a session keyring of its own. Keys that it makes later get SELinux's default label.
 pub(super) fn keyring(
     state: &State<'_>,
     name: &CStr,
     search: Option<Search>,
     label: Option<&CStr>,
 ) -> Result<()> {
-    let labels = match label {
-        Some(label) => {
-            let file = state.key_label.as_ref().ok_or(Errno::EBADF)?;
-            fd::write(file.as_fd(), label.to_bytes())?;
-            Some(file)
-        }
-        None => None,
-    };
+    let labelled = state.key_label.as_ref().zip(label);
+    if let Some((file, label)) = labelled {
+        fd::write(file.as_fd(), label.to_bytes())?;
+    }
     match sys::keyring::join_session(name, search) {
-        // A kernel without keys has none to protect.
+        // A kernel without keyrings has none to protect.
         Ok(()) | Err(Errno::ENOSYS) => {}
         Err(errno) => return Err(errno),
     }
-    labels.map_or(Ok(()), |file| fd::write(file.as_fd(), b"\n").map(drop))
+    if let Some((file, _)) = labelled {
+        // As in runc, a policy may refuse it: later keys then have the container's label.
+        let _ = fd::write(file.as_fd(), b"\n");
+    }
+    Ok(())
 }
 
 /// Enters the working directory, and verifies that it is below the root: a path such as /proc/self/fd/7 could lead

@@ -2,10 +2,10 @@
 //! attributes, before it is attached to a target that was opened inside the root (CVE-2021-30465).
 
 use super::state::State;
-use super::{copy, enter, outpost, Lent};
+use super::{copy, outpost, Lent};
 use crate::plan::step::{Attributes, FsOption, Propagation, RootPath, Whole};
 use crate::plan::BELOW_PROC;
-use crate::sys::child::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::child::mount::{self, Change, Filesystem};
 use crate::sys::child::walk::Missing;
 use crate::sys::child::{entry, root, Errno, Result};
@@ -187,54 +187,38 @@ fn refuse_procfs(target: BorrowedFd<'_>, path: &RootPath) -> Result<()> {
 
 /// Mounts a rootfs as containerd's Go code does: the mount, its propagation, and the remount that makes a bind
 /// read-only.
-pub(super) fn rootfs(fstype: &CStr, source: &CStr, place: Place<'_>, flags: u64, data: &CStr) -> Result<()> {
+pub(super) fn rootfs(fstype: &CStr, source: &CStr, target: &CStr, flags: u64, data: &CStr) -> Result<()> {
     const PROPAGATION: u64 = libc::MS_SHARED | libc::MS_PRIVATE | libc::MS_SLAVE | libc::MS_UNBINDABLE;
     const READONLY_BIND: u64 = libc::MS_BIND | libc::MS_RDONLY;
     let some = |text| Some(text).filter(|text: &&CStr| !text.is_empty());
     let first = flags & !PROPAGATION;
-    place.named(|target| mount::mount(some(source), target, some(fstype), first, some(data)))?;
-    let change = |flags| place.named(|target| mount::mount(None, target, None, flags, None));
+    mount::mount(some(source), target, some(fstype), first, some(data))?;
     if flags & PROPAGATION != 0 {
-        change(flags & (PROPAGATION | libc::MS_REC | libc::MS_SILENT))?;
+        mount::mount(None, target, None, flags & (PROPAGATION | libc::MS_REC | libc::MS_SILENT), None)?;
     }
     if first & READONLY_BIND == READONLY_BIND {
-        change(first | libc::MS_REMOUNT)?;
+        mount::mount(None, target, None, first | libc::MS_REMOUNT, None)?;
     }
     Ok(())
 }
 
-/// A path of the host, or what there is below it in the root that is being put together.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) target: &'a CStr,
-    pub(super) below: Option<&'a RootPath>,
-}
-
-impl Place<'_> {
-    fn open(self) -> Result<OwnedFd> {
-        let target = fd::open(self.target, libc::O_PATH, 0)?;
-        match self.below {
-            None => Ok(target),
-            Some(below) => root::open(target.as_fd(), below.as_c_str(), libc::O_PATH),
-        }
-    }
-
-    /// For mount(2), which takes no descriptor. Found anew each time, as what has been mounted there since is what is meant;
-    /// /proc is still the host's.
-    fn named(self, act: impl FnOnce(&CStr) -> Result<()>) -> Result<()> {
-        if self.below.is_none() {
-            return act(self.target);
-        }
-        let (place, mut room) = (self.open()?, [0; 40]);
-        act(enter::numbered(b"/proc/self/fd/", place.as_raw_fd(), &mut room)?)
-    }
-}
-
-/// Covers what is there by a copy with other owners.
-pub(super) fn map_ids(namespace: BorrowedFd<'_>, place: Place<'_>) -> Result<()> {
-    let target = place.open()?;
-    let tree = mount::clone_tree_of(target.as_fd(), false)?;
+/// Covers `path` with a copy that has other owners.
+pub(super) fn map_ids(namespace: BorrowedFd<'_>, path: &CStr) -> Result<()> {
+    let tree = mount::clone_tree(path, false)?;
     mount::map_ids(tree.as_fd(), namespace, false)?;
+    let target = fd::open(path, libc::O_PATH, 0)?;
+    mount::attach(tree.as_fd(), target.as_fd())
+}
+
+/// Moves what is mounted at `path` to the directory `below` in what it covers. A `namespace` maps its owners.
+pub(super) fn move_below(path: &CStr, below: &RootPath, namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+    let tree = mount::clone_tree(path, namespace.is_none())?;
+    if let Some(namespace) = namespace {
+        mount::map_ids(tree.as_fd(), namespace, false)?;
+    }
+    mount::unmount(path, libc::MNT_DETACH)?;
+    let root = fd::open(path, libc::O_PATH, 0)?;
+    let target = root::open(root.as_fd(), below.as_c_str(), libc::O_PATH)?;
     mount::attach(tree.as_fd(), target.as_fd())
 }
 

@@ -1,8 +1,8 @@
-//! A namespace that a user namespace owns, for a process that stays root of the host.
+//! A namespace that a user namespace owns, for a process that stays root on the host.
 //!
-//! A process of that user namespace has to make it: only so are the flags of mounts locked, which a copy from one user
-//! namespace to another does, and only so has root inside rights over a network. It is gone again before this one goes
-//! on, and only who is in the host's pid namespace could have seen it.
+//! A process in that user namespace has to make it: copying a mount namespace into another user namespace locks the
+//! mounts' flags, and root inside has rights only over a network that its user namespace owns. That process is gone
+//! before this one continues, and only processes in the host's pid namespace could have seen it.
 
 use crate::sys::child::fd::{self, AsFd, BorrowedFd, OwnedFd};
 use crate::sys::child::{clone, exec, identity, namespace, socket, wait, Errno, Result};

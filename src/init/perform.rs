@@ -35,14 +35,17 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
             Ok(())
         }
         Step::Affinity { cpus: Some(cpus), .. } => sys::limits::set_affinity(&cpus.mask),
-        Step::EnterResctrl { tasks } => enter::resctrl(tasks),
+        Step::EnterResctrl { tasks, unless_gone } => match enter::resctrl(tasks) {
+            Err(Errno::ENOENT | Errno::ENODEV) if *unless_gone => Ok(()),
+            answer => answer,
+        },
         Step::OomScoreAdj(score) => enter::oom_score_adj(*score),
         Step::OpenExecLabel { file } => {
             state.label = Some(enter::open_label(file)?);
             Ok(())
         }
         Step::OpenKeyLabel => {
-            state.key_label = Some(enter::open_label(c"keycreate")?);
+            state.key_label = enter::open_key_label()?;
             Ok(())
         }
         Step::SetNs { slot, flags } => {
@@ -58,6 +61,7 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
         Step::TimeOffsets(lines) => enter::time_offsets(lines),
         Step::EnterTime => enter::time(),
         Step::OwnNetwork { user } => owned::network(lent.slot(*user)?),
+        Step::FindNetDevice { host, from, to } => device::find(lent.slot(*host)?, from, to).map(drop),
         Step::NetDevice { host, from, to } => device::bring(lent.slot(*host)?, from, to),
         Step::LoopbackUp => sys::network::loopback_up(),
         Step::OpenTree { slot, path, recursive, plain: false } => {
@@ -80,8 +84,7 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
         Step::LockMounts { user } => owned::mounts(lent.slot(*user)?),
         Step::MakeSlave => sys::mount::mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None),
 
-        Step::MountRootfs { fstype, source, device, target, below, flags, data, chdir } => {
-            let place = mounts::Place { target, below: below.as_ref() };
+        Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {
             if let Some(directory) = chdir {
                 sys::exec::chdir(forked, directory)?;
             }
@@ -89,19 +92,20 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
                 Some(slot) => {
                     let mut room = [0; 64];
                     let device = enter::name_of(lent.slot(*slot)?, &mut room)?;
-                    mounts::rootfs(fstype, device, place, *flags, data)?;
+                    mounts::rootfs(fstype, device, target, *flags, data)?;
                 }
-                None => mounts::rootfs(fstype, source, place, *flags, data)?,
+                None => mounts::rootfs(fstype, source, target, *flags, data)?,
             }
             if chdir.is_some() {
                 sys::exec::chdir(forked, c"/")?;
             }
             Ok(())
         }
-        Step::Idmap { namespace, path, below } => {
-            let place = mounts::Place { target: path, below: below.as_ref() };
-            mounts::map_ids(lent.slot(*namespace)?, place)
+        Step::MoveBelow { target, below, namespace } => {
+            let namespace = namespace.map(|namespace| lent.slot(namespace)).transpose()?;
+            mounts::move_below(target, below, namespace)
         }
+        Step::Idmap { namespace, path } => mounts::map_ids(lent.slot(*namespace)?, path),
         Step::BecomeRoot { unshare } => {
             privileges::become_root(forked)?;
             match unshare {

@@ -28,7 +28,7 @@ pub(super) struct State<'a> {
     pub(super) terminal: Option<OwnedFd>,
     pub(super) covers: Covers,
     pub(super) label: Option<OwnedFd>,
-    /// For the keys that are made from now on.
+    /// For the labels of keys.
     pub(super) key_label: Option<OwnedFd>,
     pub(super) home: Option<Home>,
     /// The working directory has been entered.

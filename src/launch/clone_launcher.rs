@@ -336,8 +336,8 @@ fn prepare(
 impl CloneLauncher {
     /// Lets clone3(2) put the child into its cgroup; if that is impossible, the child writes cgroup.procs itself.
     fn make_in_cgroup(&self, plan: &Plan, prepared: &mut Prepared) -> Result<Child> {
-        // With a user namespace, the second process enters the cgroup: two may exceed its pids limit. And an exec with CPUs
-        // for its way into the cgroup must not be born there.
+        // With a user namespace, the second process enters the cgroup: two may exceed its pids limit. An exec that has
+        // CPUs for the time before its cgroup cannot be born in it.
         let enters_itself = |step: &Step| {
             matches!(
                 step,

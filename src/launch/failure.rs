@@ -105,12 +105,13 @@ fn sentence(plan: &Plan, number: u32) -> Option<Sentence> {
             let what = path.map(|(path, field)| format!("{field} {path:?}: mount_setattr(MOUNT_ATTR_IDMAP)"));
             Words::Open { what: what.unwrap_or_else(|| call(plan, step, number)), refusals: Vec::new() }
         }
-        Step::NetDevice { .. } => {
+        Step::FindNetDevice { .. } | Step::NetDevice { .. } => {
             let words = |(errno, why): (Errno, &str)| (errno, why.to_owned());
             let refusals = [
                 (device::NONE, "the host has no such network device (ENODEV)"),
                 (device::THERE, "the container's network namespace has a device of that name (EEXIST)"),
                 (device::TOO_MANY, "it has more than 256 addresses (E2BIG)"),
+                (device::FIXED, "the kernel moves no such device (EINVAL)"),
             ];
             let what = format!("{field}: {}", call(plan, step, number));
             Words::Open { what, refusals: refusals.map(words).into() }

@@ -93,7 +93,14 @@ impl Display for Step {
             Step::EnterCgroup => f.write_str("write(cgroup.procs, \"0\")"),
             Step::Affinity { cpus: None, .. } => f.write_str("sched_setaffinity(all of the cpuset)"),
             Step::Affinity { cpus: Some(cpus), .. } => write!(f, "sched_setaffinity({})", cpus.list),
-            Step::EnterResctrl { tasks } => write!(f, "write({}, \"0\")", Q(tasks)),
+            Step::EnterResctrl { tasks, unless_gone } => {
+                write!(
+                    f,
+                    "write({}, \"0\"){}",
+                    Q(tasks),
+                    if *unless_gone { ", unless it is gone" } else { "" }
+                )
+            }
             Step::OomScoreAdj(adj) => write!(f, "write(\"/proc/self/oom_score_adj\", \"{adj}\")"),
             Step::OpenExecLabel { file } => {
                 write!(f, "open(\"/proc/thread-self/attr/{}\", O_WRONLY)", file.to_string_lossy())
@@ -110,6 +117,9 @@ impl Display for Step {
             Step::EnterTime => f.write_str("setns(\"/proc/self/ns/time_for_children\", time)"),
             Step::OwnNetwork { user } => {
                 write!(f, "setns(net), to a new one that the user namespace in {user} owns")
+            }
+            Step::FindNetDevice { host, from, to } => {
+                write!(f, "RTM_GETLINK by {host}, {} is there, and no {} here", Q(from), Q(to))
             }
             Step::NetDevice { host, from, to } => {
                 write!(f, "RTM_NEWLINK by {host}, {} becomes {} here, with its addresses, up", Q(from), Q(to))
@@ -138,7 +148,7 @@ impl Display for Step {
             }
             Step::MakeSlave => f.write_str("mount(\"\", \"/\", \"\", SLAVE|REC)"),
 
-            Step::MountRootfs { fstype, source, device, target, below, flags, data, chdir } => {
+            Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {
                 if let Some(chdir) = chdir {
                     write!(f, "chdir({}), ", Q(chdir))?;
                 }
@@ -147,13 +157,13 @@ impl Display for Step {
                     Some(slot) => write!(f, "mount({slot}")?,
                     None => write!(f, "mount({}", Q(source))?,
                 }
-                write!(f, ", {}, {}, {flags}, {})", Q(target), Q(fstype), Q(data))?;
-                below.as_ref().map_or(Ok(()), |below| write!(f, ", at {below} in it"))
+                write!(f, ", {}, {}, {flags}, {})", Q(target), Q(fstype), Q(data))
             }
-            Step::Idmap { namespace, path, below } => {
-                write!(f, "mount({0}, {0}), ids by {namespace}", Q(path))?;
-                below.as_ref().map_or(Ok(()), |below| write!(f, ", at {below} in it"))
+            Step::MoveBelow { target, below, namespace } => {
+                write!(f, "move_mount({}, {below} in what it covers)", Q(target))?;
+                namespace.map_or(Ok(()), |namespace| write!(f, ", ids by {namespace}"))
             }
+            Step::Idmap { namespace, path } => write!(f, "mount({0}, {0}), ids by {namespace}", Q(path)),
             Step::BecomeRoot { unshare } => {
                 f.write_str("setgid(0), setuid(0)")?;
                 match unshare {

@@ -45,7 +45,7 @@ pub struct Host {
     pub selinux: bool,
     /// The host has a /proc/kcore, so containers get a /dev/core.
     pub kcore: bool,
-    /// Where resctrl is mounted.
+    /// Where the whole of resctrl is mounted.
     pub resctrl: Option<PathBuf>,
 }
 

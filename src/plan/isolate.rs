@@ -21,7 +21,7 @@ pub(super) struct Isolation<'a> {
     pub mappings: &'a Mappings,
     pub time_offsets: Option<&'a CStr>,
     pub net_devices: &'a [NetDevice],
-    /// The `tasks` files of its groups in resctrl.
+    /// The `tasks` files of its resctrl groups.
     pub resctrl: &'a [CString],
     /// The request's name for the network namespace.
     pub network: &'a str,
@@ -86,10 +86,10 @@ fn enter_cgroup_of_container(b: &mut Builder, process: Option<&Process>) {
     }
 }
 
-/// By root of the host; a process that goes on in its stead is in there from its birth.
-fn enter_resctrl(b: &mut Builder, isolation: &Isolation<'_>) {
+/// As root on the host. Its children are born there.
+fn enter_resctrl(b: &mut Builder, isolation: &Isolation<'_>, unless_gone: bool) {
     for tasks in isolation.resctrl {
-        b.step("linux.intelRdt", Step::EnterResctrl { tasks: tasks.clone() });
+        b.step("linux.intelRdt", Step::EnterResctrl { tasks: tasks.clone(), unless_gone });
     }
 }
 
@@ -128,7 +128,7 @@ pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let Isolation { process, label, namespaces: ns, mappings, network, .. } = isolation;
     if ns.user == Ns::Host {
         enter_cgroup(b, *process);
-        enter_resctrl(b, isolation);
+        enter_resctrl(b, isolation, false);
         host_side(b, *process, *label);
         b.plan.clone_flags = new(ns);
         join_all(b, isolation)?;
@@ -153,11 +153,11 @@ pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
         }
         Ns::New | Ns::Host => b.user_namespace("linux.uidMappings", mappings)?,
     });
-    enter_resctrl(b, isolation);
+    enter_resctrl(b, isolation, false);
     oom_score_adj(b, *process);
     before_user(b, *process, mappings);
     join_all(b, isolation)?;
-    // Only root of the host moves a device of its.
+    // Only root on the host may move its devices.
     if let Some(user) = b.user.filter(|_| makes_network_early(isolation)) {
         b.step(NETWORK, Step::OwnNetwork { user });
     }
@@ -283,7 +283,7 @@ fn makes_network_early(isolation: &Isolation<'_>) -> bool {
     isolation.namespaces.net == Ns::New && !isolation.net_devices.is_empty()
 }
 
-/// Once the process is in the container's network namespace.
+/// The process is in the container's network namespace by now.
 fn devices(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let Some(first) = isolation.net_devices.first() else { return Ok(()) };
     let field = |device: &NetDevice| format!("linux.netDevices.{}", device.from.to_string_lossy());
@@ -292,6 +292,10 @@ fn devices(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
         return Err(invalid(format!("{}: {why}", field(first))));
     }
     let host = b.open("linux.netDevices", Open::HostNetwork)?;
+    for device in isolation.net_devices {
+        let NetDevice { from, to } = device.clone();
+        b.step(field(device), Step::FindNetDevice { host, from, to });
+    }
     for device in isolation.net_devices {
         let NetDevice { from, to } = device.clone();
         b.step(field(device), Step::NetDevice { host, from, to });
@@ -351,7 +355,8 @@ fn namespace(
 pub(super) fn join_container(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let ns = isolation.namespaces;
     enter_cgroup_of_container(b, isolation.process);
-    enter_resctrl(b, isolation);
+    // Others on the host manage these groups as well: no reason to refuse an exec.
+    enter_resctrl(b, isolation, true);
     host_side(b, isolation.process, isolation.label);
     let mut flags = 0;
     if ns.user != Ns::Host {

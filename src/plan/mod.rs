@@ -194,7 +194,7 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
     Ok(b.plan)
 }
 
-/// The files by which a process enters the container's groups in resctrl: its class before what counts in it.
+/// The files by which a process enters the container's resctrl groups: its class before the monitoring group in it.
 fn resctrl(spec: &Spec, host: &Host, id: &str) -> Result<Vec<CString>> {
     let Some((rdt, root)) = spec.intel_rdt.as_ref().zip(host.resctrl.as_deref()) else {
         return Ok(Vec::new());

@@ -6,7 +6,7 @@ mod whole;
 use super::builder::{host_path, root_path, Builder};
 use super::{CgroupMounts, Input, RootPath, Step};
 use crate::error::{invalid, Error, Kind, Result};
-use crate::spec::mount::{Attributes, FsOption, Mount, Propagation, Source, IVERSION};
+use crate::spec::mount::{Attributes, FsOption, Mount, Propagation, Source};
 use crate::spec::{Ns, Process, Spec, Sysctl};
 use libc::MOUNT_ATTR_RDONLY;
 use std::ffi::CStr;
@@ -231,9 +231,9 @@ fn filesystem(b: &mut Builder, place: &Place<'_>, input: &Input<'_>) -> Result<(
     let has_mode = options.iter().any(|o| matches!(o, FsOption::Value(key, _) if key.as_c_str() == c"mode"));
     let pids = b.pids.map(|pids| pids.slot).filter(|_| fstype.as_c_str() == c"proc");
     let whole = match pids {
-        // It has no versions, whoever asks for them.
+        // A procfs has no inode versions.
         Some(_) => {
-            options.retain(|o| !matches!(o, FsOption::Flag(word) if word.to_bytes() == IVERSION.as_bytes()));
+            options.retain(|option| !whole::is_iversion(option));
             None
         }
         None => whole::whole(&place.field, source, &options, input.host.page_size)?,

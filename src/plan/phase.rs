@@ -22,6 +22,7 @@ impl Step {
             | Step::TimeOffsets(_)
             | Step::EnterTime
             | Step::OwnNetwork { .. }
+            | Step::FindNetDevice { .. }
             | Step::NetDevice { .. }
             | Step::LoopbackUp => Phase::Isolate,
             Step::OpenTree { .. }
@@ -31,6 +32,7 @@ impl Step {
             | Step::MakeSlave
             | Step::LockMounts { .. }
             | Step::Idmap { .. }
+            | Step::MoveBelow { .. }
             | Step::MountRootfs { .. }
             | Step::BindRoot { .. }
             | Step::OpenRoot { .. }

@@ -96,7 +96,6 @@ fn empty_root(b: &mut Builder, root: &Path) -> Result<()> {
         source: c"tmpfs".into(),
         device: None,
         target,
-        below: None,
         flags: libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
         data: c"mode=755,size=4k".into(),
         chdir: None,

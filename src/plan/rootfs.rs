@@ -12,15 +12,15 @@ use option::{LoopDevice, MountOptions};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-/// Where the mounts of the request go, as with the Go shim.
+/// Where the rootfs mounts of the request go, as in the Go shim.
 pub(crate) fn mountpoint(bundle: &Path) -> PathBuf {
     tidy(&bundle.join("rootfs"))
 }
 
-/// A program that mounts.
+/// A program that mounts a filesystem.
 pub(crate) struct Helper<'a> {
     pub program: &'static str,
-    /// Without the prefix that stands for the program.
+    /// Without the prefix that selects the program.
     pub fstype: &'a str,
 }
 
@@ -30,7 +30,7 @@ fn helper(mount: &RootfsMount) -> Option<Helper<'_>> {
     helpers.into_iter().find_map(of)
 }
 
-/// The root, where a helper has mounted it on the host before the launch.
+/// The root, if a helper mounts it: on the host, before the launch.
 pub(crate) fn by_helper(mounts: &[RootfsMount]) -> Option<(&RootfsMount, Helper<'_>)> {
     let first = mounts.first()?;
     RootPath::new(&first.target).filter(|target| target.as_c_str() == c".")?;
@@ -44,7 +44,7 @@ pub(super) fn mounts(b: &mut Builder, input: &Input<'_>) -> Result<()> {
     for (i, mount) in input.rootfs.iter().enumerate().skip(mounted) {
         let below = below(mount, i)?;
         if helper(mount).is_some() {
-            let why = "a helper of FUSE mounts the root only, before anything else";
+            let why = "a FUSE helper can only mount the root, before all other mounts";
             return Err(Error::new(Kind::Unsupported, format!("rootfs[{i}].type: {why}")));
         }
         mount_rootfs(b, mount, i, (&mountpoint(input.bundle), below), input.host.page_size)?;
@@ -71,7 +71,7 @@ pub(super) fn look_only(b: &mut Builder) {
     b.step("process.terminal", Step::OpenRoot { target: c"/".into(), private: false });
 }
 
-/// None: the root itself.
+/// None is the root itself.
 fn below(mount: &RootfsMount, i: usize) -> Result<Option<RootPath>> {
     let below = root_path(&format!("rootfs[{i}].target"), &mount.target)?;
     Ok(Some(below).filter(|below| below.as_c_str() != c"."))
@@ -105,7 +105,7 @@ fn mount_rootfs(
     // An overlay's lower layers are mapped, but not its upper one: the snapshotter has already chowned that one.
     if let Some(namespace) = namespace.filter(|_| mount.fstype == "overlay") {
         for layer in option::lower(mount) {
-            b.step(at("options"), Step::Idmap { namespace, path: text("options", layer)?, below: None });
+            b.step(at("options"), Step::Idmap { namespace, path: text("options", layer)? });
         }
     }
     let target = host_path("bundle", target)?;
@@ -114,14 +114,16 @@ fn mount_rootfs(
         fstype: text("type", &mount.fstype)?,
         source: text("source", &mount.source)?,
         target: target.clone(),
-        below: below.clone(),
         flags: options.flags,
         data: text("options", &options.data)?,
         chdir: options.chdir.map(|dir| text("options", &dir)).transpose()?,
     };
     b.step(format!("rootfs[{i}]"), step);
-    if let Some(namespace) = namespace.filter(|_| mount.fstype != "overlay") {
-        b.step(at("options"), Step::Idmap { namespace, path: target, below });
+    let namespace = namespace.filter(|_| mount.fstype != "overlay");
+    match (below, namespace) {
+        (Some(below), namespace) => b.step(at("target"), Step::MoveBelow { target, below, namespace }),
+        (None, Some(namespace)) => b.step(at("options"), Step::Idmap { namespace, path: target }),
+        (None, None) => {}
     }
     Ok(())
 }

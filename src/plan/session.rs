@@ -17,7 +17,7 @@ pub(super) struct Label {
 }
 
 impl Label {
-    /// Keys have a label, too.
+    /// SELinux labels keys too.
     pub fn of_selinux(&self) -> bool {
         self.field == SELINUX
     }

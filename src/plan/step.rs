@@ -118,9 +118,10 @@ pub enum Step {
         cpus: Option<IndexList>,
         initial: bool,
     },
-    /// Writes `0`, which is the process itself, to the `tasks` of a group in resctrl.
+    /// Writes `0`, the process itself, to the `tasks` file of a resctrl group.
     EnterResctrl {
         tasks: CString,
+        unless_gone: bool,
     },
     /// Sets its own oom_score_adj, through the host's procfs, before it leaves any namespace.
     OomScoreAdj(i32),
@@ -129,7 +130,7 @@ pub enum Step {
     OpenExecLabel {
         file: CString,
     },
-    /// /proc/thread-self/attr/keycreate is opened, for `Keyring`.
+    /// Opens /proc/thread-self/attr/keycreate for `Keyring`.
     OpenKeyLabel,
     /// setns(2) to the namespace file in `slot`, or to several namespaces of the process behind its pidfd.
     SetNs {
@@ -162,13 +163,19 @@ pub enum Step {
     TimeOffsets(CString),
     /// setns(2) to that namespace, so that the process itself is in it.
     EnterTime,
-    /// setns(2) to a new network namespace that the user namespace in `user` owns, while the process is root of the host:
-    /// for devices of the host's.
+    /// setns(2) to a new network namespace that the user namespace in `user` owns, while the process is still root on
+    /// the host, which alone may move the host's devices.
     OwnNetwork {
         user: Slot,
     },
-    /// Moves a network device of the host, which the socket in `host` is of, into the process's network namespace, as `to`;
-    /// there it gets its permanent global addresses again, and is set up.
+    /// Checks that `NetDevice` will find the device, and its new name free. All of these come before the first move.
+    FindNetDevice {
+        host: Slot,
+        from: CString,
+        to: CString,
+    },
+    /// Moves a network device from the namespace of the socket in `host` into the process's own, renamed to `to`. There
+    /// it gets back its permanent global addresses and is set up.
     NetDevice {
         host: Slot,
         from: CString,
@@ -218,28 +225,32 @@ pub enum Step {
     LockMounts {
         user: Slot,
     },
-    /// Covers `path` (of the host, in the child's own mount namespace), or what is `below` it, with a copy of itself whose owners are mapped by
+    /// Covers `path` (of the host, in the child's own mount namespace) with a copy of itself whose owners are mapped by
     /// the user namespace in `namespace`.
     Idmap {
         namespace: Slot,
         path: CString,
-        below: Option<RootPath>,
     },
     /// mount(2) of a rootfs mount of the request at `target`: a path of the host that only the shim can write (below
     /// the bundle), in the child's own mount namespace. It enters `chdir` first (the common prefix of an overlay's
     /// layers, if the options would not fit into a page). As in containerd's Go code, it makes up to three calls:
     /// without the propagation bits of `flags`, then with these (and MS_REC) alone, then, for a read-only bind, the
-    /// remount that makes it read-only. If there is a `device` ([`Step::OpenLoop`]), it is the source. `below` is a
-    /// directory in what is mounted at `target`; no link leads out of it.
+    /// remount that makes it read-only. If there is a `device` ([`Step::OpenLoop`]), it is the source.
     MountRootfs {
         fstype: CString,
         source: CString,
         device: Option<Slot>,
         target: CString,
-        below: Option<RootPath>,
         flags: u64,
         data: CString,
         chdir: Option<CString>,
+    },
+    /// Moves what is mounted at `target` to the directory `below` in what it covers; no link leads out of that. If there
+    /// is a `namespace`, it maps the owners.
+    MoveBelow {
+        target: CString,
+        below: RootPath,
+        namespace: Option<Slot>,
     },
     /// Makes `target` a mount of its own: a recursive bind of it onto itself.
     BindRoot {
@@ -370,8 +381,8 @@ pub enum Step {
     Stdio {
         uid: u32,
     },
-    /// keyctl(2) JOIN_SESSION_KEYRING with this name, and who may search it.
-    /// Without the label of `OpenKeyLabel` it would have the shim's: SELinux then keeps the container from its keys.
+    /// keyctl(2) JOIN_SESSION_KEYRING with this name, and who may search it. With the shim's SELinux label instead of
+    /// `label`, the container could not use its keys.
     Keyring {
         name: CString,
         search: Option<Search>,

@@ -15,7 +15,7 @@ pub(super) fn parse(list: &str, field: &str, what: &str, limit: usize) -> Result
     let refuse = |why: String| Err(invalid(format!("{field}: {list:?} {why}")));
     // Multiples of the kernel's word: it takes only whole words.
     let mut mask = vec![0; 8];
-    // As the kernel, and runc, read them: a comma too many is none too few.
+    // The kernel and runc ignore empty elements.
     let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
     if words.is_empty() {
         return refuse(format!("is not a list of {what}s"));

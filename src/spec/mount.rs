@@ -11,7 +11,6 @@ use super::{json, mapping, Mappings, Namespaces, Ns};
 use crate::error::{invalid, Result};
 use oci_spec::runtime as oci;
 use option::Options;
-pub(crate) use option::IVERSION;
 use std::ffi::CString;
 use std::path::PathBuf;
 

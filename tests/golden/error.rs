@@ -201,11 +201,19 @@ const INVALID: &[Bad] = &[
     ),
     (
         |s| s["linux"]["netDevices"] = json!({"eth0": {"name": "eth%d"}}),
-        "linux.netDevices.eth0.name: \"eth%d\" is not the name of a network device",
+        "linux.netDevices.eth0.name: \"eth%d\" is not the name of a network device that can be moved",
     ),
     (
         |s| s["linux"]["netDevices"] = json!({"0123456789abcdef": {"name": "eth0"}}),
-        "linux.netDevices.0123456789abcdef: \"0123456789abcdef\" is not the name of a network device",
+        "linux.netDevices.0123456789abcdef: \"0123456789abcdef\" is not the name of a network device that can be moved",
+    ),
+    (
+        |s| s["linux"]["netDevices"] = json!({"eth1": {"name": "lo"}}),
+        "linux.netDevices.eth1.name: \"lo\" is not the name of a network device that can be moved",
+    ),
+    (
+        |s| s["linux"]["netDevices"] = json!({"eth1": {"name": "eth2"}, "eth2": {}}),
+        "linux.netDevices.eth2.name: another device becomes \"eth2\" too",
     ),
     (
         |s| {
@@ -365,7 +373,7 @@ fn what_only_the_request_can_get_wrong() {
         (
             &spec,
             RootfsMount { fstype: "fuse3.sshfs".into(), ..overlay(&[], "/sub") },
-            "rootfs[0].type: a helper of FUSE mounts the root only, before anything else",
+            "rootfs[0].type: a FUSE helper can only mount the root, before all other mounts",
         ),
         (&spec, overlay(&["a\0"], ""), "rootfs[0].options: a NUL byte in \"a\\0\""),
         (&private, overlay(&[], ""), "linux.rootfsPropagation: private is not safe without pivot_root"),

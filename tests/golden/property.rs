@@ -15,7 +15,9 @@ fn uses(step: &Step) -> Vec<Slot> {
         | Step::JoinUser { slot, .. }
         | Step::LockMounts { user: slot }
         | Step::OwnNetwork { user: slot }
+        | Step::FindNetDevice { host: slot, .. }
         | Step::NetDevice { host: slot, .. }
+        | Step::MoveBelow { namespace: Some(slot), .. }
         | Step::Idmap { namespace: slot, .. }
         | Step::MountRootfs { device: Some(slot), .. }
         | Step::MountFs { pids: Some(slot), .. }
@@ -217,7 +219,7 @@ fn an_exec_takes_nothing_from_the_host() {
     }
 }
 
-/// As runc gives it, by what is opened while the procfs is the host's.
+/// As in runc. It is written to a file that was opened while the procfs was the host's.
 #[test]
 fn a_label_of_selinux_is_the_session_keyrings_too() {
     let label = "system_u:system_r:container_t:s0:c1,c2";

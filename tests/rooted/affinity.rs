@@ -99,7 +99,7 @@ fn an_exec_has_the_affinity_that_is_asked_for() {
     }
 }
 
-/// Also where an exec could be born in its cgroup: it is on its way there that it has the first ones.
+/// Also on a kernel where an exec could be born in its cgroup: `initial` is for the time before.
 #[test]
 fn processors_that_are_not_there_are_told_by_their_field() {
     if !rooted("processors_that_are_not_there_are_told_by_their_field") {

@@ -1,5 +1,5 @@
-//! `linux.netDevices`: what the container's network namespace has, and what the host's has left. The thread of a test is in a
-//! network namespace of its own, which is the host's for it. (The testbed's runc is 1.3, and knows nothing of them.)
+//! `linux.netDevices`: what the container's network namespace gets, and what the host's keeps. The host's is a network
+//! namespace of the test's own thread. (runc has them since 1.4; the testbed has 1.3.)
 
 use crate::bench::{eventually, rooted};
 use crate::container::{Bundle, Running};
@@ -7,7 +7,7 @@ use serde_json::{json, Value};
 use shoal::sys::namespace;
 use std::process::Command;
 
-/// Words for ip(8); what it prints.
+/// Runs ip(8) with these words, and returns its output.
 fn ip(words: &str) -> String {
     run(Command::new("ip").args(words.split(' ')))
 }
@@ -38,7 +38,7 @@ fn host() {
 
 const GLOBAL: [&str; 3] = ["10.9.7.1/32", "10.9.8.7/24", "fd00:9::7/64"];
 
-/// The devices of the namespace of `pid`: name, whether it is up, and its addresses but those of one link.
+/// The devices in the namespace of `pid`: name, whether it is up, and its global addresses.
 fn devices(pid: &str) -> Vec<(String, bool, Vec<String>)> {
     let file = format!("--net=/proc/{pid}/ns/net");
     let text = run(Command::new("nsenter").args([&file, "ip", "-json", "addr"]));
@@ -93,7 +93,7 @@ fn a_device_of_the_host_becomes_the_containers_with_its_addresses() {
     }
 }
 
-/// A network namespace beside that of the thread, and a process that is in it.
+/// Another network namespace than the thread's, and a process in it.
 struct Other(std::process::Child);
 
 impl Other {
@@ -134,7 +134,7 @@ fn a_device_comes_into_a_namespace_that_is_joined() {
     let joining = in_namespace(Bundle::new(&["/probe", "report"]), &other.path());
     let bundle = with(joining, json!({ "dev0": {} }));
     bundle.create().unwrap().finish();
-    // It is somebody else's namespace, and outlives the container.
+    // The namespace is not the container's, and outlives it.
     assert_eq!(devices(&other.0.id().to_string()), [("dev0".to_owned(), true, global())]);
 }
 
@@ -172,18 +172,51 @@ fn a_device_that_cannot_be_moved_stays_as_it_is() {
     assert!(error.ends_with("the host's, which linux.netDevices would change"), "{error}");
     assert_eq!(devices("thread-self"), before);
 
-    // What the kernel moves nowhere.
-    for words in ["link set lo up", "addr add 10.5.5.5/32 dev lo", "addr add fd00:5::5/128 dev lo"] {
+    // The first one stays too, if the second one cannot be moved.
+    let wanted = json!({ "dev0": {}, "zzz9": {} });
+    let error = refusal(&with(Bundle::new(&["/probe", "report"]), wanted));
+    assert!(error.starts_with("linux.netDevices.zzz9: step "), "{error}");
+    assert_eq!(devices("thread-self"), before);
+
+    // A device that the kernel does not move keeps even the routes that it would lose by going down.
+    for words in [
+        "link add br0 type bridge",
+        "link set br0 up",
+        "addr add 10.5.5.5/24 dev br0",
+        "addr add fd00:5::5/64 dev br0",
+        "route add 10.6.0.0/16 via 10.5.5.1",
+    ] {
         ip(words);
     }
-    let before = ip("-o addr show dev lo");
-    let error = refusal(&with(Bundle::new(&["/probe", "report"]), json!({ "lo": { "name": "net1" } })));
-    assert!(error.starts_with("linux.netDevices.lo: step ") && error.ends_with("(EINVAL)"), "{error}");
-    let sorted = |text: &str| {
-        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        lines.sort();
-        lines
-    };
-    assert!(ip("link show dev lo").contains(",UP,"));
-    assert_eq!(sorted(&ip("-o addr show dev lo")), sorted(&before));
+    let found =
+        || (ip("route show dev br0"), ip("-6 addr show dev br0 scope global"), ip("link show dev br0"));
+    let before = found();
+    let error = refusal(&with(Bundle::new(&["/probe", "report"]), json!({ "br0": { "name": "net1" } })));
+    assert!(error.starts_with("linux.netDevices.br0: step "), "{error}");
+    assert!(error.ends_with("the kernel moves no such device (EINVAL)"), "{error}");
+    assert_eq!(found(), before);
+
+    let many: Vec<String> = (0..257).map(|n| format!("10.7.{}.{}/32", n / 200, 1 + n % 200)).collect();
+    for address in &many {
+        ip(&format!("addr add {address} dev dev0"));
+    }
+    let before = devices("thread-self");
+    let error = refusal(&with(Bundle::new(&["/probe", "report"]), json!({ "dev0": {} })));
+    assert!(error.ends_with("it has more than 256 addresses (E2BIG)"), "{error}");
+    assert_eq!(devices("thread-self"), before);
+}
+
+#[test]
+fn a_namespace_without_ipv6_gets_a_device_without_it() {
+    if !rooted("a_namespace_without_ipv6_gets_a_device_without_it") {
+        return;
+    }
+    host();
+    let other = Other::new();
+    let off = "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6";
+    run(Command::new("nsenter").args([&format!("--net={}", other.path()), "sh", "-c", off]));
+    let joining = in_namespace(Bundle::new(&["/probe", "report"]), &other.path());
+    with(joining, json!({ "dev0": {} })).create().unwrap().finish();
+    let left = GLOBAL[..2].iter().map(|address| (*address).to_owned()).collect();
+    assert_eq!(devices(&other.0.id().to_string()), [("dev0".to_owned(), true, left)]);
 }

@@ -107,7 +107,7 @@ fn long_options_are_taken_in_a_user_namespace() {
     assert_eq!(mounted(&report)["type"], "tmpfs");
 }
 
-/// What only mount(2) knows of.
+/// Only mount(2) has this option.
 #[test]
 fn versions_of_inodes_are_as_with_runc() {
     if !rooted("versions_of_inodes_are_as_with_runc") {

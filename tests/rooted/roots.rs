@@ -165,7 +165,7 @@ fn a_mount_can_go_below_the_root_and_no_link_leads_it_out() {
 
         bundle.rootfs[1].target = "/missing".into();
         let error = bundle.create().err().expect("refused").to_string();
-        assert!(error.starts_with("rootfs[1]: step ") && error.ends_with("(ENOENT)"), "{error}");
+        assert!(error.starts_with("rootfs[1].target: step ") && error.ends_with("(ENOENT)"), "{error}");
     }
 }
 

@@ -1,9 +1,9 @@
-//! Options for mount(2), which takes them as one string of up to a page: fsconfig(2) takes no more than 255 bytes of each, and
-//! does not know all flags.
+//! Options for mount(2), which takes them as one string of up to a page; fsconfig(2) takes at most 255 bytes of each,
+//! and has no `iversion`.
 
 use crate::error::{invalid, Result};
 use crate::plan::step::Whole;
-use crate::spec::mount::{FsOption, IVERSION};
+use crate::spec::mount::FsOption;
 use std::ffi::{CStr, CString};
 
 /// The limit of strndup_user() in fsconfig(2).
@@ -21,9 +21,7 @@ pub(super) fn whole(
         FsOption::Flag(key) => long(key),
         FsOption::Value(key, value) => long(key) || long(value),
     };
-    let old =
-        |option: &FsOption| matches!(option, FsOption::Flag(key) if key.to_bytes() == IVERSION.as_bytes());
-    if !long(source) && !options.iter().any(|option| too_long(option) || old(option)) {
+    if !long(source) && !options.iter().any(|option| too_long(option) || is_iversion(option)) {
         return Ok(None);
     }
     let mut flags = 0;
@@ -43,6 +41,10 @@ pub(super) fn whole(
     }
     let data = CString::new(data).map_err(|_| invalid(format!("{field}.options: a NUL byte")))?;
     Ok(Some(Whole { flags, data }))
+}
+
+pub(super) fn is_iversion(option: &FsOption) -> bool {
+    matches!(option, FsOption::Flag(key) if key.as_c_str() == c"iversion")
 }
 
 /// The options that fsconfig(2) accepts for every filesystem are flags of mount(2).

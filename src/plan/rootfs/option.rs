@@ -25,7 +25,7 @@ pub(super) struct LoopDevice {
     pub direct: bool,
 }
 
-/// How words for containerd's own mount manager begin.
+/// The prefix of options for containerd's own mount manager.
 pub(crate) const OF_MANAGER: &str = "X-containerd.";
 
 /// The part of a page that the Go code reserves for an overlay's other options.

@@ -7,9 +7,6 @@ use libc::{
     MOUNT_ATTR__ATIME,
 };
 
-/// MS_I_VERSION, which is a flag of mount(2) alone.
-pub const IVERSION: &str = "iversion";
-
 /// The options of one mount, sorted by kind.
 #[derive(Default)]
 pub(super) struct Options<'a> {
@@ -21,8 +18,8 @@ pub(super) struct Options<'a> {
     pub copy_up: Option<usize>,
     pub attributes: Attributes,
     pub propagation: Option<Propagation>,
-    /// Options of the superblock that fsconfig(2) knows for every filesystem (vfs_parse_sb_flag in fs/fs_context.c), and
-    /// [`IVERSION`].
+    /// Superblock options that fsconfig(2) accepts for every filesystem (vfs_parse_sb_flag in fs/fs_context.c), and
+    /// `iversion`, which only mount(2) accepts.
     pub superblock: Vec<&'static str>,
     /// The rest, each with its index: options for the filesystem.
     pub data: Vec<(usize, &'a str)>,
@@ -136,10 +133,10 @@ impl<'a> Options<'a> {
                 "nolazytime" => all.superblock("lazytime", false),
                 "mand" => all.superblock("mand", true),
                 "nomand" => all.superblock("mand", false),
-                // `silent` spares the kernel's log a line, which fsopen(2) does not write to.
+                // `silent` suppresses a line in the kernel's log that fsopen(2) never writes.
                 "" | "defaults" | "silent" | "loud" => {}
-                "iversion" => all.superblock(IVERSION, true),
-                "noiversion" => all.superblock(IVERSION, false),
+                "iversion" => all.superblock("iversion", true),
+                "noiversion" => all.superblock("iversion", false),
                 "idmap" => all.idmap = Some(IdmapWord { index: i, recursive: false }),
                 "ridmap" => all.idmap = Some(IdmapWord { index: i, recursive: true }),
                 _ => all.data.push((i, word)),

@@ -1,9 +1,10 @@
-//! Messages of rtnetlink(7), as far as a network device and its addresses are concerned.
+//! The messages of rtnetlink(7) that move a network device with its addresses.
 //!
-//! All numbers are in the machine's order; parts begin at multiples of four bytes.
+//! Numbers have the machine's byte order; parts are aligned to four bytes. Devices are looked up by message: the ioctls
+//! of netdevice(7) load a kernel module for a name that no device has (dev_load in net/core/dev_ioctl.c).
 
-use super::fd::{self, AsRawFd, BorrowedFd};
-use super::{socket, Errno, Result};
+use super::fd::{self, own, AsRawFd, BorrowedFd, OwnedFd};
+use super::{check, socket, Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
@@ -12,10 +13,12 @@ use ::libc;
 const HEAD: usize = 16;
 /// `struct ifaddrmsg`.
 const ADDRESS_HEAD: usize = 8;
-/// The kernel's answers to a dump are never larger: NLMSG_GOODSIZE.
+/// The parts of a dump are never larger: NLMSG_GOODSIZE.
 const ANSWER: usize = 8192;
+/// How often a dump is repeated if addresses, of any device, have changed meanwhile.
+const DUMPS: usize = 16;
 
-/// An address of a device, and the length of its prefix.
+/// An address and the length of its prefix.
 #[derive(Clone, Copy, Default)]
 pub struct Address {
     family: u8,
@@ -24,12 +27,16 @@ pub struct Address {
 }
 
 impl Address {
+    pub fn is_v6(&self) -> bool {
+        i32::from(self.family) == libc::AF_INET6
+    }
+
     fn bytes(&self) -> &[u8] {
-        let length = if i32::from(self.family) == libc::AF_INET { 4 } else { 16 };
+        let length = if self.is_v6() { 16 } else { 4 };
         self.bytes.get(..length).unwrap_or_default()
     }
 
-    /// All bits behind the prefix set: for IPv4 networks of more than two addresses.
+    /// The last address of an IPv4 network with more than two.
     fn broadcast(&self) -> Option<[u8; 4]> {
         let address = u32::from_be_bytes(self.bytes().try_into().ok()?);
         let hosts = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
@@ -37,7 +44,7 @@ impl Address {
     }
 }
 
-/// As many as are moved with a device.
+/// The most addresses that are moved with a device.
 pub const ADDRESSES: usize = 256;
 
 pub struct Addresses {
@@ -51,17 +58,51 @@ impl Addresses {
     }
 }
 
-/// Moves a device from the namespace of `socket` into `namespace`, where it is called `name`: one act, so that its old
-/// name need not be free there.
+/// A socket for messages about the devices of the current network namespace, wherever the process goes.
+pub fn route() -> Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: takes integers only.
+    let answer = unsafe { libc::syscall(libc::SYS_socket, libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+    check(answer).map(own)
+}
+
+/// The index of a device. ENODEV if there is none of that name.
+pub fn index(socket: BorrowedFd<'_>, name: &CStr) -> Result<i32> {
+    let mut message = link(libc::RTM_GETLINK, 0, 0, 0)?;
+    message.attribute(libc::IFLA_IFNAME, name.to_bytes_with_nul())?;
+    message.send(socket)?;
+    // The head is enough: what follows is long.
+    let mut room = [0; 64];
+    fd::read(socket, &mut room)?;
+    match field(&room, 4).map(u16::from_ne_bytes) {
+        Some(libc::RTM_NEWLINK) => {
+            field(&room, HEAD.saturating_add(4)).map(i32::from_ne_bytes).ok_or(Errno::EBADMSG)
+        }
+        _ => Err(word_of(room.get(HEAD..).unwrap_or_default()).err().unwrap_or(Errno::EBADMSG)),
+    }
+}
+
+/// Moves a device from the namespace of `socket` into `namespace`, renamed to `name`: in one call, so its old name need
+/// not be free there. If the kernel refuses, the device is as it was.
 pub fn move_device(socket: BorrowedFd<'_>, index: i32, namespace: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-    let mut message = Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK);
-    // `struct ifinfomsg`: family and type, index, flags, which of these change.
-    message.push(&[0; 4])?;
-    message.push(&index.to_ne_bytes())?;
-    message.push(&[0; 8])?;
+    let mut message = link(libc::RTM_NEWLINK, libc::NLM_F_ACK, index, 0)?;
     message.attribute(libc::IFLA_IFNAME, name.to_bytes_with_nul())?;
     message.attribute(libc::IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes())?;
     message.ask(socket)
+}
+
+pub fn set_up(socket: BorrowedFd<'_>, index: i32) -> Result<()> {
+    link(libc::RTM_NEWLINK, libc::NLM_F_ACK, index, libc::IFF_UP)?.ask(socket)
+}
+
+/// With a `struct ifinfomsg`: family and type, index, flags, and which of these are to change.
+fn link(kind: u16, flags: i32, index: i32, set: i32) -> Result<Message> {
+    let mut message = Message::new(kind, flags);
+    message.push(&[0; 4])?;
+    for number in [index, set, set] {
+        message.push(&number.to_ne_bytes())?;
+    }
+    Ok(message)
 }
 
 pub fn add_address(socket: BorrowedFd<'_>, index: i32, address: &Address) -> Result<()> {
@@ -77,9 +118,20 @@ pub fn add_address(socket: BorrowedFd<'_>, index: i32, address: &Address) -> Res
     message.ask(socket)
 }
 
-/// What somebody has given to the device, for the whole world: neither what the kernel or a router gives to it, nor
-/// what counts on one link. E2BIG where there are more than can be moved.
+/// The permanent global addresses of a device: neither those from the kernel or a router, nor those of one link only.
+/// E2BIG if there are too many, EBUSY if no dump was consistent.
 pub fn addresses(socket: BorrowedFd<'_>, index: i32) -> Result<Addresses> {
+    for _ in 0..DUMPS {
+        if let Some(found) = dump(socket, index)? {
+            return Ok(found);
+        }
+    }
+    Err(Errno::EBUSY)
+}
+
+/// None if addresses have changed meanwhile.
+fn dump(socket: BorrowedFd<'_>, index: i32) -> Result<Option<Addresses>> {
+    let mut consistent = true;
     let mut found = Addresses { all: [Address::default(); ADDRESSES], length: 0 };
     let mut message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP);
     message.push(&[0; ADDRESS_HEAD])?;
@@ -88,10 +140,14 @@ pub fn addresses(socket: BorrowedFd<'_>, index: i32) -> Result<Addresses> {
     loop {
         let length = fd::read(socket, &mut room)?;
         let mut answer = room.get(..length).unwrap_or_default();
-        while let Some((kind, body, rest)) = message_of(answer) {
+        while let Some(Received { kind, flags, body, rest }) = message_of(answer) {
             answer = rest;
+            consistent &= flags & libc::NLM_F_DUMP_INTR == 0;
             match kind {
-                libc::NLMSG_DONE => return Ok(found),
+                libc::NLMSG_DONE => {
+                    word_of(body)?;
+                    return Ok(Some(found).filter(|_| consistent));
+                }
                 libc::NLMSG_ERROR => word_of(body)?,
                 _ => {}
             }
@@ -103,15 +159,23 @@ pub fn addresses(socket: BorrowedFd<'_>, index: i32) -> Result<Addresses> {
     }
 }
 
-/// Type and body of the first message, and what comes behind it.
-fn message_of(bytes: &[u8]) -> Option<(i32, &[u8], &[u8])> {
-    let length = u32::from_ne_bytes(field(bytes, 0)?) as usize;
-    let kind = u16::from_ne_bytes(field(bytes, 4)?);
-    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((kind.into(), bytes.get(HEAD..length)?, rest))
+struct Received<'a> {
+    kind: i32,
+    flags: i32,
+    body: &'a [u8],
+    /// The messages after it.
+    rest: &'a [u8],
 }
 
-/// Of a permanent address of that device, with the widest scope.
+/// The first message.
+fn message_of(bytes: &[u8]) -> Option<Received<'_>> {
+    let length = u32::from_ne_bytes(field(bytes, 0)?) as usize;
+    let [kind, flags] = [4, 6].map(|at| field(bytes, at).map(u16::from_ne_bytes));
+    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some(Received { kind: kind?.into(), flags: flags?.into(), body: bytes.get(HEAD..length)?, rest })
+}
+
+/// A permanent global address of the device `wanted`.
 fn address_of(body: &[u8], wanted: i32) -> Option<Address> {
     let [family, prefix, flags, scope] = field(body, 0)?;
     let index = i32::from_ne_bytes(field(body, 4)?);
@@ -124,7 +188,7 @@ fn address_of(body: &[u8], wanted: i32) -> Option<Address> {
         let Some(value) = rest.get(4..length) else { break };
         match u16::from_ne_bytes(kind) {
             libc::IFA_FLAGS => flags = u32::from_ne_bytes(field(value, 0)?),
-            // Of IPv4, where IFA_ADDRESS is the peer's. IPv6 has it for a peer only.
+            // With IFA_LOCAL, IFA_ADDRESS is the peer's; IPv6 has IFA_LOCAL only if there is a peer.
             kind @ (libc::IFA_LOCAL | libc::IFA_ADDRESS) if !local => {
                 local = kind == libc::IFA_LOCAL;
                 for (place, byte) in address.bytes.iter_mut().zip(value) {
@@ -143,7 +207,7 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 
-/// `struct nlmsgerr` begins with a negative errno, or zero.
+/// `struct nlmsgerr`, and the end of a dump, begin with a negative errno or zero.
 fn word_of(body: &[u8]) -> Result<()> {
     match field(body, 0).map(i32::from_ne_bytes).and_then(i32::checked_neg) {
         Some(0) => Ok(()),
@@ -192,13 +256,13 @@ impl Message {
         socket::send(socket, self.bytes.get(..self.length).ok_or(Errno::EMSGSIZE)?, None)
     }
 
-    /// Sends it, and waits for the kernel's word: it comes before the call returns.
+    /// Sends it and reads the acknowledgement, which is there when the call returns.
     fn ask(&mut self, socket: BorrowedFd<'_>) -> Result<()> {
         self.send(socket)?;
         let mut room = [0; 512];
         let length = fd::read(socket, &mut room)?;
         match message_of(room.get(..length).unwrap_or_default()) {
-            Some((libc::NLMSG_ERROR, body, _)) => word_of(body),
+            Some(Received { kind: libc::NLMSG_ERROR, body, .. }) => word_of(body),
             _ => Err(Errno::EBADMSG),
         }
     }
