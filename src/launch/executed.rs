@@ -1,12 +1,19 @@
 //! Whether a process has executed a program since it was cloned: the kernel knows, even if the process was killed
 //! before it could report anything.
 
+use std::fs::File;
+use std::io::Read;
+
 /// PF_FORKNOEXEC of linux/sched.h, "forked but didn't exec": set until the execve(2) can no longer fail.
 const FORKED_ONLY: u64 = 0x40;
 
 /// Whether the process has executed a program; a zombie counts too. None if no process has the pid (any more).
 pub(super) fn executed(pid: u32) -> Option<bool> {
-    flags(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).map(|flags| flags & FORKED_ONLY == 0)
+    // The kernel composes the whole line for each first read, and the beginning is enough.
+    let mut line = [0; 256];
+    let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
+    let line = String::from_utf8_lossy(line.get(..length)?);
+    flags(&line).map(|flags| flags & FORKED_ONLY == 0)
 }
 
 /// The ninth field of proc_pid_stat(5); the second one is a name in parentheses, which may itself contain any.

@@ -12,11 +12,12 @@ pub type Rest = Answer<'static, ()>;
 /// Decodes the request, names the call's object for the log, calls, encodes and responds.
 macro_rules! answer {
     ($reply:ident, $payload:ident, $request:ty, |$r:ident| ($id:expr, $exec:expr), $call:expr) => {{
-        if let Some(($r, mut reply)) = crate::service::answer::decode::<$request>($payload, $reply) {
+        crate::service::answer::apart(|| {
+            let ($r, mut reply) = crate::service::answer::decode::<$request>($payload, $reply)?;
             reply.about($id, $exec);
             reply.send($call.and_then(crate::service::answer::encode));
-        }
-        None
+            None
+        })
     }};
 }
 
@@ -37,19 +38,29 @@ macro_rules! answer_later {
         $this:ident, $reply:ident, $payload:ident, $request:ty, |$r:ident| ($id:expr, $exec:expr), $call:expr,
         |$good:ident| $after:expr
     ) => {{
-        let ($r, mut reply) = crate::service::answer::decode::<$request>($payload, $reply)?;
-        reply.about($id, $exec);
-        let $this = Arc::clone($this);
-        Some(Box::pin(async move {
-            let answer = $call.await.and_then(crate::service::answer::encode);
-            let $good = answer.is_ok();
-            reply.send(answer);
-            $after
-        }))
+        crate::service::answer::apart(|| {
+            let ($r, mut reply) = crate::service::answer::decode::<$request>($payload, $reply)?;
+            reply.about($id, $exec);
+            let $this = Arc::clone($this);
+            let rest: Rest = Box::pin(async move {
+                let answer = $call.await.and_then(crate::service::answer::encode);
+                let $good = answer.is_ok();
+                reply.send(answer);
+                $after
+            });
+            Some(rest)
+        })
     }};
 }
 
 pub(super) use {answer, answer_later};
+
+/// Gives the work a stack frame of its own. In the frame of the method that tells all requests apart, each would have
+/// room: several pages of the stack, which a clone makes the kernel copy when they are next used.
+#[inline(never)]
+pub(super) fn apart<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
 
 /// Decodes the request. If that fails, responds with an error and returns None.
 pub(super) fn decode<R: Message>(payload: &[u8], reply: Reply) -> Option<(R, Reply)> {

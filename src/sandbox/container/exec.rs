@@ -1,6 +1,6 @@
 //! Task.Exec, and Task.Start of an exec: another process in a running container.
 
-use super::life::{Init, Input};
+use super::life::{Init, Input, Own};
 use super::prepare::{filter, io_owner, warn};
 use super::process::{exit_of_never_ran, Facts, Handle};
 use super::{Container, Verb};
@@ -39,7 +39,8 @@ impl Container {
     pub fn add_exec(&self, id: &str, process: spec::Process, stdio: Stdio) -> Result<()> {
         let (wanted, facts) = (Box::new(process), Facts::of(stdio));
         let mut state = self.lock();
-        let frozen = self.cgroup.frozen()?;
+        // What others have frozen is looked for at the start, which would hang.
+        let frozen = state.life.freezer.own() == Own::Frozen && self.cgroup.frozen()?;
         let input = Input::Add { id: id.into(), wanted, facts, frozen };
         self.act(&mut state, &mut Vec::new(), ADD, Some(id), input).map(drop)
     }
