@@ -1,8 +1,8 @@
 //! shoal: a containerd shim that is the container runtime. ARCHITECTURE.md is the overview.
 //!
 //! Ranks, lowest first; a module imports only from lower ranks (`tests/layering` enforces it):
-//! `error, mountinfo, sync` → `sys` → `spec, tasks` → `paths` → `plan, seccomp, cgroup, stdio` → `init` → `launch` →
-//! `sandbox` → `service` → `shim`.
+//! `error, mountinfo, sync` → `sys` → `spec, tasks` → `paths` →
+//! `plan, seccomp, cgroup, resctrl, stdio` → `init` → `launch` → `sandbox` → `service` → `shim`.
 #![deny(unsafe_code)]
 
 pub mod error;
@@ -17,6 +17,7 @@ pub mod tasks;
 pub mod cgroup;
 pub mod paths;
 pub mod plan;
+mod resctrl;
 pub mod seccomp;
 pub mod stdio;
 

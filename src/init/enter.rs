@@ -3,12 +3,19 @@
 use super::state::State;
 use crate::plan::step::SchedAttr;
 use crate::sys::child::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use crate::sys::child::keyring::Search;
 use crate::sys::child::limits::{self, Schedule};
 use crate::sys::child::walk::PathBuffer;
 use crate::sys::child::{self as sys, entry, exec, mount, root, Errno, Forked, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
 use ::libc;
+
+/// Moves the calling thread, which is all of the process.
+pub(super) fn resctrl(tasks: &CStr) -> Result<()> {
+    let tasks = fd::open(tasks, libc::O_WRONLY, 0)?;
+    fd::write(tasks.as_fd(), b"0").map(drop)
+}
 
 /// Writes a number below /proc/self of the host.
 pub(super) fn oom_score_adj(score: i32) -> Result<()> {
@@ -35,6 +42,14 @@ pub(super) fn open_label(file: &CStr) -> Result<OwnedFd> {
     root::open_plainly(attributes.as_fd(), file, libc::O_WRONLY)
 }
 
+/// None on a kernel whose keys have no labels.
+pub(super) fn open_key_label() -> Result<Option<OwnedFd>> {
+    match open_label(c"keycreate") {
+        Err(Errno::ENOENT) => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
 /// Opens a file of the procfs at /proc: only before the process leaves the mount namespace, while /proc is the host's.
 fn host_proc(path: &CStr) -> Result<OwnedFd> {
     let procfs = host_proc_directory(c".")?;
@@ -45,7 +60,7 @@ fn host_proc(path: &CStr) -> Result<OwnedFd> {
     Ok(file)
 }
 
-fn host_proc_directory(path: &CStr) -> Result<OwnedFd> {
+pub(super) fn host_proc_directory(path: &CStr) -> Result<OwnedFd> {
     let procfs = fd::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     let directory = fd::open_at(procfs.as_fd(), path, libc::O_PATH | libc::O_DIRECTORY, 0)?;
     if fd::filesystem(directory.as_fd())? != mount::PROC_SUPER_MAGIC {
@@ -162,6 +177,29 @@ pub(super) fn move_root(forked: Forked, root: BorrowedFd<'_>) -> Result<()> {
     mount::mount(Some(c"."), c"/", None, libc::MS_MOVE, None)?;
     mount::chroot(forked, c".")?;
     exec::chdir(forked, c"/")
+}
+
+/// Gives the process a session keyring of its own. Keys that it makes later get SELinux's default label.
+pub(super) fn keyring(
+    state: &State<'_>,
+    name: &CStr,
+    search: Option<Search>,
+    label: Option<&CStr>,
+) -> Result<()> {
+    let labelled = state.key_label.as_ref().zip(label);
+    if let Some((file, label)) = labelled {
+        fd::write(file.as_fd(), label.to_bytes())?;
+    }
+    match sys::keyring::join_session(name, search) {
+        // A kernel without keyrings has none to protect.
+        Ok(()) | Err(Errno::ENOSYS) => {}
+        Err(errno) => return Err(errno),
+    }
+    if let Some((file, _)) = labelled {
+        // As in runc, a policy may refuse it: later keys then have the container's label.
+        let _ = fd::write(file.as_fd(), b"\n");
+    }
+    Ok(())
 }
 
 /// Enters the working directory, and verifies that it is below the root: a path such as /proc/self/fd/7 could lead

@@ -43,14 +43,15 @@ use ::core::prelude::rust_2021::*;
 
 mod console;
 mod copy;
+pub mod device;
 mod enter;
 mod home;
 pub mod host_paths;
-mod lock;
 mod masks;
 mod mounts;
 mod nodes;
 mod outpost;
+mod owned;
 mod perform;
 mod privileges;
 mod program;

@@ -210,6 +210,18 @@ pub(super) fn map_ids(namespace: BorrowedFd<'_>, path: &CStr) -> Result<()> {
     mount::attach(tree.as_fd(), target.as_fd())
 }
 
+/// Moves what is mounted at `path` to the directory `below` in what it covers. A `namespace` maps its owners.
+pub(super) fn move_below(path: &CStr, below: &RootPath, namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+    let tree = mount::clone_tree(path, namespace.is_none())?;
+    if let Some(namespace) = namespace {
+        mount::map_ids(tree.as_fd(), namespace, false)?;
+    }
+    mount::unmount(path, libc::MNT_DETACH)?;
+    let root = fd::open(path, libc::O_PATH, 0)?;
+    let target = root::open(root.as_fd(), below.as_c_str(), libc::O_PATH)?;
+    mount::attach(tree.as_fd(), target.as_fd())
+}
+
 /// An OCI mount with `remount`: changes the attributes of the mount at `target`. EINVAL if there is none.
 pub(super) fn remount(root: BorrowedFd<'_>, target: &RootPath, attributes: Attributes) -> Result<()> {
     let target = root::open(root, target.as_c_str(), libc::O_PATH)?;

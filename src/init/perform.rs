@@ -2,7 +2,7 @@
 
 use super::state::State;
 use super::{
-    console, enter, home, host_paths, lock, masks, mounts, nodes, privileges, program, sibling, Lent,
+    console, device, enter, home, host_paths, masks, mounts, nodes, owned, privileges, program, sibling, Lent,
 };
 use crate::plan::step::Step;
 use crate::sys::child::console::WindowSize;
@@ -34,16 +34,18 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
             let _ = sys::limits::reset_affinity();
             Ok(())
         }
-        Step::Affinity { cpus: Some(cpus), initial } => {
-            match sys::limits::set_affinity(&cpus.mask) {
-                // Born in its cgroup, it can only have the CPUs of its cpuset.
-                Err(Errno::EINVAL) if *initial && lent.cgroups.is_empty() => sys::limits::reset_affinity(),
-                answer => answer,
-            }
-        }
+        Step::Affinity { cpus: Some(cpus), .. } => sys::limits::set_affinity(&cpus.mask),
+        Step::EnterResctrl { tasks, unless_gone } => match enter::resctrl(tasks) {
+            Err(Errno::ENOENT | Errno::ENODEV) if *unless_gone => Ok(()),
+            answer => answer,
+        },
         Step::OomScoreAdj(score) => enter::oom_score_adj(*score),
         Step::OpenExecLabel { file } => {
             state.label = Some(enter::open_label(file)?);
+            Ok(())
+        }
+        Step::OpenKeyLabel => {
+            state.key_label = enter::open_key_label()?;
             Ok(())
         }
         Step::SetNs { slot, flags } => {
@@ -58,6 +60,9 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
         Step::Unshare { flags } => sys::namespace::unshare(*flags),
         Step::TimeOffsets(lines) => enter::time_offsets(lines),
         Step::EnterTime => enter::time(),
+        Step::OwnNetwork { user } => owned::network(lent.slot(*user)?),
+        Step::FindNetDevice { host, from, to } => device::find(lent.slot(*host)?, from, to).map(drop),
+        Step::NetDevice { host, from, to } => device::bring(lent.slot(*host)?, from, to),
         Step::LoopbackUp => sys::network::loopback_up(),
         Step::OpenTree { slot, path, recursive, plain: false } => {
             lent.fill(*slot, sys::mount::clone_tree(path, *recursive)?)
@@ -76,7 +81,7 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
         Step::MapTree { slot, namespace, recursive } => {
             sys::mount::map_ids(lent.slot(*slot)?, lent.slot(*namespace)?, *recursive)
         }
-        Step::LockMounts { user } => lock::mounts(lent.slot(*user)?),
+        Step::LockMounts { user } => owned::mounts(lent.slot(*user)?),
         Step::MakeSlave => sys::mount::mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None),
 
         Step::MountRootfs { fstype, source, device, target, flags, data, chdir } => {
@@ -95,6 +100,10 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
                 sys::exec::chdir(forked, c"/")?;
             }
             Ok(())
+        }
+        Step::MoveBelow { target, below, namespace } => {
+            let namespace = namespace.map(|namespace| lent.slot(namespace)).transpose()?;
+            mounts::move_below(target, below, namespace)
         }
         Step::Idmap { namespace, path } => mounts::map_ids(lent.slot(*namespace)?, path),
         Step::BecomeRoot { unshare } => {
@@ -181,11 +190,7 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
 
         Step::Terminal => console::become_standard(state),
         Step::Stdio { uid } => console::streams(forked, lent, *uid),
-        Step::Keyring { name, search } => match sys::keyring::join_session(name, *search) {
-            // A kernel without keyrings has none to protect.
-            Err(Errno::ENOSYS) => Ok(()),
-            answer => answer,
-        },
+        Step::Keyring { name, search, label } => enter::keyring(state, name, *search, label.as_deref()),
         Step::Rlimit { resource, soft, hard } => sys::limits::set_rlimit(forked, *resource, *soft, *hard),
         Step::Umask(mask) => {
             sys::limits::set_umask(forked, *mask);

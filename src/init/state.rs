@@ -28,6 +28,8 @@ pub(super) struct State<'a> {
     pub(super) terminal: Option<OwnedFd>,
     pub(super) covers: Covers,
     pub(super) label: Option<OwnedFd>,
+    /// For the labels of keys.
+    pub(super) key_label: Option<OwnedFd>,
     pub(super) home: Option<Home>,
     /// The working directory has been entered.
     pub(super) in_workdir: bool,
@@ -45,6 +47,7 @@ impl<'a> State<'a> {
             terminal: None,
             covers: Covers::default(),
             label: None,
+            key_label: None,
             home: None,
             in_workdir: false,
             program: None,

@@ -5,7 +5,7 @@
 //! 127.
 
 use crate::error::{invalid, Error, Kind};
-use crate::init::{host_paths, Report};
+use crate::init::{device, host_paths, Report};
 use crate::plan::{Field, Plan, Step};
 use crate::sys::Errno;
 use std::ffi::CStr;
@@ -104,6 +104,17 @@ fn sentence(plan: &Plan, number: u32) -> Option<Sentence> {
             let path = opened.and_then(|(step, field)| Some((opening(step)?.0, field)));
             let what = path.map(|(path, field)| format!("{field} {path:?}: mount_setattr(MOUNT_ATTR_IDMAP)"));
             Words::Open { what: what.unwrap_or_else(|| call(plan, step, number)), refusals: Vec::new() }
+        }
+        Step::FindNetDevice { .. } | Step::NetDevice { .. } => {
+            let words = |(errno, why): (Errno, &str)| (errno, why.to_owned());
+            let refusals = [
+                (device::NONE, "the host has no such network device (ENODEV)"),
+                (device::THERE, "the container's network namespace has a device of that name (EEXIST)"),
+                (device::TOO_MANY, "it has more than 256 addresses (E2BIG)"),
+                (device::FIXED, "the kernel moves no such device (EINVAL)"),
+            ];
+            let what = format!("{field}: {}", call(plan, step, number));
+            Words::Open { what, refusals: refusals.map(words).into() }
         }
         Step::Unshare { flags } if *flags == libc::CLONE_NEWTIME as u64 => {
             let none = "this kernel has no time namespaces (EINVAL)".to_owned();

@@ -4,6 +4,9 @@ use crate::cgroup::{layout, Layout};
 use crate::error::{Context, Error, Kind, Result};
 use crate::mountinfo::{mounts, Mount};
 use crate::plan::{AppArmor, CgroupMounts, Hierarchy, Host};
+use crate::sys::fd::{self, AsFd};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 impl Host {
@@ -22,6 +25,7 @@ impl Host {
             apparmor: apparmor(root),
             selinux: root.join("sys/fs/selinux/enforce").exists(),
             kcore: root.join("proc/kcore").exists(),
+            resctrl: resctrl(mountinfo).into_iter().find(|point| is_resctrl(point)),
         })
     }
 }
@@ -70,6 +74,24 @@ fn apparmor(root: &Path) -> AppArmor {
     }
 }
 
+/// Where all of resctrl may be mounted, the usual place first: others may be a bind of a single group.
+fn resctrl(mountinfo: &[u8]) -> Vec<PathBuf> {
+    let whole = mounts(mountinfo)
+        .filter(|mount| mount.fstype == b"resctrl" && mount.root() == Path::new("/"))
+        .map(|mount| mount.point());
+    let (usual, others): (Vec<_>, Vec<_>) = whole.partition(|point| point == Path::new("/sys/fs/resctrl"));
+    [usual, others].concat()
+}
+
+/// Whether nothing else covers it.
+fn is_resctrl(point: &Path) -> bool {
+    /// RDTGROUP_SUPER_MAGIC in linux/magic.h.
+    const MAGIC: i64 = 0x765_5821;
+    let path = CString::new(point.as_os_str().as_bytes()).unwrap_or_default();
+    let opened = fd::open(&path, libc::O_PATH | libc::O_DIRECTORY, 0);
+    opened.and_then(|point| fd::filesystem(point.as_fd())) == Ok(MAGIC)
+}
+
 /// The hierarchies in which containers' cgroups are created, in mountinfo order.
 fn cgroups(mountinfo: &[u8], layout: &Layout) -> CgroupMounts {
     let Layout::V1(all) = layout else { return CgroupMounts::V2 };
@@ -112,6 +134,17 @@ mod tests {
         };
         let seen: Vec<_> = hierarchies.iter().map(|h| (h.name(), h.controllers.join(","))).collect();
         assert_eq!(seen, [("cpu,cpuacct", "cpu,cpuacct".into()), ("systemd", "name=systemd".into())]);
+    }
+
+    #[test]
+    fn resctrl_is_where_all_of_it_is_mounted() {
+        let mountinfo = "40 1 0:40 / /mnt/resctrl rw - resctrl resctrl rw\n\
+                         41 1 0:40 /gold /mnt/gold rw - resctrl resctrl rw\n\
+                         42 1 0:41 / /sys/fs/resctrl rw - tmpfs tmpfs rw\n\
+                         43 1 0:40 / /sys/fs/resctrl rw - resctrl resctrl rw\n";
+        let expected = ["/sys/fs/resctrl", "/mnt/resctrl"].map(PathBuf::from);
+        assert_eq!(resctrl(mountinfo.as_bytes()), expected);
+        assert!(!is_resctrl(Path::new("/sys")) && !is_resctrl(Path::new("/missing")));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::{mapping, Reaper};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{Field, Open};
 use crate::sys::fd::{self, BorrowedFd, OwnedFd};
+use crate::sys::netlink;
 
 pub(super) fn all(
     opens: &[(Open, Field)],
@@ -18,6 +19,7 @@ fn one(open: &Open, field: &Field, init: Option<BorrowedFd<'_>>, reaper: &Reaper
         Open::UserNamespace(mappings) => mapping::namespace(reaper, mappings, field)?,
         Open::Descriptor(path) => fd::open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0)
             .context(|| format!("{field} {path:?}"))?,
+        Open::HostNetwork => netlink::route().context(|| format!("{field}: socket(AF_NETLINK)"))?,
         Open::Init => {
             let init =
                 init.ok_or_else(|| Error::new(Kind::Bug, "the plan needs the container's first process"))?;

@@ -16,13 +16,15 @@ mod leash;
 mod lend;
 mod mapping;
 mod reaper;
+mod underway;
 mod waiting;
 
-pub use clone_launcher::{AtHooks, CloneLauncher};
+pub use clone_launcher::CloneLauncher;
 pub(crate) use holder::Holder;
 pub(crate) use leash::after;
 pub use leash::Leash;
 pub use reaper::{Reaper, Strangers};
+pub use underway::AtHooks;
 pub use waiting::Waiting;
 
 mod host;

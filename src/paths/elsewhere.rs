@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 pub const VERB: &str = "open-path";
 const LINK: &str = "link";
 const UNLINK: &str = "unlink";
+const UNMOUNT: &str = "unmount";
 /// What the program calls itself: ps(1) shows why it is there.
 const NAME: &CStr = c"containerd-shim-shoal-v2";
 const SOCKET: i32 = 3;
@@ -43,6 +44,7 @@ pub(super) enum Order<'a> {
     Open(&'a CStr, Purpose),
     Link(&'a CStr, &'a CStr),
     Unlink(&'a CStr),
+    Unmount(&'a CStr),
 }
 
 impl Order<'_> {
@@ -52,6 +54,7 @@ impl Order<'_> {
             Order::Open(path, purpose) => vec![word(&purpose.to_word()), path.to_owned()],
             Order::Link(at, to) => vec![word(LINK), at.to_owned(), to.to_owned()],
             Order::Unlink(at) => vec![word(UNLINK), at.to_owned()],
+            Order::Unmount(at) => vec![word(UNMOUNT), at.to_owned()],
         }
     }
 }
@@ -163,6 +166,7 @@ pub fn serve(words: impl Iterator<Item = OsString>) -> ExitCode {
             here::unlink(Path::new(at));
             Ok(nothing())
         }
+        [word, at] if word == UNMOUNT => here::unmount(Path::new(at)).map(|()| nothing()),
         [word, path] => match word.to_str().and_then(Purpose::of_word) {
             Some(purpose) => opened(Path::new(path), purpose),
             None => return ExitCode::FAILURE,

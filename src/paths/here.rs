@@ -6,6 +6,7 @@ use crate::sys::path::mount_of;
 use crate::sys::pipe::{self, Access, Kind};
 use crate::sys::Errno;
 use nix::fcntl::OFlag;
+use nix::mount::{umount2, MntFlags};
 use nix::sys::stat::{fstat, Mode, SFlag};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -148,6 +149,14 @@ pub fn link(at: &Path, to: &Path) -> Result<(), Refused> {
     // One of a create that has failed.
     let _ = std::fs::remove_file(at);
     std::os::unix::fs::symlink(to, at).map_err(of_call(|| format!("symlink({to:?}, {at:?})")))
+}
+
+/// Unmounts what is mounted there, if anything.
+pub fn unmount(at: &Path) -> Result<(), Refused> {
+    match umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(Refused { call: format!("umount2({at:?}, MNT_DETACH)"), errno: errno as i32 }),
+    }
 }
 
 /// Removes it, and its folder if nothing else is in it.

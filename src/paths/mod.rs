@@ -142,6 +142,14 @@ impl Paths {
         self.openers.run(Order::Unlink(&c_path(at)?), at, deadline).await.map(drop)
     }
 
+    /// Unmounts a filesystem, which may not answer. Nothing to unmount is no error.
+    pub(crate) async fn unmount(&self, at: &Path, deadline: Instant) -> Result<()> {
+        if self.own.is_none() {
+            return here::unmount(at).map_err(Refused::into_error);
+        }
+        self.openers.run(Order::Unmount(&c_path(at)?), at, deadline).await.map(drop)
+    }
+
     /// Whether the folder of `path` is on the trusted mount, as far as it exists.
     fn trusts(&self, path: &Path) -> Result<bool> {
         let Some(own) = self.own else { return Ok(true) };

@@ -70,6 +70,7 @@ impl Display for Open {
                 write!(f, "clone3(user), uid_map [{uids}], gid_map [{gids}]")
             }
             Open::Descriptor(path) => write!(f, "open({})", Q(path)),
+            Open::HostNetwork => f.write_str("socket(AF_NETLINK, NETLINK_ROUTE) of the host"),
             Open::Init => f.write_str("pidfd of the container's first process"),
         }
     }
@@ -92,6 +93,14 @@ impl Display for Step {
             Step::EnterCgroup => f.write_str("write(cgroup.procs, \"0\")"),
             Step::Affinity { cpus: None, .. } => f.write_str("sched_setaffinity(all of the cpuset)"),
             Step::Affinity { cpus: Some(cpus), .. } => write!(f, "sched_setaffinity({})", cpus.list),
+            Step::EnterResctrl { tasks, unless_gone } => {
+                write!(
+                    f,
+                    "write({}, \"0\"){}",
+                    Q(tasks),
+                    if *unless_gone { ", unless it is gone" } else { "" }
+                )
+            }
             Step::OomScoreAdj(adj) => write!(f, "write(\"/proc/self/oom_score_adj\", \"{adj}\")"),
             Step::OpenExecLabel { file } => {
                 write!(f, "open(\"/proc/thread-self/attr/{}\", O_WRONLY)", file.to_string_lossy())
@@ -106,6 +115,15 @@ impl Display for Step {
             Step::Unshare { flags } => write!(f, "unshare({})", namespace_words(*flags)),
             Step::TimeOffsets(lines) => write!(f, "write(\"/proc/self/timens_offsets\", {})", Q(lines)),
             Step::EnterTime => f.write_str("setns(\"/proc/self/ns/time_for_children\", time)"),
+            Step::OwnNetwork { user } => {
+                write!(f, "setns(net), to a new one that the user namespace in {user} owns")
+            }
+            Step::FindNetDevice { host, from, to } => {
+                write!(f, "RTM_GETLINK by {host}, {} is there, and no {} here", Q(from), Q(to))
+            }
+            Step::NetDevice { host, from, to } => {
+                write!(f, "RTM_NEWLINK by {host}, {} becomes {} here, with its addresses, up", Q(from), Q(to))
+            }
             Step::LoopbackUp => f.write_str("ioctl(SIOCSIFFLAGS, \"lo\", IFF_UP)"),
             Step::OpenTree { slot, path, recursive, plain } => {
                 let recursive = if *recursive { "|RECURSIVE" } else { "" };
@@ -140,6 +158,10 @@ impl Display for Step {
                     None => write!(f, "mount({}", Q(source))?,
                 }
                 write!(f, ", {}, {}, {flags}, {})", Q(target), Q(fstype), Q(data))
+            }
+            Step::MoveBelow { target, below, namespace } => {
+                write!(f, "move_mount({}, {below} in what it covers)", Q(target))?;
+                namespace.map_or(Ok(()), |namespace| write!(f, ", ids by {namespace}"))
             }
             Step::Idmap { namespace, path } => write!(f, "mount({0}, {0}), ids by {namespace}", Q(path)),
             Step::BecomeRoot { unshare } => {
@@ -232,7 +254,11 @@ impl Display for Step {
 
             Step::Terminal => f.write_str("dup2 to 0, 1, 2"),
             Step::Stdio { uid } => write!(f, "dup2 to 0, 1, 2, owner {uid}"),
-            Step::Keyring { name, search } => {
+            Step::OpenKeyLabel => f.write_str("open(\"/proc/thread-self/attr/keycreate\", O_WRONLY)"),
+            Step::Keyring { name, search, label } => {
+                if let Some(label) = label {
+                    write!(f, "write(attr/keycreate, {}), ", Q(label))?;
+                }
                 write!(f, "keyctl(JOIN_SESSION_KEYRING, {})", Q(name))?;
                 f.write_str(match search {
                     Some(Search::User) => "",

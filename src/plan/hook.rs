@@ -1,6 +1,6 @@
 //! The plan of a hook, by where it runs.
 
-use super::{exec, ExecInput, Host, Open, Plan, Slot, Step};
+use super::{exec, run, ExecInput, Host, Open, Plan, Slot, Step};
 use crate::error::{invalid, Result};
 use crate::spec::{Affinity, Hook, Namespaces, Ns, Process, Spec};
 use crate::sys::seccomp::Filter;
@@ -81,13 +81,16 @@ fn text(bytes: &[u8], what: &str) -> Result<CString> {
 /// A host program that runs in the bundle, after the steps of `join`.
 fn outside(program: Program, bundle: &Path, join: Vec<Step>, born: bool) -> Result<Plan> {
     let Program { path, argv, envp } = program;
+    // The specification's hooks have absolute paths.
+    let search = envp.iter().find_map(|pair| pair.to_bytes().strip_prefix(b"PATH="));
+    let candidates = run::candidates(&path, search);
     let bundle = text(bundle.as_os_str().as_bytes(), "bundle")?;
     let mut steps = join;
     steps.extend([
         Step::Stdio { uid: 0 },
         Step::Umask(0o22),
         Step::Workdir { path: bundle, retry: false },
-        Step::FindProgram { name: path.clone(), candidates: vec![path] },
+        Step::FindProgram { name: path, candidates },
         Step::Bare,
     ]);
     steps.extend(born.then_some(Step::Birth));

@@ -45,6 +45,8 @@ pub struct Host {
     pub selinux: bool,
     /// The host has a /proc/kcore, so containers get a /dev/core.
     pub kcore: bool,
+    /// Where the whole of resctrl is mounted.
+    pub resctrl: Option<PathBuf>,
 }
 
 impl Host {

@@ -7,9 +7,9 @@
 use super::builder::{host_path, Builder, Pids};
 use super::session::Label;
 use super::{Open, Slot, Step};
-use crate::error::Result;
-use crate::spec::{Affinity, Mappings, Namespaces, Ns, Process, Spec};
-use std::ffi::CStr;
+use crate::error::{invalid, Result};
+use crate::spec::{Affinity, Mappings, Namespaces, NetDevice, Ns, Process, Spec};
+use std::ffi::{CStr, CString};
 use std::path::Path;
 
 /// What determines the isolation of a first process.
@@ -20,6 +20,9 @@ pub(super) struct Isolation<'a> {
     pub namespaces: &'a Namespaces,
     pub mappings: &'a Mappings,
     pub time_offsets: Option<&'a CStr>,
+    pub net_devices: &'a [NetDevice],
+    /// The `tasks` files of its resctrl groups.
+    pub resctrl: &'a [CString],
     /// The request's name for the network namespace.
     pub network: &'a str,
     /// What the process changes in a namespace of this kind, and must not change in the host's.
@@ -83,6 +86,13 @@ fn enter_cgroup_of_container(b: &mut Builder, process: Option<&Process>) {
     }
 }
 
+/// As root on the host. Its children are born there.
+fn enter_resctrl(b: &mut Builder, isolation: &Isolation<'_>, unless_gone: bool) {
+    for tasks in isolation.resctrl {
+        b.step("linux.intelRdt", Step::EnterResctrl { tasks: tasks.clone(), unless_gone });
+    }
+}
+
 fn oom_score_adj(b: &mut Builder, process: Option<&Process>) {
     if let Some(adj) = process.and_then(|process| process.oom_score_adj) {
         b.step("process.oomScoreAdj", Step::OomScoreAdj(adj));
@@ -92,6 +102,9 @@ fn oom_score_adj(b: &mut Builder, process: Option<&Process>) {
 fn open_label(b: &mut Builder, label: Option<&Label>) {
     if let Some(label) = label {
         b.step(label.field.clone(), Step::OpenExecLabel { file: label.file.clone() });
+        if label.of_selinux() {
+            b.step(label.field.clone(), Step::OpenKeyLabel);
+        }
     }
 }
 
@@ -115,11 +128,13 @@ pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let Isolation { process, label, namespaces: ns, mappings, network, .. } = isolation;
     if ns.user == Ns::Host {
         enter_cgroup(b, *process);
+        enter_resctrl(b, isolation, false);
         host_side(b, *process, *label);
         b.plan.clone_flags = new(ns);
         join_all(b, isolation)?;
         unshare_time(b, isolation);
         loopback(b, ns);
+        devices(b, isolation)?;
         // Before the mounts stop being peers of the host's: a bind may be meant to stay one.
         b.sources_here();
         b.step(MOUNT, Step::MakeSlave);
@@ -138,9 +153,15 @@ pub(super) fn leave(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
         }
         Ns::New | Ns::Host => b.user_namespace("linux.uidMappings", mappings)?,
     });
+    enter_resctrl(b, isolation, false);
     oom_score_adj(b, *process);
     before_user(b, *process, mappings);
     join_all(b, isolation)?;
+    // Only root on the host may move its devices.
+    if let Some(user) = b.user.filter(|_| makes_network_early(isolation)) {
+        b.step(NETWORK, Step::OwnNetwork { user });
+    }
+    devices(b, isolation)?;
     if ns.mount == Ns::New {
         b.step(MOUNT, Step::Unshare { flags: libc::CLONE_NEWNS as u64 });
     }
@@ -173,6 +194,7 @@ pub(super) fn private_for(spec: &Spec, name: &str) -> Option<&'static str> {
     match name {
         // Without a mount namespace of its own, its mounts and its new root would be the host's.
         "mount" => Some("the container's mounts"),
+        "network" if !spec.net_devices.is_empty() => Some("linux.netDevices"),
         _ if spec.sysctls.iter().any(|sysctl| sysctl.namespace() == name) => Some("linux.sysctl"),
         "uts" if spec.hostname.is_some() => Some("hostname"),
         "uts" if spec.domainname.is_some() => Some("domainname"),
@@ -185,6 +207,9 @@ pub(super) fn settle(b: &mut Builder, isolation: &Isolation<'_>) {
     let Some(slot) = b.user else { return };
     let ns = isolation.namespaces;
     let mut made = new(ns) & !OF_ROOT;
+    if makes_network_early(isolation) {
+        made &= !(libc::CLONE_NEWNET as u64);
+    }
     // A pod's process binds nothing.
     if isolation.process.is_some() {
         if ns.mount == Ns::New {
@@ -253,6 +278,31 @@ fn loopback(b: &mut Builder, ns: &Namespaces) {
     }
 }
 
+/// See [`Step::OwnNetwork`].
+fn makes_network_early(isolation: &Isolation<'_>) -> bool {
+    isolation.namespaces.net == Ns::New && !isolation.net_devices.is_empty()
+}
+
+/// The process is in the container's network namespace by now.
+fn devices(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
+    let Some(first) = isolation.net_devices.first() else { return Ok(()) };
+    let field = |device: &NetDevice| format!("linux.netDevices.{}", device.from.to_string_lossy());
+    if isolation.namespaces.net == Ns::Host {
+        let why = "cannot be moved without a private network namespace";
+        return Err(invalid(format!("{}: {why}", field(first))));
+    }
+    let host = b.open("linux.netDevices", Open::HostNetwork)?;
+    for device in isolation.net_devices {
+        let NetDevice { from, to } = device.clone();
+        b.step(field(device), Step::FindNetDevice { host, from, to });
+    }
+    for device in isolation.net_devices {
+        let NetDevice { from, to } = device.clone();
+        b.step(field(device), Step::NetDevice { host, from, to });
+    }
+    Ok(())
+}
+
 fn join_all(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let alone = isolation.namespaces.user == Ns::Host;
     // Open all of them first: what a path leads to depends on the namespaces that the process is in.
@@ -305,6 +355,8 @@ fn namespace(
 pub(super) fn join_container(b: &mut Builder, isolation: &Isolation<'_>) -> Result<()> {
     let ns = isolation.namespaces;
     enter_cgroup_of_container(b, isolation.process);
+    // Others on the host manage these groups as well: no reason to refuse an exec.
+    enter_resctrl(b, isolation, true);
     host_side(b, isolation.process, isolation.label);
     let mut flags = 0;
     if ns.user != Ns::Host {

@@ -23,6 +23,7 @@ pub use hook::{hook, HookPlace};
 pub use host::{AppArmor, CgroupMounts, Hierarchy, Host};
 pub(crate) use mount::BELOW_PROC;
 pub use pod::{pod, PodInput};
+pub(crate) use rootfs::{by_helper, mountpoint, OF_MANAGER};
 pub(crate) use step::RootPath;
 pub use step::{Open, Slot, Step};
 
@@ -30,6 +31,7 @@ use crate::error::Result;
 use crate::spec::{Ns, Process, Spec};
 use crate::sys::seccomp::Filter;
 use builder::Builder;
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 /// The field of the spec that a step or a descriptor came from, e.g. `mounts[7]`.
@@ -116,6 +118,8 @@ pub fn create(input: &Input<'_>) -> Result<Plan> {
         namespaces: &spec.namespaces,
         mappings: &spec.mappings,
         time_offsets: spec.time_offsets.as_deref(),
+        net_devices: &spec.net_devices,
+        resctrl: &resctrl(spec, input.host, input.id)?,
         network: isolate::NETWORK,
         private_for: &|name| isolate::private_for(spec, name),
     };
@@ -164,6 +168,8 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
         namespaces: &input.spec.namespaces,
         mappings: &input.spec.mappings,
         time_offsets: None,
+        net_devices: &[],
+        resctrl: &resctrl(input.spec, input.host, input.id)?,
         network: isolate::NETWORK,
         private_for: &|_| None,
     };
@@ -186,6 +192,16 @@ pub fn exec(input: &ExecInput<'_>) -> Result<Plan> {
     privileges::all(&mut b, process, input.host, input.filter.as_ref(), in_user);
     run::all(&mut b, process, input.filter.clone(), run::Start::AtOnce)?;
     Ok(b.plan)
+}
+
+/// The files by which a process enters the container's resctrl groups: its class before the monitoring group in it.
+fn resctrl(spec: &Spec, host: &Host, id: &str) -> Result<Vec<CString>> {
+    let Some((rdt, root)) = spec.intel_rdt.as_ref().zip(host.resctrl.as_deref()) else {
+        return Ok(Vec::new());
+    };
+    let groups = [Some(rdt.group(root, id)), rdt.monitor(root, id)];
+    let tasks = |group: PathBuf| builder::host_path("linux.intelRdt", &group.join("tasks"));
+    groups.into_iter().flatten().map(tasks).collect()
 }
 
 /// Fills in what the exec's own `Process` leaves out from the container's, as runc does (except for rlimits, which runc

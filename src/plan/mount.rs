@@ -231,7 +231,11 @@ fn filesystem(b: &mut Builder, place: &Place<'_>, input: &Input<'_>) -> Result<(
     let has_mode = options.iter().any(|o| matches!(o, FsOption::Value(key, _) if key.as_c_str() == c"mode"));
     let pids = b.pids.map(|pids| pids.slot).filter(|_| fstype.as_c_str() == c"proc");
     let whole = match pids {
-        Some(_) => None,
+        // A procfs has no inode versions.
+        Some(_) => {
+            options.retain(|option| !whole::is_iversion(option));
+            None
+        }
         None => whole::whole(&place.field, source, &options, input.host.page_size)?,
     };
     let step = Step::MountFs {

@@ -9,8 +9,10 @@ impl Step {
             | Step::OpenOwner { .. }
             | Step::EnterCgroup
             | Step::Affinity { .. }
+            | Step::EnterResctrl { .. }
             | Step::OomScoreAdj(_)
             | Step::OpenExecLabel { .. }
+            | Step::OpenKeyLabel
             | Step::SetNs { .. }
             | Step::LeaveGroups
             | Step::GiveStreams { .. }
@@ -19,6 +21,9 @@ impl Step {
             | Step::Unshare { .. }
             | Step::TimeOffsets(_)
             | Step::EnterTime
+            | Step::OwnNetwork { .. }
+            | Step::FindNetDevice { .. }
+            | Step::NetDevice { .. }
             | Step::LoopbackUp => Phase::Isolate,
             Step::OpenTree { .. }
             | Step::OpenDevice { .. }
@@ -27,6 +32,7 @@ impl Step {
             | Step::MakeSlave
             | Step::LockMounts { .. }
             | Step::Idmap { .. }
+            | Step::MoveBelow { .. }
             | Step::MountRootfs { .. }
             | Step::BindRoot { .. }
             | Step::OpenRoot { .. }

@@ -43,6 +43,8 @@ pub fn pod(input: &PodInput<'_>) -> Result<Plan> {
         label: None,
         namespaces: &namespaces,
         time_offsets: None,
+        net_devices: &[],
+        resctrl: &[],
         mappings: input.mappings,
         network: input.network.unwrap_or(isolate::NETWORK),
         private_for: &private_for,

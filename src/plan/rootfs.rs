@@ -2,25 +2,52 @@
 
 mod option;
 
-use super::builder::{host_path, tidy, Builder};
-use super::{Input, RootfsMount, Step};
+use super::builder::{host_path, root_path, tidy, Builder};
+use super::{Input, RootPath, RootfsMount, Step};
 use crate::error::{invalid, Error, Kind, Result};
 use crate::spec::mount::Propagation;
 use crate::spec::Ns;
+pub(crate) use option::OF_MANAGER;
 use option::{LoopDevice, MountOptions};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 /// Where the rootfs mounts of the request go, as in the Go shim.
-fn mountpoint(input: &Input<'_>) -> PathBuf {
-    tidy(&input.bundle.join("rootfs"))
+pub(crate) fn mountpoint(bundle: &Path) -> PathBuf {
+    tidy(&bundle.join("rootfs"))
+}
+
+/// A program that mounts a filesystem.
+pub(crate) struct Helper<'a> {
+    pub program: &'static str,
+    /// Without the prefix that selects the program.
+    pub fstype: &'a str,
+}
+
+fn helper(mount: &RootfsMount) -> Option<Helper<'_>> {
+    let helpers = [("fuse.", "mount.fuse"), ("fuse3.", "mount.fuse3")];
+    let of = |(prefix, program)| Some(Helper { program, fstype: mount.fstype.strip_prefix(prefix)? });
+    helpers.into_iter().find_map(of)
+}
+
+/// The root, if a helper mounts it: on the host, before the launch.
+pub(crate) fn by_helper(mounts: &[RootfsMount]) -> Option<(&RootfsMount, Helper<'_>)> {
+    let first = mounts.first()?;
+    RootPath::new(&first.target).filter(|target| target.as_c_str() == c".")?;
+    Some((first, helper(first)?))
 }
 
 /// Mounts the rootfs of the request. These mounts exist only in the container's mount namespace, so they cannot outlive
 /// it.
 pub(super) fn mounts(b: &mut Builder, input: &Input<'_>) -> Result<()> {
-    for (i, mount) in input.rootfs.iter().enumerate() {
-        mount_rootfs(b, mount, i, &mountpoint(input), input.host.page_size)?;
+    let mounted = usize::from(by_helper(input.rootfs).is_some());
+    for (i, mount) in input.rootfs.iter().enumerate().skip(mounted) {
+        let below = below(mount, i)?;
+        if helper(mount).is_some() {
+            let why = "a FUSE helper can only mount the root, before all other mounts";
+            return Err(Error::new(Kind::Unsupported, format!("rootfs[{i}].type: {why}")));
+        }
+        mount_rootfs(b, mount, i, (&mountpoint(input.bundle), below), input.host.page_size)?;
     }
     Ok(())
 }
@@ -31,7 +58,8 @@ pub(super) fn root(b: &mut Builder, input: &Input<'_>) -> Result<()> {
     let root = tidy(&input.bundle.join(&input.spec.root.path));
     let target = host_path("root.path", &root)?;
     b.root.clone_from(&root);
-    if input.rootfs.is_empty() || root != mountpoint(input) || b.user.is_some() {
+    let ours = !input.rootfs.is_empty() && by_helper(input.rootfs).is_none();
+    if !ours || root != mountpoint(input.bundle) || b.user.is_some() {
         b.step("root.path", Step::BindRoot { target: target.clone() });
     }
     b.step("root.path", Step::OpenRoot { target, private: true });
@@ -43,21 +71,20 @@ pub(super) fn look_only(b: &mut Builder) {
     b.step("process.terminal", Step::OpenRoot { target: c"/".into(), private: false });
 }
 
+/// None is the root itself.
+fn below(mount: &RootfsMount, i: usize) -> Result<Option<RootPath>> {
+    let below = root_path(&format!("rootfs[{i}].target"), &mount.target)?;
+    Ok(Some(below).filter(|below| below.as_c_str() != c"."))
+}
+
 fn mount_rootfs(
     b: &mut Builder,
     mount: &RootfsMount,
     i: usize,
-    target: &Path,
+    (target, below): (&Path, Option<RootPath>),
     page_size: usize,
 ) -> Result<()> {
     let at = |name: &str| format!("rootfs[{i}].{name}");
-    let refuse = |name: &str, what: &str| Err(Error::new(Kind::Unsupported, format!("{}: {what}", at(name))));
-    if !matches!(mount.target.as_str(), "" | "/" | ".") {
-        return refuse("target", "a mount below the root is not supported");
-    }
-    if mount.fstype.starts_with("fuse.") || mount.fstype.starts_with("fuse3.") {
-        return refuse("type", "mount helpers of FUSE are not supported");
-    }
     let options = MountOptions::parse(mount, i, page_size)?;
     let text = |name: &str, text: &str| {
         CString::new(text).map_err(|_| invalid(format!("{}: a NUL byte in {text:?}", at(name))))
@@ -92,8 +119,11 @@ fn mount_rootfs(
         chdir: options.chdir.map(|dir| text("options", &dir)).transpose()?,
     };
     b.step(format!("rootfs[{i}]"), step);
-    if let Some(namespace) = namespace.filter(|_| mount.fstype != "overlay") {
-        b.step(at("options"), Step::Idmap { namespace, path: target });
+    let namespace = namespace.filter(|_| mount.fstype != "overlay");
+    match (below, namespace) {
+        (Some(below), namespace) => b.step(at("target"), Step::MoveBelow { target, below, namespace }),
+        (None, Some(namespace)) => b.step(at("options"), Step::Idmap { namespace, path: target }),
+        (None, None) => {}
     }
     Ok(())
 }

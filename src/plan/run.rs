@@ -48,7 +48,7 @@ pub(super) fn all(b: &mut Builder, process: &Process, filter: Option<Filter>, st
 }
 
 /// The paths that execvp(3) would try with the program's own PATH. Without a PATH nothing is found, as in runc.
-fn candidates(name: &CStr, path: Option<&[u8]>) -> Vec<CString> {
+pub(super) fn candidates(name: &CStr, path: Option<&[u8]>) -> Vec<CString> {
     let name = name.to_bytes();
     if name.is_empty() {
         return Vec::new();

@@ -16,6 +16,15 @@ pub(super) struct Label {
     pub value: CString,
 }
 
+impl Label {
+    /// SELinux labels keys too.
+    pub fn of_selinux(&self) -> bool {
+        self.field == SELINUX
+    }
+}
+
+const SELINUX: &str = "process.selinuxLabel";
+
 /// Returns the process's label. A label that no module would enforce is an error, as in runc.
 pub(super) fn label(process: &Process, host: &Host) -> Result<Option<Label>> {
     if let Some(profile) = &process.apparmor_profile {
@@ -30,11 +39,10 @@ pub(super) fn label(process: &Process, host: &Host) -> Result<Option<Label>> {
         return Ok(Some(Label { field: field.into(), file: file.into(), value }));
     }
     if let Some(value) = &process.selinux_label {
-        let field = "process.selinuxLabel";
         if !host.selinux {
-            return Err(invalid(format!("{field}: SELinux is not enabled on this host")));
+            return Err(invalid(format!("{SELINUX}: SELinux is not enabled on this host")));
         }
-        return Ok(Some(Label { field: field.into(), file: c"exec".into(), value: value.clone() }));
+        return Ok(Some(Label { field: SELINUX.into(), file: c"exec".into(), value: value.clone() }));
     }
     Ok(None)
 }
@@ -79,7 +87,8 @@ pub(super) fn all(
             Keyring { first: false, .. } => None,
         };
         let name = CString::new(format!("_ses.{}", session.id)).map_err(|_| invalid("id: a NUL byte"))?;
-        b.step("process", Step::Keyring { name, search });
+        let label = process.selinux_label.clone().filter(|_| label.as_ref().is_some_and(Label::of_selinux));
+        b.step("process", Step::Keyring { name, search, label });
     }
     if process.variable("HOME").is_none_or(<[u8]>::is_empty) {
         b.step("process.env", Step::Home { uid: user.uid });

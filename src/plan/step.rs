@@ -60,6 +60,8 @@ pub enum Open {
     Descriptor(CString),
     /// The pidfd of the container's first process, for an exec.
     Init,
+    /// A socket for rtnetlink(7) of the host's network namespace.
+    HostNetwork,
 }
 
 /// The stages of a plan. Steps come in phase order; with a [`Step::Sibling`], the steps up to it do, and so do those
@@ -116,6 +118,11 @@ pub enum Step {
         cpus: Option<IndexList>,
         initial: bool,
     },
+    /// Writes `0`, the process itself, to the `tasks` file of a resctrl group.
+    EnterResctrl {
+        tasks: CString,
+        unless_gone: bool,
+    },
     /// Sets its own oom_score_adj, through the host's procfs, before it leaves any namespace.
     OomScoreAdj(i32),
     /// Opens /proc/thread-self/attr/`file` (`apparmor/exec`, `exec`) on the host's procfs, for `ExecLabel` to write
@@ -123,6 +130,8 @@ pub enum Step {
     OpenExecLabel {
         file: CString,
     },
+    /// Opens /proc/thread-self/attr/keycreate for `Keyring`.
+    OpenKeyLabel,
     /// setns(2) to the namespace file in `slot`, or to several namespaces of the process behind its pidfd.
     SetNs {
         slot: Slot,
@@ -154,6 +163,24 @@ pub enum Step {
     TimeOffsets(CString),
     /// setns(2) to that namespace, so that the process itself is in it.
     EnterTime,
+    /// setns(2) to a new network namespace that the user namespace in `user` owns, while the process is still root on
+    /// the host, which alone may move the host's devices.
+    OwnNetwork {
+        user: Slot,
+    },
+    /// Checks that `NetDevice` will find the device, and its new name free. All of these come before the first move.
+    FindNetDevice {
+        host: Slot,
+        from: CString,
+        to: CString,
+    },
+    /// Moves a network device from the namespace of the socket in `host` into the process's own, renamed to `to`. There
+    /// it gets back its permanent global addresses and is set up.
+    NetDevice {
+        host: Slot,
+        from: CString,
+        to: CString,
+    },
     /// Brings up `lo` in a new network namespace.
     LoopbackUp,
 
@@ -217,6 +244,13 @@ pub enum Step {
         flags: u64,
         data: CString,
         chdir: Option<CString>,
+    },
+    /// Moves what is mounted at `target` to the directory `below` in what it covers; no link leads out of that. If there
+    /// is a `namespace`, it maps the owners.
+    MoveBelow {
+        target: CString,
+        below: RootPath,
+        namespace: Option<Slot>,
     },
     /// Makes `target` a mount of its own: a recursive bind of it onto itself.
     BindRoot {
@@ -347,10 +381,12 @@ pub enum Step {
     Stdio {
         uid: u32,
     },
-    /// keyctl(2) JOIN_SESSION_KEYRING with this name, and who may search it.
+    /// keyctl(2) JOIN_SESSION_KEYRING with this name, and who may search it. With the shim's SELinux label instead of
+    /// `label`, the container could not use its keys.
     Keyring {
         name: CString,
         search: Option<Search>,
+        label: Option<CString>,
     },
     /// prlimit(2); `resource` is RLIMIT_*.
     Rlimit {

@@ -33,13 +33,25 @@ pub struct Record {
     /// Another directory that links to the record: [`Options::root`](super::Options::root).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
+    /// The resctrl groups that are its own, an outer one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resctrl: Vec<PathBuf>,
     pub exit: Option<RecordedExit>,
 }
 
 impl Record {
     pub(super) fn new(id: &str, cgroup: Option<cgroup::Record>) -> Self {
-        let id = id.to_owned();
-        Record { id, pid: 0, start_time: 0, cgroup, parent: None, pod_cgroup: None, root: None, exit: None }
+        Record {
+            id: id.to_owned(),
+            pid: 0,
+            start_time: 0,
+            cgroup,
+            parent: None,
+            pod_cgroup: None,
+            root: None,
+            resctrl: Vec::new(),
+            exit: None,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{CloneLauncher, ExitStatus, Reaper, Strangers, KILLED};
 use crate::mountinfo::mounts;
+use crate::resctrl;
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::{member_records, poststop_of};
 use crate::service::convert;
@@ -122,6 +123,7 @@ fn end(record: &Record) {
             done.unwrap_or_else(|error| complain(&error));
         }
     }
+    resctrl::remove(&record.resctrl).unwrap_or_else(|error| complain(&error));
 }
 
 /// Kills the recorded process, if the pid has not been reused, and waits until it is gone: its mounts go with it.
@@ -210,6 +212,18 @@ mod tests {
             33 24 0:29 / /run/bb/rootfs rw - overlay overlay rw\n";
         let points = points_below(info, Path::new("/run/b"));
         assert_eq!(points, ["/run/b/rootfs/a b", "/run/b/rootfs"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn groups_that_were_made_in_resctrl_are_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let groups = ["c1", "c1/mon_groups"].map(|name| root.path().join(name));
+        groups.iter().for_each(|group| std::fs::create_dir(group).unwrap());
+        let record = serde_json::json!({
+            "id": "c1", "pid": 0, "start_time": 0, "cgroup": null, "exit": null, "resctrl": groups,
+        });
+        end(&serde_json::from_value(record).unwrap());
+        assert!(!groups[0].exists());
     }
 
     #[test]

@@ -15,7 +15,12 @@ pub(super) fn parse(list: &str, field: &str, what: &str, limit: usize) -> Result
     let refuse = |why: String| Err(invalid(format!("{field}: {list:?} {why}")));
     // Multiples of the kernel's word: it takes only whole words.
     let mut mask = vec![0; 8];
-    for word in list.split(',') {
+    // The kernel and runc ignore empty elements.
+    let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    if words.is_empty() {
+        return refuse(format!("is not a list of {what}s"));
+    }
+    for word in words {
         let (first, last) = word.split_once('-').unwrap_or((word, word));
         let (Ok(first), Ok(last)) = (first.trim().parse::<usize>(), last.trim().parse::<usize>()) else {
             return refuse(format!("is not a list of {what}s"));

@@ -8,11 +8,13 @@ pub(crate) mod capability;
 mod device;
 pub(crate) mod hook;
 mod index_list;
+mod intel_rdt;
 mod json;
 pub(crate) mod mapping;
 pub(crate) mod memory_policy;
 pub mod mount;
 pub(crate) mod namespace;
+mod net_device;
 pub(crate) mod process;
 mod raw;
 pub mod resources;
@@ -25,11 +27,13 @@ pub(crate) use device::Device;
 pub use hook::Hook;
 pub(crate) use hook::Hooks;
 pub(crate) use index_list::IndexList;
+pub(crate) use intel_rdt::IntelRdt;
 pub(crate) use json::parse as parse_json;
 pub use mapping::{IdRange, Mappings};
 pub(crate) use memory_policy::MemoryPolicy;
 pub(crate) use mount::Mount;
 pub use namespace::{Namespaces, Ns};
+pub(crate) use net_device::NetDevice;
 pub use process::Process;
 pub(crate) use process::{Affinity, Rlimit, SchedAttr};
 pub(crate) use sysctl::Sysctl;
@@ -63,6 +67,7 @@ pub struct Spec {
     pub hooks: Hooks,
     pub annotations: BTreeMap<String, String>,
     pub namespaces: Namespaces,
+    pub net_devices: Vec<NetDevice>,
     /// The lines for /proc/PID/timens_offsets.
     pub time_offsets: Option<CString>,
     /// Of the user namespace: complete for a new one; for a joined one, whatever the spec says.
@@ -79,6 +84,7 @@ pub struct Spec {
     pub mount_label: Option<CString>,
     pub personality: Option<u64>,
     pub memory_policy: Option<MemoryPolicy>,
+    pub intel_rdt: Option<IntelRdt>,
     /// Warnings for the log: an unknown capability, …
     pub warnings: Vec<String>,
 }
@@ -94,7 +100,6 @@ impl Spec {
         check_version(&raw.oci_version)?;
         let mut warnings = Vec::new();
         let linux = raw.linux.unwrap_or_default();
-        refuse_unsupported(&linux)?;
 
         let root = raw.root.ok_or_else(|| invalid("root: missing"))?;
         if root.path.as_os_str().is_empty() {
@@ -121,6 +126,7 @@ impl Spec {
             hooks: Hooks::check(raw.hooks.unwrap_or_default())?,
             annotations: raw.annotations.unwrap_or_default(),
             sysctls: sysctl::check(linux.sysctl.unwrap_or_default(), &namespaces)?,
+            net_devices: net_device::check(linux.net_devices.unwrap_or_default())?,
             time_offsets: time::check(linux.time_offsets.unwrap_or_default(), &namespaces)?,
             namespaces,
             mappings,
@@ -131,6 +137,7 @@ impl Spec {
             masked_paths: paths("linux.maskedPaths", linux.masked_paths)?,
             readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths)?,
             mount_label: json::text("linux.mountLabel", linux.mount_label)?,
+            intel_rdt: linux.intel_rdt.map(intel_rdt::check).transpose()?,
             memory_policy: linux.memory_policy.map(memory_policy::check).transpose()?,
             personality: linux.personality.map(|p| personality(p, &mut warnings)).transpose()?,
             warnings: [warnings, process.warnings.clone(), resources.warnings.clone()].concat(),
@@ -155,17 +162,6 @@ fn check_version(version: &str) -> Result<()> {
 
 pub(crate) fn unsupported(field: &str) -> Error {
     Error::new(Kind::Unsupported, format!("{field}: not supported"))
-}
-
-fn refuse_unsupported(linux: &raw::Linux) -> Result<()> {
-    let set = [
-        ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.netDevices", linux.net_devices.as_ref().is_some_and(|map| !map.is_empty())),
-    ];
-    match set.iter().find(|(_, set)| *set) {
-        Some((field, _)) => Err(unsupported(field)),
-        None => Ok(()),
-    }
 }
 
 /// A new user namespace needs maps, which must include a root that can set it up; without a user namespace there is

@@ -122,7 +122,7 @@ fn check_one(
     }
     let fstype = raw.typ().as_deref().unwrap_or_default();
     let words = raw.options().as_deref().unwrap_or_default();
-    let options = Options::parse(words, |j| at(&format!("options[{j}]")))?;
+    let options = Options::parse(words);
 
     // As in crun, `"type": "bind"` alone is a bind too; with a bind option the type is ignored.
     let bind = options.bind.or((fstype == "bind").then_some(false));

@@ -8,7 +8,6 @@ use oci_spec::runtime::{
     Hooks, LinuxDevice, LinuxIdMapping, LinuxNamespace, LinuxResources, LinuxSeccomp, Mount,
 };
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -50,9 +49,9 @@ pub(super) struct Linux {
     pub readonly_paths: Option<Vec<String>>,
     pub mount_label: Option<String>,
     pub personality: Option<Personality>,
-    pub intel_rdt: Option<Value>,
+    pub intel_rdt: Option<IntelRdt>,
     pub memory_policy: Option<MemoryPolicy>,
-    pub net_devices: Option<Map<String, Value>>,
+    pub net_devices: Option<BTreeMap<String, NetDevice>>,
     pub time_offsets: Option<BTreeMap<String, TimeOffset>>,
 }
 
@@ -62,6 +61,22 @@ pub(super) struct MemoryPolicy {
     pub mode: String,
     pub nodes: Option<String>,
     pub flags: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct IntelRdt {
+    #[serde(rename = "closID")]
+    pub clos_id: Option<String>,
+    pub l3_cache_schema: Option<String>,
+    pub mem_bw_schema: Option<String>,
+    pub schemata: Option<Vec<String>>,
+    pub enable_monitoring: Option<bool>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct NetDevice {
+    pub name: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -7,7 +7,7 @@ pub mod child;
 
 /// The shim calls these as well.
 pub use child::{board, clone, console, fd, identity, mount, namespace, socket, wait, Result};
-pub(crate) use child::{idle, keyring, poll, signal, Errno, Key};
+pub(crate) use child::{idle, keyring, netlink, poll, signal, Errno, Key};
 
 pub(crate) mod bpf;
 pub(crate) mod edge_epoll;

@@ -9,6 +9,7 @@ mod oom;
 mod options;
 mod pod;
 mod pod_states;
+mod resctrl;
 mod server;
 mod states;
 mod store;

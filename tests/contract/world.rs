@@ -244,7 +244,10 @@ impl World {
         let (makes, pods, hears, says) = (stage.clone(), stage.clone(), stage.clone(), stage.clone());
         let sandbox = Sandbox::new(Config {
             namespace: "ns1".into(),
-            host: Host::probe(Path::new("/")).unwrap(),
+            host: Host {
+                resctrl: Some(folder.path().join("resctrl")),
+                ..Host::probe(Path::new("/")).unwrap()
+            },
             launcher: Box::new(FakeLauncher(stage.clone())),
             cgroups: Box::new(move |_| {
                 let made = Box::new(FakeCgroup(makes.clone())) as Box<dyn Cgroup>;
@@ -303,6 +306,11 @@ impl World {
 
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Returns where the host has resctrl.
+    pub fn resctrl(&self) -> PathBuf {
+        self.folder.path().join("resctrl")
     }
 
     /// Returns where containerd's gRPC socket would be.

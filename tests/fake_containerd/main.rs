@@ -2,6 +2,10 @@
 
 mod agents;
 mod bad_input;
+#[allow(dead_code, reason = "not all that the other tests need of it")]
+#[path = "../deaf/fuse.rs"]
+mod deaf;
+mod fuse;
 mod mounts;
 mod neighbours;
 mod options;

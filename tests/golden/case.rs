@@ -1,5 +1,6 @@
 //! A spec, with what else goes into its plan.
 
+use serde_json::{json, Value};
 use shoal::error::Result;
 use shoal::plan::{self, AppArmor, CgroupMounts, Hierarchy, Host, Plan, RootfsMount};
 use shoal::spec::{Process, Spec};
@@ -31,6 +32,7 @@ impl Hosts {
             apparmor: AppArmor::Shared,
             selinux: false,
             kcore: false,
+            resctrl: Some("/sys/fs/resctrl".into()),
         }
     }
 
@@ -42,6 +44,7 @@ impl Hosts {
             apparmor: AppArmor::Own,
             selinux: false,
             kcore: true,
+            resctrl: Some("/sys/fs/resctrl".into()),
         }
     }
 }
@@ -52,6 +55,8 @@ pub struct Case {
     spec: String,
     /// The `Process` of an exec.
     exec: Option<String>,
+    /// Fields of `linux` beside those in the file.
+    linux: Vec<(&'static str, Value)>,
     rootfs: Vec<RootfsMount>,
     no_pivot_root: bool,
     no_new_keyring: bool,
@@ -108,6 +113,16 @@ impl Case {
             mount.options.extend(["uidmap=0:100000:65536".into(), "gidmap=0:100000:65536".into()]);
             Case { name: name.into(), spec: "ctr-userns".into(), rootfs: vec![mount], ..Case::default() }
         };
+        let lent = |name: &str, spec: &str| Case {
+            name: name.into(),
+            spec: spec.into(),
+            linux: vec![
+                ("netDevices", json!({ "eth1": {}, "eth2": { "name": "net0" } })),
+                ("intelRdt", json!({ "closID": "gold", "enableMonitoring": true })),
+            ],
+            rootfs: vec![overlay(2)],
+            ..Case::default()
+        };
         vec![
             Case {
                 name: "no-pivot".into(),
@@ -130,7 +145,18 @@ impl Case {
                 ..Case::default()
             },
             idmapped("idmapped-layers", overlay(2)),
-            idmapped("idmapped-native", native),
+            idmapped("idmapped-native", native.clone()),
+            Case {
+                name: "below-the-root".into(),
+                spec: "ctr-2.1-default".into(),
+                rootfs: vec![
+                    RootfsMount { fstype: "fuse3.fuse-overlayfs".into(), ..overlay(1) },
+                    RootfsMount { target: "/usr/../srv".into(), ..native },
+                ],
+                ..Case::default()
+            },
+            lent("lent-by-the-host", "ctr-2.1-default"),
+            lent("lent-by-the-host-userns", "ctr-userns"),
             exec("exec-in-cri-pod", "cri-default"),
             exec("exec-in-user-namespace", "cri-userns"),
             exec("exec-in-host-namespaces", "docker-host"),
@@ -141,7 +167,11 @@ impl Case {
     }
 
     pub fn compile(&self, host: &Host) -> Result<Plan> {
-        let spec = Spec::parse(read(&self.spec).as_bytes())?;
+        let mut spec: Value = serde_json::from_str(&read(&self.spec)).expect("JSON");
+        for (name, value) in &self.linux {
+            spec["linux"][*name] = value.clone();
+        }
+        let spec = Spec::parse(spec.to_string().as_bytes())?;
         let filter = spec.seccomp.as_ref().map(|profile| filter(profile.listener.is_some()));
         if let Some(exec) = &self.exec {
             let process = &Process::parse(read(exec).as_bytes())?;

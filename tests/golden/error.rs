@@ -196,6 +196,33 @@ const INVALID: &[Bad] = &[
         "hooks.poststop[0].timeout: 0 is not greater than zero",
     ),
     (
+        |s| s["linux"]["intelRdt"] = json!({"closID": "a/b"}),
+        "linux.intelRdt.closID: \"a/b\" is not the name of a class",
+    ),
+    (
+        |s| s["linux"]["netDevices"] = json!({"eth0": {"name": "eth%d"}}),
+        "linux.netDevices.eth0.name: \"eth%d\" is not the name of a network device that can be moved",
+    ),
+    (
+        |s| s["linux"]["netDevices"] = json!({"0123456789abcdef": {"name": "eth0"}}),
+        "linux.netDevices.0123456789abcdef: \"0123456789abcdef\" is not the name of a network device that can be moved",
+    ),
+    (
+        |s| s["linux"]["netDevices"] = json!({"eth1": {"name": "lo"}}),
+        "linux.netDevices.eth1.name: \"lo\" is not the name of a network device that can be moved",
+    ),
+    (
+        |s| s["linux"]["netDevices"] = json!({"eth1": {"name": "eth2"}, "eth2": {}}),
+        "linux.netDevices.eth2.name: another device becomes \"eth2\" too",
+    ),
+    (
+        |s| {
+            host(s, "network");
+            s["linux"]["netDevices"] = json!({"eth1": {}});
+        },
+        "linux.netDevices.eth1: cannot be moved without a private network namespace",
+    ),
+    (
         |s| s["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND"}),
         "linux.memoryPolicy.nodes: MPOL_BIND needs them",
     ),
@@ -253,9 +280,6 @@ const INVALID: &[Bad] = &[
 const UNSUPPORTED: &[Bad] = &[
     (|s| s["ociVersion"] = json!("2.0.0"), "ociVersion: \"2.0.0\" is not a version 1"),
     (|s| host(s, "mount"), "linux.namespaces: a container in the host's mount namespace: not supported"),
-    (|s| mount(s, bind(json!(["bind", "iversion"]))), "mounts[1].options[1]: \"iversion\": not supported"),
-    (|s| s["linux"]["intelRdt"] = json!({"closID": "x"}), "linux.intelRdt: not supported"),
-    (|s| s["linux"]["netDevices"] = json!({"eth0": {}}), "linux.netDevices: not supported"),
 ];
 
 fn sentence(spec: &Value, host: &Host) -> Option<(Kind, String)> {
@@ -345,7 +369,12 @@ fn what_only_the_request_can_get_wrong() {
         (&spec, overlay(&["ro", "gidmap=0:1"], ""), "rootfs[0].options[1]: \"gidmap=0:1\" is not a map"),
         (&spec, overlay(&["uidmap=0:1:0"], ""), "rootfs[0].options[0]: \"uidmap=0:1:0\": must not be 0"),
         (&spec, overlay(&[&long], ""), "rootfs[0].options: longer than a page, the kernel takes no more"),
-        (&spec, overlay(&[], "/sub"), "rootfs[0].target: a mount below the root is not supported"),
+        (&spec, overlay(&[], "/a\0b"), "rootfs[0].target: a NUL byte in \"/a\\0b\""),
+        (
+            &spec,
+            RootfsMount { fstype: "fuse3.sshfs".into(), ..overlay(&[], "/sub") },
+            "rootfs[0].type: a FUSE helper can only mount the root, before all other mounts",
+        ),
         (&spec, overlay(&["a\0"], ""), "rootfs[0].options: a NUL byte in \"a\\0\""),
         (&private, overlay(&[], ""), "linux.rootfsPropagation: private is not safe without pivot_root"),
         (

@@ -14,6 +14,10 @@ fn uses(step: &Step) -> Vec<Slot> {
         | Step::Aim { slot }
         | Step::JoinUser { slot, .. }
         | Step::LockMounts { user: slot }
+        | Step::OwnNetwork { user: slot }
+        | Step::FindNetDevice { host: slot, .. }
+        | Step::NetDevice { host: slot, .. }
+        | Step::MoveBelow { namespace: Some(slot), .. }
         | Step::Idmap { namespace: slot, .. }
         | Step::MountRootfs { device: Some(slot), .. }
         | Step::MountFs { pids: Some(slot), .. }
@@ -213,4 +217,36 @@ fn an_exec_takes_nothing_from_the_host() {
         assert_eq!(plan.opened(), 0, "{}", case.name);
         assert_eq!(plan.clone_flags, 0, "{}", case.name);
     }
+}
+
+/// As in runc. It is written to a file that was opened while the procfs was the host's.
+#[test]
+fn a_label_of_selinux_is_the_session_keyrings_too() {
+    let label = "system_u:system_r:container_t:s0:c1,c2";
+    let mut spec: Value = serde_json::from_str(&read("ctr-2.1-default")).expect("JSON");
+    spec["process"]["selinuxLabel"] = label.into();
+    let host = Host { selinux: true, ..Hosts::v2() };
+    let spec = Spec::parse(spec.to_string().as_bytes()).expect("it is taken");
+    let compile = |no_new_keyring| {
+        let plan = plan::create(&plan::Input {
+            spec: &spec,
+            host: &host,
+            id: "c1",
+            bundle: Path::new("/b"),
+            rootfs: &[],
+            filter: None,
+            cgroup_dirs: &directories(&host),
+            no_pivot_root: None,
+            no_new_keyring,
+        });
+        let plan = plan.expect("compiled");
+        plan.steps.iter().map(|(step, _)| step.to_string()).collect::<Vec<_>>()
+    };
+    let steps = compile(false);
+    let at = |wanted: &str| steps.iter().position(|step| step == wanted);
+    let opened = at("open(\"/proc/thread-self/attr/keycreate\", O_WRONLY)").expect("opened");
+    let joined = format!("write(attr/keycreate, {label:?}), keyctl(JOIN_SESSION_KEYRING, \"_ses.c1\")");
+    assert!(at(&joined).expect("written") > opened, "{steps:#?}");
+    assert!(at(&format!("write(attr/exec, {label:?})")).is_some(), "{steps:#?}");
+    assert!(compile(true).iter().all(|step| !step.contains("keyctl")));
 }

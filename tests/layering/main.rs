@@ -14,7 +14,7 @@ const RANKS: &[&[&str]] = &[
     &["sys"],
     &["spec", "tasks"],
     &["paths"],
-    &["plan", "seccomp", "cgroup", "stdio"],
+    &["plan", "seccomp", "cgroup", "resctrl", "stdio"],
     &["init"],
     &["launch"],
     &["sandbox"],

@@ -2,12 +2,14 @@
 //! runc's.
 
 use crate::bench::rooted;
-use crate::container::Bundle;
+use crate::container::{launch_in, Bundle};
+use crate::kernels::{cgroup2, Group};
 use crate::reports::{same, same_exec};
 use nix::sched::{sched_getaffinity, sched_setaffinity, CpuSet};
 use nix::unistd::Pid;
 use serde_json::{json, Value};
 use shoal::cgroup::Entry;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 const SELF: Pid = Pid::from_raw(0);
@@ -77,6 +79,10 @@ fn an_exec_has_the_affinity_that_is_asked_for() {
         (json!({ "final": second }), second.as_str()),
         (json!({ "initial": first, "final": second }), second.as_str()),
         (json!({ "final": format!("{first},{second}") }), kept.list.as_str()),
+        (
+            json!({ "initial": format!("{first}-{second}"), "final": format!(",{second}, ,") }),
+            second.as_str(),
+        ),
         (json!({}), kept.list.as_str()),
     ];
     for (affinity, expected) in cases {
@@ -91,6 +97,39 @@ fn an_exec_has_the_affinity_that_is_asked_for() {
         bundle.spec["process"]["args"] = json!(["/probe", "report"]);
         assert_eq!(same(&bundle)["cpus"], kept.list, "{affinity}");
     }
+}
+
+/// Also on a kernel where an exec could be born in its cgroup: `initial` is for the time before.
+#[test]
+fn processors_that_are_not_there_are_told_by_their_field() {
+    if !rooted("processors_that_are_not_there_are_told_by_their_field") {
+        return;
+    }
+    let Some(hierarchy) = cgroup2() else { return };
+    let group = Group::new(&hierarchy, "affinity");
+    let init = Bundle::new(&["/probe", "sleep"]);
+    let running = init.create().unwrap();
+    let pidfd = running.waiting.start().unwrap();
+    let exec = |affinity: Value| {
+        let mut own = process();
+        own["execCPUAffinity"] = affinity;
+        let into = Some(std::fs::File::open(&group.0).unwrap().into());
+        launch_in(&init.exec_plan(&own).unwrap(), Some(pidfd.as_fd()), Entry { into, ..Entry::default() })
+    };
+    for field in ["initial", "final"] {
+        let error = exec(json!({ field: "8191" })).err().expect("refused").to_string();
+        assert!(error.starts_with(&format!("process.execCPUAffinity.{field}: step ")), "{error}");
+        assert!(error.ends_with("sched_setaffinity(8191): invalid argument (EINVAL)"), "{error}");
+    }
+    let allowed = sched_getaffinity(SELF).unwrap();
+    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap()).unwrap().to_string();
+    let report = exec(json!({ "initial": &first })).unwrap().finish();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["cpus"], first);
+    let (lines, end) = (report["cgroup"].as_array().unwrap(), format!("/{}", group.name()));
+    assert!(lines.iter().any(|line| line.as_str().unwrap().ends_with(&end)), "{lines:?}");
+    shoal::sys::wait::signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
+    running.exit.recv_timeout(std::time::Duration::from_secs(5)).unwrap();
 }
 
 /// A v1 cpuset with these processors.

@@ -84,12 +84,16 @@ impl Bundle {
     }
 
     pub fn exec_plan(&self, process: &Value) -> Result<Plan> {
+        self.exec_plan_on(&Host::probe(Path::new("/"))?, process)
+    }
+
+    pub fn exec_plan_on(&self, host: &Host, process: &Value) -> Result<Plan> {
         let spec = Spec::parse(&serde_json::to_vec(&self.spec).unwrap())?;
         let process = shoal::spec::Process::parse(&serde_json::to_vec(process).unwrap())?;
         plan::exec(&plan::ExecInput {
             spec: &spec,
             process: &process,
-            host: &Host::probe(Path::new("/"))?,
+            host,
             id: "rooted",
             filter: filter(&spec)?,
             no_new_keyring: self.no_new_keyring,

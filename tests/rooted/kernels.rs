@@ -124,16 +124,16 @@ fn refuse_descriptors_as_options() {
 }
 
 /// A cgroup of this test, which is removed when dropped.
-struct Group(PathBuf);
+pub struct Group(pub PathBuf);
 
 impl Group {
-    fn new(hierarchy: &Path, name: &str) -> Self {
+    pub fn new(hierarchy: &Path, name: &str) -> Self {
         let path = hierarchy.join(format!("rooted-{name}-{}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
         Group(path)
     }
 
-    fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         self.0.file_name().unwrap().to_str().unwrap()
     }
 }
@@ -150,7 +150,7 @@ fn cgroups(running: Running) -> Vec<String> {
 }
 
 /// Returns where a cgroup2 is mounted, with or without controllers.
-fn cgroup2() -> Option<PathBuf> {
+pub fn cgroup2() -> Option<PathBuf> {
     let found = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].into_iter().find(|dir| {
         Path::new(dir).join("cgroup.procs").exists() && Path::new(dir).join("cgroup.controllers").exists()
     });

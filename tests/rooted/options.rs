@@ -106,3 +106,21 @@ fn long_options_are_taken_in_a_user_namespace() {
     let report = same(&bundle);
     assert_eq!(mounted(&report)["type"], "tmpfs");
 }
+
+/// Only mount(2) has this option.
+#[test]
+fn versions_of_inodes_are_as_with_runc() {
+    if !rooted("versions_of_inodes_are_as_with_runc") {
+        return;
+    }
+    for make in [Bundle::new, crate::users::bundle] {
+        for options in [
+            json!(["iversion", "size=1m", "mode=711"]),
+            json!(["ro", "nosuid", "iversion", "sync"]),
+            json!(["iversion", "noiversion"]),
+        ] {
+            mounted(&same(&bundle(make, "tmpfs", "tmpfs", &options)));
+        }
+        mounted(&same(&bundle(make, "bind", "/usr/share", &json!(["bind", "iversion"]))));
+    }
+}

@@ -133,3 +133,55 @@ fn an_image_file_is_mounted_by_a_loop_device() {
     });
     assert!(gone, "a loop device stays");
 }
+
+#[test]
+fn a_mount_can_go_below_the_root_and_no_link_leads_it_out() {
+    if !rooted("a_mount_can_go_below_the_root_and_no_link_leads_it_out") {
+        return;
+    }
+    for make in [Bundle::new, crate::users::bundle] {
+        let mut bundle = make(&["/probe", "report"]);
+        let image = bundle.dir.path().join("image");
+        std::fs::rename(bundle.root(), &image).unwrap();
+        std::fs::create_dir(bundle.root()).unwrap();
+        let data = bundle.dir.path().join("data");
+        for folder in [&data, &image.join("sub"), &image.join("srv/inner")] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        std::os::unix::fs::symlink("/srv", image.join("link")).unwrap();
+        let below = |target: &str, mount: RootfsMount| RootfsMount { target: target.into(), ..mount };
+        bundle.rootfs = vec![
+            mount("bind", &image, &["rbind", "rw"]),
+            below("/sub", mount("tmpfs", Path::new("first"), &["size=1m"])),
+            below("../link/inner", mount("bind", &data, &["bind", "ro", "rprivate"])),
+        ];
+        let report = bundle.report();
+        let mounts = report["mounts"].as_array().unwrap();
+        let find = |point: &str| mounts.iter().find(|mount| mount["point"] == point);
+        assert_eq!(find("/sub").expect("below the root")["source"], "first", "{report}");
+        let inner = find("/srv/inner").expect("where the link leads inside");
+        assert!(inner["options"].as_str().unwrap().starts_with("ro,"), "{inner}");
+        nothing_stays(&bundle);
+
+        bundle.rootfs[1].target = "/missing".into();
+        let error = bundle.create().err().expect("refused").to_string();
+        assert!(error.starts_with("rootfs[1].target: step ") && error.ends_with("(ENOENT)"), "{error}");
+    }
+}
+
+#[test]
+fn owners_below_the_root_can_be_mapped() {
+    if !rooted("owners_below_the_root_can_be_mapped") {
+        return;
+    }
+    let (mut bundle, image) = bundle();
+    let data = bundle.dir.path().join("data");
+    std::fs::create_dir_all(image.join("sub")).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("file"), "").unwrap();
+    bundle.spec["process"]["args"] = serde_json::json!(["/probe", "stat", "/sub/file"]);
+    let mapped = mount("bind", &data, &["bind", "uidmap=0:7000:10", "gidmap=0:7000:10"]);
+    bundle.rootfs = vec![mount("bind", &image, &["rbind"]), RootfsMount { target: "sub".into(), ..mapped }];
+    let report = bundle.report();
+    assert!(report["/sub/file"].as_str().unwrap().contains("7000:7000"), "{report}");
+}

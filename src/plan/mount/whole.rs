@@ -1,4 +1,5 @@
-//! Options for mount(2), which takes them as one string of up to a page; fsconfig(2) takes at most 255 bytes of each.
+//! Options for mount(2), which takes them as one string of up to a page; fsconfig(2) takes at most 255 bytes of each,
+//! and has no `iversion`.
 
 use crate::error::{invalid, Result};
 use crate::plan::step::Whole;
@@ -20,7 +21,7 @@ pub(super) fn whole(
         FsOption::Flag(key) => long(key),
         FsOption::Value(key, value) => long(key) || long(value),
     };
-    if !long(source) && !options.iter().any(too_long) {
+    if !long(source) && !options.iter().any(|option| too_long(option) || is_iversion(option)) {
         return Ok(None);
     }
     let mut flags = 0;
@@ -42,6 +43,10 @@ pub(super) fn whole(
     Ok(Some(Whole { flags, data }))
 }
 
+pub(super) fn is_iversion(option: &FsOption) -> bool {
+    matches!(option, FsOption::Flag(key) if key.as_c_str() == c"iversion")
+}
+
 /// The options that fsconfig(2) accepts for every filesystem are flags of mount(2).
 fn superblock(word: &[u8]) -> Option<u64> {
     Some(match word {
@@ -50,6 +55,7 @@ fn superblock(word: &[u8]) -> Option<u64> {
         b"dirsync" => libc::MS_DIRSYNC,
         b"lazytime" => libc::MS_LAZYTIME,
         b"mand" => libc::MS_MANDLOCK,
+        b"iversion" => libc::MS_I_VERSION,
         _ => return None,
     })
 }
@@ -83,6 +89,12 @@ mod tests {
         let data = CString::new(format!("a={long},context=\"c1,c2\"")).unwrap();
         assert_eq!(of("s", &long).unwrap(), Some(Whole { flags: libc::MS_RDONLY, data }));
         assert!(of(&long, "v").unwrap().is_some());
+        let version = [FsOption::Flag(c"iversion".into())];
+        let flags = libc::MS_I_VERSION;
+        assert_eq!(
+            whole("mounts[0]", c"s", &version, 4096).unwrap(),
+            Some(Whole { flags, data: c"".into() })
+        );
         let error = of("s", &"x".repeat(4096)).unwrap_err().to_string();
         assert_eq!(error, "mounts[0].options: longer than a page, the kernel takes no more");
     }

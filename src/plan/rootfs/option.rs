@@ -25,6 +25,9 @@ pub(super) struct LoopDevice {
     pub direct: bool,
 }
 
+/// The prefix of options for containerd's own mount manager.
+pub(crate) const OF_MANAGER: &str = "X-containerd.";
+
 /// The part of a page that the Go code reserves for an overlay's other options.
 const RESERVE: usize = 512;
 
@@ -43,8 +46,7 @@ impl MountOptions {
                 None if word == "loop" => looped = true,
                 None if word.starts_with("uidmap=") => idmap.uids = ranges(word, || at(j))?,
                 None if word.starts_with("gidmap=") => idmap.gids = ranges(word, || at(j))?,
-                // Options for containerd's own mount manager.
-                None if word.starts_with("X-containerd.") => {}
+                None if word.starts_with(OF_MANAGER) => {}
                 None => data.push(word.clone()),
             }
         }

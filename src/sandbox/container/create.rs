@@ -5,11 +5,12 @@
 use super::life::{Input, Life};
 use super::prepare::{filter, io_owner, read_spec, warn};
 use super::process::{Facts, Handle};
-use super::{agent, hooks, Container, Records, State, Verb};
+use super::{agent, fuse, hooks, Container, Records, State, Verb};
 use crate::cgroup::oom::{Happened, Watch};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Launched, Leash, Order};
 use crate::plan::{self, Host};
+use crate::resctrl::Groups;
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::request::Create;
 use crate::sandbox::{CgroupOrder, World};
@@ -19,7 +20,7 @@ use crate::sync::Mutex;
 use crate::tasks::Looks;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How long the processes of a failed create may take to die.
@@ -55,6 +56,7 @@ pub async fn create(
         options: request.options.clone(),
         rootfs: request.rootfs.clone(),
         cgroup,
+        resctrl: OnceLock::new(),
         records,
         world: Arc::clone(world),
         streams: world.streams.of_container(),
@@ -67,8 +69,8 @@ pub async fn create(
         for e in [&killed, &removed].into_iter().filter_map(|left| left.as_ref().err()) {
             log::warn!(container = request.id.as_str(); "could not remove the cgroup of a failed create: {e}");
         }
-        // Keep the record if the cgroup is left: `delete` finds it by the record.
-        if removed.is_ok() {
+        // Keep the record if anything is left: `delete` finds it by the record.
+        if container.leave_resctrl() && removed.is_ok() {
             container.forget(patience(leash)).await;
         }
     }
@@ -106,8 +108,18 @@ const UNMAKING: Duration = Duration::from_secs(5);
 async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> Result<()> {
     let Container { id, bundle, records, spec, options, cgroup, world, .. } = &**container;
     let (pod_cgroup, root) = (records.pod_cgroup(), options.root.clone());
-    let mut record = Record { pod_cgroup, root, ..Record::new(id, Some(cgroup.record())) };
+    let rdt = spec.intel_rdt.as_ref();
+    let groups = rdt.map(|rdt| Groups::check(world.host.resctrl.as_deref(), rdt, id)).transpose()?;
+    let resctrl = groups.as_ref().map_or_else(Vec::new, Groups::own);
+    let mut record = Record { pod_cgroup, root, resctrl, ..Record::new(id, Some(cgroup.record())) };
     record::write(records.folder(), &record)?;
+    // Recorded first: `delete` removes them if the shim is lost.
+    if let Some(groups) = groups {
+        let mut made = Vec::new();
+        let done = groups.make(&mut made);
+        container.resctrl.get_or_init(|| made);
+        done?;
+    }
     if let Some(root) = &options.root {
         let (at, to) = record::shown(root, records.folder());
         let linking = world.paths.link(&at, &to, leash.deadline);
@@ -152,7 +164,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         leash,
         on_exit: container.on_exit(None, exit),
     };
-    let launched = async {
+    let launching = async {
         match world.launcher.launch(order).await? {
             Launched::AtHooks(process) => {
                 let ran = hooks::create(container, leash, &process).await;
@@ -161,7 +173,8 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
             Launched::Waiting(waiting) => Ok(waiting),
         }
     };
-    let mut waiting = launched.await.map_err(|e| match oom.as_mut().map(Watch::take) {
+    let launched = fuse::during(container, leash, launching).await;
+    let mut waiting = launched.map_err(|e| match oom.as_mut().map(Watch::take) {
         Some(Ok(Happened::Kills(1..))) => {
             e.context("killed by the kernel for memory: linux.resources.memory.limit is too low")
         }

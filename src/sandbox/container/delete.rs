@@ -6,6 +6,7 @@ use super::process::exit_of_not_started;
 use super::{hooks, Container, Verb, DEATH};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{after, ExitStatus};
+use crate::resctrl;
 use crate::sandbox::record;
 use crate::sandbox::request::Deleted;
 use crate::sandbox::undo::Undo;
@@ -80,6 +81,15 @@ impl Container {
         record::remove(self.records.folder());
     }
 
+    /// Removes its resctrl groups. What is left costs the host a class of service, but is no reason to keep a container.
+    pub(super) fn leave_resctrl(&self) -> bool {
+        let removed = self.resctrl.get().map_or(Ok(()), |made| resctrl::remove(made));
+        if let Err(e) = &removed {
+            log::warn!(container = self.id.as_str(); "a resctrl group is left: {e}");
+        }
+        removed.is_ok()
+    }
+
     async fn drain(&self, io: &Io) {
         if !io.drain(DRAIN).await {
             log::warn!(container = self.id.as_str(); "lost output: it was not read within 10 s");
@@ -103,6 +113,7 @@ impl Container {
             log::warn!(container = self.id.as_str(); "some processes did not die");
         }
         self.cgroup.remove().await?;
+        self.leave_resctrl();
         hooks::poststop(self, hooks).await;
         self.forget(SHOWN).await;
         Ok(exit)

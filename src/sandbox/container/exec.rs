@@ -8,6 +8,7 @@ use crate::cgroup::Dying;
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Leash, Order};
 use crate::plan;
+use crate::resctrl;
 use crate::sandbox::undo::Undo;
 use crate::sandbox::Exit;
 use crate::spec;
@@ -111,6 +112,10 @@ impl Container {
 
     async fn make(self: &Arc<Self>, id: &str, leash: &Leash, wanted: &Wanted) -> Result<Started> {
         let world = &*self.world;
+        let host = world.host.resctrl.as_deref();
+        if let Some(group) = resctrl::gone(host, self.spec.intel_rdt.as_ref(), &self.id) {
+            log::warn!(container = self.id.as_str(), exec = id; "linux.intelRdt: {group:?} is gone, the exec runs without it");
+        }
         let compiled = filter(&world.filters, &self.spec)?;
         let plan = plan::exec(&plan::ExecInput {
             spec: &self.spec,

@@ -9,6 +9,7 @@ mod agent;
 mod create;
 mod delete;
 mod exec;
+mod fuse;
 mod hooks;
 mod kill;
 pub(super) mod life;
@@ -37,7 +38,7 @@ use crate::spec::{self, Spec};
 use crate::stdio::{Io, Streams};
 use crate::sync::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How long Delete waits for a process at its gate to die of SIGKILL, and a failed Start for the exit: containerd
@@ -52,6 +53,8 @@ pub(super) struct Container {
     /// For the Create event.
     rootfs: Vec<RootfsMount>,
     pub cgroup: Box<dyn Cgroup>,
+    /// The resctrl groups that were made for it.
+    resctrl: OnceLock<Vec<PathBuf>>,
     records: Records,
     world: Arc<World>,
     streams: Streams,

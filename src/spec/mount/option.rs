@@ -1,8 +1,6 @@
 //! The option words of `mounts[].options`.
 
 use super::{Attributes, Propagation};
-use crate::error::Result;
-use crate::spec::unsupported;
 use libc::{
     MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
@@ -20,7 +18,8 @@ pub(super) struct Options<'a> {
     pub copy_up: Option<usize>,
     pub attributes: Attributes,
     pub propagation: Option<Propagation>,
-    /// Superblock options that fsconfig(2) accepts for every filesystem (vfs_parse_sb_flag in fs/fs_context.c).
+    /// Superblock options that fsconfig(2) accepts for every filesystem (vfs_parse_sb_flag in fs/fs_context.c), and
+    /// `iversion`, which only mount(2) accepts.
     pub superblock: Vec<&'static str>,
     /// The rest, each with its index: options for the filesystem.
     pub data: Vec<(usize, &'a str)>,
@@ -105,8 +104,7 @@ fn change(word: &str) -> Option<Change> {
 }
 
 impl<'a> Options<'a> {
-    /// `field` returns the JSON path of the option at an index.
-    pub fn parse(words: &'a [String], field: impl Fn(usize) -> String) -> Result<Self> {
+    pub fn parse(words: &'a [String]) -> Self {
         let mut all = Options::default();
         let (mut own, mut recursive) = (Changes::default(), Changes::default());
         for (i, word) in words.iter().enumerate() {
@@ -136,17 +134,18 @@ impl<'a> Options<'a> {
                 "mand" => all.superblock("mand", true),
                 "nomand" => all.superblock("mand", false),
                 // `silent` suppresses a line in the kernel's log that fsopen(2) never writes.
-                "" | "defaults" | "silent" | "loud" | "noiversion" => {}
+                "" | "defaults" | "silent" | "loud" => {}
+                "iversion" => all.superblock("iversion", true),
+                "noiversion" => all.superblock("iversion", false),
                 "idmap" => all.idmap = Some(IdmapWord { index: i, recursive: false }),
                 "ridmap" => all.idmap = Some(IdmapWord { index: i, recursive: true }),
-                "iversion" => return Err(unsupported(&format!("{}: {word:?}", field(i)))),
                 _ => all.data.push((i, word)),
             }
         }
         let (set, clear) = own.finish();
         let (recursive_set, recursive_clear) = recursive.finish();
         all.attributes = Attributes { set, clear, recursive_set, recursive_clear };
-        Ok(all)
+        all
     }
 
     fn superblock(&mut self, flag: &'static str, on: bool) {
@@ -163,7 +162,7 @@ mod tests {
 
     fn parse(words: &[&str]) -> Attributes {
         let words: Vec<String> = words.iter().map(|w| (*w).into()).collect();
-        Options::parse(&words, |i| i.to_string()).expect("all known").attributes
+        Options::parse(&words).attributes
     }
 
     #[test]

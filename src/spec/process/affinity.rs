@@ -37,7 +37,8 @@ mod tests {
         assert_eq!(mask("1, 64").unwrap(), [2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(mask("8191").unwrap().len(), 1024);
         assert_eq!(mask("3-1").unwrap_err(), "f: \"3-1\" has a range that ends before it begins");
-        for list in ["a", "1,", "-1", "1-2-3", "0x3"] {
+        assert_eq!(mask(",1,, 2 ,"), mask("1-2"));
+        for list in ["a", ",", " ", "-1", "1-2-3", "0x3"] {
             assert_eq!(mask(list).unwrap_err(), format!("f: {list:?} is not a list of processors"));
         }
         assert_eq!(mask("8192").unwrap_err(), "f: \"8192\" has a processor that no kernel has");

@@ -35,6 +35,7 @@ pub(crate) mod limits;
 pub(crate) mod loop_device;
 pub mod mount;
 pub mod namespace;
+pub(crate) mod netlink;
 pub(crate) mod network;
 pub(crate) mod poll;
 pub mod root;
