@@ -5,7 +5,7 @@
 //! It is the shim's, not a container's: it runs in the shim's namespaces and cgroup, with nothing in its environment.
 
 use super::here::{self, Refused};
-use super::{Opened, Purpose};
+use super::{Opened, Owner, Purpose};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::epoll::Interest;
@@ -233,10 +233,10 @@ impl Purpose {
     fn to_word(self) -> String {
         match self {
             Purpose::Look => "look".into(),
-            Purpose::Output { end: false } => "output".into(),
-            Purpose::Output { end: true } => "output-and-end".into(),
-            Purpose::Input { blocking: false } => "input".into(),
-            Purpose::Input { blocking: true } => "blocking-input".into(),
+            Purpose::Output { for_program: None } => "output".into(),
+            Purpose::Output { for_program: Some((uid, gid)) } => format!("output:{uid}:{gid}"),
+            Purpose::Input { for_program: None } => "input".into(),
+            Purpose::Input { for_program: Some((uid, gid)) } => format!("input:{uid}:{gid}"),
             Purpose::Log => "log".into(),
             Purpose::Connect => "connect".into(),
             Purpose::Contents { limit } => limit.to_string(),
@@ -244,12 +244,20 @@ impl Purpose {
     }
 
     fn of_word(word: &str) -> Option<Self> {
+        let owner = |word: &str| -> Option<Owner> {
+            let (uid, gid) = word.split_once(':')?;
+            Some((uid.parse().ok()?, gid.parse().ok()?))
+        };
+        if let Some(word) = word.strip_prefix("output:") {
+            return Some(Purpose::Output { for_program: Some(owner(word)?) });
+        }
+        if let Some(word) = word.strip_prefix("input:") {
+            return Some(Purpose::Input { for_program: Some(owner(word)?) });
+        }
         Some(match word {
             "look" => Purpose::Look,
-            "output" => Purpose::Output { end: false },
-            "output-and-end" => Purpose::Output { end: true },
-            "input" => Purpose::Input { blocking: false },
-            "blocking-input" => Purpose::Input { blocking: true },
+            "output" => Purpose::Output { for_program: None },
+            "input" => Purpose::Input { for_program: None },
             "log" => Purpose::Log,
             "connect" => Purpose::Connect,
             limit => Purpose::Contents { limit: limit.parse().ok()? },
@@ -333,10 +341,10 @@ mod tests {
     fn a_purpose_is_the_same_on_both_sides() {
         for purpose in [
             Purpose::Look,
-            Purpose::Output { end: false },
-            Purpose::Output { end: true },
-            Purpose::Input { blocking: false },
-            Purpose::Input { blocking: true },
+            Purpose::Output { for_program: None },
+            Purpose::Output { for_program: Some((0, u32::MAX)) },
+            Purpose::Input { for_program: None },
+            Purpose::Input { for_program: Some((7, 8)) },
             Purpose::Log,
             Purpose::Connect,
             Purpose::Contents { limit: 1 << 20 },

@@ -103,17 +103,22 @@ pub fn of(found: &Found, path: &Path, purpose: Purpose) -> Result<Opened, Refuse
         (Kind::Fifo, purpose) => {
             // Opening both ends at once needs no peer, and serves as the peer for the opens below.
             let both = reopen(Access::Both, true)?;
-            let fds = match purpose {
-                Purpose::Input { blocking } => {
-                    vec![reopen(Access::Write, true)?, reopen(Access::Read, !blocking)?]
+            let (fds, owner) = match purpose {
+                Purpose::Input { for_program } => {
+                    let read = reopen(Access::Read, for_program.is_none())?;
+                    (vec![reopen(Access::Write, true)?, read], for_program)
                 }
-                Purpose::Output { end: true } => vec![
-                    reopen(Access::Read, true)?,
-                    reopen(Access::Write, true)?,
-                    reopen(Access::Write, false)?,
-                ],
-                _ => vec![reopen(Access::Read, true)?, reopen(Access::Write, true)?],
+                Purpose::Output { for_program: owner @ Some(_) } => {
+                    let ends = [reopen(Access::Read, true)?, reopen(Access::Write, true)?];
+                    (ends.into_iter().chain([reopen(Access::Write, false)?]).collect(), owner)
+                }
+                _ => (vec![reopen(Access::Read, true)?, reopen(Access::Write, true)?], None),
             };
+            if let Some((uid, gid)) = owner.filter(|owner| *owner != (0, 0)) {
+                let call = || format!("fchown({path:?}, {uid}, {gid})");
+                pipe::give_to(&both, uid, gid)
+                    .map_err(|errno| Refused { call: call(), errno: errno as i32 })?;
+            }
             drop(both);
             fds
         }

@@ -27,15 +27,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// The user and the group that a fifo is given to, unless they are root: they can open it again by /dev/stdout.
+pub(crate) type Owner = (u32, u32);
+
 /// The purpose of opening a file, which determines the descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// To know what is there: none.
     Look,
-    /// A fifo: its read end, its write end, and with `end` another write end that blocks. A file: one for appending.
-    Output { end: bool },
-    /// A fifo: its write end, its read end. A file: one descriptor, for reading.
-    Input { blocking: bool },
+    /// A fifo: its read end, its write end, and `for_program` another write end, which blocks. A file: one for appending.
+    Output { for_program: Option<Owner> },
+    /// A fifo: its write end, its read end, which blocks `for_program`. A file: one descriptor, for reading.
+    Input { for_program: Option<Owner> },
     /// A file to append to, made with its folders if it is missing.
     Log,
     /// A regular file to read. From another process it is a copy of at most `limit` bytes and one more.

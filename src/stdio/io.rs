@@ -165,7 +165,7 @@ impl Io {
 
 impl Drop for Io {
     fn drop(&mut self) {
-        let State { stdin, outputs, after, numbers, mut logger, .. } =
+        let State { stdin, outputs, after, numbers, terminal, mut logger, .. } =
             std::mem::replace(&mut *self.state(), State { dropped: true, ..State::default() });
         for number in numbers {
             // A thread that is not running holds nothing.
@@ -175,8 +175,9 @@ impl Drop for Io {
             // If the thread cannot be started, the program has at least had its SIGTERM and sees EOF.
             let _ = self.copy_queue.send(Command::Retire(pidfd));
         }
-        if stdin.is_some() || !outputs.is_empty() || !after.is_empty() {
-            apart(move || drop((stdin, outputs, after)));
+        // A terminal that was never attached may have a file, and to close that asks its filesystem.
+        if stdin.is_some() || terminal.is_some() || !outputs.is_empty() || !after.is_empty() {
+            apart(move || drop((stdin, terminal, outputs, after)));
         }
     }
 }

@@ -108,7 +108,7 @@ impl Streams {
         deadline: Instant,
     ) -> Result<(Option<StdioFds>, Io)> {
         let Streams { copy_queue, paths } = self;
-        Opening { copy_queue, paths, whose, deadline }.open(request, labels, owner).await
+        Opening { copy_queue, paths, whose, owner, deadline }.open(request, labels).await
     }
 
     /// Called before the shim exits: waits for logging programs that were told to exit, and kills those left after

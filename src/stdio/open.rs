@@ -8,7 +8,7 @@ use super::io::Io;
 use super::uri::{Program, Target};
 use super::{logger, Labels, Stdio, StdioFds, Whose};
 use crate::error::{invalid, Context, Error, Result};
-use crate::paths::{Opened, Paths, Purpose};
+use crate::paths::{Opened, Owner, Paths, Purpose};
 use crate::sys::pipe::{self, Kind};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -20,17 +20,14 @@ pub(super) struct Opening<'a> {
     pub copy_queue: &'a Arc<CopyQueue>,
     pub paths: &'a Paths,
     pub whose: Whose,
+    /// Gets the process's fifos and pipes.
+    pub owner: Owner,
     pub deadline: Instant,
 }
 
 impl Opening<'_> {
-    /// Opens the streams of `request`. The container's descriptors are chowned to `owner`.
-    pub async fn open(
-        &self,
-        request: &Stdio,
-        labels: &Labels<'_>,
-        owner: (u32, u32),
-    ) -> Result<(Option<StdioFds>, Io)> {
+    /// Opens the streams of `request`.
+    pub async fn open(&self, request: &Stdio, labels: &Labels<'_>) -> Result<(Option<StdioFds>, Io)> {
         let target = Target::parse(&request.stdout)?;
         let io = Io::new(self.copy_queue);
         if request.terminal {
@@ -53,11 +50,13 @@ impl Opening<'_> {
             Target::Paths => self.outputs(&io, request).await?,
             Target::File(path) => {
                 let mut opened = self.path("stdout", path, Purpose::Log).await?;
-                both_to(&io, next(&mut opened)?)?
+                self.both_to(&io, next(&mut opened)?)?
             }
             Target::Binary(program) => {
                 let started = logger::start(program, labels, self.deadline).await?;
                 io.state().logger = Some(started.logger);
+                self.give(&started.stdout)?;
+                self.give(&started.stderr)?;
                 (started.stdout, started.stderr)
             }
         };
@@ -65,11 +64,7 @@ impl Opening<'_> {
             Some(stdin) => stdin,
             None => null()?,
         };
-        let ends = StdioFds { stdin, stdout, stderr };
-        if owner != (0, 0) {
-            give(&ends, owner)?;
-        }
-        Ok((Some(ends), io))
+        Ok((Some(StdioFds { stdin, stdout, stderr }), io))
     }
 
     async fn path(&self, field: &'static str, path: &str, purpose: Purpose) -> Result<Opened> {
@@ -85,7 +80,8 @@ impl Opening<'_> {
         if path.is_empty() {
             return Ok(None);
         }
-        let mut opened = self.path("stdin", path, Purpose::Input { blocking: !terminal }).await?;
+        let for_program = (!terminal).then_some(self.owner);
+        let mut opened = self.path("stdin", path, Purpose::Input { for_program }).await?;
         match opened.kind {
             Kind::Null | Kind::Directory => Ok(None),
             Kind::Fifo => {
@@ -94,7 +90,7 @@ impl Opening<'_> {
             }
             Kind::Other if terminal => next(&mut opened).map(Some),
             Kind::Other => {
-                let (read, write) = pipe::pipe().context(|| "pipe2()")?;
+                let (read, write) = self.pipe()?;
                 pipe::set_nonblocking(&write).context(|| "fcntl(F_SETFL)")?;
                 let copy = Copy::new(Source::Pipe(next(&mut opened)?), Sink::File(write));
                 io.copy(None, Some(copy))?;
@@ -108,28 +104,28 @@ impl Opening<'_> {
     async fn outputs(&self, io: &Io, request: &Stdio) -> Result<(OwnedFd, OwnedFd)> {
         let stdout = self.output(io, "stdout", &request.stdout).await?;
         if matches!(stdout, Out::File(_) | Out::Copied(_)) && request.stderr == request.stdout {
-            let end = end(io, stdout)?;
+            let end = self.end(io, stdout)?;
             let other = end.try_clone().context(|| "dup()")?;
             return Ok((end, other));
         }
         // The file is the copier's from now on: to close it is to ask its filesystem.
-        let stdout = end(io, stdout)?;
+        let stdout = self.end(io, stdout)?;
         let stderr = self.output(io, "stderr", &request.stderr).await?;
-        Ok((stdout, end(io, stderr)?))
+        Ok((stdout, self.end(io, stderr)?))
     }
 
     async fn output(&self, io: &Io, field: &'static str, path: &str) -> Result<Out> {
         if path.is_empty() {
             return Ok(Out::Null);
         }
-        let purpose = Purpose::Output { end: self.whose == Whose::Container };
-        let mut opened = self.path(field, path, purpose).await?;
+        let for_program = (self.whose == Whose::Container).then_some(self.owner);
+        let mut opened = self.path(field, path, Purpose::Output { for_program }).await?;
         match opened.kind {
             Kind::Null | Kind::Directory => Ok(Out::Null),
             Kind::Fifo => {
                 let output = Output::keep(next(&mut opened)?, next(&mut opened)?);
                 if self.whose == Whose::Exec {
-                    return Ok(Out::Copied(copied_to(io, Sink::Fifo(output))?));
+                    return Ok(Out::Copied(self.copied_to(io, Sink::Fifo(output))?));
                 }
                 io.state().outputs.push(output);
                 Ok(Out::Fifo(next(&mut opened)?))
@@ -142,12 +138,51 @@ impl Opening<'_> {
         if path.is_empty() {
             return Ok(Sink::Nobody);
         }
-        let mut opened = self.path("stdout", path, Purpose::Output { end: false }).await?;
+        let mut opened = self.path("stdout", path, Purpose::Output { for_program: None }).await?;
         match opened.kind {
             Kind::Null | Kind::Directory => Ok(Sink::Nobody),
             Kind::Fifo => Ok(Sink::Fifo(Output::keep(next(&mut opened)?, next(&mut opened)?))),
             Kind::Other => next(&mut opened).map(Sink::File),
         }
+    }
+
+    fn end(&self, io: &Io, out: Out) -> Result<OwnedFd> {
+        match out {
+            Out::Null => null(),
+            Out::Fifo(end) | Out::Copied(end) => Ok(end),
+            Out::File(file) => self.copied_to(io, Sink::File(file)),
+        }
+    }
+
+    /// Creates a pipe whose content is copied to `sink`; returns the container's end.
+    fn copied_to(&self, io: &Io, sink: Sink) -> Result<OwnedFd> {
+        let (read, write) = self.pipe()?;
+        pipe::set_nonblocking(&read).context(|| "fcntl(F_SETFL)")?;
+        io.copy(Some(Copy::new(Source::Pipe(read), sink)), None)?;
+        Ok(write)
+    }
+
+    /// A single pipe for both streams, which keeps their order.
+    fn both_to(&self, io: &Io, file: OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
+        let stdout = self.copied_to(io, Sink::File(file))?;
+        let stderr = stdout.try_clone().context(|| "dup()")?;
+        Ok((stdout, stderr))
+    }
+
+    /// The read end and the write end.
+    fn pipe(&self) -> Result<(OwnedFd, OwnedFd)> {
+        let ends = pipe::pipe().context(|| "pipe2()")?;
+        self.give(&ends.0)?;
+        Ok(ends)
+    }
+
+    /// To their owner, who can then open them again by /proc/self/fd or /dev/stdout.
+    fn give(&self, pipe: &OwnedFd) -> Result<()> {
+        let (uid, gid) = self.owner;
+        if self.owner == (0, 0) {
+            return Ok(());
+        }
+        pipe::give_to(pipe, uid, gid).context(|| format!("fchown(a pipe, {uid}, {gid})"))
     }
 }
 
@@ -172,29 +207,6 @@ enum Out {
     File(OwnedFd),
 }
 
-fn end(io: &Io, out: Out) -> Result<OwnedFd> {
-    match out {
-        Out::Null => null(),
-        Out::Fifo(end) | Out::Copied(end) => Ok(end),
-        Out::File(file) => copied_to(io, Sink::File(file)),
-    }
-}
-
-/// Creates a pipe whose content is copied to `sink`; returns the container's end.
-fn copied_to(io: &Io, sink: Sink) -> Result<OwnedFd> {
-    let (read, write) = pipe::pipe().context(|| "pipe2()")?;
-    pipe::set_nonblocking(&read).context(|| "fcntl(F_SETFL)")?;
-    io.copy(Some(Copy::new(Source::Pipe(read), sink)), None)?;
-    Ok(write)
-}
-
-/// A single pipe for both streams, which keeps their order.
-fn both_to(io: &Io, file: OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
-    let stdout = copied_to(io, Sink::File(file))?;
-    let stderr = stdout.try_clone().context(|| "dup()")?;
-    Ok((stdout, stderr))
-}
-
 async fn binary_for_terminal(
     io: &Io,
     program: &Program,
@@ -207,14 +219,4 @@ async fn binary_for_terminal(
     drop(started.stderr);
     pipe::set_nonblocking(&started.stdout).context(|| "fcntl(F_SETFL)")?;
     Ok(Sink::File(started.stdout))
-}
-
-/// Chowns fifos and pipes, so that their owner can reopen them through /proc/self/fd or /dev/stdout.
-fn give(ends: &StdioFds, (uid, gid): (u32, u32)) -> Result<()> {
-    for (name, end) in [("stdin", &ends.stdin), ("stdout", &ends.stdout), ("stderr", &ends.stderr)] {
-        if pipe::kind(end).context(|| "fstat()")? == Kind::Fifo {
-            pipe::give_to(end, uid, gid).context(|| format!("fchown({name}, {uid}, {gid})"))?;
-        }
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use nix::sys::stat::{fstat, major, minor, FileStat, Mode, SFlag};
+use nix::sys::stat::{major, minor, FileStat, Mode, SFlag};
 use nix::unistd::{Gid, Uid};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -41,11 +41,12 @@ impl Access {
     }
 }
 
-/// Returns the kind of file that is open; a pipe is a FIFO without a name.
+#[cfg(test)]
 pub fn kind(fd: impl AsFd) -> nix::Result<Kind> {
-    fstat(fd).map(|stat| kind_of(&stat))
+    nix::sys::stat::fstat(fd).map(|stat| kind_of(&stat))
 }
 
+/// A pipe is a FIFO without a name.
 pub fn kind_of(stat: &FileStat) -> Kind {
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFIFO => Kind::Fifo,

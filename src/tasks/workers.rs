@@ -18,8 +18,8 @@ const LONG_MAX: usize = 512;
 /// How long a worker stays idle before it exits. Within a container's start the requests are milliseconds apart, and
 /// starting a thread takes tens of microseconds.
 const IDLE: Duration = Duration::from_millis(500);
-/// A Create with a default spec touches less than 200 KiB in a debug build, and only touched pages count.
-const STACK: usize = 512 << 10;
+/// A Create touches less than 500 KiB in a debug build, and only touched pages count.
+const STACK: usize = 1 << 20;
 
 pub type Job = Box<dyn FnOnce() + Send>;
 

@@ -94,6 +94,7 @@ pub fn streams(host: &str) -> Vec<(&'static str, [String; 3])> {
 fn words(place: &str) -> &str {
     match place {
         "stdout-open" | "log-file" | "log-open" => "stdout: ",
+        "IoUid" => "stdout: ",
         "stdin" => "stdin: ",
         "stdout" => "stdout: ",
         "stderr" => "stderr: ",

@@ -5,6 +5,8 @@
 //! * `hang`: its lookup is not answered;
 //! * `passwd`: a file whose open is not answered;
 //! * `slow`: a program whose read is not answered;
+//! * `fifo`: one whose change of owner is not answered;
+//! * `flush`: a file whose close is not answered, unless a process's first thread closes it;
 //! * `dir`: a directory like the root;
 //! * `dir-mkdir`: one in which mkdir(2) is not answered.
 //!
@@ -42,6 +44,7 @@ pub struct Fuse {
 const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
+const SETATTR: u32 = 4;
 const MKDIR: u32 = 9;
 const OPEN: u32 = 14;
 const READ: u32 = 15;
@@ -140,6 +143,11 @@ fn is_killed(pid: u32) -> bool {
     status.lines().filter_map(mask).any(|mask| mask & (1 << (libc::SIGKILL - 1)) != 0)
 }
 
+fn is_first_thread(tid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    status.lines().any(|line| line == format!("Tgid:\t{tid}"))
+}
+
 fn parse(bytes: &[u8]) -> Option<Request> {
     let u32_at = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let u64_at = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
@@ -175,7 +183,7 @@ impl Nodes {
             INIT => Ok(started()),
             LOOKUP => match request.body.split(|byte| *byte == 0).next().unwrap_or_default() {
                 name if name.starts_with(b"hang") => return Some(request),
-                name if [&b"dir"[..], b"slow", b"passwd"].iter().any(|known| name.starts_with(known)) => {
+                name if [&b"dir"[..], b"slow", b"passwd", b"fifo", b"flush"].iter().any(|known| name.starts_with(known)) => {
                     let node = self.number(name);
                     Ok([node.to_ne_bytes().to_vec(), vec![0; 32], self.attributes(node)].concat())
                 }
@@ -183,6 +191,10 @@ impl Nodes {
             },
             OPEN if self.begins(request.node, b"passwd") => return Some(request),
             MKDIR if self.begins(request.node, b"dir-mkdir") => return Some(request),
+            SETATTR if self.begins(request.node, b"fifo") => return Some(request),
+            FLUSH if self.begins(request.node, b"flush") && !is_first_thread(request.pid) => {
+                return Some(request)
+            }
             READ => return Some(request),
             GETATTR => Ok([vec![0; 16], self.attributes(request.node)].concat()),
             OPEN | OPENDIR => Ok(vec![0; 16]),
@@ -197,8 +209,14 @@ impl Nodes {
 
     /// Encodes a `fuse_attr`.
     fn attributes(&self, node: u64) -> Vec<u8> {
-        let file = self.begins(node, b"slow") || self.begins(node, b"passwd");
-        let mode = 0o755 | if file { libc::S_IFREG } else { libc::S_IFDIR };
+        let kinds: [(&[u8], u32); 4] = [
+            (b"slow", libc::S_IFREG),
+            (b"passwd", libc::S_IFREG),
+            (b"flush", libc::S_IFREG),
+            (b"fifo", libc::S_IFIFO),
+        ];
+        let kind = kinds.iter().find(|(name, _)| self.begins(node, name)).map(|(_, kind)| *kind);
+        let mode = 0o755 | kind.unwrap_or(libc::S_IFDIR);
         let mut body = node.to_ne_bytes().to_vec();
         body.extend_from_slice(&4096u64.to_ne_bytes());
         body.resize(60, 0);

@@ -54,7 +54,35 @@ pub fn named(world: &mut World, host: &str) -> Vec<CreateTaskRequest> {
         let options = Any { type_url: "runtimeoptions.v1.Options".into(), value, ..Default::default() };
         all.push(CreateTaskRequest { options: Some(options).into(), ..world.create_request(key) });
     }
+    world.prepare("IoUid", &["/probe", "sleep"], |_| ());
+    let body = b"IoUid = 7";
+    let value = [&[26, body.len() as u8], &body[..]].concat();
+    let options = Any { type_url: "runtimeoptions.v1.Options".into(), value, ..Default::default() };
+    let stdout = format!("{host}/fifo-stdout");
+    all.push(CreateTaskRequest { stdout, options: Some(options).into(), ..world.create_request("IoUid") });
     all
+}
+
+/// A file is closed where nobody waits for it, even one that no terminal was attached to.
+#[test]
+fn a_create_that_fails_does_not_wait_for_the_file_of_its_terminal() {
+    apart("launch_timeout = 2", || {
+        let mut world = World::new(Waits::UntilKilled);
+        let host = world.fuse.path.to_str().unwrap().to_owned();
+        world.prepare("c1", &["/probe", "sleep"], |config| config["process"]["terminal"] = true.into());
+        let stdout = format!("{host}/flush-log");
+        let request = CreateTaskRequest { stdout, terminal: true, ..world.create_request("c1") };
+        let asked = vec![world.line().task("c1", "Create", &request, Duration::ZERO)];
+        for answer in answers(asked, slow(GRACE)) {
+            // It has no devpts.
+            if !answer.refusal().is_some_and(|(_, words)| words.contains("process.terminal: ")) {
+                world.complain(format!("{answer}"));
+            }
+        }
+        assert!(world.fuse.held() > 0, "nobody closes the file");
+        world.fuse.kill();
+        world.end("a terminal's file");
+    });
 }
 
 /// Whoever waits for a path is no container yet, and ends all the same.
