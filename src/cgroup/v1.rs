@@ -159,7 +159,8 @@ impl V1 {
         }
     }
 
-    /// Whether it still exists. Once it is empty, systemd removes it from the hierarchies that it manages.
+    /// Whether it still exists. Once it is empty, systemd removes it from the hierarchies that it manages: from its own
+    /// as from the unified one.
     fn is_there(&self) -> bool {
         self.dir("name=systemd").or(self.census()).is_none_or(|dir| dir.has(TASKS))
     }
@@ -181,14 +182,15 @@ fn copies(files: &[OwnedFd]) -> Result<Vec<OwnedFd>> {
 impl Cgroup for V1 {
     fn entry(&self, beside: Option<u32>) -> Result<Entry> {
         let unified = self.places.iter().find(|place| place.at.names.is_empty());
-        let into = unified.map(|place| match beside {
+        let gone = beside.filter(|_| !self.is_there());
+        let into = unified.map(|place| match gone {
             Some(pid) if !place.dir.has(tree::PROCS) => self.beside(place, pid)?.try_clone_fd(),
             _ => place.dir.try_clone_fd(),
         });
         let into = into.transpose()?;
         let procs = match (beside, self.entries.get()) {
             (None, _) => self.open_entries(None)?,
-            (Some(_), _) if !self.is_there() => self.open_entries(beside)?,
+            (Some(_), _) if gone.is_some() => self.open_entries(beside)?,
             (Some(_), Some(entries)) => copies(entries)?,
             (Some(_), None) => {
                 let entries = self.open_entries(beside)?;

@@ -183,7 +183,10 @@ impl Nodes {
             INIT => Ok(started()),
             LOOKUP => match request.body.split(|byte| *byte == 0).next().unwrap_or_default() {
                 name if name.starts_with(b"hang") => return Some(request),
-                name if [&b"dir"[..], b"slow", b"passwd", b"fifo", b"flush"].iter().any(|known| name.starts_with(known)) => {
+                name if [&b"dir"[..], b"slow", b"passwd", b"fifo", b"flush"]
+                    .iter()
+                    .any(|known| name.starts_with(known)) =>
+                {
                     let node = self.number(name);
                     Ok([node.to_ne_bytes().to_vec(), vec![0; 32], self.attributes(node)].concat())
                 }
