@@ -4,7 +4,7 @@
 //! that does not exit when told to.
 
 use super::copy::{Copy, Outcome, Sink};
-use super::copy_queue::{Command, CopyQueue, Line};
+use super::copy_queue::{After, Command, CopyQueue, Line};
 use super::fifo::Output;
 use super::logger;
 use crate::sys::edge_epoll::{Edge, EdgeEpoll};
@@ -25,6 +25,8 @@ const SCRATCH: usize = 32 * 1024;
 struct Lingering {
     number: u64,
     output: Output,
+    /// Where to leave it once it has had one.
+    after: After,
     until: Instant,
     next: Instant,
     pause: Duration,
@@ -141,7 +143,7 @@ impl<'a> Copier<'a> {
                     self.hot.insert(number);
                 }
             }
-            Command::Close(number, output) => self.linger(number, output),
+            Command::Close(number, output, after) => self.linger(number, output, after),
             Command::Drop(number) => {
                 if let Some(mut line) = self.lines.remove(&number) {
                     for copy in [line.output.take(), line.input.take()].into_iter().flatten() {
@@ -211,7 +213,7 @@ impl<'a> Copier<'a> {
             Some(Outcome::Done) => end(edges, line),
             Some(Outcome::Waits) | None => {}
         }
-        let mut closing = None;
+        let mut lingers = None;
         let outcome = line.output.as_mut().map(|copy| copy.turn(scratch));
         if line.output.as_ref().is_some_and(Copy::is_settled) {
             line.settled.set(());
@@ -222,8 +224,12 @@ impl<'a> Copier<'a> {
                 end(edges, line);
                 if let Some(copy) = line.output.take() {
                     forget(edges, &copy);
-                    if let Sink::Fifo(output) = copy.to {
-                        closing = Some(output);
+                    if let Sink::Fifo(mut output) = copy.to {
+                        if output.has_reader() {
+                            line.after.lock().extend(output.end());
+                        } else {
+                            lingers = Some((output, line.after.clone()));
+                        }
                     }
                 }
             }
@@ -236,34 +242,39 @@ impl<'a> Copier<'a> {
         } else if hot {
             self.hot.insert(number);
         }
-        if let Some(output) = closing {
-            self.linger(number, output);
+        if let Some((output, after)) = lingers {
+            self.linger(number, output, after);
         }
     }
 
-    fn linger(&mut self, number: u64, mut output: Output) {
-        if !output.has_reader() {
-            let now = Instant::now();
-            self.lingering.push(Lingering {
-                number,
-                output,
-                until: now + self.copy_queue.limits.reader,
-                next: now + FIRST_LOOK,
-                pause: FIRST_LOOK,
-            });
-        }
+    fn linger(&mut self, number: u64, output: Output, after: After) {
+        let now = Instant::now();
+        self.lingering.push(Lingering {
+            number,
+            output,
+            after,
+            until: now + self.copy_queue.limits.reader,
+            next: now + FIRST_LOOK,
+            pause: FIRST_LOOK,
+        });
     }
 
     fn look_for_readers(&mut self) {
         let now = Instant::now();
-        self.lingering.retain_mut(|lingering| {
-            if now < lingering.next {
-                return true;
+        for mut lingering in std::mem::take(&mut self.lingering) {
+            if now >= lingering.next {
+                if lingering.output.has_reader() {
+                    lingering.after.lock().extend(lingering.output.end());
+                    continue;
+                }
+                if now >= lingering.until {
+                    continue;
+                }
+                lingering.pause = (lingering.pause * 2).min(LAST_LOOK);
+                lingering.next = now + lingering.pause;
             }
-            lingering.pause = (lingering.pause * 2).min(LAST_LOOK);
-            lingering.next = now + lingering.pause;
-            !lingering.output.has_reader() && now < lingering.until
-        });
+            self.lingering.push(lingering);
+        }
     }
 
     fn look_after_loggers(&mut self) {

@@ -2,7 +2,7 @@
 //! for [`Progress`], with a time limit. The thread starts when it is first needed.
 
 use super::copy::Copy;
-use super::fifo::Output;
+use super::fifo::{Ended, Output};
 use crate::error::{Context, Result};
 use crate::sync::{Condvar, Mutex};
 use crate::sys::edge_epoll::EdgeEpoll;
@@ -34,7 +34,7 @@ pub enum Command {
     /// The process of this line has exited.
     End(u64),
     /// Closes this output once it has had a reader.
-    Close(u64, Output),
+    Close(u64, Output, After),
     /// Closes everything with this number now.
     Drop(u64),
     /// A logging program that was sent SIGTERM.
@@ -48,10 +48,15 @@ pub enum Command {
 pub struct Line {
     pub output: Option<Copy>,
     pub input: Option<Copy>,
+    /// Where to leave the fifo once it has ended.
+    pub after: After,
     /// Set once everything written before the process exited has been copied.
     pub settled: Progress,
     pub progress: Progress,
 }
+
+/// Fifos that have ended, until the Delete.
+pub type After = Arc<Mutex<Vec<Ended>>>;
 
 /// Set once all output has been copied.
 pub type Progress = News<()>;

@@ -42,9 +42,27 @@ impl Output {
         there.unwrap_or(true)
     }
 
-    /// Lets readers see EOF. Returns the read end: processes that outlive an exec may still write.
-    pub fn end(self) -> Option<OwnedFd> {
-        self.read
+    /// Lets readers see EOF.
+    pub fn end(self) -> Option<Ended> {
+        self.read.map(Ended)
+    }
+}
+
+/// The read end of an output that has ended: processes that outlive an exec may still write, and what its reader has
+/// not read yet can be counted.
+#[derive(Debug)]
+pub struct Ended(OwnedFd);
+
+impl Ended {
+    /// Returns how many bytes wait for a reader that is still there.
+    pub fn unread(self) -> Option<(Self, u64)> {
+        let bytes = pipe::unread(&self.0).ok().filter(|bytes| *bytes > 0)?;
+        // See `has_reader`. With a writer, nothing is lost meanwhile.
+        let write = pipe::reopen(&self.0, Access::Write, true).ok()?;
+        drop(self);
+        let there = pipe::has_reader(&write).ok()?;
+        let read = pipe::reopen(&write, Access::Read, true).ok()?;
+        there.then_some((Ended(read), bytes))
     }
 }
 

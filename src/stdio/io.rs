@@ -1,18 +1,22 @@
 //! What the shim holds of a process's streams, from opening them to Delete.
 
 use super::console::Terminal;
-use super::copy_queue::{Command, CopyQueue, Line, Progress};
-use super::fifo::Output;
+use super::copy_queue::{After, Command, CopyQueue, Line, Progress};
+use super::fifo::{Ended, Output};
 use super::logger::Logger;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::console::{self, WindowSize};
+use crate::tasks::Looks;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// How long Delete waits for a logging program to exit after the end of its streams; then it sends SIGTERM.
 const LOGGER_GRACE: Duration = Duration::from_secs(1);
+/// The interval between looks at what is unread, doubled from the first to the last value.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// The shim's side of a process's streams. Dropping it closes and ends everything without blocking.
 pub struct Io {
@@ -27,8 +31,6 @@ pub(super) struct State {
     pub stdin: Option<OwnedFd>,
     /// Fifos that the container itself writes to.
     pub outputs: Vec<Output>,
-    /// Read ends kept for processes that outlive an exec.
-    pub after: Vec<OwnedFd>,
     /// The terminal's streams, until its master arrives.
     pub terminal: Option<Terminal>,
     /// The master, owned by the copying thread.
@@ -37,6 +39,8 @@ pub(super) struct State {
     pub numbers: Vec<u64>,
     /// The progress of each output copy: settled, and complete.
     pub copies: Vec<[Progress; 2]>,
+    /// The fifos that have ended.
+    pub after: After,
     pub logger: Option<Logger>,
     /// Set when the `Io` is dropped: from then on nothing waits for a reader.
     pub dropped: bool,
@@ -60,7 +64,8 @@ impl Io {
         let number = self.copy_queue.number();
         let [settled, progress] = [Progress::default(), Progress::default()];
         let told = [settled.clone(), progress.clone()];
-        let line = Line { output, input, settled, progress };
+        let after = self.state().after.clone();
+        let line = Line { output, input, settled, progress, after };
         self.copy_queue.send(Command::Add(number, line))?;
         let mut state = self.state();
         state.numbers.push(number);
@@ -114,12 +119,14 @@ impl Io {
             return;
         }
         let (copy_queue, state) = (Arc::clone(&self.copy_queue), Arc::clone(&self.state));
+        let progress = Progress::default();
+        state.lock().copies.push([progress.clone(), progress.clone()]);
         apart(move || {
             drop(stdin);
             for mut output in outputs {
+                let after = state.lock().after.clone();
                 if output.has_reader() {
-                    let after = output.end();
-                    state.lock().after.extend(after);
+                    after.lock().extend(output.end());
                 } else {
                     let mut state = state.lock();
                     if state.dropped {
@@ -128,9 +135,10 @@ impl Io {
                     let number = copy_queue.number();
                     state.numbers.push(number);
                     // If the thread cannot be started, the output is closed now, and a later reader finds nothing.
-                    let _ = copy_queue.send(Command::Close(number, output));
+                    let _ = copy_queue.send(Command::Close(number, output, after));
                 }
             }
+            progress.set(());
         });
     }
 
@@ -144,9 +152,9 @@ impl Io {
         }
     }
 
-    /// For Delete: waits until everything the process wrote has reached its reader, the log file or the logging
-    /// program. Returns false if that takes longer than `limit`. Fifos without a terminal need no waiting.
-    pub(crate) async fn drain(&self, limit: Duration) -> bool {
+    /// For Delete: waits until everything the process wrote has been read by its client, or has reached the log file or
+    /// the logging program. Returns what is lost if that takes longer than `limit`.
+    pub(crate) async fn drain(&self, limit: Duration) -> Result<(), Lost> {
         let until = Instant::now() + limit;
         let copies = std::mem::take(&mut self.state().copies);
         let left = || until.saturating_duration_since(Instant::now());
@@ -159,7 +167,42 @@ impl Io {
             logger.ended_within(left().min(LOGGER_GRACE)).await;
             self.state().logger = Some(logger);
         }
-        copied
+        if !copied {
+            return Err(Lost::NotCopied);
+        }
+        let after = self.state().after.clone();
+        let mut looks = Looks::new(FIRST_LOOK, LAST_LOOK);
+        loop {
+            // Clients stop reading when they are told that the process is deleted.
+            let unread: Vec<_> =
+                std::mem::take(&mut *after.lock()).into_iter().filter_map(Ended::unread).collect();
+            let bytes = unread.iter().map(|(_, bytes)| bytes).sum();
+            *after.lock() = unread.into_iter().map(|(ended, _)| ended).collect();
+            if bytes == 0 {
+                return Ok(());
+            }
+            if left().is_zero() || looks.again().await.is_err() {
+                return Err(Lost::Unread(bytes));
+            }
+        }
+    }
+}
+
+/// What a client does not get.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// At least what is in the pipe that the shim copies from.
+    NotCopied,
+    /// This many bytes, which are in the client's fifos.
+    Unread(u64),
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Lost::NotCopied => f.write_str("output"),
+            Lost::Unread(bytes) => write!(f, "{bytes} bytes of output"),
+        }
     }
 }
 
@@ -176,6 +219,7 @@ impl Drop for Io {
             let _ = self.copy_queue.send(Command::Retire(pidfd));
         }
         // A terminal that was never attached may have a file, and to close that asks its filesystem.
+        let after = std::mem::take(&mut *after.lock());
         if stdin.is_some() || terminal.is_some() || !outputs.is_empty() || !after.is_empty() {
             apart(move || drop((stdin, terminal, outputs, after)));
         }

@@ -108,6 +108,14 @@ pub fn has_reader(write_end: impl AsFd) -> nix::Result<bool> {
     Ok(!events.contains(PollFlags::POLLERR))
 }
 
+/// The number of bytes in a pipe or FIFO: FIONREAD.
+pub fn unread(end: impl AsFd) -> nix::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int, to a live one (ioctl(2), pipe_ioctl in fs/pipe.c).
+    let answer = unsafe { libc::ioctl(end.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    Errno::result(answer).map(|_| u64::try_from(bytes).unwrap_or(0))
+}
+
 /// Waits until `fd` is readable or hung up; returns false if `limit` has passed.
 pub fn wait_readable(fd: impl AsFd, limit: Duration) -> nix::Result<bool> {
     let until = std::time::Instant::now() + limit;

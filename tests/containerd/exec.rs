@@ -1,9 +1,12 @@
 //! Additional processes in a running container.
 
+use std::io::Read;
+use std::time::Duration;
 use testbed::{run, until, Case, Pty, Runtime};
 
 cases! {
-    exec_runs_inside, exec_has_codes_and_streams, exec_takes_user_and_cwd, exec_detached_lives_on,
+    exec_runs_inside, exec_has_codes_and_streams, exec_is_read_to_its_end, exec_takes_user_and_cwd,
+    exec_detached_lives_on,
     exec_of_a_terminal, exec_fails_where_it_should, execs_end_before_the_init, many_execs_at_once,
     an_exec_can_be_killed, a_container_that_stops_its_execs_can_be_killed,
 }
@@ -34,6 +37,27 @@ fn exec_has_codes_and_streams(case: &mut Case<'_>) {
     assert!(out.stderr.contains("err\n"), "{out}");
     let out = case.exec(&[], &["sh", "-c", "kill -KILL $$"]);
     assert_eq!(out.code, 137, "{out}");
+    case.remove();
+}
+
+/// The output of a program that has ended is in fifos and pipes that its client reads slowly.
+fn exec_is_read_to_its_end(case: &mut Case<'_>) {
+    case.detach(&[], &["sleep", "1000"]);
+    let mut command = case.exec_command(&[], &["sh", "-c", "head -c 150000 /dev/zero"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let mut total = 0;
+    loop {
+        match stdout.read(&mut [0; 10_000]).unwrap() {
+            0 => break,
+            length => total += length,
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // With runc's shim the client gives up what it has not read when the process is deleted.
+    assert!(total == 150_000 || case.runtime == Runtime::Runc && total < 150_000, "{total}");
+    assert!(child.wait().unwrap().success());
     case.remove();
 }
 

@@ -91,8 +91,8 @@ impl Container {
     }
 
     async fn drain(&self, io: &Io) {
-        if !io.drain(DRAIN).await {
-            log::warn!(container = self.id.as_str(); "lost output: it was not read within 10 s");
+        if let Err(lost) = io.drain(DRAIN).await {
+            log::warn!(container = self.id.as_str(); "lost {lost}: not read within 10 s");
         }
     }
 

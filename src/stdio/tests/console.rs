@@ -87,7 +87,7 @@ fn twenty_megabytes_arrive_complete_and_in_order_at_a_slow_reader() {
     });
     within(Duration::from_secs(60), move || writer.join()).unwrap();
     io.ended();
-    assert!(block_on(io.drain(LONG)));
+    block_on(io.drain(LONG)).unwrap();
     assert_eq!(within(LONG, move || seen.join()).unwrap(), SIZE);
 }
 
@@ -123,8 +123,9 @@ fn the_last_output_is_read_when_the_process_has_ended() {
     let _child = container.try_clone().unwrap();
     container.write_all(b"the end").unwrap();
     io.ended();
-    assert!(block_on(io.drain(LONG)));
-    assert_eq!(read_all(reader), "the end");
+    let reader = std::thread::spawn(move || read_all(reader));
+    block_on(io.drain(LONG)).unwrap();
+    assert_eq!(reader.join().unwrap(), "the end");
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn without_a_reader_the_container_waits_and_delete_does_not() {
     let writer = std::thread::spawn(move || container.write(&vec![b'x'; 1_000_000]));
     std::thread::sleep(Duration::from_millis(100));
     assert!(!writer.is_finished());
-    assert!(!block_on(io.drain(Duration::from_millis(20))));
+    block_on(io.drain(Duration::from_millis(20))).unwrap_err();
     drop(io);
     // The master is closed: the write is short or fails with EIO.
     let _ = within(LONG, move || writer.join()).unwrap();
@@ -183,7 +184,7 @@ fn the_size_is_set_and_after_the_end_ignored() {
     io.resize(101, 37).unwrap();
     assert_eq!(console::size(container.as_fd()).unwrap(), WindowSize { columns: 101, rows: 37 });
     io.ended();
-    assert!(block_on(io.drain(LONG)));
+    block_on(io.drain(LONG)).unwrap();
     drop(container);
     io.resize(1, 1).unwrap();
     let (_, io) = bench.open(&Stdio::default()).unwrap();
@@ -197,7 +198,7 @@ fn a_terminal_without_streams_still_runs() {
     let mut container = attach(&io);
     within(LONG, move || container.write_all(&vec![b'x'; 1_000_000])).unwrap();
     io.ended();
-    assert!(block_on(io.drain(LONG)));
+    block_on(io.drain(LONG)).unwrap();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Fifos without a terminal, which the container itself holds.
 
+use super::super::io::{Io, Lost};
 use super::*;
 use crate::sys::pipe;
 use std::io::Write;
@@ -19,7 +20,7 @@ fn nothing_asked_is_the_null_device() {
         assert_eq!(pipe::kind(end).unwrap(), pipe::Kind::Null);
     }
     io.ended();
-    assert!(block_on(io.drain(Duration::ZERO)));
+    block_on(io.drain(Duration::ZERO)).unwrap();
 }
 
 #[test]
@@ -63,7 +64,7 @@ fn a_reader_that_never_comes_holds_nobody_up() {
     File::from(ends.stdout).write_all(b"nobody reads this").unwrap();
     drop(ends.stderr);
     io.ended();
-    assert!(block_on(io.drain(LONG)));
+    block_on(io.drain(LONG)).unwrap();
     drop(io);
     assert!(started.elapsed() < Duration::from_secs(2));
 }
@@ -224,7 +225,7 @@ fn an_exec_lets_go_of_its_clients_streams() {
     assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
     assert_eq!(read_some(&mut reader), "said before the exit");
     assert!(is_blocked(reader.read(&mut [0])));
-    assert!(!block_on(io.drain(Duration::from_millis(50))));
+    block_on(io.drain(Duration::from_millis(50))).unwrap_err();
     assert!(is_blocked(reader.read(&mut [0])));
     drop(io);
     eventually(|| matches!(reader.read(&mut [0]), Ok(0)));
@@ -252,7 +253,7 @@ fn what_an_exec_says_is_copied_however_slowly_it_is_read() {
     });
     writer.join().unwrap();
     io.ended();
-    assert!(block_on(io.drain(LONG)));
+    block_on(io.drain(LONG)).unwrap();
     drop(io);
     assert_eq!(slow.join().unwrap(), 1_000_000);
 }
@@ -279,4 +280,58 @@ fn both_outputs_of_an_exec_keep_their_order_in_one_fifo() {
     drop((stdout, stderr));
     io.ended();
     assert_eq!(read_all(reader), expected);
+}
+
+/// The streams of a container and of an exec, at whose end this many bytes are in the fifo.
+fn ended(bench: &Bench, whose: Whose, bytes: usize) -> (File, Io) {
+    let (ends, io) = block_on(bench.board.open(&outputs(bench), &LABELS, (0, 0), whose, soon())).unwrap();
+    let reader = bench.reader("out");
+    let StdioFds { stdout, stderr, .. } = ends.unwrap();
+    File::from(stdout).write_all(&vec![b'x'; bytes]).unwrap();
+    drop(stderr);
+    io.ended();
+    (reader, io)
+}
+
+#[test]
+fn a_delete_waits_until_the_client_has_read_everything() {
+    for whose in [Whose::Container, Whose::Exec] {
+        let bench = Bench::new();
+        let (reader, io) = ended(&bench, whose, 100_000);
+        let begun = Instant::now();
+        let slow = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            read_all(reader).len()
+        });
+        block_on(io.drain(LONG)).unwrap();
+        assert!(begun.elapsed() >= Duration::from_millis(300), "{whose:?}");
+        assert_eq!(slow.join().unwrap(), 100_000);
+    }
+}
+
+#[test]
+fn a_delete_waits_no_longer_for_a_client_than_its_limit_and_knows_what_is_lost() {
+    for whose in [Whose::Container, Whose::Exec] {
+        let bench = Bench::new();
+        let (mut reader, io) = ended(&bench, whose, 50_000);
+        assert_eq!(reader.read(&mut [0; 7]).unwrap(), 7);
+        let lost = block_on(io.drain(Duration::from_millis(100))).unwrap_err();
+        assert_eq!(lost, Lost::Unread(49_993), "{whose:?}");
+    }
+}
+
+#[test]
+fn a_client_that_has_hung_up_holds_up_no_delete() {
+    for whose in [Whose::Container, Whose::Exec] {
+        let bench = Bench::new();
+        let (reader, io) = ended(&bench, whose, 50_000);
+        let closes = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(reader);
+        });
+        let begun = Instant::now();
+        block_on(io.drain(LONG)).unwrap();
+        assert!(begun.elapsed() < LONG / 2, "{whose:?}");
+        closes.join().unwrap();
+    }
 }

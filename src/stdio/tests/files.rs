@@ -22,7 +22,7 @@ fn a_file_uri_takes_both_streams_in_their_order() {
     }
     drop((stdout, stderr, ends.stdin));
     io.ended();
-    assert!(block_on(io.drain(LONG)));
+    block_on(io.drain(LONG)).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "out err out err out err ");
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777 & !0o022, 0o644 & !0o022);
@@ -36,7 +36,7 @@ fn a_log_is_appended_to() {
     assert_eq!(pipe::kind(&ends.stderr).unwrap(), pipe::Kind::Null);
     File::from(ends.stdout).write_all(b"new").unwrap();
     io.ended();
-    assert!(block_on(io.drain(LONG)));
+    block_on(io.drain(LONG)).unwrap();
     assert_eq!(std::fs::read_to_string(bench.path("log")).unwrap(), "old new");
 }
 
@@ -52,7 +52,7 @@ fn a_path_that_both_streams_name_is_one_file() {
     stdout.write_all(b"3").unwrap();
     drop((stdout, stderr));
     io.ended();
-    assert!(block_on(io.drain(LONG)));
+    block_on(io.drain(LONG)).unwrap();
     assert_eq!(std::fs::read_to_string(bench.path("log")).unwrap(), "123");
 }
 
@@ -68,7 +68,7 @@ fn a_big_log_is_complete() {
         stdout.write_all(&block).unwrap();
     }
     drop(stdout);
-    assert!(block_on(io.drain(LONG)));
+    block_on(io.drain(LONG)).unwrap();
     let log = std::fs::read(bench.path("log")).unwrap();
     assert!(log.len() == 8 << 20 && log.chunks(1 << 20).all(|chunk| chunk == block));
 }
@@ -92,7 +92,7 @@ fn input_from_a_file_reaches_its_end() {
     assert_eq!(pipe::kind(&ends.stdin).unwrap(), pipe::Kind::Fifo);
     assert_eq!(read_all(File::from(ends.stdin)).len(), 100_000);
     io.ended();
-    assert!(block_on(io.drain(LONG)));
+    block_on(io.drain(LONG)).unwrap();
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_log_is_not_done_while_somebody_may_write() {
     let uri = format!("file://{}", bench.text("log"));
     let (ends, io) = bench.open_ends(&Stdio { stdout: uri, ..Stdio::default() });
     io.ended();
-    assert!(!block_on(io.drain(Duration::from_millis(30))));
+    block_on(io.drain(Duration::from_millis(30))).unwrap_err();
     assert!(pipe::has_reader(ends.stdout.as_fd()).unwrap());
     drop(io);
     // Delete does not leave the pipe open: the writer would block forever once it is full.

@@ -43,7 +43,7 @@ fn a_program_gets_both_streams_and_two_words_about_the_container() {
     File::from(ends.stdout).write_all(b"to stdout").unwrap();
     File::from(ends.stderr).write_all(b"to stderr ").unwrap();
     io.ended();
-    assert!(block_on(io.drain(LONG)));
+    block_on(io.drain(LONG)).unwrap();
     let err = wait_for_file(Path::new(&err));
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "to stdout");
     // No other descriptor of the shim was inherited.
@@ -149,7 +149,7 @@ fn a_terminal_may_be_logged_by_a_program() {
     let mut container = File::from(pty.slave);
     container.write_all(b"on screen").unwrap();
     io.ended();
-    assert!(block_on(io.drain(LONG)));
+    block_on(io.drain(LONG)).unwrap();
     drop(container);
     drop(io);
     assert_eq!(wait_for_file(Path::new(&log)), "on screen\n");
