@@ -96,7 +96,7 @@ impl CloneLauncher {
             return Err(Error::new(Kind::Deadline, what));
         }
         let birth = Birth::new(&board);
-        let process = if births(plan) {
+        let process = if births(plan) || stands_in(plan) {
             self.reaper.spawn_parent(|| self.make_in_cgroup(plan, &mut prepared), &birth, on_exit)?
         } else {
             self.reaper.spawn(|| self.make_in_cgroup(plan, &mut prepared), on_exit)?
@@ -115,7 +115,12 @@ fn births(plan: &Plan) -> bool {
 
 /// Whether the process waits for its start.
 fn opens_at_gate(plan: &Plan) -> bool {
-    plan.steps.iter().any(|(step, _)| matches!(step, Step::Gate))
+    plan.steps.iter().any(|(step, _)| matches!(step, Step::Gate | Step::StandIn))
+}
+
+/// Whether it waits for another one to be there in its stead.
+fn stands_in(plan: &Plan) -> bool {
+    plan.steps.iter().any(|(step, _)| matches!(step, Step::StandIn))
 }
 
 /// A process that waits at `Step::Hooks`. Dropping it kills the process.
@@ -190,7 +195,9 @@ impl Underway<'_> {
                 }
                 let Kept { child, ended, .. } = process;
                 let later = failure::behind_bare(plan);
-                Ok(Waiting::new(child.pid, child.pidfd, console, gate).of_plan(later, ended, board, gated))
+                let waiting =
+                    Waiting::new(child.pid, child.pidfd, console, gate).of_plan(later, ended, board, gated);
+                Ok(if stands_in(plan) { waiting.with_successor(birth) } else { waiting })
             }
             Err(error) => {
                 drop(gate);
@@ -239,7 +246,7 @@ impl Underway<'_> {
                         match self.plan.steps.get(report.step as usize) {
                             // Whoever is born last shares this socket, and may be made to send anything by the container
                             // that it is in. What the invisible process has to say comes first, and each of it once.
-                            Some((Step::Gate, _)) if !self.expected => return Ok(Reached::Gate),
+                            Some((Step::Gate | Step::StandIn, _)) if !self.expected => return Ok(Reached::Gate),
                             Some((Step::Console { .. }, _)) if self.console.is_none() && passed.is_some() => {
                                 self.console = passed;
                             }

@@ -216,6 +216,9 @@ impl Purpose {
             Purpose::Input { blocking: false } => "input".into(),
             Purpose::Input { blocking: true } => "blocking-input".into(),
             Purpose::Log => "log".into(),
+            Purpose::Handle => "handle".into(),
+            Purpose::Folder => "folder".into(),
+            Purpose::Fresh => "fresh".into(),
             Purpose::Contents { limit } => limit.to_string(),
         }
     }
@@ -228,6 +231,9 @@ impl Purpose {
             "input" => Purpose::Input { blocking: false },
             "blocking-input" => Purpose::Input { blocking: true },
             "log" => Purpose::Log,
+            "handle" => Purpose::Handle,
+            "folder" => Purpose::Folder,
+            "fresh" => Purpose::Fresh,
             limit => Purpose::Contents { limit: limit.parse().ok()? },
         })
     }
@@ -314,6 +320,9 @@ mod tests {
             Purpose::Input { blocking: false },
             Purpose::Input { blocking: true },
             Purpose::Log,
+            Purpose::Handle,
+            Purpose::Folder,
+            Purpose::Fresh,
             Purpose::Contents { limit: 1 << 20 },
         ] {
             assert_eq!(Purpose::of_word(&purpose.to_word()), Some(purpose));

@@ -56,8 +56,11 @@ impl Found {
 
 /// Opens a file by its path.
 pub fn open(path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
-    if purpose == Purpose::Log {
-        return append(path);
+    match purpose {
+        Purpose::Log => return append(path),
+        Purpose::Folder => make_folder(path)?,
+        Purpose::Fresh => make_file(path)?,
+        _ => {}
     }
     // O_PATH never blocks, except on the filesystem, and has no side effects on a device.
     let fd = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
@@ -65,6 +68,23 @@ pub fn open(path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
     let mount = mount_of(fd.as_fd()).map_err(|errno| refused(path, errno))?;
     let found = Found::of(fd, mount, path)?;
     of(&found, path, purpose)
+}
+
+fn make_folder(path: &Path) -> Result<(), Refused> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(of_call(|| format!("mkdir({path:?})"))(e)),
+        _ => Ok(()),
+    }
+}
+
+fn make_file(path: &Path) -> Result<(), Refused> {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    match nix::fcntl::open(path, flags, Mode::from_bits_truncate(0o600)) {
+        Err(errno) if errno != Errno::EEXIST => {
+            Err(Refused { call: format!("open({path:?}, O_CREAT)"), errno: errno as i32 })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn append(path: &Path) -> Result<Opened, Refused> {
@@ -86,6 +106,12 @@ pub fn of(found: &Found, path: &Path, purpose: Purpose) -> Result<Opened, Refuse
     };
     let fds = match (found.kind, purpose) {
         (_, Purpose::Look) => Vec::new(),
+        (Kind::Directory, Purpose::Folder) | (Kind::Directory | Kind::Other, Purpose::Handle) => {
+            vec![reopen(Access::Read, true)?]
+        }
+        (_, Purpose::Handle | Purpose::Folder) => Vec::new(),
+        (_, Purpose::Fresh) if found.is_regular() => vec![reopen(Access::Write, true)?],
+        (_, Purpose::Fresh) => Vec::new(),
         (_, Purpose::Log) => vec![reopen(Access::Append, true)?],
         (_, Purpose::Contents { .. }) if found.is_regular() => vec![reopen(Access::Read, true)?],
         (_, Purpose::Contents { .. }) | (Kind::Null | Kind::Directory, _) => Vec::new(),

@@ -37,8 +37,21 @@ pub(crate) enum Purpose {
     Input { blocking: bool },
     /// A file to append to, made with its folders if it is missing.
     Log,
+    /// A directory, or a file other than a stream: one descriptor, for reading.
+    Handle,
+    /// The same of a directory, which is made, for root alone, if it is missing.
+    Folder,
+    /// A regular file to write, made for root alone if it is missing.
+    Fresh,
     /// A regular file to read. From another process it is a copy of at most `limit` bytes and one more.
     Contents { limit: u64 },
+}
+
+impl Purpose {
+    /// Whether a missing file is made.
+    fn makes(self) -> bool {
+        matches!(self, Purpose::Log | Purpose::Folder | Purpose::Fresh)
+    }
 }
 
 /// The file that a path led to.
@@ -87,7 +100,7 @@ impl Paths {
                 }
             }
             // Missing, but to be created.
-            Err(Errno::ENOENT) if purpose == Purpose::Log => {}
+            Err(Errno::ENOENT) if purpose.makes() => {}
             Err(errno) => return Err(here::refused(path, errno).into_error()),
             Ok(_) => {}
         }
@@ -119,6 +132,12 @@ impl Paths {
             return Err(invalid(format!("read({path:?}): it is larger than {limit} bytes")));
         }
         Ok(contents)
+    }
+
+    /// The descriptor of a [`Purpose`] that has one.
+    pub(crate) async fn one(&self, path: &Path, purpose: Purpose, deadline: Instant) -> Result<OwnedFd> {
+        let fd = self.open(path, purpose, deadline).await?.fds.pop();
+        fd.ok_or_else(|| invalid(format!("open({path:?}): it is not what is expected there")))
     }
 
     /// Makes `at` a symbolic link to `to`, in a folder that is made if it is missing.

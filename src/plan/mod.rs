@@ -17,12 +17,14 @@ mod privileges;
 mod rootfs;
 mod run;
 mod session;
+mod stage;
 pub(crate) mod step;
 
 pub use hook::{hook, HookPlace};
 pub use host::{AppArmor, CgroupMounts, Hierarchy, Host};
 pub(crate) use mount::BELOW_PROC;
 pub use pod::{pod, PodInput};
+pub use stage::{seal, stage};
 pub(crate) use step::RootPath;
 pub use step::{Open, Slot, Step};
 

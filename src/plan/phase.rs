@@ -37,6 +37,7 @@ impl Step {
             | Step::Attach { .. }
             | Step::Remount { .. }
             | Step::Mkdir { .. }
+            | Step::MountPoint { .. }
             | Step::Symlink { .. }
             | Step::Mknod { .. }
             | Step::Console { .. }
@@ -78,6 +79,7 @@ impl Step {
             | Step::SetSid
             | Step::ControlTerminal
             | Step::Gate
+            | Step::StandIn
             | Step::Reap
             | Step::Seccomp(_)
             | Step::Exec { .. } => Phase::Run,

@@ -16,6 +16,7 @@ macro_rules! cases {
 }
 
 mod basics;
+mod checkpoint;
 mod errors;
 mod exec;
 mod flags;

@@ -7,6 +7,7 @@ use super::prepare::{filter, io_owner, read_spec, warn};
 use super::process::{Facts, Handle};
 use super::{hooks, Container, Records, State, Verb};
 use crate::cgroup::oom::{Happened, Watch};
+use crate::cgroup::Entry;
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Launched, Leash, Order};
 use crate::plan::{self, Host};
@@ -58,6 +59,7 @@ pub async fn create(
         records,
         world: Arc::clone(world),
         streams: world.streams.of_container(),
+        restoring: Mutex::default(),
         state: Mutex::new(State { life, updates: Default::default(), deletion: Default::default() }),
     });
     let launched = launch(&container, &request, leash).await;
@@ -119,7 +121,12 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         warn(id, &compiled.warnings);
     }
     let revealing = options.no_pivot_root.then(|| Host::revealing(Path::new("/"))).transpose()?;
-    let plan = plan::create(&plan::Input {
+    let restoring = match &request.checkpoint {
+        Some(images) => Some(container.prepare_restore(images, leash).await?),
+        None => None,
+    };
+    let compile = if restoring.is_some() { plan::stage } else { plan::create };
+    let plan = compile(&plan::Input {
         spec,
         host: &world.host,
         id,
@@ -138,6 +145,11 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
     let (owner, by) = (io_owner(options), leash.deadline);
     let opening = streams.open(&request.stdio, &labels, owner, Whose::Container, by);
     let (ends, io) = leash.unless_killed(opening).await?;
+    // What is restored is given its streams, and its cgroup, when it is started.
+    let (ends, entry, restoring) = match restoring {
+        Some(restoring) => (None, Entry::default(), Some(restoring.with_ends(ends))),
+        None => (ends, cgroup.entry(None)?, None),
+    };
     let exit = container.exit(None)?;
     // Watched from before the process is born: a limit that is too low for it kills it on its way.
     let mut oom = cgroup.watch_oom().unwrap_or_else(|e| {
@@ -147,7 +159,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
     let order = Order {
         plan: &plan,
         ends,
-        entry: cgroup.entry(None)?,
+        entry,
         init: None,
         leash,
         on_exit: container.on_exit(None, exit),
@@ -173,10 +185,12 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
     record.pid = waiting.pid;
     record.start_time = record::start_time(waiting.pid).unwrap_or(0);
     record::write(records.folder(), &record)?;
+    let pid = if restoring.is_some() { 0 } else { waiting.pid };
+    *container.restoring.lock() = restoring;
     let mut late = Vec::new();
     {
         let mut state = container.lock();
-        state.life.facts.connect(waiting.pid, io, &container.name(None));
+        state.life.facts.connect(pid, io, &container.name(None));
         container.act(&mut state, &mut late, Verb::of("create"), None, Input::Made(waiting))?;
     }
     // After the Create event, and before an exit that has already been reported.

@@ -5,6 +5,7 @@
 //! the lock is released: settling streams and notifying those that wait for an exit. The locks taken while holding it
 //! are leaves, held only for a moment: those of leashes, of streams, of the event queue, and of the reaper's table.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
@@ -15,8 +16,10 @@ mod news;
 mod pause;
 mod prepare;
 mod process;
+mod restore;
 mod start;
 mod update;
+mod work;
 
 pub(super) use create::{create, read};
 pub use hooks::poststop_of;
@@ -54,6 +57,8 @@ pub(super) struct Container {
     records: Records,
     world: Arc<World>,
     streams: Streams,
+    /// From a create with a checkpoint to its start.
+    restoring: Mutex<Option<restore::Restoring>>,
     state: Mutex<State>,
 }
 

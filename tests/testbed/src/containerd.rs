@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::image::{image, IMAGE};
 use super::machine::Machine;
 use super::run::{end, patience, run, until, Output};
-use super::suite::Suite;
+use super::suite::{criu, Suite};
 
 /// Plugins that serve Kubernetes.
 const CRI: &[&str] =
@@ -56,6 +56,16 @@ impl Setting {
             environment: Vec::new(),
             images: vec![image()],
         }
+    }
+}
+
+impl Setting {
+    /// The same, where criu is found.
+    pub fn with_criu(machine: &Machine, suite: Suite) -> Setting {
+        let mut path = suite.path();
+        path.push(":");
+        path.push(criu());
+        Setting { environment: vec![("PATH", path)], ..Setting::plain(machine) }
     }
 }
 
