@@ -11,7 +11,7 @@ fn main() {
     println!("cargo::rerun-if-changed=protos");
     generate(&FILES, "protos");
     // CRIU's are not the service's.
-    generate(&["protos/criu/rpc.proto"], "criu");
+    generate(&["protos/criu/rpc.proto", "protos/criu/image.proto"], "criu");
 }
 
 fn generate(files: &[&str], folder: &str) {

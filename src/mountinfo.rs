@@ -10,6 +10,8 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug)]
 pub struct Mount<'a> {
     id: &'a [u8],
+    /// `major:minor`.
+    pub device: &'a [u8],
     root: &'a [u8],
     point: &'a [u8],
     pub fstype: &'a [u8],
@@ -26,10 +28,10 @@ impl<'a> Mount<'a> {
     fn parse(line: &'a [u8]) -> Option<Mount<'a>> {
         let mut fields = line.split(|byte| *byte == b' ');
         let id = fields.next()?;
-        let (root, point) = (fields.nth(2)?, fields.next()?);
+        let (device, root, point) = (fields.nth(1)?, fields.next()?, fields.next()?);
         let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
         let (fstype, _source, options) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(Mount { id, root, point, fstype, options })
+        Some(Mount { id, device, root, point, fstype, options })
     }
 
     /// Whether this is a cgroup hierarchy, v1 or v2.

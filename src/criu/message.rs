@@ -124,6 +124,9 @@ impl Dump<'_> {
             pid: Some(self.pid as i32),
             leave_running: Some(self.leave_running),
             tcp_established: Some(self.open_tcp),
+            // Only established connections need it, and without open_tcp those fail the dump. A lock stays if CRIU is
+            // killed.
+            network_lock: (!self.open_tcp).then(|| rpc::NetworkLock::SKIP.into()),
             ext_unix_sk: Some(self.external_unix_sockets),
             shell_job: Some(self.terminal),
             file_locks: Some(self.file_locks),

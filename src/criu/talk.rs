@@ -24,8 +24,12 @@ const END: Duration = Duration::from_secs(5);
 pub enum Heard {
     /// The first process is in its namespaces, and nothing else of it is there.
     Namespaces(u32),
-    /// All is there, and stands still.
+    /// All processes exist and stand still, without their own rights yet.
     Restored(u32),
+    /// All processes have their own rights, and go on next.
+    Resuming,
+    /// The processes of a dump stand still.
+    Seized,
     /// The master of a terminal that a process of the container has.
     Terminal(OwnedFd),
     /// It has done what it was asked for; the pid of the first process, where that was made.
@@ -48,14 +52,19 @@ pub struct Talk<'a> {
     program: CString,
     process: Process,
     status: spawn::Status,
+    pub pid: u32,
     leash: &'a Leash,
+    /// The first process of what is dumped.
+    dumped: Option<BorrowedFd<'a>>,
     /// It waits for a word of ours.
     waits: bool,
 }
 
 impl<'a> Talk<'a> {
-    pub fn dump(criu: &Criu, dump: &Dump<'_>, leash: &'a Leash) -> Result<Self> {
-        Self::begin(criu, &dump.request(), Place::default(), &[], leash)
+    /// `first` is the process that `dump` names. Once that has ended, CRIU has `END` to say why.
+    pub fn dump(criu: &Criu, dump: &Dump<'_>, first: BorrowedFd<'a>, leash: &'a Leash) -> Result<Self> {
+        let talk = Self::begin(criu, &dump.request(), Place::default(), &[], leash)?;
+        Ok(Talk { dumped: Some(first), ..talk })
     }
 
     /// `place` is where the container is to be, with its streams as CRIU's 0, 1 and 2; `fds` are its 4, 5, …
@@ -84,9 +93,9 @@ impl<'a> Talk<'a> {
             .collect();
         let fds: Vec<_> = [its.as_fd()].into_iter().chain(fds.iter().copied()).collect();
         let spawned = spawn::spawn_at(place, program, &argv, &envp, &fds).context(|| "start criu")?;
-        leash.hold(&spawned.child)?;
-        let (process, program) = (Process(spawned.child.pidfd), program.clone());
-        let mut talk = Talk { socket, program, process, status: spawned.status, leash, waits: false };
+        let (pid, process, program) = (spawned.child.pid, Process(spawned.child.pidfd), program.clone());
+        let (status, dumped, waits) = (spawned.status, None, false);
+        let mut talk = Talk { socket, program, process, status, pid, leash, dumped, waits };
         talk.send(request)?;
         Ok(talk)
     }
@@ -121,9 +130,7 @@ impl<'a> Talk<'a> {
                 };
                 self.send(&go)?;
             }
-            if !tasks::ready(self.socket.as_fd(), Interest::READ, self.leash.deadline).await? {
-                return Err(Error::new(Kind::Deadline, "criu: not done within the time limit"));
-            }
+            self.said().await?;
             let (length, passed) = match socket::receive(self.socket.as_fd(), &mut bytes) {
                 // It has not read all that it was told.
                 Err(Errno::ECONNRESET) => (0, None),
@@ -141,6 +148,8 @@ impl<'a> Talk<'a> {
                     match (answer.notify.script(), passed) {
                         ("setup-namespaces", _) => return Ok(Heard::Namespaces(pid)),
                         ("post-restore", _) => return Ok(Heard::Restored(pid)),
+                        ("pre-resume", _) => return Ok(Heard::Resuming),
+                        ("network-lock", _) => return Ok(Heard::Seized),
                         ("orphan-pts-master", Some(master)) => return Ok(Heard::Terminal(master)),
                         _ => {}
                     }
@@ -154,6 +163,35 @@ impl<'a> Talk<'a> {
                 kind => return Err(Error::new(Kind::System, format!("criu has answered a {kind:?}"))),
             }
         }
+    }
+
+    /// Waits until it says something. A kill through the leash does not reach it: what it traces goes on when it ends,
+    /// and so its owner decides about that first.
+    async fn said(&self) -> Result<()> {
+        let (socket, deadline) = (self.socket.as_fd(), self.leash.deadline);
+        let said = async {
+            let Some(first) = self.dumped else {
+                return tasks::ready(socket, Interest::READ, deadline).await;
+            };
+            match tasks::either([socket, first], deadline).await? {
+                [false, true] => {
+                    let said =
+                        tasks::ready(socket, Interest::READ, deadline.min(crate::launch::after(END))).await?;
+                    said.then_some(true).ok_or_else(|| Error::new(Kind::State, "its first process has ended"))
+                }
+                [said, _] => Ok(said),
+            }
+        };
+        match self.leash.unless_killed(said).await? {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Deadline, "criu: not done within the time limit")),
+        }
+    }
+
+    /// Kills it, and waits for its end.
+    pub async fn stop(self) {
+        let _ = wait::signal(self.process.0.as_fd(), libc::SIGKILL);
+        let _ = tasks::ready(self.process.0.as_fd(), Interest::READ, crate::launch::after(END)).await;
     }
 
     /// It has nothing to do any more but to end.
@@ -215,7 +253,8 @@ mod tests {
             freezer: None,
         };
         let leash = Leash::lasting(limit);
-        let mut talk = Talk::dump(&Criu(CString::new(path).unwrap()), &dump, &leash)?;
+        let first = wait::open_pidfd(std::process::id()).unwrap();
+        let mut talk = Talk::dump(&Criu(CString::new(path).unwrap()), &dump, first.as_fd(), &leash)?;
         let mut all = Vec::new();
         let told = loop {
             match block_on(talk.next()) {

@@ -246,7 +246,9 @@ impl Underway<'_> {
                         match self.plan.steps.get(report.step as usize) {
                             // Whoever is born last shares this socket, and may be made to send anything by the container
                             // that it is in. What the invisible process has to say comes first, and each of it once.
-                            Some((Step::Gate | Step::StandIn, _)) if !self.expected => return Ok(Reached::Gate),
+                            Some((Step::Gate | Step::StandIn, _)) if !self.expected => {
+                                return Ok(Reached::Gate)
+                            }
                             Some((Step::Console { .. }, _)) if self.console.is_none() && passed.is_some() => {
                                 self.console = passed;
                             }

@@ -64,7 +64,7 @@ impl Leash {
     }
 
     /// Makes this the current process. Fails if it could not be killed through the leash.
-    pub(crate) fn hold(&self, Child { pid, pidfd }: &Child) -> Result<()> {
+    pub(super) fn hold(&self, Child { pid, pidfd }: &Child) -> Result<()> {
         let mut process = self.lock();
         if self.killed() {
             let _ = wait::signal(pidfd.as_fd(), libc::SIGKILL);

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 pub const VERB: &str = "open-path";
 const LINK: &str = "link";
 const UNLINK: &str = "unlink";
+const WRITE: &str = "write";
 /// What the program calls itself: ps(1) shows why it is there.
 const NAME: &CStr = c"containerd-shim-shoal-v2";
 const SOCKET: i32 = 3;
@@ -42,6 +43,7 @@ pub(super) enum Order<'a> {
     Open(&'a CStr, Purpose),
     Link(&'a CStr, &'a CStr),
     Unlink(&'a CStr),
+    Write(&'a CStr, &'a CStr),
 }
 
 impl Order<'_> {
@@ -50,6 +52,7 @@ impl Order<'_> {
         match self {
             Order::Open(path, purpose) => vec![word(&purpose.to_word()), path.to_owned()],
             Order::Link(at, to) => vec![word(LINK), at.to_owned(), to.to_owned()],
+            Order::Write(path, text) => vec![word(WRITE), path.to_owned(), text.to_owned()],
             Order::Unlink(at) => vec![word(UNLINK), at.to_owned()],
         }
     }
@@ -158,6 +161,9 @@ pub fn serve(words: impl Iterator<Item = OsString>) -> ExitCode {
     let nothing = || Opened { kind: pipe::Kind::Other, mode: 0, mount: 0, fds: Vec::new() };
     let done = match words[..] {
         [word, at, to] if word == LINK => here::link(Path::new(at), Path::new(to)).map(|()| nothing()),
+        [word, path, text] if word == WRITE => {
+            here::write(Path::new(path), text.as_encoded_bytes()).map(|()| nothing())
+        }
         [word, at] if word == UNLINK => {
             here::unlink(Path::new(at));
             Ok(nothing())
@@ -216,9 +222,9 @@ impl Purpose {
             Purpose::Input { blocking: false } => "input".into(),
             Purpose::Input { blocking: true } => "blocking-input".into(),
             Purpose::Log => "log".into(),
+            Purpose::Place => "place".into(),
             Purpose::Handle => "handle".into(),
             Purpose::Folder => "folder".into(),
-            Purpose::Fresh => "fresh".into(),
             Purpose::Contents { limit } => limit.to_string(),
         }
     }
@@ -231,9 +237,9 @@ impl Purpose {
             "input" => Purpose::Input { blocking: false },
             "blocking-input" => Purpose::Input { blocking: true },
             "log" => Purpose::Log,
+            "place" => Purpose::Place,
             "handle" => Purpose::Handle,
             "folder" => Purpose::Folder,
-            "fresh" => Purpose::Fresh,
             limit => Purpose::Contents { limit: limit.parse().ok()? },
         })
     }
@@ -320,9 +326,9 @@ mod tests {
             Purpose::Input { blocking: false },
             Purpose::Input { blocking: true },
             Purpose::Log,
+            Purpose::Place,
             Purpose::Handle,
             Purpose::Folder,
-            Purpose::Fresh,
             Purpose::Contents { limit: 1 << 20 },
         ] {
             assert_eq!(Purpose::of_word(&purpose.to_word()), Some(purpose));

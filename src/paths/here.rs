@@ -7,8 +7,9 @@ use crate::sys::pipe::{self, Access, Kind};
 use crate::sys::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{fstat, Mode, SFlag};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A refused call. It is told in the same words wherever it was made.
@@ -59,7 +60,6 @@ pub fn open(path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
     match purpose {
         Purpose::Log => return append(path),
         Purpose::Folder => make_folder(path)?,
-        Purpose::Fresh => make_file(path)?,
         _ => {}
     }
     // O_PATH never blocks, except on the filesystem, and has no side effects on a device.
@@ -72,19 +72,20 @@ pub fn open(path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
 
 fn make_folder(path: &Path) -> Result<(), Refused> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(of_call(|| format!("mkdir({path:?})"))(e)),
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(of_call(|| format!("mkdir({path:?})"))(e))
+        }
         _ => Ok(()),
     }
 }
 
-fn make_file(path: &Path) -> Result<(), Refused> {
-    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    match nix::fcntl::open(path, flags, Mode::from_bits_truncate(0o600)) {
-        Err(errno) if errno != Errno::EEXIST => {
-            Err(Refused { call: format!("open({path:?}, O_CREAT)"), errno: errno as i32 })
-        }
-        _ => Ok(()),
-    }
+/// Writes a file, which is made, for root alone, if it is missing. No link there is followed.
+pub fn write(path: &Path, text: &[u8]) -> Result<(), Refused> {
+    let call = || format!("write({path:?})");
+    let mut options = std::fs::OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    file.and_then(|mut file| file.write_all(text)).map_err(of_call(call))
 }
 
 fn append(path: &Path) -> Result<Opened, Refused> {
@@ -106,12 +107,11 @@ pub fn of(found: &Found, path: &Path, purpose: Purpose) -> Result<Opened, Refuse
     };
     let fds = match (found.kind, purpose) {
         (_, Purpose::Look) => Vec::new(),
+        (_, Purpose::Place) => vec![found.fd.try_clone().map_err(of_call(|| format!("dup({path:?})")))?],
         (Kind::Directory, Purpose::Folder) | (Kind::Directory | Kind::Other, Purpose::Handle) => {
             vec![reopen(Access::Read, true)?]
         }
         (_, Purpose::Handle | Purpose::Folder) => Vec::new(),
-        (_, Purpose::Fresh) if found.is_regular() => vec![reopen(Access::Write, true)?],
-        (_, Purpose::Fresh) => Vec::new(),
         (_, Purpose::Log) => vec![reopen(Access::Append, true)?],
         (_, Purpose::Contents { .. }) if found.is_regular() => vec![reopen(Access::Read, true)?],
         (_, Purpose::Contents { .. }) | (Kind::Null | Kind::Directory, _) => Vec::new(),

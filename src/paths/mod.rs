@@ -37,12 +37,12 @@ pub(crate) enum Purpose {
     Input { blocking: bool },
     /// A file to append to, made with its folders if it is missing.
     Log,
+    /// Whatever is there: its place, by O_PATH.
+    Place,
     /// A directory, or a file other than a stream: one descriptor, for reading.
     Handle,
     /// The same of a directory, which is made, for root alone, if it is missing.
     Folder,
-    /// A regular file to write, made for root alone if it is missing.
-    Fresh,
     /// A regular file to read. From another process it is a copy of at most `limit` bytes and one more.
     Contents { limit: u64 },
 }
@@ -50,7 +50,7 @@ pub(crate) enum Purpose {
 impl Purpose {
     /// Whether a missing file is made.
     fn makes(self) -> bool {
-        matches!(self, Purpose::Log | Purpose::Folder | Purpose::Fresh)
+        matches!(self, Purpose::Log | Purpose::Folder)
     }
 }
 
@@ -138,6 +138,15 @@ impl Paths {
     pub(crate) async fn one(&self, path: &Path, purpose: Purpose, deadline: Instant) -> Result<OwnedFd> {
         let fd = self.open(path, purpose, deadline).await?.fds.pop();
         fd.ok_or_else(|| invalid(format!("open({path:?}): it is not what is expected there")))
+    }
+
+    /// Writes a short text into a file, which is made, for root alone, if it is missing; no link there is followed.
+    pub(crate) async fn write(&self, path: &Path, text: &str, deadline: Instant) -> Result<()> {
+        if self.own.is_none() {
+            return here::write(path, text.as_bytes()).map_err(Refused::into_error);
+        }
+        let (c_path, text) = (c_path(path)?, CString::new(text).unwrap_or_default());
+        self.openers.run(Order::Write(&c_path, &text), path, deadline).await.map(drop)
     }
 
     /// Makes `at` a symbolic link to `to`, in a folder that is made if it is missing.

@@ -45,25 +45,33 @@ pub fn stage(input: &Input<'_>) -> Result<Plan> {
     Ok(b.plan)
 }
 
-/// In the mount namespace of processes that were made from an image: what of the host's is mounted has the attributes that
-/// the spec says, and `masked` files those of a mask. CRIU loses them where two are of one file system.
-pub fn seal(spec: &Spec, masked: &[&str]) -> Result<Plan> {
+/// In the mount namespace of restored processes: gives every mount that `is_mounted` the attributes that the
+/// specification says. CRIU loses them where two mounts are of one filesystem.
+pub fn seal(spec: &Spec, is_mounted: &dyn Fn(&str) -> bool) -> Result<Plan> {
     let mut b = Builder::default();
     let slot = b.open("linux.namespaces", Open::Init)?;
     b.step("linux.namespaces", Step::SetNs { slot, flags: libc::CLONE_NEWNS as u64 });
     b.step("root.path", Step::OpenRoot { target: c"/".into(), private: false });
-    for (i, mount) in spec.mounts.iter().enumerate() {
-        if mount.attributes != Attributes::default() && matches!(mount.source, Source::Bind { .. }) {
-            let field = format!("mounts[{i}]");
-            let target = root_path(&field, &mount.destination)?;
-            b.step(field, Step::Remount { target, attributes: mount.attributes });
+    let mut remount = |field: String, path: &str, attributes: Attributes| {
+        if attributes != Attributes::default() && is_mounted(path) {
+            let target = root_path(&field, path)?;
+            b.step(field, Step::Remount { target, attributes });
         }
+        Ok(())
+    };
+    let set = |set| Attributes { set, ..Attributes::default() };
+    for (i, mount) in spec.mounts.iter().enumerate() {
+        remount(format!("mounts[{i}]"), &mount.destination, mount.attributes)?;
     }
-    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-    let attributes = Attributes { set, ..Attributes::default() };
-    for path in masked {
-        let field = "linux.maskedPaths";
-        b.step(field, Step::Remount { target: root_path(field, path)?, attributes });
+    for (i, path) in spec.readonly_paths.iter().enumerate() {
+        remount(format!("linux.readonlyPaths[{i}]"), path, set(libc::MOUNT_ATTR_RDONLY))?;
+    }
+    let mask = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    for (i, path) in spec.masked_paths.iter().enumerate() {
+        remount(format!("linux.maskedPaths[{i}]"), path, set(mask))?;
+    }
+    if spec.root.readonly {
+        b.step("root.readonly", Step::ReadonlyRoot);
     }
     b.step("checkpoint", Step::Gate);
     Ok(b.plan)

@@ -33,13 +33,33 @@ pub struct Record {
     /// Another directory that links to the record: [`Options::root`](super::Options::root).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
+    /// A CRIU that writes the container's processes down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub criu: Option<Worker>,
     pub exit: Option<RecordedExit>,
+}
+
+/// A process outside of the container that works on it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Worker {
+    pub pid: u32,
+    pub start_time: u64,
 }
 
 impl Record {
     pub(super) fn new(id: &str, cgroup: Option<cgroup::Record>) -> Self {
         let id = id.to_owned();
-        Record { id, pid: 0, start_time: 0, cgroup, parent: None, pod_cgroup: None, root: None, exit: None }
+        Record {
+            id,
+            pid: 0,
+            start_time: 0,
+            cgroup,
+            parent: None,
+            pod_cgroup: None,
+            root: None,
+            criu: None,
+            exit: None,
+        }
     }
 }
 
@@ -121,6 +141,15 @@ pub(super) fn link(bundle: &Path, records: &Path) -> Result<()> {
     // A failed create may have left one.
     let _ = fs::remove_file(&at);
     std::os::unix::fs::symlink(&to, &at).context(|| format!("symlink({to:?}, {at:?})"))
+}
+
+/// Records which CRIU is at work, for a `delete` after a crash.
+pub(super) fn at_work(bundle: &Path, criu: Option<u32>) -> Result<()> {
+    let worker = |pid| start_time(pid).map(|start_time| Worker { pid, start_time });
+    match read(bundle)? {
+        Some(record) => write(bundle, &Record { criu: criu.and_then(worker), ..record }),
+        None => Ok(()),
+    }
 }
 
 /// Records the exit for a `delete` after a crash. A failure is only logged: the shim can go on without it.

@@ -12,14 +12,17 @@ use crate::launch::Leash;
 use crate::mountinfo::{mounts, Mount};
 use crate::paths::Purpose;
 use crate::plan::{CgroupMounts, RootPath};
+use crate::sandbox::record;
 use crate::sandbox::request::Checkpoint;
+use crate::sandbox::undo::Undo;
 use crate::spec::mount::Source;
 use crate::spec::{Ns, Spec};
-use crate::sys::path;
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::AsFd;
+use crate::sys::epoll::Interest;
+use crate::sys::{path, wait};
+use crate::tasks;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// The name that runc gives it, whose files these are, too: what the streams were when the container was made.
 pub(super) const DESCRIPTORS: &str = "descriptors.json";
@@ -29,27 +32,74 @@ pub(super) const EXTERNAL: [(&str, &str); 2] = [("net", "extRootNetNS"), ("pid",
 impl Container {
     pub async fn checkpoint(&self, request: &Checkpoint, leash: &Leash) -> Result<()> {
         let criu = self.criu(leash).await?;
-        let pid = {
+        {
+            let mut dump = self.dump.lock();
+            if dump.is_some() {
+                return Err(at_work());
+            }
+            *dump = Some(leash.clone());
+        }
+        let undo = Undo::new(|| *self.dump.lock() = None);
+        let (pid, first) = {
             let state = self.lock();
             let init = &state.life.init;
             match init {
-                Init::Running(_) => state.life.facts.pid,
+                Init::Running(_) => {
+                    let pid = state.life.facts.pid;
+                    // Not reaped, so the number is its own.
+                    (pid, wait::open_pidfd(pid).context(|| format!("pidfd_open({pid})"))?)
+                }
                 _ => return Err(self.refusal(Refused::Is(init.word()), Verb::of("checkpoint"), None)),
             }
         };
+        let done = self.dump(request, &criu, (pid, first.as_fd()), leash).await;
+        drop(undo);
+        done?;
+        if request.exit {
+            // CRIU has killed them; what a pause has frozen dies when it is thawed.
+            let _ = self.kill(None, libc::SIGKILL as u32, true);
+            if self.exit(None)?.within(DEATH).await.is_none() {
+                log::warn!(container = self.id.as_str(); "the first process did not end after the checkpoint");
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a checkpoint: its container is to die.
+    pub(super) fn end_checkpoint(&self) {
+        if let Some(leash) = self.dump.lock().as_ref() {
+            leash.kill();
+        }
+    }
+
+    /// CRIU freezes and thaws the container itself.
+    pub(super) fn refuse_during_checkpoint(&self) -> Result<()> {
+        if self.dump.lock().is_some() {
+            return Err(at_work());
+        }
+        Ok(())
+    }
+
+    async fn dump(
+        &self,
+        request: &Checkpoint,
+        criu: &Criu,
+        (pid, first): (u32, BorrowedFd<'_>),
+        leash: &Leash,
+    ) -> Result<()> {
         let (paths, by) = (&self.world.paths, leash.deadline);
-        let images = paths.one(&request.path, Purpose::Folder, by).await.context(|| "path")?;
+        let images = paths.one(&request.path, Purpose::Folder, by);
+        let images = leash.unless_killed(images).await.context(|| "path")?;
         let work = Work::open(paths, &self.bundle, request.work.as_deref(), None, "dump.log", by);
-        let work = work.await.context(|| "work_path")?;
+        let work = leash.unless_killed(work).await.context(|| "work_path")?;
 
         let mountinfo = read(&format!("/proc/{pid}/mountinfo"))?;
         let (descriptors, mut external) = streams(pid, &mountinfo)?;
         external.extend(namespaces(pid, &self.spec)?);
-        let text = serde_json::to_vec(&descriptors)
+        let text = serde_json::to_string(&descriptors)
             .map_err(|e| Error::caused_by(Kind::Bug, format!("encode {DESCRIPTORS}"), e))?;
         let file = request.path.join(DESCRIPTORS);
-        let mut written = File::from(paths.one(&file, Purpose::Fresh, by).await?);
-        written.set_len(0).and_then(|()| written.write_all(&text)).context(|| format!("write({file:?})"))?;
+        leash.unless_killed(paths.write(&file, &text, by)).await.context(|| "path")?;
 
         let root = self.bundle.join(&self.spec.root.path);
         let dump = Dump {
@@ -72,26 +122,21 @@ impl Container {
             freezer: self.freezer(),
         };
         let frozen = self.cgroup.frozen()?;
-        let dumped = async {
-            let mut talk = Talk::dump(&criu, &dump, leash)?;
-            while !matches!(talk.next().await?, Heard::Done(_)) {}
-            Ok(())
-        };
-        if let Err(e) = dumped.await {
-            // One that was killed has left them as they were.
-            if !frozen {
-                self.cgroup.thaw()?;
-            }
-            return Err(work.explain(paths, e, crate::launch::after(DEATH)).await);
-        }
-        if request.exit {
-            // CRIU has killed them; what a pause has frozen dies when it is thawed.
-            let _ = self.kill(None, libc::SIGKILL as u32, true);
-            if self.exit(None)?.within(DEATH).await.is_none() {
-                log::warn!(id = self.id.as_str(); "its first process did not end after the checkpoint");
-            }
-        }
-        Ok(())
+        let mut talk = Talk::dump(criu, &dump, first, leash)?;
+        self.record_criu(Some(talk.pid))?;
+        let dumped = follow(&mut talk, first).await;
+        talk.stop().await;
+        self.record_criu(None)?;
+        let Err(e) = dumped else { return Ok(()) };
+        // A CRIU that was killed has left them as they were.
+        let thawed = if frozen { Ok(()) } else { self.cgroup.thaw() };
+        thawed.and(Err(work.explain(paths, e, crate::launch::after(DEATH)).await))
+    }
+
+    fn record_criu(&self, pid: Option<u32>) -> Result<()> {
+        // The lock keeps the record's writers apart.
+        let _state = self.lock();
+        record::at_work(self.records.folder(), pid)
     }
 
     /// An error that says so where the program is missing, or this container is one that it cannot do.
@@ -164,6 +209,23 @@ impl Container {
     }
 }
 
+fn at_work() -> Error {
+    Error::new(Kind::State, "a checkpoint of it is under way")
+}
+
+async fn follow(talk: &mut Talk<'_>, first: BorrowedFd<'_>) -> Result<()> {
+    loop {
+        match talk.next().await? {
+            Heard::Done(_) => return Ok(()),
+            // CRIU knows the process by its number, which may have become another one's before it had it.
+            Heard::Seized if tasks::ready(first, Interest::READ, Instant::now()).await? => {
+                return Err(Error::new(Kind::State, "its first process has ended"));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// What stands for a masked file, in the files and on every host.
 pub(super) const NULL: &str = "/dev/null";
 
@@ -176,7 +238,7 @@ pub(super) fn tidy(destination: &str) -> String {
 }
 
 /// Where a path of the container leads to, as far as the kernel has it in memory: what is mounted there is.
-fn resolve(pid: u32, name: &str) -> Option<PathBuf> {
+pub(super) fn resolve(pid: u32, name: &str) -> Option<PathBuf> {
     let root = std::ffi::CString::new(format!("/proc/{pid}/root")).ok()?;
     let name = std::ffi::CString::new(name).ok()?;
     path::cached_in(&root, &name)

@@ -14,7 +14,7 @@ use crate::plan::{self, Host};
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::request::Create;
 use crate::sandbox::{CgroupOrder, World};
-use crate::spec::Spec;
+use crate::spec::{Ns, Spec};
 use crate::stdio::{Labels, Whose};
 use crate::sync::Mutex;
 use crate::tasks::Looks;
@@ -40,10 +40,15 @@ pub async fn read(world: &World, request: &Create, leash: &Leash) -> Result<Spec
 pub async fn create(
     world: &Arc<World>,
     request: Create,
-    spec: Spec,
+    mut spec: Spec,
     records: Records,
     leash: &Leash,
 ) -> Result<Arc<Container>> {
+    // CRIU lets the clocks go on where they were, in a namespace; execs are to be in it, too.
+    let times = &mut spec.namespaces.time;
+    if request.checkpoint.is_some() && *times == Ns::Host && Path::new("/proc/self/ns/time").exists() {
+        *times = Ns::New;
+    }
     let (path, limits) = (spec.cgroups_path.as_deref(), &spec.resources);
     let asked = AtomicBool::new(false);
     let order = CgroupOrder { path, limits, options: &request.options, id: &request.id, asked: &asked };
@@ -60,6 +65,7 @@ pub async fn create(
         world: Arc::clone(world),
         streams: world.streams.of_container(),
         restoring: Mutex::default(),
+        dump: Mutex::default(),
         state: Mutex::new(State { life, updates: Default::default(), deletion: Default::default() }),
     });
     let launched = launch(&container, &request, leash).await;
@@ -156,14 +162,7 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         log::warn!(container = id.as_str(); "could not watch for OOM kills: {e}");
         None
     });
-    let order = Order {
-        plan: &plan,
-        ends,
-        entry,
-        init: None,
-        leash,
-        on_exit: container.on_exit(None, exit),
-    };
+    let order = Order { plan: &plan, ends, entry, init: None, leash, on_exit: container.on_exit(None, exit) };
     let launched = async {
         match world.launcher.launch(order).await? {
             Launched::AtHooks(process) => {

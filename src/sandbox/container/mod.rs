@@ -17,6 +17,8 @@ mod pause;
 mod prepare;
 mod process;
 mod restore;
+mod restored;
+mod restored_mounts;
 mod start;
 mod update;
 mod work;
@@ -33,7 +35,7 @@ use super::request::{Event, Options, ProcessKey, ProcessState, Status};
 use super::{Exit, World};
 use crate::cgroup::{self, stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::{ExitStatus, Waiting};
+use crate::launch::{ExitStatus, Leash, Waiting};
 use crate::plan::RootfsMount;
 use crate::spec::{self, Spec};
 use crate::stdio::{Io, Streams};
@@ -59,6 +61,8 @@ pub(super) struct Container {
     streams: Streams,
     /// From a create with a checkpoint to its start.
     restoring: Mutex<Option<restore::Restoring>>,
+    /// While CRIU writes its processes down.
+    dump: Mutex<Option<Leash>>,
     state: Mutex<State>,
 }
 
