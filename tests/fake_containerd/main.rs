@@ -1,6 +1,7 @@
 //! The real binary, driven as each version of containerd drives it. Needs root.
 
 mod bad_input;
+mod checkpoint;
 mod mounts;
 mod neighbours;
 mod options;
