@@ -31,7 +31,6 @@ pub enum Cgroups {
     Soft,
     Full,
     Strict,
-    Ignore,
 }
 
 impl Cgroups {
@@ -40,7 +39,6 @@ impl Cgroups {
             Cgroups::Soft => rpc::CgroupMode::SOFT,
             Cgroups::Full => rpc::CgroupMode::FULL,
             Cgroups::Strict => rpc::CgroupMode::STRICT,
-            Cgroups::Ignore => rpc::CgroupMode::IGNORE,
         }
     }
 }
@@ -171,5 +169,54 @@ impl Restore<'_> {
             ..self.place.opts()
         };
         request(rpc::Type::RESTORE, opts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn each_option_reaches_criu() {
+        let null = crate::sys::pipe::null().unwrap();
+        let plain = || {
+            let (images, work) = (null.as_fd(), null.as_fd());
+            let place = Place { images, work, log: "dump.log", config: None, root: "/" };
+            Dump {
+                place,
+                pid: 7,
+                leave_running: false,
+                open_tcp: false,
+                external_unix_sockets: false,
+                terminal: false,
+                file_locks: false,
+                cgroups: Cgroups::Soft,
+                external: Vec::new(),
+                mounts: Vec::new(),
+                freezer: None,
+            }
+        };
+        let flags = |dump: Dump<'_>| {
+            let opts = dump.request().opts.unwrap();
+            let booleans = [
+                opts.leave_running(),
+                opts.tcp_established(),
+                opts.ext_unix_sk(),
+                opts.shell_job(),
+                opts.file_locks(),
+                opts.network_lock() == rpc::NetworkLock::SKIP,
+            ];
+            (booleans.map(u8::from), opts.manage_cgroups_mode())
+        };
+        let soft = rpc::CgroupMode::SOFT;
+        assert_eq!(flags(plain()), ([0, 0, 0, 0, 0, 1], soft));
+        assert_eq!(flags(Dump { leave_running: true, ..plain() }), ([1, 0, 0, 0, 0, 1], soft));
+        assert_eq!(flags(Dump { open_tcp: true, ..plain() }), ([0, 1, 0, 0, 0, 0], soft));
+        assert_eq!(flags(Dump { external_unix_sockets: true, ..plain() }), ([0, 0, 1, 0, 0, 1], soft));
+        assert_eq!(flags(Dump { terminal: true, ..plain() }), ([0, 0, 0, 1, 0, 1], soft));
+        assert_eq!(flags(Dump { file_locks: true, ..plain() }), ([0, 0, 0, 0, 1, 1], soft));
+        let strict = Dump { cgroups: Cgroups::Strict, ..plain() };
+        assert_eq!(flags(strict), ([0, 0, 0, 0, 0, 1], rpc::CgroupMode::STRICT));
     }
 }

@@ -182,9 +182,10 @@ impl<'a> Talk<'a> {
                 [said, _] => Ok(said),
             }
         };
-        match self.leash.unless_killed(said).await? {
-            true => Ok(()),
-            false => Err(Error::new(Kind::Deadline, "criu: not done within the time limit")),
+        if self.leash.unless_killed(said).await? {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::Deadline, "criu: not done within the time limit"))
         }
     }
 

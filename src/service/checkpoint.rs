@@ -35,9 +35,12 @@ pub(super) fn checkpoint(path: &str, options: Option<&Any>) -> Result<Checkpoint
         "" | "soft" => Cgroups::Soft,
         "full" => Cgroups::Full,
         "strict" => Cgroups::Strict,
-        "ignore" => Cgroups::Ignore,
+        "ignore" => {
+            let what = "options: cgroups_mode \"ignore\": a restore could not find the cgroups";
+            return Err(Error::new(Kind::Unsupported, what));
+        }
         other => {
-            let what = format!("options: cgroups_mode {other:?} is none of soft, full, strict, ignore");
+            let what = format!("options: cgroups_mode {other:?} is none of soft, full, strict");
             return Err(invalid(what));
         }
     };
@@ -91,6 +94,11 @@ mod tests {
             (
                 CheckpointOptions { cgroups_mode: "x".into(), ..Default::default() },
                 Kind::Invalid,
+                "cgroups_mode",
+            ),
+            (
+                CheckpointOptions { cgroups_mode: "ignore".into(), ..Default::default() },
+                Kind::Unsupported,
                 "cgroups_mode",
             ),
             (

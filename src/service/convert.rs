@@ -58,9 +58,10 @@ pub(super) fn create(r: CreateTaskRequest) -> Result<Create> {
 
 pub(super) fn absolute(field: &str, path: &str) -> Result<PathBuf> {
     let path = PathBuf::from(path);
-    match path.is_absolute() {
-        true => Ok(path),
-        false => Err(invalid(format!("{field} {path:?} is not an absolute path"))),
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(invalid(format!("{field} {path:?} is not an absolute path")))
     }
 }
 

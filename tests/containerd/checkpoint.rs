@@ -43,11 +43,7 @@ fn restored(case: &Case<'_>, name: &str) {
 /// Of an attempt that failed, too. containerd leaves the folder that it has given to the shim.
 fn forget(case: &Case<'_>, name: &str) {
     case.ctr(&["images", "rm", "--sync", name]);
-    for entry in std::fs::read_dir(case.containerd.dir("tmp")).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with("ctrd-checkpoint") {
-            std::fs::remove_dir_all(entry.path()).expect("remove what containerd left");
-        }
-    }
+    case.containerd.forget_checkpoints();
 }
 
 fn a_restored_container_goes_on_where_it_was(case: &mut Case<'_>) {

@@ -408,3 +408,87 @@ fn an_image_with_other_mounts_is_refused() {
     refused(nothing, masked, "linux.maskedPaths");
     refused(nothing, readonly, "linux.readonlyPaths");
 }
+
+/// A program of the host that appends what it is told to a file.
+fn hook(kind: &str, file: &Path) -> Value {
+    let script = format!("echo {kind} $(grep -o '\"status\":\"[a-z]*\"' | cut -d: -f2) >>{}", file.display());
+    json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }])
+}
+
+#[test]
+fn hooks_that_set_a_network_up_run_in_a_restore_and_others_do_not() {
+    let mut world = World::new(None);
+    world.run();
+    world.checkpoint(CheckpointOptions { exit: true, ..Default::default() }).unwrap();
+    wait(&mut world.wire, TASK_V3, "c1");
+    delete(&mut world.wire, TASK_V3, "c1");
+    let said = world.folder.path().join("said");
+    let kinds = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    prepare(&world.containerd, "c2", COUNT, |config| {
+        config["hooks"] =
+            Value::Object(kinds.iter().map(|kind| ((*kind).to_owned(), hook(kind, &said))).collect());
+    });
+    world.restore().unwrap();
+    assert!(!said.exists());
+    world.start().unwrap();
+    assert!(world.goes_on("c2"));
+    world.end("c2");
+    let said = std::fs::read_to_string(&said).unwrap();
+    assert_eq!(said, "prestart \"creating\"\ncreateRuntime \"creating\"\npoststop \"stopped\"\n");
+    // One that fails ends the restore.
+    world.containerd.remove_bundle("c2");
+    prepare(&world.containerd, "c2", COUNT, |config| {
+        config["hooks"] = json!({ "createRuntime": [{ "path": "/bin/false" }] });
+    });
+    world.restore().unwrap();
+    let (_, words) = world.start().unwrap_err();
+    assert!(words.contains("hooks.createRuntime[0]"), "{words}");
+    assert_eq!(wait(&mut world.wire, TASK_V3, "c2"), 137);
+    delete(&mut world.wire, TASK_V3, "c2");
+    world.finish();
+}
+
+/// Whether `c1`, which runs this script, can be written down with these options, and goes on afterwards and as `c2`.
+fn with(script: &str, options: CheckpointOptions) -> Result<(), String> {
+    let mut world = World::new(None);
+    world.containerd.configure("c1", |config| config["process"]["args"][3] = script.into());
+    world.run();
+    let (work, mode) = (options.work_path.clone(), options.cgroups_mode.clone());
+    let done = world.checkpoint(options);
+    assert!(world.goes_on("c1"));
+    world.end("c1");
+    if done.is_ok() {
+        if !work.is_empty() {
+            assert!(Path::new(&work).join("dump.log").exists());
+        }
+        prepare(&world.containerd, "c2", script, |_| {});
+        world.restore().unwrap();
+        world.start().unwrap_or_else(|e| panic!("{mode}: {e:?}"));
+        assert!(world.goes_on("c2"));
+        world.end("c2");
+    }
+    world.finish();
+    done.map(drop).map_err(|(_, words)| words)
+}
+
+#[test]
+fn open_connections_are_written_down_if_the_options_say_so() {
+    // The loopback device of a new network is down; a restored one is as empty, and the addresses are any.
+    let connected = "busybox ip link set lo up; (sleep 1000 | nc -l -p 7000) & sleep 0.3; \
+        (sleep 1000 | nc 127.0.0.1 7000) & sleep 0.3; ";
+    let script = format!("{connected}{COUNT}").replace("busybox ip", "/busybox ip");
+    let error = with(&script, Default::default()).unwrap_err();
+    assert!(error.contains("--tcp-established"), "{error}");
+}
+
+#[test]
+fn the_log_is_where_the_options_say_and_every_mode_of_cgroups_works() {
+    let work = tempfile::tempdir().unwrap();
+    let path = work.path().join("work").to_str().unwrap().to_owned();
+    with(COUNT, CheckpointOptions { work_path: path, ..Default::default() }).unwrap();
+    for mode in ["soft", "full", "strict"] {
+        let empty_namespaces = vec!["network".into()];
+        with(COUNT, CheckpointOptions { cgroups_mode: mode.into(), empty_namespaces, ..Default::default() })
+            .unwrap();
+    }
+}

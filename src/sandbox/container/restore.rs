@@ -8,11 +8,11 @@ use super::prepare::filter;
 use super::restored::{Measure, ALL, EARLY};
 use super::restored_mounts::Part;
 use super::work::Work;
-use super::{hooks, Container};
+use super::{hooks, Container, DEATH};
 use crate::cgroup::Entry;
 use crate::criu::{self, Criu, Heard, Place, Restore, Talk};
 use crate::error::{invalid, Context, Error, Kind, Result};
-use crate::launch::{Leash, Order, Waiting};
+use crate::launch::{after, Leash, Order, Waiting};
 use crate::mountinfo::mounts;
 use crate::paths::Purpose;
 use crate::plan;
@@ -186,7 +186,7 @@ impl Container {
         talk.stop().await;
         let pid = match made {
             Ok(pid) => pid,
-            Err(e) => return Err(work.explain(paths, e, by).await),
+            Err(e) => return Err(work.explain(paths, e, after(DEATH)).await),
         };
         drop(hold);
         self.lock().life.facts.pid = pid;
@@ -275,9 +275,10 @@ impl Container {
         for member in self.cgroup.pod_record().members {
             let below = member.below.strip_prefix("/").unwrap_or(&member.below);
             let path = format!("/{}", below.display());
-            match member.names.is_empty() {
-                true => all.push((String::new(), path)),
-                false => all.extend(member.names.into_iter().map(|name| (name, path.clone()))),
+            if member.names.is_empty() {
+                all.push((String::new(), path));
+            } else {
+                all.extend(member.names.into_iter().map(|name| (name, path.clone())));
             }
         }
         all
@@ -291,9 +292,10 @@ impl Restoring {
 }
 
 fn same(first: Option<u32>, pid: u32) -> Result<()> {
-    match first == Some(pid) {
-        true => Ok(()),
-        false => Err(Error::new(Kind::System, format!("criu: {pid} is not the first process"))),
+    if first == Some(pid) {
+        Ok(())
+    } else {
+        Err(Error::new(Kind::System, format!("criu: {pid} is not the first process")))
     }
 }
 

@@ -177,10 +177,11 @@ fn rights(status: &str, process: &Process, filtered: bool) -> Result<()> {
     // Nothing that it can do changes its ids.
     let user = &process.user;
     let ids = |name: &str, known: &dyn Fn(u32) -> bool| {
-        let ids = field(name)?.split_ascii_whitespace().map(|id| id.parse().ok());
-        match { ids }.all(|id| id.is_some_and(known)) {
-            true => Ok(()),
-            false => Err(refused(format!("a process with another {name} than process.user"))),
+        let mut ids = field(name)?.split_ascii_whitespace().map(|id| id.parse().ok());
+        if ids.all(|id| id.is_some_and(known)) {
+            Ok(())
+        } else {
+            Err(refused(format!("a process with another {name} than process.user")))
         }
     };
     if process.no_new_privileges && given & CAP_SETUID == 0 {

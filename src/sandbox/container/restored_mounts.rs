@@ -44,6 +44,8 @@ impl Part {
 #[derive(Debug, Default)]
 struct Expected {
     binds: Vec<(PathBuf, Part)>,
+    /// Those that the specification names one by one.
+    named: Vec<PathBuf>,
     filesystems: Vec<(PathBuf, Vec<u8>)>,
     masked: Vec<PathBuf>,
     readonly: Vec<PathBuf>,
@@ -84,6 +86,13 @@ impl Container {
         let root = mounts(&staged).filter(below).max_by_key(|mount| mount.point().as_os_str().len());
         let expected = Expected {
             binds: given.iter().map(|(name, part)| (point(name), part.clone())).collect(),
+            named: self
+                .spec
+                .mounts
+                .iter()
+                .filter(|mount| matches!(mount.source, Source::Bind { .. }))
+                .map(|mount| point(&tidy(&mount.destination)))
+                .collect(),
             filesystems: filesystems(&self.spec).map(|(name, fstype)| (point(&name), fstype)).collect(),
             masked: self.spec.masked_paths.iter().map(|path| tidy(path).into()).collect(),
             readonly: self.spec.readonly_paths.iter().map(|path| tidy(path).into()).collect(),
@@ -117,9 +126,10 @@ fn filesystems(spec: &Spec) -> impl Iterator<Item = (String, Vec<u8>)> {
 
 /// Whether the container may have such a file. Only procfs and sysfs are asked, which have the same ones everywhere.
 fn exists(pid: u32, path: &Path) -> bool {
-    match path.starts_with("/proc") || path.starts_with("/sys") {
-        true => path.symlink_metadata().is_ok(),
-        false => resolve(pid, &path.to_string_lossy()).is_some(),
+    if path.starts_with("/proc") || path.starts_with("/sys") {
+        path.symlink_metadata().is_ok()
+    } else {
+        resolve(pid, &path.to_string_lossy()).is_some()
     }
 }
 
@@ -136,9 +146,8 @@ impl Expected {
             }
         }
         let missing = |point: &PathBuf| all.iter().all(|mount| mount.point() != *point);
-        let points =
-            self.binds.iter().map(|(point, _)| point).chain(self.filesystems.iter().map(|(point, _)| point));
-        if let Some(point) = points.into_iter().find(|point| missing(point)) {
+        let mut points = self.named.iter().chain(self.filesystems.iter().map(|(point, _)| point));
+        if let Some(point) = points.find(|point| missing(point)) {
             return Err(invalid(format!(
                 "checkpoint: the image has no mount at {point:?}, and mounts has one"
             )));
@@ -186,10 +195,10 @@ impl Expected {
                 all.iter().filter(|other| other.device == device && other.root() == Path::new("/"));
             same.find_map(|other| point.strip_prefix(other.point()).ok().map(Path::to_owned))
         };
-        match self.readonly.contains(&point) {
-            true => whole(mount.device).is_some_and(|below| Path::new("/").join(below) == part.root),
-            false => point == Path::new("/dev/console") && mount.fstype == b"devpts",
+        if self.readonly.contains(&point) {
+            return whole(mount.device).is_some_and(|below| Path::new("/").join(below) == part.root);
         }
+        point == Path::new("/dev/console") && mount.fstype == b"devpts"
     }
 }
 
@@ -209,7 +218,11 @@ mod tests {
     fn compare(mountinfo: &str) -> Result<()> {
         let part = |device: &[u8], root: &str| Part { device: device.to_vec(), root: root.into() };
         let expected = Expected {
-            binds: vec![("/data".into(), part(b"8:1", "/srv/data"))],
+            binds: vec![
+                ("/data".into(), part(b"8:1", "/srv/data")),
+                ("/sys/fs/cgroup/pids".into(), part(b"0:4", "/")),
+            ],
+            named: vec!["/data".into()],
             filesystems: vec![
                 ("/proc".into(), b"proc".to_vec()),
                 ("/sys/fs/cgroup".into(), b"cgroup".to_vec()),

@@ -57,11 +57,11 @@ impl Work {
         self.log
     }
 
-    /// What CRIU's log says of a failure, and where that is.
+    /// What CRIU's log says of a failure of CRIU's, and where that is.
     pub async fn explain(&self, paths: &Paths, error: Error, by: Instant) -> Error {
         let log = self.folder.join(self.log);
         let words = paths.read(&log, LOG_MAX, by).await.unwrap_or_default();
-        if words.is_empty() {
+        if words.is_empty() || !error.to_string().starts_with("criu") {
             return error;
         }
         let kept = match &self.kept {
@@ -77,10 +77,10 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        if self.kept.is_some() {
-            if let Err(e) = std::fs::remove_dir_all(&self.folder) {
-                log::warn!("what criu has worked with is left: {e}");
-            }
+        if self.kept.is_some()
+            && let Err(e) = std::fs::remove_dir_all(&self.folder)
+        {
+            log::warn!("what criu has worked with is left: {e}");
         }
     }
 }

@@ -77,6 +77,15 @@ pub struct Containerd {
 }
 
 impl Containerd {
+    /// Removes what containerd leaves of each restore: the directory of images that it has given to the shim.
+    pub fn forget_checkpoints(&self) {
+        for entry in std::fs::read_dir(self.dir("tmp")).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("ctrd-checkpoint") {
+                std::fs::remove_dir_all(entry.path()).expect("remove what containerd left");
+            }
+        }
+    }
+
     /// Starts a containerd of `suite` and imports the test image.
     pub fn start(suite: Suite) -> Containerd {
         let machine = Machine::new();
