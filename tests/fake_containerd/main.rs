@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod checkpoint;
+mod images;
 mod mounts;
 mod neighbours;
 mod options;

@@ -26,6 +26,9 @@ use std::time::Instant;
 
 /// [`DESCRIPTORS`] is three short strings.
 const DESCRIPTORS_MAX: u64 = 64 << 10;
+/// Of a container that CRI creates. containerd 2.1 to 2.3 unpacks the changes of its root filesystem into the bundle after
+/// the create, where the root is mounted with runc: without them, files would be other ones than its processes had.
+const OF_CRI: &str = "io.kubernetes.cri.container-type";
 /// CRIU's descriptors before ours: its streams and the socket.
 const FIRST: i32 = 4;
 
@@ -49,6 +52,10 @@ impl Container {
     /// Everything that can fail before the start does.
     pub(super) async fn prepare_restore(&self, images: &Path, leash: &Leash) -> Result<Restoring> {
         let criu = self.criu(leash).await?;
+        if self.spec.annotations.contains_key(OF_CRI) {
+            let what = "checkpoint: a container of CRI, whose root filesystem follows later";
+            return Err(Error::new(Kind::Unsupported, what));
+        }
         let (paths, by) = (&self.world.paths, leash.deadline);
         let field = || "checkpoint";
         let opened = paths.one(images, Purpose::Handle, by).await.context(field)?;
