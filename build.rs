@@ -9,10 +9,16 @@ fn main() {
         "protos/shoal/v1/status.proto",
     ];
     println!("cargo::rerun-if-changed=protos");
+    generate(&FILES, "protos");
+    // CRIU's are not the service's.
+    generate(&["protos/criu/rpc.proto", "protos/criu/image.proto"], "criu");
+}
+
+fn generate(files: &[&str], folder: &str) {
     protobuf_codegen::Codegen::new()
         .pure()
         .include("protos")
-        .inputs(FILES)
-        .cargo_out_dir("protos")
+        .inputs(files)
+        .cargo_out_dir(folder)
         .run_from_script();
 }

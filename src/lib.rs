@@ -2,7 +2,7 @@
 //!
 //! Ranks, lowest first; a module imports only from lower ranks (`tests/layering` enforces it):
 //! `error, mountinfo, sync` → `sys` → `spec, tasks` → `paths` →
-//! `plan, seccomp, cgroup, resctrl, stdio` → `init` → `launch` → `sandbox` → `service` → `shim`.
+//! `plan, seccomp, cgroup, resctrl, stdio` → `init` → `launch` → `criu` → `sandbox` → `service` → `shim`.
 #![deny(unsafe_code)]
 
 pub mod error;
@@ -24,6 +24,8 @@ pub mod stdio;
 mod init;
 
 pub mod launch;
+
+pub mod criu;
 
 pub mod sandbox;
 

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 /// One line. Fields stay as the kernel wrote them, because most mounts are only checked for their type.
 #[derive(Clone, Copy, Debug)]
 pub struct Mount<'a> {
+    id: &'a [u8],
+    /// `major:minor`.
+    pub device: &'a [u8],
     root: &'a [u8],
     point: &'a [u8],
     pub fstype: &'a [u8],
@@ -24,15 +27,21 @@ impl<'a> Mount<'a> {
     /// `id parent major:minor root point options [optional fields] - fstype source superoptions`
     fn parse(line: &'a [u8]) -> Option<Mount<'a>> {
         let mut fields = line.split(|byte| *byte == b' ');
-        let (root, point) = (fields.nth(3)?, fields.next()?);
+        let id = fields.next()?;
+        let (device, root, point) = (fields.nth(1)?, fields.next()?, fields.next()?);
         let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
         let (fstype, _source, options) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(Mount { root, point, fstype, options })
+        Some(Mount { id, device, root, point, fstype, options })
     }
 
     /// Whether this is a cgroup hierarchy, v1 or v2.
     pub fn is_cgroup(&self) -> bool {
         [&b"cgroup"[..], b"cgroup2"].contains(&self.fstype)
+    }
+
+    /// Whether this is its number, as /proc/PID/fdinfo has it.
+    pub fn has_id(&self, id: u64) -> bool {
+        self.id == id.to_string().as_bytes()
     }
 
     /// The part of its filesystem that is mounted; `/` is all of it.

@@ -160,14 +160,18 @@ pub(super) fn attach_tree(
     for propagation in propagation {
         propagate(tree, *propagation)?;
     }
-    let missing = if fd::stat(tree)?.is_directory() { DIRECTORY } else { Missing::File(0o755) };
-    let target = if MASKED.contains(&path.as_c_str().to_bytes()) && is_of_kernel(tree)? {
-        root::ordinary_directory(root, path.as_c_str())?
-    } else {
-        root::open_or_create(root, path.as_c_str(), missing)?
-    };
+    let target = mount_point(root, tree, path)?;
     refuse_procfs(target.as_fd(), path)?;
     mount::attach(tree, target.as_fd())
+}
+
+/// What a tree is to be mounted on, made if it is missing.
+pub(super) fn mount_point(root: BorrowedFd<'_>, tree: BorrowedFd<'_>, path: &RootPath) -> Result<OwnedFd> {
+    if MASKED.contains(&path.as_c_str().to_bytes()) && is_of_kernel(tree)? {
+        return root::ordinary_directory(root, path.as_c_str());
+    }
+    let missing = if fd::stat(tree)?.is_directory() { DIRECTORY } else { Missing::File(0o755) };
+    root::open_or_create(root, path.as_c_str(), missing)
 }
 
 /// Refuses a target in procfs with EPERM, however its path was written: a mount that hides a file of /proc could

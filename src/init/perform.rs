@@ -156,6 +156,9 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
             mounts::attach_tree(state.root()?, tree, target, *attributes, propagation)
         }
         Step::Remount { target, attributes } => mounts::remount(state.root()?, target, *attributes),
+        Step::MountPoint { slot, path } => {
+            mounts::mount_point(state.root()?, lent.slot(*slot)?, path).map(drop)
+        }
         Step::Mkdir { path, mode } => {
             root::open_or_create(state.root()?, path.as_c_str(), Missing::Directory(*mode)).map(drop)
         }
@@ -236,7 +239,7 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
             match last.enter(forked, state.program, home)? {}
         }
         // In a pod of which only the namespaces are needed: no other process sees this one.
-        Step::Gate => super::rendezvous(forked, lent, number),
+        Step::Gate | Step::StandIn => super::rendezvous(forked, lent, number),
         // After `Bare` they are acts of `sys::last`.
         Step::Seccomp(_)
         | Step::Birth

@@ -2,7 +2,7 @@
 
 use super::birth::Birth;
 use super::reaper::Reaper;
-use super::underway::{births, Underway};
+use super::underway::{births, stands_in, Underway};
 use super::{last, lend, Launched, Launcher, Order};
 use crate::cgroup::Entry;
 use crate::error::{Context, Error, Kind, Result};
@@ -84,7 +84,7 @@ impl CloneLauncher {
             return Err(Error::new(Kind::Deadline, what));
         }
         let birth = Birth::new(&board);
-        let process = if births(plan) {
+        let process = if births(plan) || stands_in(plan) {
             self.reaper.spawn_parent(|| self.make_in_cgroup(plan, &mut prepared), &birth, on_exit)?
         } else {
             self.reaper.spawn(|| self.make_in_cgroup(plan, &mut prepared), on_exit)?

@@ -166,27 +166,44 @@ impl Reaper {
 impl Table {
     /// Enters the process that was born before its own exit can be seen here; its parent has ended. The caller runs the
     /// returned function once the table is unlocked: it wakes others, for which a thread may have to be created.
-    fn adopt(&mut self, heir: Heir) -> impl FnOnce() + use<> {
+    /// `kept` is the exit of a parent that somebody wants to hear of: if nobody was born, it is the process itself.
+    fn adopt(&mut self, heir: Heir, kept: Option<ExitStatus>) -> impl FnOnce() + use<> {
         let Heir { birth, on_exit, ended } = heir;
-        let born = birth.board.born().map(|pid| {
+        let (mut on_exit, mut told) = (Some(on_exit), kept);
+        let born = birth.born().map(|pid| {
             // The kernel reuses no pid before it is reaped: a child of ours with this pid is this process, whatever
             // ended under that number before.
             let pidfd = if wait::is_child(pid) { wait::open_pidfd(pid).ok() } else { None };
-            if pidfd.is_some() {
-                self.entered += 1;
-                let process = Process { on_exit, kept: false, ended: Arc::clone(&ended), heir: None };
-                self.processes.insert(pid, process);
-            } else {
-                let unknown = ExitStatus { code: 255, at: SystemTime::now() };
-                ended.set_untold(self.unclaimed.remove(&pid).unwrap_or(unknown), on_exit);
+            let unknown = ExitStatus { code: 255, at: SystemTime::now() };
+            let status = self.unclaimed.remove(&pid).unwrap_or(unknown);
+            match (&pidfd, kept) {
+                (None, Some(_)) => told = Some(status),
+                (None, None) => {
+                    on_exit.take().into_iter().for_each(|on_exit| ended.set_untold(status, on_exit));
+                }
+                (Some(_), _) => {
+                    self.entered += 1;
+                    let enter = |on_exit| {
+                        let ended = Arc::clone(&ended);
+                        self.processes
+                            .insert(pid, Process { on_exit, kept: kept.is_some(), ended, heir: None });
+                    };
+                    on_exit.take().into_iter().for_each(enter);
+                }
             }
             (pid, pidfd, ended)
         });
+        let told = told.zip(on_exit);
         self.expecting = self.expecting.saturating_sub(1);
         if self.expecting == 0 {
             self.unclaimed.clear();
         }
-        move || birth.settle(born)
+        move || {
+            birth.settle(born);
+            if let Some((status, on_exit)) = told {
+                on_exit(status);
+            }
+        }
     }
 }
 
@@ -240,7 +257,8 @@ impl Shared {
             }
             return;
         };
-        let adopted = process.heir.map(|heir| table.adopt(heir));
+        let kept = process.kept.then_some(status);
+        let adopted = process.heir.map(|heir| table.adopt(heir, kept));
         drop(table);
         if let Some(tell) = adopted {
             tell();

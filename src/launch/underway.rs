@@ -26,7 +26,12 @@ pub(super) fn births(plan: &Plan) -> bool {
 
 /// Whether the process waits for its start.
 fn opens_at_gate(plan: &Plan) -> bool {
-    plan.steps.iter().any(|(step, _)| matches!(step, Step::Gate))
+    plan.steps.iter().any(|(step, _)| matches!(step, Step::Gate | Step::StandIn))
+}
+
+/// Whether it waits for another one to be there in its stead.
+pub(super) fn stands_in(plan: &Plan) -> bool {
+    plan.steps.iter().any(|(step, _)| matches!(step, Step::StandIn))
 }
 
 /// The field whose filter has a listener.
@@ -129,7 +134,8 @@ impl<'a> Underway<'a> {
                 let Kept { child, ended, .. } = process;
                 let later = failure::behind_bare(plan);
                 let waiting = Waiting::new(child.pid, child.pidfd, console, gate).with_listener(listener);
-                Ok(waiting.of_plan(later, ended, board, gated))
+                let waiting = waiting.of_plan(later, ended, board, gated);
+                Ok(if stands_in(plan) { waiting.with_successor(birth) } else { waiting })
             }
             Err(error) => {
                 drop(gate);
@@ -181,7 +187,9 @@ impl<'a> Underway<'a> {
                         match self.plan.steps.get(report.step as usize) {
                             // Whoever is born last shares this socket, and may be made to send anything by the container
                             // that it is in. What the invisible process has to say comes first, and each of it once.
-                            Some((Step::Gate, _)) if !self.expected => return Ok(Reached::Gate),
+                            Some((Step::Gate | Step::StandIn, _)) if !self.expected => {
+                                return Ok(Reached::Gate)
+                            }
                             Some((Step::Console { .. }, _)) if self.console.is_none() && passed.is_some() => {
                                 self.console = passed;
                             }

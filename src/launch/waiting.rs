@@ -1,5 +1,6 @@
 //! A process at its gate, and the socket that it waits on; or one that becomes its program without waiting.
 
+use super::birth::Birth;
 use super::ended::{Ended, GONE, LATE};
 use super::executed::executed;
 use super::failure::{self, Sentence};
@@ -41,6 +42,8 @@ pub struct Waiting {
     later: Vec<Sentence>,
     board: Option<Arc<Board>>,
     ended: Option<Arc<Ended>>,
+    /// Of one that stands in for another.
+    birth: Option<Arc<Birth>>,
 }
 
 impl Waiting {
@@ -59,6 +62,7 @@ impl Waiting {
             later: Vec::new(),
             board: None,
             ended: None,
+            birth: None,
         }
     }
 
@@ -83,6 +87,25 @@ impl Waiting {
         self.ended = Some(ended);
         self.gated = gated;
         self.with_board(board)
+    }
+
+    pub(super) fn with_successor(mut self, birth: Arc<Birth>) -> Self {
+        self.birth = Some(birth);
+        self
+    }
+
+    /// Ends this stand-in in favour of `pid`, a child of the shim, whose exit is reported from now on. Returns that
+    /// process's pidfd.
+    pub(crate) async fn succeeded_by(mut self, pid: u32) -> Result<OwnedFd> {
+        let Some(birth) = self.birth.take() else {
+            return Err(Error::new(Kind::Bug, "a successor for a process that stands in for nobody"));
+        };
+        birth.name(pid);
+        self.end(GONE).await;
+        match birth.within(GONE).await {
+            Some((_, Some(pidfd), _)) => Ok(pidfd),
+            _ => Err(Error::new(Kind::System, "the restored process has ended")),
+        }
     }
 
     /// Like [`Waiting::start_by`], with a limit of one minute, and on this thread.

@@ -25,6 +25,7 @@ pub const VERB: &str = "open-path";
 const LINK: &str = "link";
 const UNLINK: &str = "unlink";
 const UNMOUNT: &str = "unmount";
+const WRITE: &str = "write";
 /// What the program calls itself: ps(1) shows why it is there.
 const NAME: &CStr = c"containerd-shim-shoal-v2";
 const SOCKET: i32 = 3;
@@ -45,6 +46,7 @@ pub(super) enum Order<'a> {
     Link(&'a CStr, &'a CStr),
     Unlink(&'a CStr),
     Unmount(&'a CStr),
+    Write(&'a CStr, &'a CStr),
 }
 
 impl Order<'_> {
@@ -53,6 +55,7 @@ impl Order<'_> {
         match self {
             Order::Open(path, purpose) => vec![word(&purpose.to_word()), path.to_owned()],
             Order::Link(at, to) => vec![word(LINK), at.to_owned(), to.to_owned()],
+            Order::Write(path, text) => vec![word(WRITE), path.to_owned(), text.to_owned()],
             Order::Unlink(at) => vec![word(UNLINK), at.to_owned()],
             Order::Unmount(at) => vec![word(UNMOUNT), at.to_owned()],
         }
@@ -162,6 +165,9 @@ pub fn serve(words: impl Iterator<Item = OsString>) -> ExitCode {
     let nothing = || Opened { kind: pipe::Kind::Other, mode: 0, mount: 0, fds: Vec::new() };
     let done = match words[..] {
         [word, at, to] if word == LINK => here::link(Path::new(at), Path::new(to)).map(|()| nothing()),
+        [word, path, text] if word == WRITE => {
+            here::write(Path::new(path), text.as_encoded_bytes()).map(|()| nothing())
+        }
         [word, at] if word == UNLINK => {
             here::unlink(Path::new(at));
             Ok(nothing())
@@ -239,6 +245,9 @@ impl Purpose {
             Purpose::Input { for_program: Some((uid, gid)) } => format!("input:{uid}:{gid}"),
             Purpose::Log => "log".into(),
             Purpose::Connect => "connect".into(),
+            Purpose::Place => "place".into(),
+            Purpose::Handle => "handle".into(),
+            Purpose::Folder => "folder".into(),
             Purpose::Contents { limit } => limit.to_string(),
         }
     }
@@ -260,6 +269,9 @@ impl Purpose {
             "input" => Purpose::Input { for_program: None },
             "log" => Purpose::Log,
             "connect" => Purpose::Connect,
+            "place" => Purpose::Place,
+            "handle" => Purpose::Handle,
+            "folder" => Purpose::Folder,
             limit => Purpose::Contents { limit: limit.parse().ok()? },
         })
     }
@@ -347,6 +359,9 @@ mod tests {
             Purpose::Input { for_program: Some((7, 8)) },
             Purpose::Log,
             Purpose::Connect,
+            Purpose::Place,
+            Purpose::Handle,
+            Purpose::Folder,
             Purpose::Contents { limit: 1 << 20 },
         ] {
             assert_eq!(Purpose::of_word(&purpose.to_word()), Some(purpose));

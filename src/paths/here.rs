@@ -8,8 +8,9 @@ use crate::sys::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{umount2, MntFlags};
 use nix::sys::stat::{fstat, Mode, SFlag};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A refused call. It is told in the same words wherever it was made.
@@ -61,8 +62,10 @@ impl Found {
 
 /// Opens a file by its path.
 pub fn open(path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
-    if purpose == Purpose::Log {
-        return append(path);
+    match purpose {
+        Purpose::Log => return append(path),
+        Purpose::Folder => make_folder(path)?,
+        _ => {}
     }
     // O_PATH never blocks, except on the filesystem, and has no side effects on a device.
     let fd = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
@@ -70,6 +73,24 @@ pub fn open(path: &Path, purpose: Purpose) -> Result<Opened, Refused> {
     let mount = mount_of(fd.as_fd()).map_err(|errno| refused(path, errno))?;
     let found = Found::of(fd, mount, path)?;
     of(&found, path, purpose)
+}
+
+fn make_folder(path: &Path) -> Result<(), Refused> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(of_call(|| format!("mkdir({path:?})"))(e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file, which is made, for root alone, if it is missing. No link there is followed.
+pub fn write(path: &Path, text: &[u8]) -> Result<(), Refused> {
+    let call = || format!("write({path:?})");
+    let mut options = std::fs::OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    file.and_then(|mut file| file.write_all(text)).map_err(of_call(call))
 }
 
 fn append(path: &Path) -> Result<Opened, Refused> {
@@ -97,6 +118,11 @@ pub fn of(found: &Found, path: &Path, purpose: Purpose) -> Result<Opened, Refuse
         (_, Purpose::Connect) => {
             return Err(Refused { call: format!("connect({path:?})"), errno: libc::ENOTSOCK })
         }
+        (_, Purpose::Place) => vec![found.fd.try_clone().map_err(of_call(|| format!("dup({path:?})")))?],
+        (Kind::Directory, Purpose::Folder) | (Kind::Directory | Kind::Other, Purpose::Handle) => {
+            vec![reopen(Access::Read, true)?]
+        }
+        (_, Purpose::Handle | Purpose::Folder) => Vec::new(),
         (_, Purpose::Log) => vec![reopen(Access::Append, true)?],
         (_, Purpose::Contents { .. }) if found.is_regular() => vec![reopen(Access::Read, true)?],
         (_, Purpose::Contents { .. }) | (Kind::Null | Kind::Directory, _) => Vec::new(),

@@ -41,10 +41,23 @@ pub(crate) enum Purpose {
     Input { for_program: Option<Owner> },
     /// A file to append to, made with its folders if it is missing.
     Log,
+    /// Whatever is there: its place, by O_PATH.
+    Place,
+    /// A directory, or a file other than a stream: one descriptor, for reading.
+    Handle,
+    /// The same of a directory, which is made, for root alone, if it is missing.
+    Folder,
     /// A regular file to read. From another process it is a copy of at most `limit` bytes and one more.
     Contents { limit: u64 },
     /// A unix socket: from this process its O_PATH descriptor, from another one a stream to it.
     Connect,
+}
+
+impl Purpose {
+    /// Whether a missing file is made.
+    fn makes(self) -> bool {
+        matches!(self, Purpose::Log | Purpose::Folder)
+    }
 }
 
 /// The file that a path led to.
@@ -93,7 +106,7 @@ impl Paths {
                 }
             }
             // Missing, but to be created.
-            Err(Errno::ENOENT) if purpose == Purpose::Log => {}
+            Err(Errno::ENOENT) if purpose.makes() => {}
             Err(errno) => return Err(here::refused(path, errno).into_error()),
             Ok(_) => {}
         }
@@ -125,6 +138,21 @@ impl Paths {
             return Err(invalid(format!("read({path:?}): it is larger than {limit} bytes")));
         }
         Ok(contents)
+    }
+
+    /// The descriptor of a [`Purpose`] that has one.
+    pub(crate) async fn one(&self, path: &Path, purpose: Purpose, deadline: Instant) -> Result<OwnedFd> {
+        let fd = self.open(path, purpose, deadline).await?.fds.pop();
+        fd.ok_or_else(|| invalid(format!("open({path:?}): it is not what is expected there")))
+    }
+
+    /// Writes a short text into a file, which is made, for root alone, if it is missing; no link there is followed.
+    pub(crate) async fn write(&self, path: &Path, text: &str, deadline: Instant) -> Result<()> {
+        if self.own.is_none() {
+            return here::write(path, text.as_bytes()).map_err(Refused::into_error);
+        }
+        let (c_path, text) = (c_path(path)?, CString::new(text).unwrap_or_default());
+        self.openers.run(Order::Write(&c_path, &text), path, deadline).await.map(drop)
     }
 
     /// Makes `at` a symbolic link to `to`, in a folder that is made if it is missing.

@@ -220,6 +220,7 @@ impl Display for Step {
             Step::Remount { target, attributes } => {
                 write!(f, "mount_setattr({target}){}", attribute_words(attributes))
             }
+            Step::MountPoint { slot, path } => write!(f, "mountpoint({path}) for {slot}"),
             Step::Mkdir { path, mode } => write!(f, "mkdir({path}, 0{mode:o})"),
             Step::Symlink { path, target } => write!(f, "symlink({}, {path})", Q(target)),
             Step::Mknod { path, mode, major, minor, uid, gid } => {
@@ -340,6 +341,7 @@ impl Display for Step {
             Step::SetSid => f.write_str("setsid()"),
             Step::ControlTerminal => f.write_str("ioctl(0, TIOCSCTTY)"),
             Step::Gate => f.write_str("wait for the start"),
+            Step::StandIn => f.write_str("stand in for who is restored"),
             Step::Reap => f.write_str("reap until the end of the pod"),
             Step::Exec { argv, envp } => {
                 let argv: Vec<_> = argv.iter().map(|arg| Q(arg)).collect();

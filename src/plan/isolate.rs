@@ -52,7 +52,7 @@ const USER: &str = "linux.namespaces[user]";
 pub(super) const NETWORK: &str = "linux.namespaces[network]";
 /// New namespaces that root of the user namespace must create. See [`Step::BecomeRoot`].
 const OF_ROOT: u64 = libc::CLONE_NEWIPC as u64;
-const MOUNT: &str = "linux.namespaces[mount]";
+pub(super) const MOUNT: &str = "linux.namespaces[mount]";
 
 /// Steps that need the host's /sys/fs/cgroup and /proc, which are out of reach once the process has left its
 /// namespaces.

@@ -17,6 +17,7 @@ mod privileges;
 mod rootfs;
 mod run;
 mod session;
+mod stage;
 pub(crate) mod step;
 
 pub use hook::{hook, HookPlace};
@@ -24,6 +25,7 @@ pub use host::{AppArmor, CgroupMounts, Hierarchy, Host};
 pub(crate) use mount::BELOW_PROC;
 pub use pod::{pod, PodInput};
 pub(crate) use rootfs::{by_helper, mountpoint, OF_MANAGER};
+pub use stage::{seal, stage};
 pub(crate) use step::RootPath;
 pub use step::{Open, Slot, Step};
 

@@ -43,6 +43,7 @@ impl Step {
             | Step::Attach { .. }
             | Step::Remount { .. }
             | Step::Mkdir { .. }
+            | Step::MountPoint { .. }
             | Step::Symlink { .. }
             | Step::Mknod { .. }
             | Step::Console { .. }
@@ -84,6 +85,7 @@ impl Step {
             | Step::SetSid
             | Step::ControlTerminal
             | Step::Gate
+            | Step::StandIn
             | Step::Reap
             | Step::Seccomp(_)
             | Step::Exec { .. } => Phase::Run,

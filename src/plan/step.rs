@@ -315,6 +315,11 @@ pub enum Step {
         path: RootPath,
         mode: u32,
     },
+    /// Makes a directory or a file, if it is missing, for the tree in `slot` to be mounted on.
+    MountPoint {
+        slot: Slot,
+        path: RootPath,
+    },
     /// symlink(2); an existing file stays.
     Symlink {
         path: RootPath,
@@ -465,6 +470,8 @@ pub enum Step {
     /// Reports that all is ready, and waits for Start. A later failure fails Start. If the filter has a listener, execs
     /// and hooks wait here too, until the agent has it.
     Gate,
+    /// Waits at its gate, like [`Step::Gate`], until a process that this plan has not made replaces it; then it ends.
+    StandIn,
     /// The first process of a pod, for the pod's lifetime: it has no descriptors and reaps its children without
     /// reporting their exits.
     Reap,

@@ -19,7 +19,7 @@ pub(crate) use left::Left;
 pub(crate) use pod::member_records;
 pub use pod::{Dns, PodConfig, PodCreate, PodPid, PodState, PodStatus};
 pub(crate) use request::ProcessState;
-pub use request::{Connected, Create, Deleted, Event, Options, ProcessKey, Status};
+pub use request::{Checkpoint, Connected, Create, Deleted, Event, Options, ProcessKey, Status};
 use world::World;
 pub use world::{CgroupOrder, Config, PodPlace, PodSettings};
 
@@ -408,6 +408,17 @@ impl Sandbox {
         let container = self.container(container)?;
         let resources = Resources::from_json(resources, "resources");
         container.update(&resources.context(|| format!("update {}", container.id))?, deadline).await
+    }
+
+    pub async fn checkpoint(
+        &self,
+        container: &str,
+        request: &Checkpoint,
+        deadline: Option<Instant>,
+    ) -> Result<()> {
+        let container = self.container(container)?;
+        let leash = self.world.leash(deadline);
+        container.checkpoint(request, &leash).await.context(|| format!("checkpoint {}", container.id))
     }
 
     /// Calls `waiter` when the process exits: immediately on this thread if it already has, otherwise on the watch

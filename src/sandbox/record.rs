@@ -36,7 +36,17 @@ pub struct Record {
     /// The resctrl groups that are its own, an outer one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resctrl: Vec<PathBuf>,
+    /// A CRIU that writes the container's processes down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub criu: Option<Worker>,
     pub exit: Option<RecordedExit>,
+}
+
+/// A process outside of the container that works on it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Worker {
+    pub pid: u32,
+    pub start_time: u64,
 }
 
 impl Record {
@@ -50,6 +60,7 @@ impl Record {
             pod_cgroup: None,
             root: None,
             resctrl: Vec::new(),
+            criu: None,
             exit: None,
         }
     }
@@ -133,6 +144,15 @@ pub(super) fn link(bundle: &Path, records: &Path) -> Result<()> {
     // A failed create may have left one.
     let _ = fs::remove_file(&at);
     std::os::unix::fs::symlink(&to, &at).context(|| format!("symlink({to:?}, {at:?})"))
+}
+
+/// Records which CRIU is at work, for a `delete` after a crash.
+pub(super) fn at_work(bundle: &Path, criu: Option<u32>) -> Result<()> {
+    let worker = |pid| start_time(pid).map(|start_time| Worker { pid, start_time });
+    match read(bundle)? {
+        Some(record) => write(bundle, &Record { criu: criu.and_then(worker), ..record }),
+        None => Ok(()),
+    }
 }
 
 /// Records the exit for a `delete` after a crash. A failure is only logged: the shim can go on without it.

@@ -1,5 +1,6 @@
 //! Requests to the sandbox and its responses, as plain data.
 
+use crate::criu::Cgroups;
 use crate::launch::ExitStatus;
 use crate::plan::RootfsMount;
 use crate::stdio::Stdio;
@@ -55,8 +56,26 @@ pub struct Create {
     pub rootfs: Vec<RootfsMount>,
     pub stdio: Stdio,
     pub options: Options,
+    /// The directory of a checkpoint, whose processes are to continue instead of the program being run.
+    pub checkpoint: Option<PathBuf>,
     /// When the caller stops waiting; None means the operator's limit.
     pub deadline: Option<Instant>,
+}
+
+/// Task.Checkpoint, checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The folder for the files.
+    pub path: PathBuf,
+    /// The folder for CRIU's log and statistics, which stays then.
+    pub work: Option<PathBuf>,
+    /// The container ends.
+    pub exit: bool,
+    pub open_tcp: bool,
+    pub external_unix_sockets: bool,
+    pub terminal: bool,
+    pub file_locks: bool,
+    pub cgroups: Cgroups,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

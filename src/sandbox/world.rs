@@ -11,7 +11,7 @@ use crate::seccomp::Cache;
 use crate::spec::resources::Resources;
 use crate::stdio::Streams;
 use crate::tasks::Answer;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ pub type PodCgroup = Box<dyn Fn(PodPlace<'_>) -> Result<Box<dyn Cgroup>> + Send 
 pub type Settings = Box<dyn Fn() -> Result<PodSettings> + Send + Sync>;
 
 /// What an operator decides for all pods of CRI; it does not tell a shim what its own configuration says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodSettings {
     /// net.ipv4.ip_unprivileged_port_start=0 (CRI's `enable_unprivileged_ports`).
     pub unprivileged_ports: bool,
@@ -54,6 +54,8 @@ pub struct PodSettings {
     pub launch_timeout: Duration,
     /// How long a pod may be there without being started.
     pub unstarted_timeout: Duration,
+    /// The program for checkpoints. None: `criu` in the shim's PATH.
+    pub criu_path: Option<PathBuf>,
 }
 
 /// The kubelet's limit for a request.
@@ -71,6 +73,7 @@ impl Default for PodSettings {
             ignore_binary_name: false,
             launch_timeout: LAUNCH_TIMEOUT,
             unstarted_timeout: UNSTARTED_TIMEOUT,
+            criu_path: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Conversions between messages and the domain's types.
 
-use crate::error::{invalid, Result};
+use crate::error::{invalid, Error, Kind, Result};
 use crate::launch::ExitStatus;
 use crate::plan::RootfsMount;
 use crate::sandbox::{Create, Options, ProcessKey, ProcessState, Status};
@@ -40,11 +40,13 @@ pub(super) fn key(container: String, exec: String) -> Result<ProcessKey> {
 
 /// Without its options, which may lie in a file.
 pub(super) fn create(r: CreateTaskRequest) -> Result<Create> {
-    let bundle = PathBuf::from(r.bundle);
-    if !bundle.is_absolute() {
-        return Err(invalid(format!("bundle {bundle:?} is not an absolute path")));
+    let bundle = absolute("bundle", &r.bundle)?;
+    if !r.parent_checkpoint.is_empty() {
+        return Err(Error::new(Kind::Unsupported, "parent_checkpoint: images that build on others"));
     }
+    let checkpoint = (!r.checkpoint.is_empty()).then(|| absolute("checkpoint", &r.checkpoint)).transpose()?;
     Ok(Create {
+        checkpoint,
         id: id("id", r.id)?,
         bundle,
         rootfs: r.rootfs.into_iter().map(mount).collect(),
@@ -52,6 +54,15 @@ pub(super) fn create(r: CreateTaskRequest) -> Result<Create> {
         options: Options::default(),
         deadline: None,
     })
+}
+
+pub(super) fn absolute(field: &str, path: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(path);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(invalid(format!("{field} {path:?} is not an absolute path")))
+    }
 }
 
 fn mount(m: Mount) -> RootfsMount {

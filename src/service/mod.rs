@@ -6,6 +6,7 @@
 pub mod about;
 pub(crate) mod answer;
 mod call;
+mod checkpoint;
 mod connection;
 mod controller;
 pub(crate) mod convert;

@@ -1,11 +1,12 @@
 //! The Task service: decode, call the sandbox, encode.
 
 use super::answer::{answer, answer_later, decode, encode, Rest};
+use super::checkpoint::checkpoint;
 use super::convert;
 use super::options;
 use super::pod::{limit, Pod};
 use super::reply::Reply;
-use crate::error::{invalid, Error, Kind, Result};
+use crate::error::{invalid, Result};
 use crate::sandbox::{Create, Sandbox};
 use containerd_shim_protos::api::*;
 use containerd_shim_protos::shim::oci::ProcessDetails;
@@ -62,7 +63,14 @@ impl Task {
             "Stats" => answer!(reply, payload, StatsRequest, |r| (&r.id, ""), self.stats(r)),
             "Connect" => answer!(reply, payload, ConnectRequest, |r| (&r.id, ""), self.connect(r)),
             "Checkpoint" => {
-                answer!(reply, payload, CheckpointTaskRequest, |r| (&r.id, ""), Err::<Empty, _>(checkpoint()))
+                answer_later!(
+                    task,
+                    reply,
+                    payload,
+                    CheckpointTaskRequest,
+                    |r| (&r.id, ""),
+                    task.checkpoint(r, by)
+                )
             }
             "Wait" => self.wait(payload, reply),
             "Delete" => {
@@ -117,9 +125,6 @@ impl Task {
     }
 
     async fn create(&self, r: CreateTaskRequest, by: Option<Instant>) -> Result<CreateTaskResponse> {
-        if !r.checkpoint.is_empty() || !r.parent_checkpoint.is_empty() {
-            return Err(checkpoint());
-        }
         let (any, id) = (r.options.clone(), r.id.clone());
         let create = convert::create(r)?;
         let read = async |deadline| {
@@ -207,6 +212,12 @@ impl Task {
         Ok(Empty::new())
     }
 
+    async fn checkpoint(&self, r: CheckpointTaskRequest, by: Option<Instant>) -> Result<Empty> {
+        let request = checkpoint(&r.path, r.options.as_ref())?;
+        self.sandbox.checkpoint(&r.id, &request, by).await?;
+        Ok(Empty::new())
+    }
+
     fn stats(&self, r: StatsRequest) -> Result<StatsResponse> {
         let stats = super::metrics::to_any(&self.sandbox.stats(&r.id)?)?;
         Ok(StatsResponse { stats: MessageField::some(stats), ..Default::default() })
@@ -257,8 +268,4 @@ impl Task {
         }
         None
     }
-}
-
-fn checkpoint() -> Error {
-    Error::new(Kind::Unsupported, "checkpoint and restore are not implemented by this runtime")
 }

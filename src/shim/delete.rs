@@ -107,6 +107,9 @@ fn open_cgroup(record: Option<&cgroup::Record>) -> Option<Box<dyn cgroup::Cgroup
 }
 
 fn kill(record: &Record) {
+    if let Some(criu) = record.criu {
+        kill_process(criu.pid, criu.start_time).unwrap_or_else(|error| complain(&error));
+    }
     if let Some(cgroup) = open_cgroup(record.cgroup.as_ref()) {
         cgroup.kill().unwrap_or_else(|error| complain(&error));
     }

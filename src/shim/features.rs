@@ -110,6 +110,8 @@ pub(super) fn features() -> Value {
         "ociVersionMax": "1.3.0",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": MOUNT_OPTIONS,
+        // By the names that runc gives them. The program may be missing on the host, as with runc.
+        "annotations": { "org.opencontainers.runc.checkpoint.enabled": "true" },
         "linux": {
             "namespaces": NAMESPACES,
             "capabilities": spec::capability::NAMES.as_slice(),

@@ -5,7 +5,7 @@
 
 use crate::error::{invalid, Context, Result};
 use crate::sandbox::PodSettings;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) const FILE: &str = "/etc/shoal/config.toml";
@@ -27,7 +27,12 @@ pub(super) fn read(path: &Path) -> Result<PodSettings> {
             let bad = || invalid(format!("{path:?}: {key} must be a number of seconds above 0"));
             seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs).ok_or_else(bad)
         };
+        let program = || {
+            let named = value.as_str().map(PathBuf::from).filter(|named| named.is_absolute());
+            named.ok_or_else(|| invalid(format!("{path:?}: {key} must be an absolute path")))
+        };
         match key.as_str() {
+            "criu_path" => settings.criu_path = Some(program()?),
             "enable_unprivileged_ports" => settings.unprivileged_ports = flag()?,
             "launch_timeout" => settings.launch_timeout = time()?,
             "unstarted_timeout" => settings.unstarted_timeout = time()?,
@@ -64,6 +69,10 @@ mod tests {
         assert_eq!(read(&path).unwrap().launch_timeout, Duration::from_secs(7));
         std::fs::write(&path, "unstarted_timeout = 8").unwrap();
         assert_eq!(read(&path).unwrap().unstarted_timeout, Duration::from_secs(8));
+        std::fs::write(&path, "criu_path = '/opt/criu'").unwrap();
+        assert_eq!(read(&path).unwrap().criu_path.as_deref(), Some(Path::new("/opt/criu")));
+        std::fs::write(&path, "criu_path = 'criu'").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("criu_path"));
         for bad in ["0", "-1", "'1'"] {
             std::fs::write(&path, format!("launch_timeout = {bad}")).unwrap();
             assert!(read(&path).unwrap_err().to_string().contains("launch_timeout"), "{bad}");

@@ -4,6 +4,7 @@ use super::child::root;
 use super::fd::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use super::{Errno, Result};
 use std::ffi::{CStr, CString};
+use std::path::PathBuf;
 
 /// Opens what a path leads to by O_PATH. None if the kernel would have to ask a filesystem (RESOLVE_CACHED, Linux 5.12).
 /// Never waits for one.
@@ -14,6 +15,14 @@ pub fn cached(path: &CStr) -> Result<Option<OwnedFd>> {
         Err(Errno::EAGAIN | Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => Ok(None),
         Err(errno) => Err(errno),
     }
+}
+
+/// Where a path below the directory `root` leads to, as that mount namespace has it. None: the kernel would have to ask a
+/// filesystem, or nothing is there.
+pub fn cached_in(root: &CStr, path: &CStr) -> Option<PathBuf> {
+    let root = root::open_cached(root).ok()?;
+    let found = root::open_cached_in(root.as_fd(), path).ok()?;
+    std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()
 }
 
 /// The mount that a descriptor is on: proc_pid_fdinfo(5). Unlike stat(2), asks no filesystem.

@@ -8,7 +8,7 @@ use super::child::clone::{clone, Child};
 use super::child::exec;
 use super::child::Forked;
 use super::signal::{self, Ignored};
-use super::Result;
+use super::{fd, namespace, Result};
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg};
 use std::convert::Infallible;
@@ -55,8 +55,30 @@ impl Status {
     }
 }
 
+/// Where a program runs, and its streams. The default is the shim's own place, and the null device.
+#[derive(Clone, Copy, Default)]
+pub struct Place<'a> {
+    /// A mount namespace, by the pidfd of a process in it.
+    pub mounts: Option<BorrowedFd<'a>>,
+    /// `cgroup.procs` files to enter by.
+    pub cgroups: &'a [BorrowedFd<'a>],
+    /// 0, 1 and 2.
+    pub streams: Option<[BorrowedFd<'a>; 3]>,
+}
+
 /// Runs `path`. `fds` become its descriptors 3, 4, …; 0, 1 and 2 are the null device; it inherits no others.
 pub fn spawn(path: &CStr, argv: &[CString], envp: &[CString], fds: &[BorrowedFd<'_>]) -> Result<Spawned> {
+    spawn_at(Place::default(), path, argv, envp, fds)
+}
+
+/// The same elsewhere.
+pub fn spawn_at(
+    place: Place<'_>,
+    path: &CStr,
+    argv: &[CString],
+    envp: &[CString],
+    fds: &[BorrowedFd<'_>],
+) -> Result<Spawned> {
     let null = super::pipe::null()?;
     let (status, status_writer) = super::pipe::pipe()?;
 
@@ -67,7 +89,14 @@ pub fn spawn(path: &CStr, argv: &[CString], envp: &[CString], fds: &[BorrowedFd<
         // SAFETY: fcntl has just created `raw`; nothing else knows it.
         Ok(unsafe { OwnedFd::from_raw_fd(raw) })
     };
-    let null = lift(null.as_fd())?;
+    let streams = match place.streams {
+        Some(streams) => streams,
+        None => [null.as_fd(); 3],
+    };
+    let [stdin, stdout, stderr] = streams.map(lift);
+    let streams = [stdin?, stdout?, stderr?];
+    let cgroups = place.cgroups.iter().map(|fd| lift(*fd)).collect::<Result<Vec<_>>>()?;
+    let mounts = place.mounts.map(lift).transpose()?;
     let report = lift(status_writer.as_fd())?;
     drop(status_writer);
     let sources = fds.iter().map(|fd| lift(*fd)).collect::<Result<Vec<_>>>()?;
@@ -81,7 +110,9 @@ pub fn spawn(path: &CStr, argv: &[CString], envp: &[CString], fds: &[BorrowedFd<
         path: path.as_ptr(),
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
-        null: null.as_raw_fd(),
+        streams: &streams,
+        cgroups: &cgroups,
+        mounts: mounts.as_ref(),
         report: report.as_raw_fd(),
         sources: &sources,
         ignored: signal::ignored()?,
@@ -106,7 +137,9 @@ struct Program<'a> {
     path: *const libc::c_char,
     argv: *const *const libc::c_char,
     envp: *const *const libc::c_char,
-    null: RawFd,
+    streams: &'a [OwnedFd; 3],
+    cgroups: &'a [OwnedFd],
+    mounts: Option<&'a OwnedFd>,
     report: RawFd,
     sources: &'a [OwnedFd],
     ignored: Ignored,
@@ -117,16 +150,12 @@ impl Program<'_> {
     /// Only in the child of a clone without CLONE_VM, with pointers as execve(2) requires.
     unsafe fn execute(&self, forked: Forked) -> ! {
         let mut target = 0;
-        while target < FIRST {
-            // SAFETY: plain system call on an open descriptor.
-            unsafe { libc::dup2(self.null, target) };
-            target += 1;
-        }
-        for source in self.sources {
-            // SAFETY: as above; the target is below every source.
+        for source in self.streams.iter().chain(self.sources) {
+            // SAFETY: plain system call on an open descriptor; the target is below every source.
             unsafe { libc::dup2(source.as_raw_fd(), target) };
             target += 1;
         }
+        let entered = self.enter();
         // Closed now, since execve may wait for the program's filesystem for ever: nobody else's descriptors are held up.
         // `report` is close-on-exec, and above every target.
         let (first, report) = (target as u32, self.report as u32);
@@ -134,7 +163,7 @@ impl Program<'_> {
             // SAFETY: close_range(2) takes integers; the descriptors of this copy of the process have no owner here.
             unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         }
-        let reset = signal::reset(forked, self.ignored);
+        let reset = entered.and_then(|()| signal::reset(forked, self.ignored));
         if reset.is_ok() {
             // SAFETY: the caller guarantees the pointers.
             unsafe { libc::execve(self.path, self.argv, self.envp) };
@@ -144,5 +173,15 @@ impl Program<'_> {
         // SAFETY: `errno` is four readable bytes.
         unsafe { libc::write(self.report, errno.as_ptr().cast(), errno.len()) };
         exec::exit(forked, 127)
+    }
+
+    fn enter(&self) -> Result<()> {
+        for procs in self.cgroups {
+            fd::write(procs.as_fd(), b"0")?;
+        }
+        match self.mounts {
+            Some(mounts) => namespace::join(mounts.as_fd(), libc::CLONE_NEWNS as u64),
+            None => Ok(()),
+        }
     }
 }

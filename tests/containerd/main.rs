@@ -17,6 +17,7 @@ macro_rules! cases {
 
 mod agents;
 mod basics;
+mod checkpoint;
 mod errors;
 mod exec;
 mod flags;

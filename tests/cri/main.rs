@@ -21,6 +21,7 @@ macro_rules! cases {
 }
 
 mod basics;
+mod checkpoint;
 mod crash;
 mod exec;
 mod files;

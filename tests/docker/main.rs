@@ -15,6 +15,7 @@ macro_rules! cases {
     } )* };
 }
 
+mod checkpoint;
 mod flags;
 mod life;
 mod users;

@@ -2,10 +2,12 @@
 
 mod agents;
 mod bad_input;
+mod checkpoint;
 #[allow(dead_code, reason = "not all that the other tests need of it")]
 #[path = "../deaf/fuse.rs"]
 mod deaf;
 mod fuse;
+mod images;
 mod mounts;
 mod neighbours;
 mod options;

@@ -212,7 +212,7 @@ pub fn directories(host: &Host) -> Vec<(PathBuf, PathBuf)> {
     }
 }
 
-fn overlay(layers: usize) -> RootfsMount {
+pub fn overlay(layers: usize) -> RootfsMount {
     let dir = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
     let lower: Vec<String> = (1..=layers).rev().map(|n| format!("{dir}/{n}/fs")).collect();
     RootfsMount {

@@ -7,6 +7,7 @@
 mod case;
 mod error;
 mod hook;
+mod image;
 mod mapping;
 mod mutation;
 mod pod;
@@ -42,6 +43,11 @@ fn every_kind_of_pod_has_its_plan() {
 #[test]
 fn every_place_of_a_hook_has_its_plan() {
     compare("hooks", &hook::all());
+}
+
+#[test]
+fn what_is_restored_has_its_plans() {
+    compare("images", &image::all());
 }
 
 /// `texts` are by the names of their files in the folder, which has no others.

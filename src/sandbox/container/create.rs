@@ -7,6 +7,7 @@ use super::prepare::{filter, io_owner, read_spec, warn};
 use super::process::{Facts, Handle};
 use super::{agent, fuse, hooks, Container, Records, State, Verb};
 use crate::cgroup::oom::{Happened, Watch};
+use crate::cgroup::Entry;
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{Launched, Leash, Order};
 use crate::plan::{self, Host};
@@ -14,7 +15,7 @@ use crate::resctrl::Groups;
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::request::Create;
 use crate::sandbox::{CgroupOrder, World};
-use crate::spec::Spec;
+use crate::spec::{Ns, Spec};
 use crate::stdio::{Labels, Whose};
 use crate::sync::Mutex;
 use crate::tasks::Looks;
@@ -40,10 +41,15 @@ pub async fn read(world: &World, request: &Create, leash: &Leash) -> Result<Spec
 pub async fn create(
     world: &Arc<World>,
     request: Create,
-    spec: Spec,
+    mut spec: Spec,
     records: Records,
     leash: &Leash,
 ) -> Result<Arc<Container>> {
+    // CRIU lets the clocks go on where they were, in a namespace; execs are to be in it, too.
+    let times = &mut spec.namespaces.time;
+    if request.checkpoint.is_some() && *times == Ns::Host && Path::new("/proc/self/ns/time").exists() {
+        *times = Ns::New;
+    }
     let (path, limits) = (spec.cgroups_path.as_deref(), &spec.resources);
     let asked = AtomicBool::new(false);
     let order = CgroupOrder { path, limits, options: &request.options, id: &request.id, asked: &asked };
@@ -60,6 +66,8 @@ pub async fn create(
         records,
         world: Arc::clone(world),
         streams: world.streams.of_container(),
+        restoring: Mutex::default(),
+        dump: Mutex::default(),
         state: Mutex::new(State { life, updates: Default::default(), deletion: Default::default() }),
     });
     let launched = launch(&container, &request, leash).await;
@@ -131,7 +139,12 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
         warn(id, &compiled.warnings);
     }
     let revealing = options.no_pivot_root.then(|| Host::revealing(Path::new("/"))).transpose()?;
-    let plan = plan::create(&plan::Input {
+    let restoring = match &request.checkpoint {
+        Some(images) => Some(container.prepare_restore(images, leash).await?),
+        None => None,
+    };
+    let compile = if restoring.is_some() { plan::stage } else { plan::create };
+    let plan = compile(&plan::Input {
         spec,
         host: &world.host,
         id,
@@ -150,20 +163,18 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
     let (owner, by) = (io_owner(options), leash.deadline);
     let opening = streams.open(&request.stdio, &labels, owner, Whose::Container, by);
     let (ends, io) = leash.unless_killed(opening).await?;
+    // What is restored is given its streams, and its cgroup, when it is started.
+    let (ends, entry, restoring) = match restoring {
+        Some(restoring) => (None, Entry::default(), Some(restoring.with_ends(ends))),
+        None => (ends, cgroup.entry(None)?, None),
+    };
     let exit = container.exit(None)?;
     // Watched from before the process is born: a limit that is too low for it kills it on its way.
     let mut oom = cgroup.watch_oom().unwrap_or_else(|e| {
         log::warn!(container = id.as_str(); "could not watch for OOM kills: {e}");
         None
     });
-    let order = Order {
-        plan: &plan,
-        ends,
-        entry: cgroup.entry(None)?,
-        init: None,
-        leash,
-        on_exit: container.on_exit(None, exit),
-    };
+    let order = Order { plan: &plan, ends, entry, init: None, leash, on_exit: container.on_exit(None, exit) };
     let launching = async {
         match world.launcher.launch(order).await? {
             Launched::AtHooks(process) => {
@@ -189,10 +200,12 @@ async fn launch(container: &Arc<Container>, request: &Create, leash: &Leash) -> 
     record.pid = waiting.pid;
     record.start_time = record::start_time(waiting.pid).unwrap_or(0);
     record::write(records.folder(), &record)?;
+    let pid = if restoring.is_some() { 0 } else { waiting.pid };
+    *container.restoring.lock() = restoring;
     let mut late = Vec::new();
     {
         let mut state = container.lock();
-        state.life.facts.connect(waiting.pid, io, &container.name(None));
+        state.life.facts.connect(pid, io, &container.name(None));
         container.act(&mut state, &mut late, Verb::of("create"), None, Input::Made(waiting))?;
     }
     // After the Create event, and before an exit that has already been reported.

@@ -118,6 +118,14 @@ pub(super) async fn create(container: &Container, leash: &Leash, process: &AtHoo
     run(launcher, leash, container.into(), &hooks.create_container, &at("createContainer", place)).await
 }
 
+/// Runs the hooks that set up a network, as runc does in a restore: the namespaces are there, the processes are not.
+pub(super) async fn restore(container: &Container, leash: &Leash, pid: u32) -> Result<()> {
+    let (hooks, launcher) = (&container.spec.hooks, &*container.world.launcher);
+    let at = |kind| Moment { kind, status: "creating", pid, place: Place::Host };
+    run(launcher, leash, container.into(), &hooks.prestart, &at("prestart")).await?;
+    run(launcher, leash, container.into(), &hooks.create_runtime, &at("createRuntime")).await
+}
+
 pub(super) async fn start_container(container: &Container, leash: &Leash, waiting: &Waiting) -> Result<()> {
     let place = Place::Container(container, waiting);
     let moment = Moment { kind: "startContainer", status: "created", pid: waiting.pid, place };

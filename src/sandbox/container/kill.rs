@@ -36,6 +36,7 @@ impl Container {
     }
 
     fn kill_within(&self, state: &State) -> Result<()> {
+        self.end_checkpoint();
         let killed = self.cgroup.kill();
         let execs = state.life.execs.keys().map(|id| Some(id.as_str()));
         for who in execs.chain([None]) {
@@ -73,6 +74,9 @@ impl Container {
     }
 
     pub(super) fn signal(&self, state: &State, who: Option<&str>, signal: i32) -> Result<()> {
+        if who.is_none() && signal == libc::SIGKILL {
+            self.end_checkpoint();
+        }
         let name = self.name(who);
         let handle = match who {
             None => match &state.life.init {

@@ -6,6 +6,7 @@
 //! are leaves, held only for a moment: those of leashes, of streams, of the event queue, and of the reaper's table.
 
 mod agent;
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
@@ -17,8 +18,12 @@ mod news;
 mod pause;
 mod prepare;
 mod process;
+mod restore;
+mod restored;
+mod restored_mounts;
 mod start;
 mod update;
+mod work;
 
 pub(super) use create::{create, read};
 pub use hooks::poststop_of;
@@ -32,7 +37,7 @@ use super::request::{Event, Options, ProcessKey, ProcessState, Status};
 use super::{Exit, World};
 use crate::cgroup::{self, stats::Stats, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::{ExitStatus, Waiting};
+use crate::launch::{ExitStatus, Leash, Waiting};
 use crate::plan::RootfsMount;
 use crate::spec::{self, Spec};
 use crate::stdio::{Io, Streams};
@@ -58,6 +63,10 @@ pub(super) struct Container {
     records: Records,
     world: Arc<World>,
     streams: Streams,
+    /// From a create with a checkpoint to its start.
+    restoring: Mutex<Option<restore::Restoring>>,
+    /// While CRIU writes its processes down.
+    dump: Mutex<Option<Leash>>,
     state: Mutex<State>,
 }
 

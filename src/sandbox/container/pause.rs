@@ -10,6 +10,7 @@ const RESUME: Verb = Verb::of("resume");
 
 impl Container {
     pub async fn pause(&self) -> Result<()> {
+        self.refuse_during_checkpoint().context(|| format!("pause {}", self.id))?;
         {
             let mut state = self.lock();
             let frozen = self.cgroup.frozen()?;
@@ -23,6 +24,7 @@ impl Container {
     }
 
     pub fn resume(&self) -> Result<()> {
+        self.refuse_during_checkpoint().context(|| format!("resume {}", self.id))?;
         let mut late = Vec::new();
         let resumed = {
             let mut state = self.lock();

@@ -4,7 +4,7 @@ use super::life::{Init, Input};
 use super::process::Handle;
 use super::{hooks, Container, Verb, DEATH};
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::Leash;
+use crate::launch::{Leash, Waiting};
 use crate::sandbox::undo::Undo;
 use crate::sync::Mutex;
 use std::os::fd::OwnedFd;
@@ -39,15 +39,16 @@ impl Container {
         };
         let undo = Undo::new(|| over(false));
         let waiting = waiting.ok_or_else(|| Error::new(Kind::Bug, "a created process lost its gate"))?;
-        let pid = waiting.pid;
-        let hooked = hooks::start_container(self, leash, &waiting).await;
-        let started = match hooked.and_then(|()| leash.check()) {
-            Ok(()) => waiting.start_by(leash).await,
-            Err(e) => {
-                // This ends the process; its exit is awaited below.
-                drop(waiting);
-                Err(e)
-            }
+        let restoring = self.restoring.lock().take();
+        let restored = restoring.is_some();
+        let mut pid = waiting.pid;
+        let started = match restoring {
+            Some(restoring) => self.restore(waiting, restoring, leash).await.map(|(made, its)| {
+                pid = made;
+                self.lock().life.facts.pid = made;
+                *pidfd.lock() = Some(its);
+            }),
+            None => self.run_program(waiting, leash).await,
         };
         leash.release();
         undo.done();
@@ -60,10 +61,26 @@ impl Container {
             log::warn!(container = self.id.as_str(); "the first process did not exit after a failed start");
         }
         started.context(|| format!("start {}", self.id))?;
+        // What is restored was started when it was made.
+        if restored {
+            return Ok(pid);
+        }
         if let Err(e) = hooks::poststart(self, leash, pid).await {
             self.give_up(&exit).await;
             return Err(e.context(format!("start {}", self.id)));
         }
         Ok(pid)
+    }
+
+    async fn run_program(&self, waiting: Waiting, leash: &Leash) -> Result<()> {
+        let hooked = hooks::start_container(self, leash, &waiting).await;
+        match hooked.and_then(|()| leash.check()) {
+            Ok(()) => waiting.start_by(leash).await.map(drop),
+            Err(e) => {
+                // It ends now, and its exit is awaited by the caller.
+                drop(waiting);
+                Err(e)
+            }
+        }
     }
 }

@@ -43,6 +43,12 @@ pub(in crate::sys) fn open_entry(directory: BorrowedFd<'_>, name: &CStr) -> Resu
     openat2(directory, name, libc::O_PATH | libc::O_NOFOLLOW, libc::RESOLVE_NO_XDEV)
 }
 
+/// The same below a directory, whose links lead to nowhere else.
+pub(in crate::sys) fn open_cached_in(directory: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+    let how = libc::RESOLVE_CACHED | libc::RESOLVE_IN_ROOT;
+    resolve(directory.as_raw_fd(), path, libc::O_PATH, how)
+}
+
 fn openat2(directory: BorrowedFd<'_>, path: &CStr, flags: i32, how: u64) -> Result<OwnedFd> {
     resolve(directory.as_raw_fd(), path, flags, how)
 }

@@ -60,6 +60,12 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], passed: Option<BorrowedFd<'_>>
     check(answer).map(drop)
 }
 
+/// Ends the sending: the other side reads an end of file.
+pub fn shut(socket: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::syscall(libc::SYS_shutdown, socket.as_raw_fd(), libc::SHUT_WR) }).map(drop)
+}
+
 /// Receives one message: its length (0 is end of file: the other side is closed) and the descriptor with it. Retries if
 /// one of our signal handlers interrupts it.
 pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {

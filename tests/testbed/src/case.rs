@@ -5,9 +5,10 @@ use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::containerd::Containerd;
+use super::containerd::{Containerd, Setting};
 use super::events::Events;
 use super::leak::Snapshot;
+use super::machine::Machine;
 use super::run::{run, until, Output};
 use super::suite::Suite;
 
@@ -96,7 +97,11 @@ pub fn systemd() -> bool {
 fn shared(suite: Suite) -> MutexGuard<'static, Containerd> {
     static SERVERS: [OnceLock<Mutex<Containerd>>; 2] = [OnceLock::new(), OnceLock::new()];
     SERVERS[suite as usize]
-        .get_or_init(|| Mutex::new(Containerd::start(suite)))
+        .get_or_init(|| {
+            let machine = Machine::new();
+            let setting = Setting::with_criu(&machine, suite);
+            Mutex::new(Containerd::start_in(suite, machine, setting))
+        })
         .lock()
         // A case that failed has cleaned up after itself.
         .unwrap_or_else(PoisonError::into_inner)

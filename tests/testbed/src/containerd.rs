@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::image::{image, IMAGE};
 use super::machine::Machine;
 use super::run::{end, patience, run, until, Output};
-use super::suite::Suite;
+use super::suite::{criu, Suite};
 
 /// Plugins that serve Kubernetes.
 const CRI: &[&str] =
@@ -59,6 +59,16 @@ impl Setting {
     }
 }
 
+impl Setting {
+    /// The same, where criu is found.
+    pub fn with_criu(machine: &Machine, suite: Suite) -> Setting {
+        let mut path = suite.path();
+        path.push(":");
+        path.push(criu());
+        Setting { environment: vec![("PATH", path)], ..Setting::plain(machine) }
+    }
+}
+
 pub struct Containerd {
     pub suite: Suite,
     pub machine: Machine,
@@ -67,6 +77,15 @@ pub struct Containerd {
 }
 
 impl Containerd {
+    /// Removes what containerd leaves of each restore: the directory of images that it has given to the shim.
+    pub fn forget_checkpoints(&self) {
+        for entry in std::fs::read_dir(self.dir("tmp")).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("ctrd-checkpoint") {
+                std::fs::remove_dir_all(entry.path()).expect("remove what containerd left");
+            }
+        }
+    }
+
     /// Starts a containerd of `suite` and imports the test image.
     pub fn start(suite: Suite) -> Containerd {
         let machine = Machine::new();

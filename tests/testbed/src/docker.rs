@@ -9,9 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::case::Runtime;
-use super::containerd::Containerd;
+use super::containerd::{Containerd, Setting};
 use super::image::{image, IMAGE};
 use super::leak::Snapshot;
+use super::machine::Machine;
 use super::run::{end, patience, run, until, Output};
 use super::suite::Suite;
 
@@ -50,7 +51,9 @@ fn subordinate_ids(containerd: &Containerd) {
 
 impl Docker {
     pub fn start(suite: Suite, ids: Ids) -> Docker {
-        let containerd = Containerd::start(suite);
+        let machine = Machine::new();
+        let setting = Setting::with_criu(&machine, suite);
+        let containerd = Containerd::start_in(suite, machine, setting);
         let mark = &containerd.machine.mark;
         let dir = |name: &str| containerd.dir(name).to_string_lossy().into_owned();
         let mut config = serde_json::json!({
@@ -68,6 +71,8 @@ impl Docker {
             "ip6tables": false,
             "ip-forward": false,
             "userland-proxy": false,
+            // docker checkpoint
+            "experimental": true,
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "runtimes": { "shoal": { "runtimeType": Runtime::Shoal.name() } },
         });

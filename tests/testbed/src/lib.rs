@@ -30,4 +30,4 @@ pub use leak::Snapshot;
 pub use machine::Machine;
 pub use pty::Pty;
 pub use run::{end, patience, run, until, Output};
-pub use suite::{built, shim, source, Suite};
+pub use suite::{built, criu, shim, source, Suite};

@@ -25,14 +25,7 @@ impl Suite {
     /// Returns the suite's directory, which is fetched first if it does not exist.
     pub fn dir(self) -> PathBuf {
         static READY: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
-        READY[self as usize].get_or_init(|| {
-            let status = Command::new(source("tests/testbed/fetch"))
-                .arg(self.name())
-                .stdout(std::process::Stdio::null())
-                .status()
-                .expect("run tests/testbed/fetch");
-            assert!(status.success(), "tests/testbed/fetch {} failed", self.name());
-        });
+        READY[self as usize].get_or_init(|| fetch(self.name()));
         testbed_dir().join(self.name())
     }
 
@@ -56,6 +49,22 @@ impl Suite {
         path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         path
     }
+}
+
+fn fetch(what: &str) {
+    let status = Command::new(source("tests/testbed/fetch"))
+        .arg(what)
+        .stdout(std::process::Stdio::null())
+        .status()
+        .expect("run tests/testbed/fetch");
+    assert!(status.success(), "tests/testbed/fetch {what} failed");
+}
+
+/// The directory of criu and of the programs that it runs: in no `PATH` but that of a server that is to have it.
+pub fn criu() -> PathBuf {
+    static READY: OnceLock<()> = OnceLock::new();
+    READY.get_or_init(|| fetch("criu"));
+    testbed_dir().join("criu/usr/sbin")
 }
 
 /// Returns a file of the source tree.

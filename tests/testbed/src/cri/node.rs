@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::{json, Value};
 
 use super::client::Client;
+use crate::suite::criu;
 use crate::{image, pause_image, source, systemd, until, Containerd, Machine, Setting, Suite, IMAGE, PAUSE};
 
 /// The runtime of the containers, and what holds the pod's namespaces.
@@ -201,6 +202,8 @@ fn setting(dir: &Path, suite: Suite, mode: Mode) -> Setting {
     let mut path = dir.join("bin").into_os_string();
     path.push(":");
     path.push(suite.path());
+    path.push(":");
+    path.push(criu());
     let mut environment = vec![
         ("PATH", path),
         ("XTABLES_LIBDIR", suite.dir().join("usr/lib/x86_64-linux-gnu/xtables").into_os_string()),

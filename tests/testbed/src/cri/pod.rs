@@ -1,6 +1,6 @@
 //! A pod and its containers, as a kubelet would request them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{json, Value};
 
@@ -229,6 +229,11 @@ impl Container {
     pub fn stop(&self, seconds: u32) {
         let request = json!({ "container_id": self.id, "timeout": seconds.to_string() });
         must("StopContainer", self.client.call("StopContainer", &request));
+    }
+
+    /// The archive that it becomes.
+    pub fn try_checkpoint(&self, archive: &Path) -> Result<Value, Failure> {
+        self.client.call("CheckpointContainer", &json!({ "container_id": self.id, "location": archive }))
     }
 
     #[track_caller]
