@@ -54,6 +54,7 @@ fn refuse_own(file: BorrowedFd<'_>, kind: u64) -> Result<()> {
         libc::CLONE_NEWNS => [c"/proc/self/ns/mnt", c"/proc/1/ns/mnt"],
         libc::CLONE_NEWNET => [c"/proc/self/ns/net", c"/proc/1/ns/net"],
         libc::CLONE_NEWIPC => [c"/proc/self/ns/ipc", c"/proc/1/ns/ipc"],
+        libc::CLONE_NEWPID => [c"/proc/self/ns/pid", c"/proc/1/ns/pid"],
         libc::CLONE_NEWUTS => [c"/proc/self/ns/uts", c"/proc/1/ns/uts"],
         libc::CLONE_NEWUSER => [c"/proc/self/ns/user", c"/proc/1/ns/user"],
         _ => return Err(Errno::EINVAL),

@@ -198,6 +198,7 @@ pub(super) fn private_for(spec: &Spec, name: &str) -> Option<&'static str> {
         _ if spec.sysctls.iter().any(|sysctl| sysctl.namespace() == name) => Some("linux.sysctl"),
         "uts" if spec.hostname.is_some() => Some("hostname"),
         "uts" if spec.domainname.is_some() => Some("domainname"),
+        _ if spec.namespaces.in_pod.contains(&name) => Some("a container of a sandbox"),
         _ => None,
     }
 }

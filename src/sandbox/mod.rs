@@ -292,7 +292,7 @@ impl Sandbox {
     async fn make(&self, request: Create, leash: &Leash) -> Result<Arc<Container>> {
         let mut spec = container::read(&self.world, &request, leash).await?;
         let member = match self.pod() {
-            Some(pod) => pod::join(&pod, &self.world, &request, &mut spec, leash).await?,
+            Some(pod) => Some(pod::join(&pod, &self.world, &request, &mut spec, leash).await?),
             None => None,
         };
         let records = match &member {

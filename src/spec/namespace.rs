@@ -24,6 +24,8 @@ pub struct Namespaces {
     pub cgroup: Ns,
     pub user: Ns,
     pub time: Ns,
+    /// Those, of the ones given by a path, of which the container's sandbox has its own: they cannot be the host's.
+    pub in_pod: Vec<&'static str>,
 }
 
 impl Namespaces {

@@ -2,7 +2,7 @@
 
 use crate::world::{config, eventually, World, PATIENCE};
 use shoal::error::{Error, Kind};
-use shoal::sandbox::{PodState, ProcessKey, Status};
+use shoal::sandbox::{PodConfig, PodPid, PodState, ProcessKey, Status};
 use shoal::stdio::Stdio;
 use shoal::tasks::block_on;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ const KILL: u32 = libc::SIGKILL as u32;
 /// Makes a pod with a container, which shares namespaces of these kinds.
 fn pod(kinds: &[&str]) -> World {
     let world = World::new();
-    world.create(config()).unwrap();
+    let pid = if kinds.contains(&"pid") { PodPid::Node } else { PodPid::Container };
+    world.create(PodConfig { pid, ..config() }).unwrap();
     world.sandbox.start_pod("p1").unwrap();
     world.member("c1", &["/probe", "sleep"], kinds);
     world.run("c1");

@@ -4,6 +4,7 @@ use crate::world::{config, host, namespace, World};
 use serde_json::json;
 use shoal::error::Kind;
 use shoal::sandbox::{Dns, PodConfig, PodCreate, PodPid, ProcessKey};
+use shoal::spec::Ns;
 use shoal::tasks::block_on;
 
 #[test]
@@ -59,21 +60,97 @@ fn the_folder_of_cri_1_7_is_replaced_and_the_client_s_own_mount_stays() {
 }
 
 #[test]
-fn a_container_that_says_nothing_of_its_sandbox_but_in_its_bundle_joins_it() {
+fn a_container_whose_specification_says_nothing_of_its_sandbox_joins_it() {
+    for names_it in [true, false] {
+        let world = World::new();
+        world.create(config()).unwrap();
+        let pod = world.sandbox.start_pod("p1").unwrap().pid;
+        let new = ["network", "ipc", "uts", "pid", "mount"].map(|kind| json!({ "type": kind }));
+        let bundle = world.bundle_of("c1", &["/probe", "sleep"], new.to_vec(), json!({}));
+        if names_it {
+            std::fs::write(bundle.join("sandbox"), "p1").unwrap();
+        }
+        world.run("c1");
+        let pid = world.pid("c1");
+        for kind in ["net", "ipc", "uts"] {
+            assert_eq!(namespace(pid, kind), namespace(pod, kind), "{kind}");
+        }
+        assert_ne!(namespace(pid, "pid"), host("pid"));
+        let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        assert!(cgroup.contains(&format!("/{}/p1/c1", world.namespace)), "{cgroup}");
+        world.shut_down();
+    }
+}
+
+/// A client that knows no pid of the pod writes that of whoever is the first process.
+#[test]
+fn paths_of_the_first_process_mean_the_pods_namespaces() {
+    let own = nix::unistd::gethostname().unwrap();
+    for shared in [PodPid::Pod, PodPid::Container] {
+        let world = World::new();
+        world.create(PodConfig { hostname: "pod-1".into(), pid: shared, ..config() }).unwrap();
+        let pod = world.sandbox.start_pod("p1").unwrap().pid;
+        let of_first = |kind: &str, name: &str| json!({ "type": kind, "path": format!("/proc/1/ns/{name}") });
+        let mut list = vec![of_first("network", "net"), of_first("ipc", "ipc"), of_first("uts", "uts")];
+        list.push(json!({ "type": "mount" }));
+        let pids = [json!({ "type": "pid" }), of_first("pid", "pid")];
+        let with = |pids: &serde_json::Value| list.iter().chain([pids]).cloned().collect();
+        world.bundle_of("c1", &["/probe", "sleep"], with(&pids[0]), json!({}));
+        world.configure("c1", |config| config["hostname"] = "of-c1".into());
+        world.run("c1");
+        for kind in ["net", "ipc", "uts"] {
+            assert_eq!(namespace(world.pid("c1"), kind), namespace(pod, kind), "{kind}");
+        }
+        world.bundle_of("c2", &["/probe", "sleep"], with(&pids[1]), json!({}));
+        match shared {
+            PodPid::Pod => {
+                world.run("c2");
+                assert_eq!(namespace(world.pid("c2"), "pid"), namespace(pod, "pid"));
+            }
+            _ => {
+                let error = world.create_member("c2").unwrap_err();
+                assert!(error.kind() == Kind::Invalid && error.to_string().contains("share"), "{error}");
+            }
+        }
+        assert_eq!(nix::unistd::gethostname().unwrap(), own);
+        world.shut_down();
+    }
+}
+
+#[test]
+fn no_path_leads_a_container_to_the_host_unless_its_pod_is_there() {
     let world = World::new();
     world.create(config()).unwrap();
-    let pod = world.sandbox.start_pod("p1").unwrap().pid;
-    let new = ["network", "ipc", "uts", "pid", "mount"].map(|kind| json!({ "type": kind }));
-    let bundle = world.bundle_of("c1", &["/probe", "sleep"], new.to_vec(), json!({}));
-    std::fs::write(bundle.join("sandbox"), "p1").unwrap();
-    world.run("c1");
-    let pid = world.pid("c1");
-    for kind in ["net", "ipc", "uts"] {
-        assert_eq!(namespace(pid, kind), namespace(pod, kind), "{kind}");
+    world.sandbox.start_pod("p1").unwrap();
+    let kinds = [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid")];
+    let with = |world: &World, kind: &str, path: &str| {
+        let mut list = vec![json!({ "type": kind, "path": path }), json!({ "type": "mount" })];
+        let others = kinds.iter().filter(|(other, _)| *other != kind);
+        list.extend(others.map(|(other, _)| json!({ "type": other })));
+        world.bundle_of("c1", &["/probe", "sleep"], list, json!({}));
+    };
+    let own = std::process::id();
+    let link = world.dir.path().join("link");
+    for (kind, name) in kinds {
+        let direct = format!("/proc/{own}/ns/{name}");
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(&direct, &link).unwrap();
+        for path in [direct.as_str(), link.to_str().unwrap(), &format!("/proc/01/../{own}/ns/{name}")] {
+            with(&world, kind, path);
+            let error = world.create_member("c1").unwrap_err().to_string();
+            let refused = ["the host's", "(ENOENT)"].iter().any(|word| error.contains(word));
+            assert!(refused, "{kind} by {path}: {error}");
+        }
     }
-    assert_ne!(namespace(pid, "pid"), host("pid"));
-    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    assert!(cgroup.contains(&format!("/{}/p1/c1", world.namespace)), "{cgroup}");
+    world.shut_down();
+
+    let world = World::new();
+    let uts_of_host = PodConfig { uts: Ns::Host, hostname: String::new(), ..config() };
+    world.create(uts_of_host).unwrap();
+    world.sandbox.start_pod("p1").unwrap();
+    with(&world, "uts", &format!("/proc/{own}/ns/uts"));
+    world.run("c1");
+    assert_eq!(namespace(world.pid("c1"), "uts"), host("uts"));
     world.shut_down();
 }
 

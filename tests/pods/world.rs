@@ -131,6 +131,8 @@ impl World {
             std::fs::create_dir_all(root.join(name)).unwrap();
         }
         let probe = env!("CARGO_BIN_EXE_probe");
+        // A copy onto the link of a bundle written before would empty the program.
+        let _ = std::fs::remove_file(root.join("probe"));
         std::fs::hard_link(probe, root.join("probe"))
             .or_else(|_| std::fs::copy(probe, root.join("probe")).map(drop))
             .unwrap();

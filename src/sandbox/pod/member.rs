@@ -1,8 +1,8 @@
 //! Membership of a container in a pod: how it is recognized and how its specification is adapted.
 //!
-//! CRI refers to the pod's namespaces as `/proc/<the sandbox's pid>/ns/*`; `ctr run --sandbox` does not mention them. A
-//! container's bundle tells which pod it belongs to, and it joins the namespaces that the shim holds: a path with a pid
-//! in it may lead to another process by now.
+//! CRI refers to the pod's namespaces as `/proc/<the sandbox's pid>/ns/*`, clients that know no pid write `/proc/1/ns/*`,
+//! and `ctr run --sandbox` does not mention them. A container joins the namespaces that the shim holds: a path with a
+//! pid in it may lead to another process by now, or to the host.
 
 use super::files::{records, SHM};
 use super::namespaces::Held;
@@ -45,17 +45,19 @@ impl Membership {
     }
 }
 
-/// Makes a container of this shim's pod one of its members; None where it is none.
+/// Makes a container one of the members of this shim's pod.
 pub(in crate::sandbox) async fn join(
     pod: &Pod,
     world: &World,
     request: &Create,
     spec: &mut Spec,
     leash: &Leash,
-) -> Result<Option<Membership>> {
+) -> Result<Membership> {
     let named = sandbox_of(&world.paths, &request.bundle, spec, leash.deadline);
-    let Some(of) = leash.unless_killed(named).await? else { return Ok(None) };
-    if of != pod.id {
+    // Whoever creates a container in the shim of a pod need not say of which.
+    if let Some(of) = leash.unless_killed(named).await?
+        && of != pod.id
+    {
         let what = format!("container {} is of sandbox {of}, and this is the shim of {}", request.id, pod.id);
         return Err(invalid(what));
     }
@@ -70,7 +72,7 @@ pub(in crate::sandbox) async fn join(
         let _ = std::fs::remove_dir(&records);
         return Err(error);
     }
-    Ok(Some(Membership { records, pod_cgroup: pod.cgroup.pod_record(), _held: held }))
+    Ok(Membership { records, pod_cgroup: pod.cgroup.pod_record(), _held: held })
 }
 
 /// The bundle's `sandbox` file, which containerd writes; else CRI's annotation.
@@ -87,22 +89,29 @@ fn namespaces(pod: &Pod, held: &Held, spec: &mut Spec) -> Result<()> {
     let silent = !spec.annotations.contains_key(CONTAINER_TYPE);
     let shared_pid = pod.config.pid == PodPid::Pod;
     let ns = &mut spec.namespaces;
-    for (name, place, shared) in [
-        ("net", &mut ns.net, true),
-        ("ipc", &mut ns.ipc, true),
-        ("uts", &mut ns.uts, true),
-        ("pid", &mut ns.pid, shared_pid),
-        ("user", &mut ns.user, true),
+    for (kind, name, place, shared) in [
+        ("network", "net", &mut ns.net, true),
+        ("ipc", "ipc", &mut ns.ipc, true),
+        ("uts", "uts", &mut ns.uts, true),
+        ("pid", "pid", &mut ns.pid, shared_pid),
+        ("user", "user", &mut ns.user, true),
     ] {
         let pods = match place {
-            Ns::Join(path) => {
-                [held.pid, 0].iter().any(|pid| *path == Path::new(&format!("/proc/{pid}/ns/{name}")))
-            }
+            Ns::Join(path) => stands_for(path, name, held.pid),
             Ns::New => silent && shared,
             Ns::Host => false,
         };
+        if pods && name == "pid" && pod.config.pid == PodPid::Container {
+            return Err(invalid(
+                "linux.namespaces: the sandbox has no pid namespace that its containers share",
+            ));
+        }
+        let of_pod = held.path(name);
+        let own = of_pod.is_some() || name == "pid" && pod.config.pid == PodPid::Container;
         if pods {
-            *place = held.path(name).map_or(Ns::Host, Ns::Join);
+            *place = of_pod.map_or(Ns::Host, Ns::Join);
+        } else if own && matches!(place, Ns::Join(_)) {
+            ns.in_pod.push(kind);
         }
     }
     let host = |ns: &Ns| *ns == Ns::Host;
@@ -121,6 +130,11 @@ fn namespaces(pod: &Pod, held: &Held, spec: &mut Spec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the path means the pod's namespace: by the pid that its sandbox has told, or by one that means nothing here.
+fn stands_for(path: &Path, name: &str, pid: u32) -> bool {
+    [pid, 0, 1].iter().any(|pid| path == Path::new(&format!("/proc/{pid}/ns/{name}")))
 }
 
 /// Replaces the mounts of files that CRI 1.7 takes from a directory of its own, and a default /dev/shm, with the pod's
