@@ -67,7 +67,7 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
             lent.fill(*slot, sys::mount::clone_tree_of(source.as_fd(), *recursive)?)
         }
         Step::OpenDevice { slot, path, kind, major, minor } => {
-            host_paths::device(lent, *slot, path, *kind, (*major, *minor))
+            lent.fill(*slot, host_paths::device(path, *kind, (*major, *minor))?)
         }
         Step::OpenLoop { slot, path, readonly, direct } => {
             let options = sys::loop_device::Options { readonly: *readonly, direct: *direct };

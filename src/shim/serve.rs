@@ -194,11 +194,11 @@ async fn cgroup_of(
     CgroupOrder { path, limits, options, id, asked }: CgroupOrder<'_>,
 ) -> Result<Box<dyn Cgroup>> {
     let (namespace, host, layout) = &*world;
-    let path = match path {
-        None if !options.systemd_cgroup => format!("/{namespace}/{id}"),
-        path => path.unwrap_or_default().to_owned(),
-    };
-    let path = CgroupsPath::parse(&path, options.systemd_cgroup, id)?;
+    let path = path.unwrap_or_default();
+    if path.is_empty() && !options.systemd_cgroup {
+        return cgroup::create_unnamed(host, layout, namespace, id, limits);
+    }
+    let path = CgroupsPath::parse(path, options.systemd_cgroup, id)?;
     cgroup::create(host, layout, &path, limits, asked).await
 }
 
