@@ -187,9 +187,7 @@ pub fn create_unnamed(
     let refused = |error: &Error| nowhere::refused_to_user(host, error);
     let created = create(&format!("/{namespace}/{id}"));
     match created.or_else(|error| if refused(&error) { create(id) } else { Err(error) }) {
-        Err(error) if refused(&error) => {
-            Ok(Box::new(nowhere::Nowhere::create(layout.is_v2(), resources, error)?))
-        }
+        Err(error) if refused(&error) => Ok(Box::new(nowhere::Nowhere::create(layout, resources, error)?)),
         created => created,
     }
 }

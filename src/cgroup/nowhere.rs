@@ -1,7 +1,8 @@
 //! No cgroup at all: what a container gets if the shim runs in a user namespace whose root may create none, and the
 //! specification asks for nothing that needs one. As in runc, the container then stays in the shim's cgroup.
 
-use super::{oom, Cgroup, Dying, Entry, Halves, Host, Record, Stats};
+use super::layout::Hierarchy;
+use super::{oom, Cgroup, Dying, Entry, Halves, Host, Layout, Record, Stats};
 use crate::error::{Error, Kind, Result};
 use crate::spec::resources::{BlockIo, Cpu, Memory, Network, Resources};
 use crate::tasks::Answer;
@@ -10,15 +11,18 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub(super) struct Nowhere {
     v2: bool,
+    /// The shim's own cgroup.
+    own: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Nowhere {
     /// `refused` is why there is no cgroup.
-    pub(super) fn create(v2: bool, resources: &Resources, refused: Error) -> Result<Nowhere> {
+    pub(super) fn create(layout: &Layout, resources: &Resources, refused: Error) -> Result<Nowhere> {
         match limit(resources) {
             None => {
                 log::info!("the container has no cgroup of its own: {refused}");
-                Ok(Nowhere { v2 })
+                let own = |hierarchy: &Hierarchy| (hierarchy.mount.clone(), hierarchy.own.clone().into());
+                Ok(Nowhere { v2: layout.is_v2(), own: layout.hierarchies().iter().map(own).collect() })
             }
             Some(name) => {
                 Err(refused.context(format!("linux.resources.{name}: the container has no cgroup")))
@@ -66,7 +70,7 @@ impl Cgroup for Nowhere {
     }
 
     fn directories(&self) -> Vec<(PathBuf, PathBuf)> {
-        Vec::new()
+        self.own.clone()
     }
 
     fn pids(&self) -> Result<Vec<u32>> {
@@ -154,9 +158,12 @@ mod tests {
 
     #[test]
     fn a_limit_without_a_cgroup_is_refused_by_its_name() {
-        assert!(Nowhere::create(true, &Resources::default(), refused()).is_ok());
+        let own = Hierarchy { mount: "/m".into(), names: Vec::new(), own: "a/b".into() };
+        let layout = Layout::V2(own);
+        let without = Nowhere::create(&layout, &Resources::default(), refused()).unwrap();
+        assert_eq!(without.directories(), [("/m".into(), "a/b".into())]);
         let resources = Resources { pids: Some(Limit::Value(7)), ..Resources::default() };
-        let error = Nowhere::create(true, &resources, refused()).unwrap_err().to_string();
+        let error = Nowhere::create(&layout, &resources, refused()).unwrap_err().to_string();
         assert!(error.starts_with("linux.resources.pids: ") && error.contains("EACCES"), "{error}");
     }
 }
