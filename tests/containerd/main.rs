@@ -25,5 +25,6 @@ mod logging;
 mod many;
 mod neighbours;
 mod restart;
+mod rootless;
 mod signals;
 mod terminal;

@@ -25,14 +25,7 @@ impl Suite {
     /// Returns the suite's directory, which is fetched first if it does not exist.
     pub fn dir(self) -> PathBuf {
         static READY: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
-        READY[self as usize].get_or_init(|| {
-            let status = Command::new(source("tests/testbed/fetch"))
-                .arg(self.name())
-                .stdout(std::process::Stdio::null())
-                .status()
-                .expect("run tests/testbed/fetch");
-            assert!(status.success(), "tests/testbed/fetch {} failed", self.name());
-        });
+        READY[self as usize].get_or_init(|| fetch(self.name()));
         testbed_dir().join(self.name())
     }
 
@@ -56,6 +49,19 @@ impl Suite {
         path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         path
     }
+}
+
+/// Returns the directory of what starts a server as an ordinary user, which is fetched first if it does not exist.
+pub fn rootless_tools() -> PathBuf {
+    static READY: OnceLock<()> = OnceLock::new();
+    READY.get_or_init(|| fetch("rootless"));
+    testbed_dir().join("rootless")
+}
+
+fn fetch(what: &str) {
+    let mut command = Command::new(source("tests/testbed/fetch"));
+    let status = command.arg(what).stdout(std::process::Stdio::null()).status();
+    assert!(status.expect("run tests/testbed/fetch").success(), "tests/testbed/fetch {what} failed");
 }
 
 /// Returns a file of the source tree.
