@@ -186,6 +186,7 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
             Err(Errno::ENOSYS) => Ok(()),
             answer => answer,
         },
+        Step::Descriptors => sys::limits::restore_descriptors(forked),
         Step::Rlimit { resource, soft, hard } => sys::limits::set_rlimit(forked, *resource, *soft, *hard),
         Step::Umask(mask) => {
             sys::limits::set_umask(forked, *mask);

@@ -352,6 +352,8 @@ pub enum Step {
         name: CString,
         search: Option<Search>,
     },
+    /// Restores the soft limit of descriptors that the shim was started with.
+    Descriptors,
     /// prlimit(2); `resource` is RLIMIT_*.
     Rlimit {
         resource: u32,

@@ -96,6 +96,9 @@ fn run(
     process::set_name(c"shoal").context(|| "prctl(PR_SET_NAME)")?;
     // Inherited by clone: processes in the pid namespace that a child is born into cannot inspect it.
     identity::undumpable().context(|| "prctl(PR_SET_DUMPABLE)")?;
+    if let Err(errno) = process::raise_descriptors() {
+        log::warn!("could not raise the limit of descriptors: {errno}");
+    }
     process::become_subreaper().context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     handler::ignore_broken_pipes().context(|| "sigaction(SIGPIPE)")?;
 

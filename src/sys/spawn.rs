@@ -5,8 +5,8 @@
 //! needs is prepared before the clone.
 
 use super::child::clone::{clone, Child};
-use super::child::exec;
 use super::child::Forked;
+use super::child::{exec, limits};
 use super::signal::{self, Ignored};
 use super::Result;
 use nix::errno::Errno;
@@ -134,7 +134,7 @@ impl Program<'_> {
             // SAFETY: close_range(2) takes integers; the descriptors of this copy of the process have no owner here.
             unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         }
-        let reset = signal::reset(forked, self.ignored);
+        let reset = signal::reset(forked, self.ignored).and_then(|()| limits::restore_descriptors(forked));
         if reset.is_ok() {
             // SAFETY: the caller guarantees the pointers.
             unsafe { libc::execve(self.path, self.argv, self.envp) };

@@ -23,6 +23,7 @@ mod flags;
 mod hooks;
 mod logging;
 mod many;
+mod mounts;
 mod neighbours;
 mod restart;
 mod rootless;
