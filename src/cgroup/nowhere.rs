@@ -52,7 +52,7 @@ pub(super) fn refused_to_user(host: &Host, error: &Error) -> bool {
 }
 
 /// The host's own namespace maps every id to itself (user_namespaces(7)).
-fn in_user_namespace(host: &Host) -> bool {
+pub(super) fn in_user_namespace(host: &Host) -> bool {
     let map = std::fs::read_to_string(host.proc.join("self/uid_map"));
     map.is_ok_and(|map| map.split_whitespace().ne(["0", "0", "4294967295"]))
 }
