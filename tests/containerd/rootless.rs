@@ -21,7 +21,7 @@ macro_rules! rootless {
 rootless! {
     a_user_runs_a_container, a_container_lives_and_ends, devices_are_the_hosts, the_lost_shim_is_cleaned_up,
     what_needs_a_cgroup_is_refused_without_one, what_only_root_may_is_refused_or_left_out,
-    a_further_user_namespace_has_ids_of_the_users, everything_else_is_as_for_root,
+    limits_hold_where_a_cgroup_is_delegated, a_further_user_namespace_has_ids_of_the_users, everything_else_is_as_for_root,
 }
 
 /// ctr asks for a cgroup and CPU shares by default, which the user cannot have.
@@ -171,6 +171,38 @@ fn what_needs_a_cgroup_is_refused_without_one(case: &mut Case<'_>) {
     });
     assert_eq!(case.state(), "RUNNING");
     case.remove();
+}
+
+/// Only in the VM, where the user has a systemd of their own.
+fn limits_hold_where_a_cgroup_is_delegated(case: &mut Case<'_>) {
+    if !std::path::Path::new("/run/user/64321/systemd").exists() {
+        println!("left out: tests/vm/v2 has a user with a systemd");
+        return;
+    }
+    let limits = |case: &Case<'_>, cgroup: &str, below: &str| {
+        case.detach(&["--cgroup", cgroup, "--memory-limit", "33554432"], &["sleep", "1000"]);
+        let of = std::fs::read_to_string(format!("/proc/{}/cgroup", case.pid())).expect("it runs");
+        let expected = format!("/user@64321.service/{below}");
+        assert!(of.trim_end().ends_with(&expected), "{of}, not {expected}");
+        assert_eq!(case.cgroup_file("memory", "", "memory.max"), "33554432");
+        assert_eq!(case.exec(&[], &["echo", "in"]).ok(), "in\n");
+        case.ctr(&["tasks", "pause", &case.id]).ok();
+        case.until_state("PAUSED");
+        case.ctr(&["tasks", "resume", &case.id]).ok();
+        assert!(case.ctr(&["tasks", "ps", &case.id]).ok().contains(&case.pid().to_string()));
+        let metrics = case.ctr(&["tasks", "metrics", "--format", "json", &case.id]);
+        assert!(metrics.ok().contains("33554432"), "{metrics}");
+        let out = case.exec(&[], &["sh", "-c", "dd if=/dev/zero of=/dev/null bs=100M count=1"]);
+        assert_ne!(out.code, 0, "more than the limit");
+        case.remove();
+    };
+    limits(case, "", &format!("app.slice/{}.service/{}", case.containerd.machine.mark, case.id));
+    // runc needs a D-Bus daemon of the user's for this.
+    if case.runtime == Runtime::Shoal {
+        let mark = &case.containerd.machine.mark;
+        let scope = format!("user.slice:{mark}:{}", case.id);
+        limits(case, &scope, &format!("user.slice/{mark}-{}.scope", case.id));
+    }
 }
 
 /// What runc refuses too, each with the errno of the kernel, and what it leaves out.
