@@ -222,7 +222,7 @@ fn what_only_root_may_is_refused_or_left_out(case: &mut Case<'_>) {
             .push(json!({ "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue" }));
     });
     refused("process.rlimits[0]", &|spec| {
-        spec["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 5000000, "hard": 5000000 }]);
+        spec["process"]["rlimits"] = json!([{ "type": "RLIMIT_RTPRIO", "soft": 50, "hard": 50 }]);
     });
     let score = |score: i32| {
         run_spec(case, |spec| {
