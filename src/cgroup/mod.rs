@@ -10,6 +10,7 @@ mod dir;
 #[cfg(test)]
 mod fake;
 pub(crate) mod layout;
+mod nowhere;
 pub mod oom;
 mod parent;
 pub(crate) mod path;
@@ -171,6 +172,29 @@ pub async fn create(
         }
         _ => by_files(host, layout, path, resources, false),
     }
+}
+
+/// Creates the cgroup of a container whose specification names none: in the namespace's, else beside or below the
+/// shim's own, which an ordinary user may have been given, else nowhere.
+pub fn create_unnamed(
+    host: &Host,
+    layout: &Layout,
+    namespace: &str,
+    id: &str,
+    resources: &Resources,
+) -> Result<Box<dyn Cgroup>> {
+    let create = |path: &str| by_files(host, layout, &CgroupsPath::parse(path, false, id)?, resources, false);
+    let refused = |error: &Error| nowhere::refused_to_user(host, error);
+    let created = create(&format!("/{namespace}/{id}"));
+    match created.or_else(|error| if refused(&error) { create(id) } else { Err(error) }) {
+        Err(error) if refused(&error) => Ok(Box::new(nowhere::Nowhere::create(layout, resources, error)?)),
+        created => created,
+    }
+}
+
+/// Ignores, as runc does, that root of a user namespace cannot restrict devices: it cannot create any.
+fn unless_refused_to_user(host: &Host, restricted: Result<()>) -> Result<()> {
+    restricted.or_else(|error| if nowhere::refused_to_user(host, &error) { Ok(()) } else { Err(error) })
 }
 
 fn by_files(

@@ -71,7 +71,7 @@ impl Scope {
         asked: &AtomicBool,
     ) -> Result<Scope> {
         let naming = || format!("scope {} in {}", unit.name, unit.slice);
-        let mut bus = Bus::connect(&host.run).await?;
+        let mut bus = Bus::connect(host).await?;
         let mut place_holder = PlaceHolder::start()?;
         let mut properties: Vec<Property> = vec![
             ("Description", Value::Text(format!("container {}", unit.name))),
@@ -94,7 +94,7 @@ impl Scope {
         // systemd takes the place-holder by its pid, which another process could have by the time it looks.
         asked.store(true, Ordering::SeqCst);
         start(&mut bus, &unit.name, &properties).await.context(naming)?;
-        let path = CgroupsPath::Systemd(unit.clone());
+        let path = CgroupsPath::Systemd(Unit { path: bus.root().await?.join(&unit.path), ..unit.clone() });
         let files = match resources.pids {
             Some(Limit::Value(1)) if layout.is_v2() => {
                 let for_two = Resources { pids: Some(Limit::Value(2)), ..resources.clone() };
@@ -137,7 +137,7 @@ impl Scope {
     }
 
     async fn set(&self, resources: &Resources) -> Result<()> {
-        let mut bus = Bus::connect(&self.host.run).await?;
+        let mut bus = Bus::connect(&self.host).await?;
         let now = self.halves()?;
         let mut properties = limits(&mut bus, resources, &now, self.v2).await?;
         if let (Some(rules), false) = (&resources.devices, self.v2) {
@@ -169,7 +169,7 @@ impl Scope {
     }
 
     async fn stop(&self) -> Result<()> {
-        let mut bus = Bus::connect(&self.host.run).await?;
+        let mut bus = Bus::connect(&self.host).await?;
         stop(&mut bus, &self.unit).await
     }
 }

@@ -16,7 +16,7 @@ use super::dir::{is_absent, Dir};
 use super::layout::Hierarchy;
 use super::path::CgroupsPath;
 use super::tree::{self, Made};
-use super::{beside, oom, Cgroup, Dying, Entry, Halves, Host, Member, Record, Stats};
+use super::{beside, oom, unless_refused_to_user, Cgroup, Dying, Entry, Halves, Host, Member, Record, Stats};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::{DeviceRule, Limit, Resources};
 use crate::sync::Mutex;
@@ -88,7 +88,7 @@ impl V1 {
         let cgroup = V1::of(host, places);
         cgroup.apply(resources, all_fresh, "linux.resources")?;
         let rules = resources.devices.as_deref().unwrap_or_default();
-        cgroup.apply_devices(rules, "linux.resources.devices")?;
+        unless_refused_to_user(host, cgroup.apply_devices(rules, "linux.resources.devices"))?;
         made.keep();
         Ok(cgroup)
     }
@@ -99,7 +99,7 @@ impl V1 {
         }
         self.apply(resources, false, "resources")?;
         match &resources.devices {
-            Some(rules) => self.apply_devices(rules, "resources.devices"),
+            Some(rules) => unless_refused_to_user(&self.host, self.apply_devices(rules, "resources.devices")),
             None => Ok(()),
         }
     }

@@ -17,7 +17,7 @@ use super::dir::Dir;
 use super::layout::Hierarchy;
 use super::path::CgroupsPath;
 use super::tree::{self, Made};
-use super::{beside, oom, Cgroup, Dying, Entry, Halves, Host, Member, Record, Stats};
+use super::{beside, oom, unless_refused_to_user, Cgroup, Dying, Entry, Halves, Host, Member, Record, Stats};
 use crate::error::{Context, Result};
 use crate::spec::resources::{DeviceRule, Limit, Resources};
 use crate::sync::Mutex;
@@ -65,7 +65,7 @@ impl V2 {
         let cgroup = V2::at(host, at, dir);
         cgroup.apply(resources, fresh, "linux.resources")?;
         let rules = resources.devices.as_deref().unwrap_or_default();
-        cgroup.apply_devices(rules, "linux.resources.devices")?;
+        unless_refused_to_user(host, cgroup.apply_devices(rules, "linux.resources.devices"))?;
         cgroup.apply_unified(resources, "linux.resources")?;
         made.keep();
         Ok(cgroup)
@@ -91,7 +91,7 @@ impl V2 {
     fn set(&self, resources: &Resources) -> Result<()> {
         self.apply(resources, false, "resources")?;
         if let Some(rules) = &resources.devices {
-            self.apply_devices(rules, "resources.devices")?;
+            unless_refused_to_user(&self.host, self.apply_devices(rules, "resources.devices"))?;
         }
         self.apply_unified(resources, "resources")
     }

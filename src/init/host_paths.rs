@@ -68,19 +68,14 @@ fn refuse_own(file: BorrowedFd<'_>, kind: u64) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn device(
-    lent: &Lent<'_>,
-    slot: Slot,
-    path: &CStr,
-    kind: u32,
-    (major, minor): (u32, u32),
-) -> Result<()> {
+/// Opens a device's node as a detached mount.
+pub(super) fn device(path: &CStr, kind: u32, (major, minor): (u32, u32)) -> Result<OwnedFd> {
     let node = mount::clone_tree(path, false)?;
     let stat = fd::stat(node.as_fd())?;
     if stat.kind() != kind || stat.device != libc::makedev(major, minor) {
         return Err(OTHER_DEVICE);
     }
-    lent.fill(slot, node)
+    Ok(node)
 }
 
 /// Opens a loop device backed by the file at `path`.

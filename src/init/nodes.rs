@@ -1,8 +1,10 @@
 //! Device nodes and symlinks in the root.
 
 use super::state::State;
-use crate::plan::step::RootPath;
+use super::{host_paths, mounts};
+use crate::plan::step::{Attributes, RootPath};
 use crate::sys::child::fd::{self, AsFd, BorrowedFd};
+use crate::sys::child::walk::PathBuffer;
 use crate::sys::child::{entry, Errno, Result};
 use ::core::ffi::CStr;
 use ::core::prelude::rust_2021::*;
@@ -28,12 +30,22 @@ pub(super) fn node<'a>(
     match entry::make_node(parent, name, mode, major, minor) {
         Ok(()) => {}
         Err(Errno::EEXIST) => return same_node(parent, name, mode, (major, minor)),
+        Err(Errno::EPERM) => return bind(state, path, mode & libc::S_IFMT, (major, minor)),
         Err(errno) => return Err(errno),
     }
     if (uid, gid) == (0, 0) {
         return Ok(());
     }
     entry::give(parent, name, uid, gid)
+}
+
+/// Binds the host's node of the same name, as runc does, with the owner and mode it has: root of the shim's own user
+/// namespace cannot make devices. `/` is still the host's.
+fn bind(state: &mut State<'_>, path: &RootPath, kind: u32, device: (u32, u32)) -> Result<()> {
+    let mut host = PathBuffer::new(b"/")?;
+    host.push(path.as_c_str().to_bytes())?;
+    let node = host_paths::device(host.as_c_str(), kind, device).map_err(|_| Errno::EPERM)?;
+    mounts::attach_tree(state.root()?, node.as_fd(), path, Attributes::default(), &[])
 }
 
 /// Checks that an existing file of the image is the same device, and not e.g. a symlink to something else.

@@ -72,7 +72,7 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
             lent.fill(*slot, sys::mount::clone_tree_of(source.as_fd(), *recursive)?)
         }
         Step::OpenDevice { slot, path, kind, major, minor } => {
-            host_paths::device(lent, *slot, path, *kind, (*major, *minor))
+            lent.fill(*slot, host_paths::device(path, *kind, (*major, *minor))?)
         }
         Step::OpenLoop { slot, path, readonly, direct } => {
             let options = sys::loop_device::Options { readonly: *readonly, direct: *direct };
@@ -194,6 +194,7 @@ pub(super) fn perform<'a>(step: &'a Step, number: u32, lent: &Lent<'a>, state: &
         Step::Terminal => console::become_standard(state),
         Step::Stdio { uid } => console::streams(forked, lent, *uid),
         Step::Keyring { name, search, label } => enter::keyring(state, name, *search, label.as_deref()),
+        Step::Descriptors => sys::limits::restore_descriptors(forked),
         Step::Rlimit { resource, soft, hard } => sys::limits::set_rlimit(forked, *resource, *soft, *hard),
         Step::Umask(mask) => {
             sys::limits::set_umask(forked, *mask);

@@ -267,6 +267,7 @@ impl Display for Step {
                     None => ", as it is",
                 })
             }
+            Step::Descriptors => f.write_str("setrlimit(RLIMIT_NOFILE, as inherited)"),
             Step::Rlimit { resource, soft, hard } => {
                 write!(f, "setrlimit({}, {soft}, {hard})", Rlimit::name(*resource))
             }

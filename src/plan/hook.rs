@@ -89,6 +89,7 @@ fn outside(program: Program, bundle: &Path, join: Vec<Step>, born: bool) -> Resu
     steps.extend([
         Step::Stdio { uid: 0 },
         Step::Umask(0o22),
+        Step::Descriptors,
         Step::Workdir { path: bundle, retry: false },
         Step::FindProgram { name: path, candidates },
         Step::Bare,

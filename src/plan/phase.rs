@@ -61,6 +61,7 @@ impl Step {
             Step::Terminal
             | Step::Stdio { .. }
             | Step::Keyring { .. }
+            | Step::Descriptors
             | Step::Rlimit { .. }
             | Step::Umask(_)
             | Step::Personality(_)

@@ -110,6 +110,9 @@ pub(super) fn all(
         b.step(label.field, Step::ExecLabel { value: label.value });
     }
     // After everything that opens files, and before the privilege to raise a limit is dropped.
+    if !process.rlimits.iter().any(|limit| limit.resource == libc::RLIMIT_NOFILE) {
+        b.step("process.rlimits", Step::Descriptors);
+    }
     for (i, limit) in process.rlimits.iter().enumerate() {
         let step = Step::Rlimit { resource: limit.resource, soft: limit.soft, hard: limit.hard };
         b.step(format!("process.rlimits[{i}]"), step);

@@ -393,6 +393,8 @@ pub enum Step {
         search: Option<Search>,
         label: Option<CString>,
     },
+    /// Restores the soft limit of descriptors that the shim was started with.
+    Descriptors,
     /// prlimit(2); `resource` is RLIMIT_*.
     Rlimit {
         resource: u32,

@@ -115,7 +115,7 @@ pub(super) fn features() -> Value {
         "linux": {
             "namespaces": NAMESPACES,
             "capabilities": spec::capability::NAMES.as_slice(),
-            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": ACTIONS,

@@ -96,6 +96,9 @@ fn run(
     process::set_name(c"shoal").context(|| "prctl(PR_SET_NAME)")?;
     // Inherited by clone: processes in the pid namespace that a child is born into cannot inspect it.
     identity::undumpable().context(|| "prctl(PR_SET_DUMPABLE)")?;
+    if let Err(errno) = process::raise_descriptors() {
+        log::warn!("could not raise the limit of descriptors: {errno}");
+    }
     process::become_subreaper().context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     handler::ignore_broken_pipes().context(|| "sigaction(SIGPIPE)")?;
 
@@ -194,11 +197,11 @@ async fn cgroup_of(
     CgroupOrder { path, limits, options, id, asked }: CgroupOrder<'_>,
 ) -> Result<Box<dyn Cgroup>> {
     let (namespace, host, layout) = &*world;
-    let path = match path {
-        None if !options.systemd_cgroup => format!("/{namespace}/{id}"),
-        path => path.unwrap_or_default().to_owned(),
-    };
-    let path = CgroupsPath::parse(&path, options.systemd_cgroup, id)?;
+    let path = path.unwrap_or_default();
+    if path.is_empty() && !options.systemd_cgroup {
+        return cgroup::create_unnamed(host, layout, namespace, id, limits);
+    }
+    let path = CgroupsPath::parse(path, options.systemd_cgroup, id)?;
     cgroup::create(host, layout, &path, limits, asked).await
 }
 

@@ -1,8 +1,21 @@
 //! Settings of this process in the kernel and the C library: prctl(2), mallopt(3), setsid(2).
 
+use super::child::limits::remember_descriptors;
 use nix::errno::Errno;
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+/// Raises the soft limit of descriptors to the hard one: a specification may have thousands of mounts, and a group
+/// hundreds of containers. Programs get back what this process was started with. To be called once.
+pub fn raise_descriptors() -> nix::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        remember_descriptors(soft);
+    }
+    Ok(())
+}
 
 /// `enum pid_type` of the kernel, as PR_SCHED_CORE takes it.
 const PIDTYPE_PGID: libc::c_ulong = 2;

@@ -5,8 +5,8 @@
 //! needs is prepared before the clone.
 
 use super::child::clone::{clone, Child};
-use super::child::exec;
 use super::child::Forked;
+use super::child::{exec, limits};
 use super::signal::{self, Ignored};
 use super::{fd, namespace, Result};
 use nix::errno::Errno;
@@ -164,6 +164,7 @@ impl Program<'_> {
             unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         }
         let reset = entered.and_then(|()| signal::reset(forked, self.ignored));
+        let reset = reset.and_then(|()| limits::restore_descriptors(forked));
         if reset.is_ok() {
             // SAFETY: the caller guarantees the pointers.
             unsafe { libc::execve(self.path, self.argv, self.envp) };

@@ -27,7 +27,7 @@ fn log_to_a_program(case: &mut Case<'_>) {
     // A runtime may send SIGTERM once the container's ends are closed; the logger must still read what was written.
     // Descriptors 3 and 4 are the container's output; closing 5 reports that the logger is ready.
     let script = "#!/bin/sh\ntrap '' TERM; env | grep ^CONTAINER_ | sort >\"$2.env\"; echo \"$@\" >\"$2.args\"\n\
-                  exec 5>&-; cat <&3 >\"$2.out\" & cat <&4 >\"$2.err\" & exec 3<&- 4<&-; wait; touch \"$2.end\"\n";
+                  ulimit -Sn >\"$2.limit\"; exec 5>&-; cat <&3 >\"$2.out\" & cat <&4 >\"$2.err\" & exec 3<&- 4<&-; wait; touch \"$2.end\"\n";
     std::fs::write(&program, script).expect("write a logger");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("make it executable");
     let uri = format!("binary://{}?into={}", program.display(), out.display());
@@ -42,7 +42,8 @@ fn log_to_a_program(case: &mut Case<'_>) {
         format!("CONTAINER_ID={}\nCONTAINER_NAMESPACE={}\n", case.id, case.containerd.namespace())
     );
     assert_eq!(text("args"), format!("into {}\n", out.display()));
-    for end in ["out", "err", "env", "args", "end"] {
+    assert_eq!(text("limit"), "1024\n", "as containerd was started, not as the shim needs it");
+    for end in ["out", "err", "env", "args", "limit", "end"] {
         std::fs::remove_file(format!("{}.{end}", out.display())).expect("remove what the logger wrote");
     }
 }

@@ -1,12 +1,14 @@
 //! A connection to systemd: its private socket, which root may use and which needs no D-Bus daemon, or the system bus.
+//! In a user namespace it is to the user's own systemd, since the host's takes no orders from there.
 //! One time limit covers everything done over it; waiting takes no thread.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::super::{nowhere, Host};
 use super::wire::{self, Message, Reader, Target, Writer};
 use crate::error::{words, Error, Kind, Result};
 use crate::sys::epoll::Interest;
@@ -30,6 +32,8 @@ const DAEMON: Target = Target {
 #[derive(Debug)]
 pub(super) struct Bus {
     stream: UnixStream,
+    /// The peer is the systemd of a user.
+    users: bool,
     limit: Duration,
     deadline: Instant,
     serial: u32,
@@ -51,15 +55,21 @@ impl Refusal {
 }
 
 impl Bus {
-    /// `run` is `/run`.
-    pub(super) async fn connect(run: &Path) -> Result<Bus> {
-        Bus::connect_within(run, LIMIT).await
+    pub(super) async fn connect(host: &Host) -> Result<Bus> {
+        if !nowhere::in_user_namespace(host) {
+            return Bus::connect_within(&host.run, LIMIT, false).await;
+        }
+        // pam_systemd(8)
+        let missing = || Error::new(Kind::Unavailable, "the user's systemd: XDG_RUNTIME_DIR is not set");
+        let run = std::env::var_os("XDG_RUNTIME_DIR").ok_or_else(missing)?;
+        Bus::connect_within(Path::new(&run), LIMIT, true).await
     }
 
-    async fn connect_within(run: &Path, limit: Duration) -> Result<Bus> {
+    /// `run` is `/run`, or the user's own directory below it.
+    async fn connect_within(run: &Path, limit: Duration, users: bool) -> Result<Bus> {
         let deadline = Instant::now() + limit;
         let private = run.join("systemd/private");
-        let system = run.join("dbus/system_bus_socket");
+        let system = run.join(if users { "bus" } else { "dbus/system_bus_socket" });
         let (stream, daemon) = match tasks::connect(&private, deadline).await {
             Ok(stream) => (stream, false),
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(too_slow(limit)),
@@ -77,7 +87,7 @@ impl Bus {
                 }
             },
         };
-        let mut bus = Bus { stream, limit, deadline, serial: 0, ended: Vec::new() };
+        let mut bus = Bus { stream, users, limit, deadline, serial: 0, ended: Vec::new() };
         bus.authenticate().await?;
         if daemon {
             bus.demand(DAEMON, "Hello", "", &Writer::default()).await?;
@@ -90,14 +100,27 @@ impl Bus {
     }
 
     /// Authenticates by SASL EXTERNAL: the kernel has told the peer who we are; the name is our uid, in hexadecimal
-    /// digits.
+    /// digits. In a user namespace that is not the peer's name for us, and we send none, when it asks for one.
     ///
     /// BEGIN is sent with the first line, as systemctl(1) does. A busy systemd would otherwise find it together with
     /// the first message, and leave that message in its buffer until something else arrives (seen with 257).
     async fn authenticate(&mut self) -> Result<()> {
         let uid = nix::unistd::geteuid().to_string();
         let name: String = uid.bytes().map(|b| format!("{b:02x}")).collect();
-        self.send(format!("\0AUTH EXTERNAL {name}\r\nBEGIN\r\n").as_bytes()).await?;
+        let hello = if self.users { "\r\nDATA".to_owned() } else { format!(" {name}") };
+        self.send(format!("\0AUTH EXTERNAL{hello}\r\nBEGIN\r\n").as_bytes()).await?;
+        let mut line = self.line().await?;
+        if self.users && line == b"DATA\r\n" {
+            line = self.line().await?;
+        }
+        if !line.starts_with(b"OK") {
+            let line = String::from_utf8_lossy(&line).trim().to_owned();
+            return Err(Error::new(Kind::Denied, format!("systemd's D-Bus socket refused us: {line}")));
+        }
+        Ok(())
+    }
+
+    async fn line(&mut self) -> Result<Vec<u8>> {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             if line.len() > 1024 {
@@ -107,11 +130,7 @@ impl Bus {
             self.receive(&mut byte).await?;
             line.extend(byte);
         }
-        if !line.starts_with(b"OK") {
-            let line = String::from_utf8_lossy(&line).trim().to_owned();
-            return Err(Error::new(Kind::Denied, format!("systemd's D-Bus socket refused us: {line}")));
-        }
-        Ok(())
+        Ok(line)
     }
 
     async fn send(&mut self, mut bytes: &[u8]) -> Result<()> {
@@ -209,15 +228,28 @@ impl Bus {
 
     /// Returns the number in `252.39-1~deb12u1` or `v257`.
     pub(super) async fn version(&mut self) -> Result<u32> {
+        let text = self.property("Version").await?;
+        let digits = text.trim_start_matches('v').split(|c: char| !c.is_ascii_digit()).next();
+        Ok(digits.and_then(|digits| digits.parse().ok()).unwrap_or(0))
+    }
+
+    /// Returns the cgroup below which the units are: that of a user's systemd is not the root of the hierarchy.
+    pub(super) async fn root(&mut self) -> Result<PathBuf> {
+        if !self.users {
+            return Ok(PathBuf::new());
+        }
+        let text = self.property("ControlGroup").await?;
+        Ok(text.trim_start_matches('/').into())
+    }
+
+    async fn property(&mut self, name: &str) -> Result<String> {
         let mut body = Writer::default();
         body.text(MANAGER.interface);
-        body.text("Version");
+        body.text(name);
         let answer = self.demand(PROPERTIES, "Get", "ss", &body).await?;
         let mut reader = Reader::new(&answer);
         reader.signature()?;
-        let text = reader.text()?;
-        let digits = text.trim_start_matches('v').split(|c: char| !c.is_ascii_digit()).next();
-        Ok(digits.and_then(|digits| digits.parse().ok()).unwrap_or(0))
+        reader.text().map(str::to_owned)
     }
 
     /// Records the end of a job; signals arrive at any time.

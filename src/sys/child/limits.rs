@@ -2,7 +2,28 @@
 
 use super::{check, Forked, Result};
 use ::core::prelude::rust_2021::*;
+use ::core::sync::atomic::{AtomicU64, Ordering};
 use ::{core, libc};
+
+/// The soft limit of descriptors that the shim was started with, once it has raised its own; 0 before.
+static DESCRIPTORS: AtomicU64 = AtomicU64::new(0);
+
+/// Sets what [`restore_descriptors`] restores.
+pub fn remember_descriptors(soft: u64) {
+    DESCRIPTORS.store(soft, Ordering::Relaxed);
+}
+
+/// Gives a program the soft limit that the shim was started with: programs that use select(2), or that close all
+/// descriptors which they may have, want no other unless they ask for it.
+pub fn restore_descriptors(forked: Forked) -> Result<()> {
+    match DESCRIPTORS.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        soft => {
+            let hard = rlimit(libc::RLIMIT_NOFILE)?.rlim_max;
+            set_rlimit(forked, libc::RLIMIT_NOFILE, soft.min(hard), hard)
+        }
+    }
+}
 
 /// prlimit(2) of the calling process.
 pub fn set_rlimit(_: Forked, resource: u32, soft: u64, hard: u64) -> Result<()> {
@@ -14,14 +35,18 @@ pub fn set_rlimit(_: Forked, resource: u32, soft: u64, hard: u64) -> Result<()> 
     check(answer).map(drop)
 }
 
-/// Raises the hard limit to at least `hard`, and keeps the soft one.
-pub fn raise_hard_limit(forked: Forked, resource: u32, hard: u64) -> Result<()> {
+fn rlimit(resource: u32) -> Result<libc::rlimit64> {
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     let none = core::ptr::null::<libc::rlimit64>();
     // SAFETY: the kernel writes one rlimit64 into `limit`, exclusively ours, and is given nothing to read.
     let answer =
         unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, core::ptr::from_mut(&mut limit)) };
-    check(answer)?;
+    check(answer).map(|_| limit)
+}
+
+/// Raises the hard limit to at least `hard`, and keeps the soft one.
+pub fn raise_hard_limit(forked: Forked, resource: u32, hard: u64) -> Result<()> {
+    let limit = rlimit(resource)?;
     if limit.rlim_max >= hard {
         return Ok(());
     }

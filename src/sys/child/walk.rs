@@ -64,7 +64,7 @@ impl PathBuffer {
     }
 
     /// Adds a component.
-    fn push(&mut self, name: &[u8]) -> Result<()> {
+    pub fn push(&mut self, name: &[u8]) -> Result<()> {
         if self.length > 0 {
             self.append(b"/")?;
         }

@@ -3,7 +3,7 @@
 
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::containerd::{Containerd, Setting};
 use super::events::Events;
@@ -57,15 +57,43 @@ pub struct Case<'a> {
 
 /// Runs `body`, and fails if it fails or leaves anything behind.
 pub fn case(suite: Suite, runtime: Runtime, name: &str, body: fn(&mut Case<'_>)) {
+    static SERVERS: Servers = [const { OnceLock::new() }; 2];
+    let start = |suite| {
+        let machine = Machine::new();
+        let setting = Setting::with_criu(&machine, suite);
+        Containerd::start_in(suite, machine, setting)
+    };
+    case_on(&SERVERS, start, suite, runtime, name, body);
+}
+
+/// Like `case`, with a containerd that an ordinary user runs.
+pub fn rootless_case(suite: Suite, runtime: Runtime, name: &str, body: fn(&mut Case<'_>)) {
+    static SERVERS: Servers = [const { OnceLock::new() }; 2];
+    case_on(&SERVERS, Containerd::start_rootless, suite, runtime, name, body);
+}
+
+/// The containerd of each version and test program; cases of one version run one after the other.
+type Servers = [OnceLock<Mutex<Containerd>>; 2];
+
+fn case_on(
+    servers: &'static Servers,
+    start: fn(Suite) -> Containerd,
+    suite: Suite,
+    runtime: Runtime,
+    name: &str,
+    body: fn(&mut Case<'_>),
+) {
     if !runtime.selected() {
         println!("left out by SHOAL_TEST_RUNTIMES");
         return;
     }
-    runtime.again_for_the_control(|| attempt(suite, runtime, name, body));
+    let server = servers[suite as usize].get_or_init(|| Mutex::new(start(suite)));
+    runtime.again_for_the_control(|| attempt(server, runtime, name, body));
 }
 
-fn attempt(suite: Suite, runtime: Runtime, name: &str, body: fn(&mut Case<'_>)) {
-    let mut containerd = shared(suite);
+fn attempt(server: &Mutex<Containerd>, runtime: Runtime, name: &str, body: fn(&mut Case<'_>)) {
+    // A case that failed has cleaned up after itself.
+    let mut containerd = server.lock().unwrap_or_else(PoisonError::into_inner);
     let before = Snapshot::take(&containerd.machine);
     let log = containerd.log().len();
     let mut case = Case { containerd: &mut containerd, runtime, id: name.replace('_', "-") };
@@ -91,20 +119,6 @@ fn attempt(suite: Suite, runtime: Runtime, name: &str, body: fn(&mut Case<'_>)) 
 /// Returns whether systemd makes the containers' scopes: `SHOAL_TEST_CGROUPS=systemd`.
 pub fn systemd() -> bool {
     std::env::var("SHOAL_TEST_CGROUPS").is_ok_and(|driver| driver == "systemd")
-}
-
-/// Returns the containerd of this version and test program; cases of one version run one after the other.
-fn shared(suite: Suite) -> MutexGuard<'static, Containerd> {
-    static SERVERS: [OnceLock<Mutex<Containerd>>; 2] = [OnceLock::new(), OnceLock::new()];
-    SERVERS[suite as usize]
-        .get_or_init(|| {
-            let machine = Machine::new();
-            let setting = Setting::with_criu(&machine, suite);
-            Mutex::new(Containerd::start_in(suite, machine, setting))
-        })
-        .lock()
-        // A case that failed has cleaned up after itself.
-        .unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Case<'_> {

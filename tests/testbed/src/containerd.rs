@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::image::{image, IMAGE};
 use super::machine::Machine;
 use super::run::{end, patience, run, until, Output};
-use super::suite::{criu, Suite};
+use super::suite::{criu, rootless_tools, source, Suite};
 
 /// Plugins that serve Kubernetes.
 const CRI: &[&str] =
@@ -37,6 +37,8 @@ pub struct Setting {
     /// The version of the configuration's format.
     pub version: u32,
     pub cri: bool,
+    /// Runs as an ordinary user who is root of a user namespace: see `tests/testbed/rootless`.
+    pub rootless: bool,
     pub imports: Vec<PathBuf>,
     /// Additional tables of the configuration.
     pub tables: String,
@@ -51,6 +53,7 @@ impl Setting {
             namespace: machine.mark.clone(),
             version: 2,
             cri: false,
+            rootless: false,
             imports: Vec::new(),
             tables: String::new(),
             environment: Vec::new(),
@@ -90,6 +93,13 @@ impl Containerd {
     pub fn start(suite: Suite) -> Containerd {
         let machine = Machine::new();
         let setting = Setting::plain(&machine);
+        Containerd::start_in(suite, machine, setting)
+    }
+
+    /// The same, run by an ordinary user.
+    pub fn start_rootless(suite: Suite) -> Containerd {
+        let machine = Machine::new();
+        let setting = Setting { rootless: true, ..Setting::plain(&machine) };
         Containerd::start_in(suite, machine, setting)
     }
 
@@ -145,9 +155,15 @@ impl Containerd {
     pub fn serve(&mut self) {
         let log =
             File::options().append(true).create(true).open(self.dir("log")).expect("open containerd's log");
-        let server = self
-            .machine
-            .server(self.suite.program("containerd"))
+        let program = self.suite.program("containerd");
+        let mut server = if self.setting.rootless {
+            let mut server = self.machine.server(source("tests/testbed/rootless"));
+            server.arg(&self.machine.dir).arg(rootless_tools()).arg(program);
+            server
+        } else {
+            self.machine.server(program)
+        };
+        let server = server
             .arg("--config")
             .arg(self.dir("config.toml"))
             .env("PATH", self.suite.path())
@@ -181,9 +197,20 @@ impl Containerd {
 
     /// Builds a `ctr` command of this version.
     pub fn ctr_command<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = self.machine.command(self.suite.program("ctr"));
+        let program = self.suite.program("ctr");
+        let mut command =
+            if self.setting.rootless { self.as_user(program) } else { self.machine.command(program) };
         command.env("CONTAINERD_ADDRESS", self.socket()).env("CONTAINERD_NAMESPACE", self.namespace());
         command.args(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        command
+    }
+
+    /// Builds a command that runs as root of the user namespace, beside containerd.
+    pub fn as_user(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        let pid = std::fs::read_to_string(self.dir("rk/child_pid")).unwrap_or_default();
+        command.args(["--user", "--mount", "--net", "--target", pid.trim(), "--"]).arg(program);
+        command.env("SHOAL_MARK", &self.machine.mark);
         command
     }
 

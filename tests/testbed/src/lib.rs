@@ -21,7 +21,7 @@ pub mod skip;
 mod suite;
 pub mod wire;
 
-pub use case::{case, cgroup_file, cgroup_path, systemd, Case, Runtime};
+pub use case::{case, cgroup_file, cgroup_path, rootless_case, systemd, Case, Runtime};
 pub use containerd::{Containerd, Setting};
 pub use docker::{docker_case, Docker, DockerCase, Ids};
 pub use events::Events;

@@ -59,11 +59,13 @@ impl Machine {
     }
 
     /// Builds a command like `command`, for servers: it inherits no descriptor of the caller's above 2, since a
-    /// non-CLOEXEC one (of make, of an editor) would end up in every shim and keep pipes open.
+    /// non-CLOEXEC one (of make, of an editor) would end up in every shim and keep pipes open. It has the soft limit of
+    /// descriptors that systemd gives to services.
     pub fn server(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.command("bash");
         command.arg("-c").arg(
-            "for fd in /proc/self/fd/*; do fd=${fd##*/}; ((fd < 3)) || eval \"exec $fd>&-\"; done; exec \"$@\"",
+            "ulimit -Sn 1024; for fd in /proc/self/fd/*; do fd=${fd##*/}; ((fd < 3)) || eval \"exec $fd>&-\"; done
+            exec \"$@\"",
         );
         command.arg("server").arg(program);
         command

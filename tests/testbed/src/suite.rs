@@ -51,20 +51,24 @@ impl Suite {
     }
 }
 
-fn fetch(what: &str) {
-    let status = Command::new(source("tests/testbed/fetch"))
-        .arg(what)
-        .stdout(std::process::Stdio::null())
-        .status()
-        .expect("run tests/testbed/fetch");
-    assert!(status.success(), "tests/testbed/fetch {what} failed");
-}
-
 /// The directory of criu and of the programs that it runs: in no `PATH` but that of a server that is to have it.
 pub fn criu() -> PathBuf {
     static READY: OnceLock<()> = OnceLock::new();
     READY.get_or_init(|| fetch("criu"));
     testbed_dir().join("criu/usr/sbin")
+}
+
+/// Returns the directory of what starts a server as an ordinary user, which is fetched first if it does not exist.
+pub fn rootless_tools() -> PathBuf {
+    static READY: OnceLock<()> = OnceLock::new();
+    READY.get_or_init(|| fetch("rootless"));
+    testbed_dir().join("rootless")
+}
+
+fn fetch(what: &str) {
+    let mut command = Command::new(source("tests/testbed/fetch"));
+    let status = command.arg(what).stdout(std::process::Stdio::null()).status();
+    assert!(status.expect("run tests/testbed/fetch").success(), "tests/testbed/fetch {what} failed");
 }
 
 /// Returns a file of the source tree.

@@ -12,6 +12,8 @@ use zbus::{Type, Variant};
 #[derive(Clone, Copy)]
 enum Manner {
     Polite,
+    /// The same, as a user's systemd, to which the client is another user than to itself.
+    Users,
     /// Refuses every call.
     Refusing,
     /// Reads what is sent, and never answers.
@@ -41,8 +43,10 @@ fn serve(mut client: UnixStream, manner: Manner) -> Vec<String> {
     }
     let uid: String =
         nix::unistd::geteuid().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
-    assert_eq!(String::from_utf8(greeting).unwrap(), format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n"));
+    let name = if matches!(manner, Manner::Users) { "\r\nDATA".into() } else { format!(" {uid}") };
+    assert_eq!(String::from_utf8(greeting).unwrap(), format!("\0AUTH EXTERNAL{name}\r\nBEGIN\r\n"));
     match manner {
+        Manner::Users => client.write_all(b"DATA\r\nOK 0123456789abcdef\r\n").unwrap(),
         Manner::Locked => client.write_all(b"REJECTED EXTERNAL\r\n").unwrap(),
         Manner::Silent => {}
         _ => client.write_all(b"OK 0123456789abcdef\r\n").unwrap(),
@@ -67,6 +71,7 @@ fn serve(mut client: UnixStream, manner: Manner) -> Vec<String> {
                 client.write_all(&job_removed("/job/1", "done")).unwrap();
                 message(wire::METHOD_RETURN, &[reply_to], &"/job/1")
             }
+            Manner::Users => message(wire::METHOD_RETURN, &[reply_to], &Variant::from("/user.slice/a")),
             Manner::Polite => message(wire::METHOD_RETURN, &[reply_to], &()),
             Manner::Refusing => {
                 let name = (4, "org.freedesktop.DBus.Error.AccessDenied".into());
@@ -100,7 +105,7 @@ const PRIVATE: &str = "systemd/private";
 #[test]
 fn on_the_system_bus_it_says_hello_and_asks_for_the_ends_of_jobs() {
     let (run, thread) = bus(SYSTEM, Manner::Polite);
-    let mut bus = block_on(Bus::connect(run.path())).unwrap();
+    let mut bus = block_on(Bus::connect_within(run.path(), LIMIT, false)).unwrap();
     let mut body = Writer::default();
     body.text("t-c1.scope");
     let answer = block_on(bus.manager("StopUnit", "s", &body)).unwrap().unwrap();
@@ -115,20 +120,29 @@ fn on_the_system_bus_it_says_hello_and_asks_for_the_ends_of_jobs() {
 #[test]
 fn on_the_private_socket_there_is_no_daemon_to_greet() {
     let (run, thread) = bus(PRIVATE, Manner::Polite);
-    drop(block_on(Bus::connect(run.path())).unwrap());
+    drop(block_on(Bus::connect_within(run.path(), LIMIT, false)).unwrap());
     assert_eq!(thread.join().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_users_systemd_is_not_told_a_name_and_has_a_cgroup_of_its_own() {
+    let (run, thread) = bus(PRIVATE, Manner::Users);
+    let mut bus = block_on(Bus::connect_within(run.path(), LIMIT, true)).unwrap();
+    assert_eq!(block_on(bus.root()).unwrap(), Path::new("user.slice/a"));
+    drop(bus);
+    assert_eq!(thread.join().unwrap(), ["Get org.freedesktop.systemd1.Manager"]);
 }
 
 #[test]
 fn a_refusal_names_the_call_and_the_reason() {
     let (run, thread) = bus(SYSTEM, Manner::Refusing);
-    let error = block_on(Bus::connect(run.path())).unwrap_err();
+    let error = block_on(Bus::connect_within(run.path(), LIMIT, false)).unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
     let text = error.to_string();
     assert_eq!(text, "systemd refused Hello: not for you (org.freedesktop.DBus.Error.AccessDenied)");
     assert_eq!(thread.join().unwrap(), ["Hello"]);
     let (run, thread) = bus(PRIVATE, Manner::Locked);
-    let error = block_on(Bus::connect(run.path())).unwrap_err();
+    let error = block_on(Bus::connect_within(run.path(), LIMIT, false)).unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
     assert!(error.to_string().ends_with("refused us: REJECTED EXTERNAL"), "{error}");
     thread.join().unwrap();
@@ -138,7 +152,7 @@ fn a_refusal_names_the_call_and_the_reason() {
 fn a_bus_that_never_answers_is_given_up_in_time() {
     let (run, thread) = bus(SYSTEM, Manner::Silent);
     let begun = Instant::now();
-    let error = block_on(Bus::connect_within(run.path(), Duration::from_millis(200))).unwrap_err();
+    let error = block_on(Bus::connect_within(run.path(), Duration::from_millis(200), false)).unwrap_err();
     assert_eq!(error.kind(), Kind::Deadline);
     assert_eq!(error.to_string(), "systemd did not answer within 200ms");
     let took = begun.elapsed();
@@ -146,7 +160,7 @@ fn a_bus_that_never_answers_is_given_up_in_time() {
     thread.join().unwrap();
     // One limit covers everything: a job that never ends is given up, too.
     let (run, thread) = bus(PRIVATE, Manner::Polite);
-    let mut bus = block_on(Bus::connect_within(run.path(), Duration::from_millis(200))).unwrap();
+    let mut bus = block_on(Bus::connect_within(run.path(), Duration::from_millis(200), false)).unwrap();
     assert_eq!(block_on(bus.wait("/job/of/nobody")).unwrap_err().kind(), Kind::Deadline);
     drop(bus);
     thread.join().unwrap();
@@ -155,12 +169,12 @@ fn a_bus_that_never_answers_is_given_up_in_time() {
 #[test]
 fn a_bus_that_is_not_there_or_hangs_up_is_named() {
     let nothing = tempfile::tempdir().unwrap();
-    let error = block_on(Bus::connect(nothing.path())).unwrap_err();
+    let error = block_on(Bus::connect_within(nothing.path(), LIMIT, false)).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
     let text = error.to_string();
     assert!(text.contains(PRIVATE) && text.contains(SYSTEM), "{text}");
     let (run, thread) = bus(SYSTEM, Manner::Gone);
-    let error = block_on(Bus::connect(run.path())).unwrap_err();
+    let error = block_on(Bus::connect_within(run.path(), LIMIT, false)).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{error}");
     thread.join().unwrap();
 }

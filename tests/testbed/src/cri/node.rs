@@ -215,6 +215,7 @@ fn setting(dir: &Path, suite: Suite, mode: Mode) -> Setting {
         namespace: "k8s.io".to_owned(),
         version,
         cri: true,
+        rootless: false,
         imports,
         tables,
         environment,
