@@ -1,5 +1,6 @@
 //! A cgroup tree of plain files for tests: what is written can be read back.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -70,7 +71,7 @@ impl Tree {
         let resources = Resources::from_json(json.as_bytes(), "linux.resources")?;
         let host = Host { proc: self.root("proc"), run: self.root("run") };
         let path = CgroupsPath::parse(&format!("/{BELOW}"), false, "c1")?;
-        block_on(create(&host, &self.layout, &path, &resources, &AtomicBool::new(false)))
+        block_on(create(&host, &self.layout, &path, &resources, &BTreeMap::new(), &AtomicBool::new(false)))
     }
 
     pub(super) fn leaf(&self, hierarchy: &str, file: &str) -> String {

@@ -22,6 +22,7 @@ mod v1;
 mod v2;
 mod walk;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -157,18 +158,19 @@ impl Record {
     }
 }
 
-/// Creates the cgroup with its limits. If that fails, or the future is dropped while `asked` is not set, what was
+/// Creates the cgroup with its limits, a scope also with what annotations say of it. If that fails, or the future is dropped while `asked` is not set, what was
 /// created is removed again.
 pub async fn create(
     host: &Host,
     layout: &Layout,
     path: &CgroupsPath,
     resources: &Resources,
+    annotations: &BTreeMap<String, String>,
     asked: &AtomicBool,
 ) -> Result<Box<dyn Cgroup>> {
     match path {
         CgroupsPath::Systemd(unit) => {
-            Ok(Box::new(Scope::create(host, layout, unit, resources, asked).await?))
+            Ok(Box::new(Scope::create(host, layout, unit, resources, annotations, asked).await?))
         }
         _ => by_files(host, layout, path, resources, false),
     }

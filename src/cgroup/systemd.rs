@@ -5,10 +5,14 @@
 //! first: it is cloned into the cgroup. A process of ours that only sleeps starts the scope instead; it leaves when the
 //! first [`Entry`] is dropped, which is when the container's process is in.
 
+mod annotated;
+mod basic;
 mod bus;
 mod properties;
 mod wire;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,12 +72,14 @@ impl Scope {
         layout: &Layout,
         unit: &Unit,
         resources: &Resources,
+        annotations: &BTreeMap<String, String>,
         asked: &AtomicBool,
     ) -> Result<Scope> {
+        let annotated = annotated::properties(annotations)?;
         let naming = || format!("scope {} in {}", unit.name, unit.slice);
         let mut bus = Bus::connect(host).await?;
         let mut place_holder = PlaceHolder::start()?;
-        let mut properties: Vec<Property> = vec![
+        let own = [
             ("Description", Value::Text(format!("container {}", unit.name))),
             ("Slice", Value::Text(unit.slice.clone())),
             ("PIDs", Value::Pids(vec![place_holder.child.pid])),
@@ -86,10 +92,14 @@ impl Scope {
             (if layout.is_v2() { "IOAccounting" } else { "BlockIOAccounting" }, Value::Flag(true)),
             ("TasksAccounting", Value::Flag(true)),
         ];
-        properties.extend(limits(&mut bus, resources, &Halves::default(), layout.is_v2()).await?);
+        let named = |(name, value): Property| (Cow::Borrowed(name), value);
+        let mut properties: Vec<(Cow<'_, str>, Value)> = own.map(named).into();
+        properties.extend(annotated.into_iter().map(|(name, value)| (Cow::Owned(name), value)));
+        let limits = limits(&mut bus, resources, &Halves::default(), layout.is_v2()).await?;
+        properties.extend(limits.into_iter().map(named));
         if !layout.is_v2() {
             let rules = resources.devices.as_deref().unwrap_or_default();
-            properties.extend(properties::of_devices(rules, &host.proc));
+            properties.extend(properties::of_devices(rules, &host.proc).into_iter().map(named));
         }
         // systemd takes the place-holder by its pid, which another process could have by the time it looks.
         asked.store(true, Ordering::SeqCst);
@@ -181,7 +191,7 @@ async fn limits(bus: &mut Bus, resources: &Resources, now: &Halves, v2: bool) ->
 }
 
 /// Starts the scope, and waits until its process is in it.
-async fn start(bus: &mut Bus, unit: &str, properties: &[Property]) -> Result<()> {
+async fn start(bus: &mut Bus, unit: &str, properties: &[(Cow<'_, str>, Value)]) -> Result<()> {
     let mut body = Writer::default();
     body.text(unit);
     body.text("fail");

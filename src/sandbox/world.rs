@@ -11,6 +11,7 @@ use crate::seccomp::Cache;
 use crate::spec::resources::Resources;
 use crate::stdio::Streams;
 use crate::tasks::Answer;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ pub struct CgroupOrder<'a> {
     /// `linux.cgroupsPath`
     pub path: Option<&'a str>,
     pub limits: &'a Resources,
+    /// Of the specification.
+    pub annotations: &'a BTreeMap<String, String>,
     pub options: &'a Options,
     /// The container's id.
     pub id: &'a str,

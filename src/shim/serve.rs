@@ -194,7 +194,7 @@ fn sandbox(arguments: &Arguments, paths: Paths, events: Events) -> Result<Sandbo
 /// Makes a container's cgroup. `world` holds containerd's namespace and the cgroup layout.
 async fn cgroup_of(
     world: Arc<(String, cgroup::Host, Layout)>,
-    CgroupOrder { path, limits, options, id, asked }: CgroupOrder<'_>,
+    CgroupOrder { path, limits, annotations, options, id, asked }: CgroupOrder<'_>,
 ) -> Result<Box<dyn Cgroup>> {
     let (namespace, host, layout) = &*world;
     let path = path.unwrap_or_default();
@@ -202,7 +202,7 @@ async fn cgroup_of(
         return cgroup::create_unnamed(host, layout, namespace, id, limits);
     }
     let path = CgroupsPath::parse(path, options.systemd_cgroup, id)?;
-    cgroup::create(host, layout, &path, limits, asked).await
+    cgroup::create(host, layout, &path, limits, annotations, asked).await
 }
 
 /// Writes the state to the log, on SIGUSR1.

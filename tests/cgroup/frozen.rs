@@ -2,6 +2,7 @@
 
 use super::nested::census;
 use super::*;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Freezes through the freezer file, as anyone with the rights may, and waits until it has taken effect.
@@ -95,6 +96,7 @@ fn none_is_made_where_it_would_be_frozen() {
             &layout,
             &second,
             &Resources::default(),
+            &BTreeMap::new(),
             &AtomicBool::new(false),
         ))
         .err();

@@ -7,6 +7,7 @@ mod nested;
 mod systemd;
 mod version;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
@@ -61,7 +62,15 @@ fn path(name: &str) -> String {
 fn make(layout: &Layout, name: &str, json: &str) -> Box<dyn Cgroup> {
     let resources = Resources::from_json(json.as_bytes(), "linux.resources").unwrap();
     let path = CgroupsPath::parse(&path(name), false, name).unwrap();
-    block_on(cgroup::create(&Host::default(), layout, &path, &resources, &AtomicBool::new(false))).unwrap()
+    block_on(cgroup::create(
+        &Host::default(),
+        layout,
+        &path,
+        &resources,
+        &BTreeMap::new(),
+        &AtomicBool::new(false),
+    ))
+    .unwrap()
 }
 
 /// Spawns a shell that enters the cgroup as a container's child does, and then runs `script`.
@@ -171,6 +180,7 @@ fn one_with_processes_is_not_taken_over() {
         &layout,
         &path,
         &Resources::default(),
+        &BTreeMap::new(),
         &AtomicBool::new(false),
     ))
     .err()
@@ -195,6 +205,7 @@ fn a_limit_that_the_kernel_refuses_leaves_nothing_behind() {
         &layout,
         &cgroups_path,
         &resources,
+        &BTreeMap::new(),
         &AtomicBool::new(false),
     ))
     .err()
@@ -370,10 +381,16 @@ fn without_systemd_its_driver_says_so() {
     let run = tempfile::tempdir().unwrap();
     let path = CgroupsPath::parse("x.slice:p:n", false, "n").unwrap();
     let host = Host { run: run.path().to_owned(), ..Host::default() };
-    let error =
-        block_on(cgroup::create(&host, &layout, &path, &Resources::default(), &AtomicBool::new(false)))
-            .err()
-            .unwrap();
+    let error = block_on(cgroup::create(
+        &host,
+        &layout,
+        &path,
+        &Resources::default(),
+        &BTreeMap::new(),
+        &AtomicBool::new(false),
+    ))
+    .err()
+    .unwrap();
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.to_string().contains("systemd cannot be reached"), "{error}");
 }

@@ -1,6 +1,7 @@
 //! Transient scopes of this machine's systemd.
 
 use super::*;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn systemctl(arguments: &[&str]) -> String {
@@ -22,9 +23,55 @@ fn systemd() -> Option<(Layout, MutexGuard<'static, ()>)> {
 }
 
 fn scope(layout: &Layout, name: &str, json: &str) -> shoal::error::Result<Box<dyn Cgroup>> {
+    scope_with(layout, name, json, &BTreeMap::new())
+}
+
+fn scope_with(
+    layout: &Layout,
+    name: &str,
+    json: &str,
+    annotations: &BTreeMap<String, String>,
+) -> shoal::error::Result<Box<dyn Cgroup>> {
     let resources = Resources::from_json(json.as_bytes(), "linux.resources").unwrap();
     let path = CgroupsPath::parse(&format!("shoal-test.slice:t:{name}"), false, name).unwrap();
-    block_on(cgroup::create(&Host::default(), layout, &path, &resources, &AtomicBool::new(false)))
+    block_on(cgroup::create(
+        &Host::default(),
+        layout,
+        &path,
+        &resources,
+        annotations,
+        &AtomicBool::new(false),
+    ))
+}
+
+#[test]
+fn a_scope_has_the_properties_of_annotations_and_is_not_made_with_bad_ones() {
+    let Some((layout, _alone)) = systemd() else { return };
+    let annotation = |name: &str, text: &str| (format!("org.systemd.property.{name}"), text.to_owned());
+    let annotations = BTreeMap::from([
+        annotation("Description", "'of an annotation'"),
+        annotation("RuntimeMaxSec", "3600"),
+        annotation("TimeoutStopUSec", "uint64 7000000"),
+        annotation("Documentation", "['man:a(1)', 'man:b(1)']"),
+    ]);
+    let cgroup = scope_with(&layout, "annotated", "{}", &annotations).unwrap();
+    let show = |property: &str| systemctl(&["show", "--value", "-p", property, "t-annotated.scope"]);
+    assert_eq!(show("Description"), "of an annotation");
+    assert_eq!((show("RuntimeMaxUSec"), show("TimeoutStopUSec")), ("1h".into(), "7s".into()));
+    assert_eq!(show("Documentation").replace('"', ""), "man:a(1) man:b(1)");
+    cgroup.kill().unwrap();
+    block_on(cgroup.remove()).unwrap();
+    for (name, text, words) in [
+        ("Description", "uint64 1", "t-bad.scope"),
+        ("NoSuchProperty", "1", "NoSuchProperty"),
+        ("Slice", "'system.slice'", "annotations"),
+        ("Description", "'open", "annotations"),
+    ] {
+        let error =
+            scope_with(&layout, "bad", "{}", &BTreeMap::from([annotation(name, text)])).err().unwrap();
+        assert!(error.to_string().contains(words), "{name} {text}: {error}");
+        assert_eq!(systemctl(&["show", "--value", "-p", "LoadState", "t-bad.scope"]), "not-found");
+    }
 }
 
 #[test]

@@ -220,12 +220,12 @@ fn sandbox(namespace: &str, events: Arc<Mutex<Vec<Event>>>) -> Sandbox {
         namespace: namespace.into(),
         host: Host::probe(Path::new("/")).unwrap(),
         launcher: Box::new(CloneLauncher::new(Reaper::start(Strangers::Leave).unwrap()).unwrap()),
-        cgroups: Box::new(move |CgroupOrder { path, limits, options, id, asked }| {
+        cgroups: Box::new(move |CgroupOrder { path, limits, annotations, options, id, asked }| {
             let path = path.map_or_else(|| format!("/{ours}/{id}"), str::to_owned);
             let (host, layout) = (host.clone(), layout.clone());
             Box::pin(async move {
                 let path = CgroupsPath::parse(&path, options.systemd_cgroup, id)?;
-                cgroup::create(&host, &layout, &path, limits, asked).await
+                cgroup::create(&host, &layout, &path, limits, annotations, asked).await
             })
         }),
         pod_cgroup: Box::new(move |place| {

@@ -1,10 +1,12 @@
 //! The D-Bus messages exchanged with systemd, in little endian (dbus.freedesktop.org, "D-Bus Specification", sections
 //! "Type System" and "Message Format"). ARCHITECTURE.md lists the libraries that were considered.
 
+use super::basic::Basic;
 use crate::error::{Error, Kind, Result};
+use std::borrow::Cow;
 
 /// The types of units' properties.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     Text(String),
     Flag(bool),
@@ -12,17 +14,23 @@ pub(super) enum Value {
     Pids(Vec<u32>),
     Bytes(Vec<u8>),
     Pairs(Vec<(String, String)>),
+    /// As the specification has it.
+    Basic(Basic),
+    /// The elements' type and the elements.
+    Array(char, Vec<Basic>),
 }
 
 impl Value {
-    fn signature(&self) -> &'static str {
+    fn signature(&self) -> Cow<'static, str> {
         match self {
-            Value::Text(_) => "s",
-            Value::Flag(_) => "b",
-            Value::Number(_) => "t",
-            Value::Pids(_) => "au",
-            Value::Bytes(_) => "ay",
-            Value::Pairs(_) => "a(ss)",
+            Value::Text(_) => "s".into(),
+            Value::Flag(_) => "b".into(),
+            Value::Number(_) => "t".into(),
+            Value::Pids(_) => "au".into(),
+            Value::Bytes(_) => "ay".into(),
+            Value::Pairs(_) => "a(ss)".into(),
+            Value::Basic(value) => value.kind().to_string().into(),
+            Value::Array(kind, _) => format!("a{kind}").into(),
         }
     }
 }
@@ -95,16 +103,36 @@ impl Writer {
                     w.text(second);
                 }
             }),
+            Value::Basic(value) => self.basic(value),
+            Value::Array(kind, elements) => {
+                self.array(Basic::alignment(*kind), |w| elements.iter().for_each(|element| w.basic(element)));
+            }
+        }
+    }
+
+    fn basic(&mut self, value: &Basic) {
+        self.align(Basic::alignment(value.kind()));
+        match value {
+            Basic::Flag(flag) => self.boolean(*flag),
+            Basic::Byte(number) => self.0.push(*number),
+            Basic::Int16(number) => self.0.extend(number.to_le_bytes()),
+            Basic::Uint16(number) => self.0.extend(number.to_le_bytes()),
+            Basic::Int32(number) => self.0.extend(number.to_le_bytes()),
+            Basic::Uint32(number) => self.u32(*number),
+            Basic::Int64(number) => self.0.extend(number.to_le_bytes()),
+            Basic::Uint64(number) => self.u64(*number),
+            Basic::Double(number) => self.0.extend(number.to_le_bytes()),
+            Basic::Text(text) => self.text(text),
         }
     }
 
     /// Writes an `a(sv)`.
-    pub(super) fn properties(&mut self, properties: &[Property]) {
+    pub(super) fn properties<N: AsRef<str>>(&mut self, properties: &[(N, Value)]) {
         self.array(8, |w| {
             for (name, value) in properties {
                 w.align(8);
-                w.text(name);
-                w.signature(value.signature());
+                w.text(name.as_ref());
+                w.signature(&value.signature());
                 w.value(value);
             }
         });
@@ -304,6 +332,13 @@ mod tests {
             ("E", Value::Bytes(vec![7, 2, 1])),
             ("F", Value::Pairs(vec![("x".into(), "r".into()), ("yy".into(), "rw".into())])),
             ("G", Value::Pairs(Vec::new())),
+            ("H", Value::Basic(Basic::Byte(7))),
+            ("I", Value::Basic(Basic::Int16(-7))),
+            ("J", Value::Basic(Basic::Double(1.5))),
+            ("K", Value::Basic(Basic::Text("x".into()))),
+            ("L", Value::Array('x', vec![Basic::Int64(-1), Basic::Int64(2)])),
+            ("M", Value::Array('b', vec![Basic::Flag(true)])),
+            ("N", Value::Array('s', Vec::new())),
         ]);
         body.no_units();
         let pairs = |pairs: &[(&'static str, &'static str)]| Variant::from(pairs.to_vec());
@@ -315,6 +350,13 @@ mod tests {
             ("E", Variant::from(vec![7u8, 2, 1])),
             ("F", pairs(&[("x", "r"), ("yy", "rw")])),
             ("G", pairs(&[])),
+            ("H", Variant::from(7u8)),
+            ("I", Variant::from(-7i16)),
+            ("J", Variant::from(1.5f64)),
+            ("K", Variant::from("x")),
+            ("L", Variant::from(vec![-1i64, 2])),
+            ("M", Variant::from(vec![true])),
+            ("N", Variant::from(Vec::<&str>::new())),
         ];
         let no_units: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
         let expected = to_bytes(Context::new(LE, 0), &("unit", true, properties, no_units)).unwrap();

@@ -52,7 +52,8 @@ pub async fn create(
     }
     let (path, limits) = (spec.cgroups_path.as_deref(), &spec.resources);
     let asked = AtomicBool::new(false);
-    let order = CgroupOrder { path, limits, options: &request.options, id: &request.id, asked: &asked };
+    let (annotations, options, id) = (&spec.annotations, &request.options, &request.id);
+    let order = CgroupOrder { path, limits, annotations, options, id, asked: &asked };
     let cgroup = leash.bounds("its cgroup", &asked, (world.cgroups)(order)).await?;
     let life = Life::making(Handle::Launch(leash.clone()), Facts::of(request.stdio.clone()));
     let container = Arc::new(Container {

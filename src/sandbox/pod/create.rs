@@ -203,9 +203,15 @@ impl Make<'_> {
         let resources = br#"{"cpu":{"shares":2}}"#;
         let resources = spec::resources::Resources::from_json(resources, "linux.resources")?;
         let options = Options::default();
-        let (id, asked) = (self.id, AtomicBool::new(false));
-        let order =
-            CgroupOrder { path: Some(&path), limits: &resources, options: &options, id, asked: &asked };
+        let (id, annotations, asked) = (self.id, BTreeMap::new(), AtomicBool::new(false));
+        let order = CgroupOrder {
+            path: Some(&path),
+            limits: &resources,
+            annotations: &annotations,
+            options: &options,
+            id,
+            asked: &asked,
+        };
         self.leash.bounds("its cgroup", &asked, (self.world.cgroups)(order)).await
     }
 }
