@@ -45,9 +45,9 @@ const LONE_DESCRIPTORS: Budget = any(22);
 /// Measured: 21, always, with two connections and no streams.
 const POD_DESCRIPTORS: Budget = any(21);
 
-/// Bytes of the release build. Measured: 5 421 208. The same compiler makes the same file, so 2 % suffices; a new
+/// Bytes of the release build. Measured: 5 610 808. The same compiler makes the same file, so 2 % suffices; a new
 /// dependency mostly adds more.
-const SIZE: u64 = 5_640_000;
+const SIZE: u64 = 5_720_000;
 
 // System calls: the least of three runs, with ten hierarchies of cgroup v1 (fewer hierarchies take fewer calls). In a
 // debug build, the standard library asks for the flags of every descriptor that it closes.

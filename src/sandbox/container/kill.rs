@@ -37,6 +37,10 @@ impl Container {
 
     fn kill_within(&self, state: &State) -> Result<()> {
         self.end_checkpoint();
+        // Before its CRIU, which is in the cgroup, ends: a start that sees that is to know why.
+        if let Init::Starting { handle: Handle::Starting(_, leash), .. } = &state.life.init {
+            leash.kill();
+        }
         let killed = self.cgroup.kill();
         let execs = state.life.execs.keys().map(|id| Some(id.as_str()));
         for who in execs.chain([None]) {
