@@ -10,6 +10,7 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug)]
 pub struct Mount<'a> {
     id: &'a [u8],
+    parent: &'a [u8],
     /// `major:minor`.
     pub device: &'a [u8],
     root: &'a [u8],
@@ -28,10 +29,11 @@ impl<'a> Mount<'a> {
     fn parse(line: &'a [u8]) -> Option<Mount<'a>> {
         let mut fields = line.split(|byte| *byte == b' ');
         let id = fields.next()?;
-        let (device, root, point) = (fields.nth(1)?, fields.next()?, fields.next()?);
+        let (parent, device) = (fields.next()?, fields.next()?);
+        let (root, point) = (fields.next()?, fields.next()?);
         let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
         let (fstype, _source, options) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(Mount { id, device, root, point, fstype, options })
+        Some(Mount { id, parent, device, root, point, fstype, options })
     }
 
     /// Whether this is a cgroup hierarchy, v1 or v2.
@@ -42,6 +44,29 @@ impl<'a> Mount<'a> {
     /// Whether this is its number, as /proc/PID/fdinfo has it.
     pub fn has_id(&self, id: u64) -> bool {
         self.id == id.to_string().as_bytes()
+    }
+
+    pub fn is_on(&self, other: &Mount<'_>) -> bool {
+        self.parent == other.id
+    }
+
+    /// Whether its mount point leads to it, and not to one of `all` that is mounted above it.
+    pub fn is_seen(&self, all: &[Mount<'_>]) -> bool {
+        let point = self.point();
+        if all.iter().any(|other| other.is_on(self) && other.point() == point) {
+            return false;
+        }
+        let mut below = *self;
+        // At most as often as there are mounts: the parents of the kernel's list make no circle.
+        for _ in all {
+            let Some(parent) = all.iter().find(|parent| below.is_on(parent)) else { return true };
+            let between = |other: &&Mount<'_>| other.is_on(parent) && other.id != below.id;
+            if all.iter().filter(between).any(|other| point.starts_with(other.point())) {
+                return false;
+            }
+            below = *parent;
+        }
+        false
     }
 
     /// The part of its filesystem that is mounted; `/` is all of it.
@@ -108,6 +133,23 @@ mod tests {
             let line = format!("1 2 0:3 {field} {field} rw - tmpfs x rw");
             let mount = only(line.as_bytes());
             assert_eq!((mount.root(), mount.point()), (path.into(), path.into()));
+        }
+    }
+
+    #[test]
+    fn what_is_mounted_above_it_hides_a_mount() {
+        const LINES: &str = "1 0 0:1 / / rw - overlay o rw\n2 1 0:2 / /proc rw - proc p rw\n\
+            3 2 0:3 / /proc/keys ro - tmpfs t rw\n";
+        let is_seen = |more: &str| {
+            let lines = format!("{LINES}{more}");
+            let all: Vec<_> = mounts(lines.as_bytes()).collect();
+            all.iter().find(|mount| mount.has_id(3)).unwrap().is_seen(&all)
+        };
+        for more in ["", "4 2 0:4 / /proc/key rw - tmpfs t rw\n", "4 1 0:4 / /dev rw - tmpfs t rw\n"] {
+            assert!(is_seen(more), "{more}");
+        }
+        for more in ["4 3 0:4 / /proc/keys", "4 2 0:4 / /proc", "4 1 0:4 / /proc", "4 1 0:4 / /"] {
+            assert!(!is_seen(&format!("{more} rw - tmpfs t rw\n")), "{more}");
         }
     }
 

@@ -190,7 +190,7 @@ pub(super) fn leave_for_pod(b: &mut Builder, isolation: &Isolation<'_>) -> Resul
 }
 
 /// Returns what the container changes in its namespace of this kind, and must not change in the host's.
-pub(super) fn private_for(spec: &Spec, name: &str) -> Option<&'static str> {
+pub(crate) fn private_for(spec: &Spec, name: &str) -> Option<&'static str> {
     match name {
         // Without a mount namespace of its own, its mounts and its new root would be the host's.
         "mount" => Some("the container's mounts"),

@@ -22,9 +22,11 @@ pub(crate) mod step;
 
 pub use hook::{hook, HookPlace};
 pub use host::{AppArmor, CgroupMounts, Hierarchy, Host};
+pub(crate) use isolate::private_for;
 pub(crate) use mount::BELOW_PROC;
 pub use pod::{pod, PodInput};
 pub(crate) use rootfs::{by_helper, mountpoint, OF_MANAGER};
+pub(crate) use session::keyring_of;
 pub use stage::{seal, stage};
 pub(crate) use step::RootPath;
 pub use step::{Open, Slot, Step};

@@ -47,6 +47,11 @@ pub(super) fn label(process: &Process, host: &Host) -> Result<Option<Label>> {
     Ok(None)
 }
 
+/// The name of a container's session keyring: runc's.
+pub(crate) fn keyring_of(id: &str) -> Result<CString> {
+    CString::new(format!("_ses.{id}")).map_err(|_| invalid("id: a NUL byte"))
+}
+
 /// Which process a session keyring is for.
 #[derive(Clone, Copy)]
 pub(super) struct Keyring {
@@ -86,7 +91,7 @@ pub(super) fn all(
             // As in runc, the permissions that the first process has set stay.
             Keyring { first: false, .. } => None,
         };
-        let name = CString::new(format!("_ses.{}", session.id)).map_err(|_| invalid("id: a NUL byte"))?;
+        let name = keyring_of(session.id)?;
         let label = process.selinux_label.clone().filter(|_| label.as_ref().is_some_and(Label::of_selinux));
         b.step("process", Step::Keyring { name, search, label });
     }

@@ -5,6 +5,7 @@
 //! needs is prepared before the clone.
 
 use super::child::clone::{clone, Child};
+use super::child::keyring::{self, Search};
 use super::child::Forked;
 use super::child::{exec, limits};
 use super::signal::{self, Ignored};
@@ -64,6 +65,8 @@ pub struct Place<'a> {
     pub cgroups: &'a [BorrowedFd<'a>],
     /// 0, 1 and 2.
     pub streams: Option<[BorrowedFd<'a>; 3]>,
+    /// The name of its session keyring, in place of the shim's: keyrings(7).
+    pub keyring: Option<&'a CStr>,
 }
 
 /// Runs `path`. `fds` become its descriptors 3, 4, …; 0, 1 and 2 are the null device; it inherits no others.
@@ -113,6 +116,7 @@ pub fn spawn_at(
         streams: &streams,
         cgroups: &cgroups,
         mounts: mounts.as_ref(),
+        keyring: place.keyring,
         report: report.as_raw_fd(),
         sources: &sources,
         ignored: signal::ignored()?,
@@ -140,6 +144,7 @@ struct Program<'a> {
     streams: &'a [OwnedFd; 3],
     cgroups: &'a [OwnedFd],
     mounts: Option<&'a OwnedFd>,
+    keyring: Option<&'a CStr>,
     report: RawFd,
     sources: &'a [OwnedFd],
     ignored: Ignored,
@@ -179,6 +184,10 @@ impl Program<'_> {
     fn enter(&self) -> Result<()> {
         for procs in self.cgroups {
             fd::write(procs.as_fd(), b"0")?;
+        }
+        match self.keyring.map(|name| keyring::join_session(name, Some(Search::User))) {
+            None | Some(Ok(()) | Err(Errno::ENOSYS)) => {}
+            Some(Err(errno)) => return Err(errno),
         }
         match self.mounts {
             Some(mounts) => namespace::join(mounts.as_fd(), libc::CLONE_NEWNS as u64),

@@ -2,7 +2,7 @@
 
 use crate::{connect, create, create_request, delete, kill, shut_down, start, wait};
 use containerd_shim_protos::api::*;
-use containerd_shim_protos::shim::oci::CheckpointOptions;
+use containerd_shim_protos::shim::oci::{self, CheckpointOptions};
 use protobuf::well_known_types::any::Any;
 use protobuf::Message;
 use serde_json::{json, Value};
@@ -91,13 +91,29 @@ impl World {
 
     /// Creates `c2` from the images of `c1`.
     pub fn restore(&mut self) -> Result<CreateTaskResponse, Refusal> {
+        self.restore_as("c2", Default::default())
+    }
+
+    pub fn restore_as(&mut self, id: &str, options: oci::Options) -> Result<CreateTaskResponse, Refusal> {
         let checkpoint = self.images().to_str().unwrap().into();
-        let request = CreateTaskRequest { checkpoint, ..create_request(&self.containerd, "c2") };
+        let value = options.write_to_bytes().unwrap();
+        let type_url = "containerd.runc.v1.Options".into();
+        let options = Some(Any { type_url, value, ..Default::default() }).into();
+        let request = CreateTaskRequest { checkpoint, options, ..create_request(&self.containerd, id) };
         self.wire.task("Create", &request)
     }
 
     pub fn start(&mut self) -> Result<StartResponse, Refusal> {
-        self.wire.task("Start", &StartRequest { id: "c2".into(), ..Default::default() })
+        self.start_as("c2")
+    }
+
+    pub fn start_as(&mut self, id: &str) -> Result<StartResponse, Refusal> {
+        self.wire.task("Start", &StartRequest { id: id.into(), ..Default::default() })
+    }
+
+    /// The program that stands for CRIU; not one that opens its images.
+    fn is_at_work(&self) -> bool {
+        !at_work(&self.folder.path().join("criu")).is_empty()
     }
 
     /// Nothing is left.
@@ -170,7 +186,7 @@ fn a_checkpoint_that_hangs_ends_with_its_time_and_refuses_others_meanwhile() {
     let request = world.request(Default::default());
     let begun = Instant::now();
     let asked = world.wire.ask(TASK_V3, "Checkpoint", &request, Duration::from_secs(2));
-    assert!(eventually(|| !at_work(world.folder.path()).is_empty()));
+    assert!(eventually(|| world.is_at_work()));
     let mut other = Wire::connect(&world.shim);
     for method in ["Checkpoint", "Pause", "Resume"] {
         let (code, words) = match method {
@@ -201,7 +217,7 @@ fn a_kill_of_the_container_ends_a_checkpoint_that_hangs() {
     world.run();
     let request = world.request(Default::default());
     world.wire.ask(TASK_V3, "Checkpoint", &request, Duration::ZERO);
-    assert!(eventually(|| !at_work(world.folder.path()).is_empty()));
+    assert!(eventually(|| world.is_at_work()));
     let mut other = Wire::connect(&world.shim);
     kill(&mut other, TASK_V3, "c1");
     assert_eq!(wait(&mut other, TASK_V3, "c1"), 137);
@@ -217,7 +233,7 @@ fn a_container_that_ends_by_itself_ends_a_checkpoint_that_hangs() {
     let pid = world.run();
     let request = world.request(Default::default());
     world.wire.ask(TASK_V3, "Checkpoint", &request, Duration::ZERO);
-    assert!(eventually(|| !at_work(world.folder.path()).is_empty()));
+    assert!(eventually(|| world.is_at_work()));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL)
         .unwrap();
     let (code, words) = decode::<Empty>(world.wire.next().unwrap().1).unwrap_err();
@@ -232,7 +248,7 @@ fn nothing_is_left_of_a_checkpoint_whose_shim_was_killed() {
     let first = world.run();
     let request = world.request(Default::default());
     world.wire.ask(TASK_V3, "Checkpoint", &request, Duration::ZERO);
-    assert!(eventually(|| !at_work(world.folder.path()).is_empty()));
+    assert!(eventually(|| world.is_at_work()));
     // Its record is written right after it was started.
     let record = world.containerd.bundle("c1").join("shoal.json");
     assert!(eventually(|| std::fs::read_to_string(&record).unwrap().contains("\"criu\"")));
@@ -256,7 +272,7 @@ fn a_restore_that_hangs_ends_with_a_kill_and_leaves_nothing() {
         let request = StartRequest { id: "c2".into(), ..Default::default() };
         let limit = Duration::from_secs(if killed { 60 } else { 2 });
         world.wire.ask(TASK_V3, "Start", &request, limit);
-        assert!(eventually(|| !at_work(world.folder.path()).is_empty()));
+        assert!(eventually(|| world.is_at_work()));
         let mut other = Wire::connect(&world.shim);
         if killed {
             kill(&mut other, TASK_V3, "c2");
@@ -297,6 +313,33 @@ fn what_is_no_checkpoint_fails_the_create() {
     std::fs::write(world.images().join("seccomp.img"), "garbage of a kind").unwrap();
     let (code, words) = world.restore().unwrap_err();
     assert!(code == IA && words.contains("seccomp.img"), "{words}");
+    world.containerd.configure("c2", |config| {
+        let rule = json!({ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" });
+        let profile =
+            json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent", "syscalls": [rule] });
+        config["linux"]["seccomp"] = profile;
+    });
+    let (code, words) = world.restore().unwrap_err();
+    assert!(code == UN && words.contains("linux.seccomp.listenerPath"), "{words}");
+    world.containerd.configure("c2", |config| config["linux"]["seccomp"] = Value::Null);
+    let file = world.folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    // The shim is in the same ones.
+    let own = |kind: &str| format!("/proc/{}/ns/{kind}", std::process::id());
+    for (kind, path, reason) in [
+        ("network", own("ipc"), "is no net namespace"),
+        ("network", file.to_str().unwrap().to_owned(), "is no net namespace"),
+        ("ipc", own("net"), "is no ipc namespace"),
+        ("uts", own("uts"), "the host's, which hostname would change"),
+    ] {
+        world.containerd.configure("c2", |config| {
+            config["hostname"] = if kind == "uts" { "c2".into() } else { Value::Null };
+            config["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": kind, "path": path }]);
+        });
+        let (code, words) = world.restore().unwrap_err();
+        let field = format!("linux.namespaces[{kind}]");
+        assert!(code == IA && words.contains(&field) && words.contains(reason), "{path}: {words}");
+    }
     world.finish();
 }
 
@@ -336,6 +379,27 @@ fn hooks_that_set_a_network_up_run_in_a_restore_and_others_do_not() {
     assert!(words.contains("hooks.createRuntime[0]"), "{words}");
     assert_eq!(wait(&mut world.wire, TASK_V3, "c2"), 137);
     delete(&mut world.wire, TASK_V3, "c2");
+    world.finish();
+}
+
+#[test]
+fn what_is_restored_has_a_session_keyring_of_its_own_unless_the_options_say_no() {
+    let mut world = World::new(None);
+    world.run();
+    world.checkpoint(CheckpointOptions { exit: true, ..Default::default() }).unwrap();
+    wait(&mut world.wire, TASK_V3, "c1");
+    delete(&mut world.wire, TASK_V3, "c1");
+    // There is one keyring of a name.
+    for (id, no_new_keyring) in [("keyed", false), ("keyless", true)] {
+        prepare(&world.containerd, id, COUNT, |_| {});
+        let is_there = || std::fs::read_to_string("/proc/keys").unwrap().contains(&format!("_ses.{id}:"));
+        assert!(!is_there());
+        world.restore_as(id, oci::Options { no_new_keyring, ..Default::default() }).unwrap();
+        world.start_as(id).unwrap();
+        assert_eq!(is_there(), !no_new_keyring);
+        world.end(id);
+        world.containerd.remove_bundle(id);
+    }
     world.finish();
 }
 

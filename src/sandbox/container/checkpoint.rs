@@ -93,9 +93,13 @@ impl Container {
         let work = Work::open(paths, &self.bundle, request.work.as_deref(), None, "dump.log", by);
         let work = leash.unless_killed(work).await.context(|| "work_path")?;
 
-        let mountinfo = read(&format!("/proc/{pid}/mountinfo"))?;
-        let (descriptors, mut external) = streams(pid, &mountinfo)?;
-        external.extend(namespaces(pid, &self.spec)?);
+        let looked = look(pid, &self.spec);
+        if looked.is_err() {
+            // Of a process that has ended the kernel says other things.
+            leash.check()?;
+            unless_ended(first).await?;
+        }
+        let Looked { mountinfo, descriptors, external } = looked?;
         let text = serde_json::to_string(&descriptors)
             .map_err(|e| Error::caused_by(Kind::Bug, format!("encode {DESCRIPTORS}"), e))?;
         let file = request.path.join(DESCRIPTORS);
@@ -123,10 +127,14 @@ impl Container {
         };
         let frozen = self.cgroup.frozen()?;
         let mut talk = Talk::dump(criu, &dump, first, leash)?;
-        self.record_criu(Some(talk.pid))?;
-        let dumped = follow(&mut talk, first).await;
+        let dumped = match self.record_criu(Some(talk.pid)) {
+            Ok(()) => follow(&mut talk, first).await,
+            Err(e) => Err(e),
+        };
         talk.stop().await;
-        self.record_criu(None)?;
+        if let Err(e) = self.record_criu(None) {
+            log::warn!(container = self.id.as_str(); "the record still names a CRIU that has ended: {e}");
+        }
         let Err(e) = dumped else { return Ok(()) };
         // A CRIU that was killed has left them as they were.
         let thawed = if frozen { Ok(()) } else { self.cgroup.thaw() };
@@ -149,6 +157,10 @@ impl Container {
         match &self.spec.namespaces {
             ns if ns.user != Ns::Host => unsupported("a user namespace"),
             ns if ns.mount != Ns::New => unsupported("a mount namespace by path"),
+            // CRIU makes the filters again, and no listener.
+            _ if self.spec.seccomp.as_ref().is_some_and(|profile| profile.listener.is_some()) => {
+                unsupported("linux.seccomp.listenerPath")
+            }
             _ => Ok(criu),
         }
     }
@@ -218,12 +230,33 @@ async fn follow(talk: &mut Talk<'_>, first: BorrowedFd<'_>) -> Result<()> {
         match talk.next().await? {
             Heard::Done(_) => return Ok(()),
             // CRIU knows the process by its number, which may have become another one's before it had it.
-            Heard::Seized if tasks::ready(first, Interest::READ, Instant::now()).await? => {
-                return Err(Error::new(Kind::State, "its first process has ended"));
-            }
+            Heard::Seized => unless_ended(first).await?,
             _ => {}
         }
     }
+}
+
+pub(super) async fn unless_ended(first: BorrowedFd<'_>) -> Result<()> {
+    if tasks::ready(first, Interest::READ, Instant::now()).await? {
+        return Err(Error::new(Kind::State, "its first process has ended"));
+    }
+    Ok(())
+}
+
+/// What is seen of the first process before CRIU does anything.
+struct Looked {
+    mountinfo: Vec<u8>,
+    /// The names of its streams.
+    descriptors: Vec<String>,
+    /// What of it CRIU does not find in the container.
+    external: Vec<String>,
+}
+
+fn look(pid: u32, spec: &Spec) -> Result<Looked> {
+    let mountinfo = read(&format!("/proc/{pid}/mountinfo"))?;
+    let (descriptors, mut external) = streams(pid, &mountinfo)?;
+    external.extend(namespaces(pid, spec)?);
+    Ok(Looked { mountinfo, descriptors, external })
 }
 
 /// What stands for a masked file, in the files and on every host.

@@ -5,7 +5,7 @@
 
 use super::checkpoint::{read, DESCRIPTORS, EXTERNAL, NULL};
 use super::prepare::filter;
-use super::restored::{Measure, ALL, EARLY};
+use super::restored::{First, Measure, ALL, EARLY};
 use super::restored_mounts::Part;
 use super::work::Work;
 use super::{hooks, Container, DEATH};
@@ -19,8 +19,9 @@ use crate::plan;
 use crate::sandbox::record::{self, Record};
 use crate::spec::Ns;
 use crate::stdio::StdioFds;
-use crate::sys::fd::{open_at, AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use crate::sys::{spawn, wait};
+use crate::sys::fd::{filesystem, open_at, AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use crate::sys::namespace::NSFS_MAGIC;
+use crate::sys::spawn;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -68,12 +69,21 @@ impl Container {
             return Err(invalid("linux.namespaces[cgroup]: criu cannot join one"));
         }
         let mut namespaces = Vec::new();
-        let kinds =
-            [("net", &ns.net), ("pid", &ns.pid), ("ipc", &ns.ipc), ("uts", &ns.uts), ("time", &ns.time)];
-        for (name, ns) in kinds {
+        let kinds = [
+            ("net", "network", &ns.net),
+            ("pid", "pid", &ns.pid),
+            ("ipc", "ipc", &ns.ipc),
+            ("uts", "uts", &ns.uts),
+            ("time", "time", &ns.time),
+        ];
+        for (name, field, ns) in kinds {
             if let Ns::Join(path) = ns {
                 let file = self.namespace(path, by).await;
-                namespaces.push((name, file.context(|| format!("linux.namespaces[{name}]"))?));
+                let file = file.and_then(|file| {
+                    joinable(file.as_fd(), name, plan::private_for(&self.spec, field))?;
+                    Ok(file)
+                });
+                namespaces.push((name, file.context(|| format!("linux.namespaces[{field}]"))?));
             }
         }
         let sources = self.sources(by).await?;
@@ -114,7 +124,9 @@ impl Container {
         let restored = self.try_restore(stand_in, restoring, leash).await;
         if restored.is_err() {
             // Whatever CRIU has made is there.
-            self.cgroup.kill()?;
+            if let Err(e) = self.cgroup.kill() {
+                log::warn!(container = self.id.as_str(); "what criu has made is not ended: {e}");
+            }
         }
         restored
     }
@@ -181,14 +193,22 @@ impl Container {
         let streams = ends
             .as_ref()
             .map(|StdioFds { stdin, stdout, stderr }| [stdin, stdout, stderr].map(|end| end.as_fd()));
-        let place = spawn::Place { mounts: Some(stand_in.pidfd.as_fd()), cgroups: &cgroups, streams };
+        let keyring = (!self.options.no_new_keyring).then(|| plan::keyring_of(&self.id)).transpose()?;
+        let place = spawn::Place {
+            mounts: Some(stand_in.pidfd.as_fd()),
+            cgroups: &cgroups,
+            streams,
+            keyring: keyring.as_deref(),
+        };
         let fds: Vec<_> = external.iter().map(|(_, file)| *file).collect();
         let mut talk = Talk::restore(&criu, &restore, place, &fds, leash)?;
         let mut first = None;
         let made = self.follow(&mut talk, &mut measure, &sources, &mut first, leash).await;
         if made.is_err() {
             // Before CRIU: what it traces goes on when it has ended.
-            first.iter().for_each(|first| super::restored::kill(*first));
+            if let Some(first) = &first {
+                first.kill().await;
+            }
         }
         talk.stop().await;
         let pid = match made {
@@ -214,14 +234,14 @@ impl Container {
         talk: &mut Talk<'_>,
         measure: &mut Measure<'_>,
         sources: &[(String, Part)],
-        first: &mut Option<u32>,
+        first: &mut Option<First>,
         leash: &Leash,
     ) -> Result<u32> {
         let mut measured = false;
         loop {
             match talk.next().await? {
                 Heard::Namespaces(pid) => {
-                    *first = Some(pid);
+                    let pid = first.insert(First::new(pid)?).pid;
                     measure.cgroup = read(&format!("/proc/{}/cgroup", talk.pid))?;
                     measure.namespaces(pid, EARLY)?;
                     hooks::restore(self, leash, pid).await?;
@@ -235,18 +255,24 @@ impl Container {
                     }
                 }
                 Heard::Restored(pid) => {
-                    same(*first, pid)?;
-                    measure.namespaces(pid, ALL)?;
-                    self.seal(pid, leash).await?;
+                    let first = known(first.as_ref())?;
+                    first.check(pid)?;
+                    measure.namespaces(first.alive().await?, ALL)?;
+                    self.seal(first, leash).await?;
                     self.check_mounts(pid, measure.stand_in, sources)?;
+                    // What was seen was its own.
+                    first.alive().await?;
                 }
                 Heard::Resuming => {
-                    let pid = first.ok_or_else(|| Error::new(Kind::System, "criu: it names no process"))?;
-                    measure.processes(pid)?;
+                    let first = known(first.as_ref())?;
+                    measure.processes(first.alive().await?)?;
+                    first.alive().await?;
                     measured = true;
                 }
                 Heard::Seized => {}
-                Heard::Done(Some(pid)) if measured => return same(*first, pid).map(|()| pid),
+                Heard::Done(Some(pid)) if measured => {
+                    return known(first.as_ref())?.check(pid).map(|()| pid);
+                }
                 Heard::Done(_) => {
                     let what = "criu: it does not tell of the processes before they go on: it is too old";
                     return Err(Error::new(Kind::Unsupported, what));
@@ -256,7 +282,8 @@ impl Container {
     }
 
     /// While everything stands still, closes to the processes what they must not change of the host's.
-    async fn seal(&self, pid: u32, leash: &Leash) -> Result<()> {
+    async fn seal(&self, first: &First, leash: &Leash) -> Result<()> {
+        let pid = first.pid;
         let mountinfo = read(&format!("/proc/{pid}/mountinfo"))?;
         let points: Vec<PathBuf> = mounts(&mountinfo).map(|mount| mount.point()).collect();
         let is_mounted = |name: &str| {
@@ -264,12 +291,11 @@ impl Container {
             points.contains(&point)
         };
         let plan = plan::seal(&self.spec, &is_mounted)?;
-        let pidfd = wait::open_pidfd(pid).context(|| format!("pidfd_open({pid})"))?;
         let order = Order {
             plan: &plan,
             ends: None,
             entry: Entry::default(),
-            init: Some(pidfd.as_fd()),
+            init: Some(first.pidfd()),
             leash,
             on_exit: Box::new(|_| {}),
         };
@@ -298,11 +324,24 @@ impl Restoring {
     }
 }
 
-fn same(first: Option<u32>, pid: u32) -> Result<()> {
-    if first == Some(pid) {
-        Ok(())
-    } else {
-        Err(Error::new(Kind::System, format!("criu: {pid} is not the first process")))
+fn known(first: Option<&First>) -> Result<&First> {
+    first.ok_or_else(|| Error::new(Kind::System, "criu: it names no process"))
+}
+
+/// Whether it is a namespace of this kind; and not the host's, where that is refused to a create, too.
+fn joinable(file: BorrowedFd<'_>, kind: &str, private_for: Option<&str>) -> Result<()> {
+    // Nobody else can make a link that says this.
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let link = link.context(|| "readlink(a namespace)")?;
+    let is_namespace = filesystem(file).context(|| "fstatfs(a namespace)")? == NSFS_MAGIC;
+    if !is_namespace || !link.to_string_lossy().starts_with(&format!("{kind}:[")) {
+        return Err(invalid(format!("{link:?} is no {kind} namespace")));
+    }
+    let is_own =
+        |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).is_ok_and(|own| own == link);
+    match private_for.filter(|_| is_own("self") || is_own("1")) {
+        Some(what) => Err(invalid(format!("the host's, which {what} would change"))),
+        None => Ok(()),
     }
 }
 

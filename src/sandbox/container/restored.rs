@@ -3,12 +3,12 @@
 //! The images say what a process was, and CRIU, as root of the host, makes that again. They may be anybody's; so before
 //! the processes go on, all of them are measured by the specification, as a created process would be.
 
-use super::checkpoint::read;
+use super::checkpoint::{read, unless_ended};
 use crate::error::{invalid, Context, Error, Kind, Result};
 use crate::spec::{Namespaces, Ns, Process, Spec};
 use crate::sys::{wait, Errno};
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 const CAP_SETGID: u64 = 1 << 6;
@@ -90,10 +90,6 @@ impl Measure<'_> {
 
     fn process(&self, pid: u32, first: u32) -> Result<()> {
         let process = &self.spec.process;
-        let cgroup = read(&format!("/proc/{pid}/cgroup"))?;
-        if !within(&cgroup, &self.cgroup) {
-            return Err(refused("a process outside of the container's cgroup"));
-        }
         let given = given(process);
         let adjusted = read(&format!("/proc/{pid}/oom_score_adj"))?;
         let adjusted = String::from_utf8_lossy(&adjusted).trim().parse::<i32>().unwrap_or(i32::MIN);
@@ -112,6 +108,11 @@ impl Measure<'_> {
             }
         }
         for thread in list(&format!("/proc/{pid}/task"))? {
+            // On v1 each thread is in a cgroup of its own.
+            let cgroup = read(&format!("/proc/{pid}/task/{thread}/cgroup"))?;
+            if !within(&cgroup, &self.cgroup) {
+                return Err(refused("a thread outside of the container's cgroup"));
+            }
             let status = read(&format!("/proc/{pid}/task/{thread}/status"))?;
             rights(&String::from_utf8_lossy(&status), process, self.spec.seccomp.is_some())?;
             self.label(pid, &thread)?;
@@ -236,10 +237,50 @@ fn tree(first: u32) -> Result<Vec<u32>> {
     Ok(all)
 }
 
-/// Ends a process, and all that descend from it: the last ones first, so that nobody adopts them.
-pub(super) fn kill(first: u32) {
-    for pid in tree(first).unwrap_or_else(|_| vec![first]).into_iter().rev() {
-        let _ = wait::open_pidfd(pid).and_then(|pidfd| wait::signal(pidfd.as_fd(), libc::SIGKILL));
+/// A restored container's first process, which CRIU has made as a child of the shim.
+pub(super) struct First {
+    pub pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl First {
+    pub fn new(pid: u32) -> Result<Self> {
+        let pidfd = wait::open_pidfd(pid).context(|| format!("pidfd_open({pid})"))?;
+        if !wait::is_child_of(pidfd.as_fd()) {
+            return Err(Error::new(Kind::System, format!("criu: {pid} is no child of the shim")));
+        }
+        Ok(First { pid, pidfd })
+    }
+
+    /// For a look at it by its number.
+    pub async fn alive(&self) -> Result<u32> {
+        unless_ended(self.pidfd.as_fd()).await?;
+        Ok(self.pid)
+    }
+
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// CRIU means this one.
+    pub fn check(&self, pid: u32) -> Result<()> {
+        if self.pid == pid {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::System, format!("criu: {pid} is not the first process")))
+        }
+    }
+
+    /// Ends it, and all that descend from it: the last ones first, so that nobody adopts them.
+    pub async fn kill(&self) {
+        let others = match self.alive().await {
+            Ok(pid) => tree(pid).unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
+        for pid in others.into_iter().skip(1).rev() {
+            let _ = wait::open_pidfd(pid).and_then(|pidfd| wait::signal(pidfd.as_fd(), libc::SIGKILL));
+        }
+        let _ = wait::signal(self.pidfd(), libc::SIGKILL);
     }
 }
 

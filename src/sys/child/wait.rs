@@ -39,6 +39,12 @@ pub(crate) fn is_child(pid: u32) -> bool {
     waitid(libc::P_PID, pid, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).is_ok()
 }
 
+/// The same by its pidfd: P_PIDFD, Linux 5.4.
+pub(crate) fn is_child_of(pidfd: BorrowedFd<'_>) -> bool {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    waitid(libc::P_PIDFD, pidfd.as_raw_fd() as u32, options).is_ok()
+}
+
 fn waitid(kind: libc::idtype_t, id: u32, options: i32) -> Result<Ended> {
     // SAFETY: a siginfo_t consists of integers and pointers, for which all-zero bytes are valid.
     let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
