@@ -12,6 +12,7 @@ use super::{ExitStatus, OnExit};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sync::{Condvar, Mutex};
 use crate::sys::clone::Child;
+use crate::sys::memory::unforked_stack;
 use crate::sys::{wait, Errno};
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -209,6 +210,7 @@ impl Table {
 
 impl Shared {
     fn run(&self, strangers: Strangers) {
+        let _own = unforked_stack();
         loop {
             let entered = self.table.lock().entered;
             match wait::any() {

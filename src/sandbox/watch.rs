@@ -7,6 +7,7 @@ use crate::cgroup::oom::{self, Happened};
 use crate::error::{Context, Result};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::event::Event;
+use crate::sys::memory::unforked_stack;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use std::any::Any;
 use std::collections::VecDeque;
@@ -104,6 +105,7 @@ fn watched<T: Any + Send + Sync>(container: &Arc<T>) -> Watched {
 }
 
 fn run(queue: &Queue) {
+    let _own = unforked_stack();
     let mut listeners: Vec<Listener> = Vec::new();
     loop {
         let mut fds = vec![PollFd::new(queue.wake.as_fd(), PollFlags::POLLIN)];

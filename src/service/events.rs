@@ -9,6 +9,7 @@ use crate::plan::RootfsMount;
 use crate::sandbox::Event;
 use crate::stdio::Stdio;
 use crate::sync::{Condvar, Mutex};
+use crate::sys::memory::unforked_stack;
 use containerd_shim_protos::events::task::*;
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim::events::ForwardRequest;
@@ -119,6 +120,7 @@ impl Events {
 impl Shared {
     /// The sending thread: sends the oldest event until it is acknowledged, then the next.
     fn send(&self) {
+        let _own = unforked_stack();
         let mut publisher = Publisher::new(self.address.as_deref().unwrap_or_default());
         let mut refusals = 0;
         let mut away = false;

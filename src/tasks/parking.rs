@@ -5,6 +5,7 @@ use crate::error::{Context as _, Result};
 use crate::sync::Mutex;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::event::Event;
+use crate::sys::memory::unforked_stack;
 use crate::sys::poll;
 use std::collections::HashMap;
 use std::future::Future;
@@ -108,6 +109,7 @@ impl Parking {
 
     /// The main loop of the thread.
     fn watch(&self) {
+        let _own = unforked_stack();
         let mut alone_since = None;
         loop {
             let now = Instant::now();

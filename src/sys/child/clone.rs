@@ -3,6 +3,7 @@
 use super::board::Board;
 use super::fd::{own, BorrowedFd, OwnedFd};
 use super::{check, Errno, Forked, Result};
+use ::core::cell::Cell;
 use ::core::convert::Infallible;
 use ::core::prelude::rust_2021::*;
 use ::std::os::fd::AsRawFd;
@@ -43,6 +44,9 @@ pub fn clone(
     cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce(Forked) -> Infallible,
 ) -> Result<Child> {
+    if FORBIDDEN.get() {
+        return Err(Errno::ENOTSUP);
+    }
     let mut pidfd: i32 = -1;
     let pid = any(flags, Relation::Child { pidfd: &raw mut pidfd }, cgroup, child)?;
     Ok(Child { pid, pidfd: own(pidfd.into()) })
@@ -52,6 +56,15 @@ pub fn clone(
 /// CLONE_PARENT.
 pub fn sibling(_: Forked, flags: u64, board: &Board, child: impl FnOnce(Forked) -> Infallible) -> Result<()> {
     any(flags, Relation::Sibling { born: board.born_at() }, None, child).map(drop)
+}
+
+::std::thread_local! {
+    static FORBIDDEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Forbids the calling thread to clone, or allows it again: its child would have no stack.
+pub(in crate::sys) fn forbid(forbidden: bool) {
+    FORBIDDEN.set(forbidden);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
