@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,8 +47,9 @@ use crate::tasks::Answer;
 pub struct Entry {
     /// v2 and hybrid: the directory in the unified hierarchy, for CLONE_INTO_CGROUP.
     pub into: Option<OwnedFd>,
-    /// v1 and hybrid: a file of each hierarchy, open for writing, to each of which the child itself writes `0`.
-    pub procs: Vec<OwnedFd>,
+    /// v1 and hybrid: a file of each hierarchy, open for writing, to each of which the child itself writes `0`. None of
+    /// them has the number of a standard stream.
+    pub procs: Vec<Arc<OwnedFd>>,
     /// Keeps a systemd scope alive while no other process is in it.
     pub hold: Option<PlaceHolder>,
 }

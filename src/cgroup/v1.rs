@@ -8,7 +8,7 @@ mod tests;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use nix::fcntl::OFlag;
 
@@ -20,6 +20,7 @@ use super::{beside, oom, unless_refused_to_user, Cgroup, Dying, Entry, Halves, H
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::{DeviceRule, Limit, Resources};
 use crate::sync::Mutex;
+use crate::sys::fd::above_standard;
 use crate::tasks::Answer;
 
 /// The file through which a single thread enters.
@@ -40,7 +41,7 @@ pub(super) struct V1 {
     devices: Mutex<Option<(bool, Vec<DeviceRule>)>>,
     hugepages: OnceLock<Vec<String>>,
     /// The files through which further processes (execs, hooks) enter: kept open from the first one on.
-    entries: OnceLock<Vec<OwnedFd>>,
+    entries: OnceLock<Vec<Arc<OwnedFd>>>,
 }
 
 impl V1 {
@@ -139,8 +140,11 @@ impl V1 {
 
     /// Opens `tasks`, not `cgroup.procs`: when a single thread moves itself, the kernel then needs no system-wide lock
     /// with its grace period (Linux 5.16, "cgroup: Optimize single thread migration").
-    fn open_entries(&self, beside: Option<u32>) -> Result<Vec<OwnedFd>> {
-        let open = |dir: &Dir| dir.open_file(TASKS, OFlag::O_WRONLY);
+    fn open_entries(&self, beside: Option<u32>) -> Result<Vec<Arc<OwnedFd>>> {
+        let open = |dir: &Dir| {
+            let file = above_standard(dir.open_file(TASKS, OFlag::O_WRONLY)?);
+            file.map(Arc::new).context(|| "fcntl(F_DUPFD_CLOEXEC)")
+        };
         let hierarchies = self.places.iter().filter(|place| !place.at.names.is_empty());
         let opened = hierarchies.map(|place| match (open(&place.dir), beside) {
             (Err(e), Some(pid)) if is_absent(&e) => open(&self.beside(place, pid)?),
@@ -175,10 +179,6 @@ impl V1 {
     }
 }
 
-fn copies(files: &[OwnedFd]) -> Result<Vec<OwnedFd>> {
-    files.iter().map(|file| file.try_clone().context(|| "dup(tasks)")).collect()
-}
-
 impl Cgroup for V1 {
     fn entry(&self, beside: Option<u32>) -> Result<Entry> {
         let unified = self.places.iter().find(|place| place.at.names.is_empty());
@@ -191,10 +191,10 @@ impl Cgroup for V1 {
         let procs = match (beside, self.entries.get()) {
             (None, _) => self.open_entries(None)?,
             (Some(_), _) if gone.is_some() => self.open_entries(beside)?,
-            (Some(_), Some(entries)) => copies(entries)?,
+            (Some(_), Some(entries)) => entries.clone(),
             (Some(_), None) => {
                 let entries = self.open_entries(beside)?;
-                copies(self.entries.get_or_init(|| entries))?
+                self.entries.get_or_init(|| entries).clone()
             }
         };
         Ok(Entry { into, procs, hold: None })

@@ -45,7 +45,7 @@ impl CloneLauncher {
 struct Prepared {
     opened: Vec<OwnedFd>,
     ends: Option<[OwnedFd; 3]>,
-    procs: Vec<OwnedFd>,
+    procs: Vec<Arc<OwnedFd>>,
     into: Option<OwnedFd>,
     gate: OwnedFd,
     cgroup: Option<OwnedFd>,
@@ -109,10 +109,10 @@ impl CloneLauncher {
     }
 }
 
-fn open_procs(directory: &OwnedFd) -> Result<OwnedFd> {
+fn open_procs(directory: &OwnedFd) -> Result<Arc<OwnedFd>> {
     let procs = fd::open_at(directory.as_fd(), c"cgroup.procs", libc::O_WRONLY, 0);
     let procs = procs.context(|| "open(cgroup.procs)")?;
-    fd::above_standard(procs).context(|| "fcntl(F_DUPFD_CLOEXEC)")
+    fd::above_standard(procs).map(Arc::new).context(|| "fcntl(F_DUPFD_CLOEXEC)")
 }
 
 fn prepare(
@@ -129,8 +129,8 @@ fn prepare(
         }
         None => None,
     };
-    let procs = entry.procs.into_iter().map(move_up).collect::<Result<Vec<_>>>()?;
-    let (into, gate, board) = (entry.into, move_up(gate)?, Arc::clone(board));
+    let Entry { into, procs, .. } = entry;
+    let (gate, board) = (move_up(gate)?, Arc::clone(board));
     Ok(Prepared { opened, ends, procs, into, gate, cgroup: None, board, last: None, outpost: None })
 }
 

@@ -79,7 +79,8 @@ fn inside(cgroup: &dyn Cgroup, script: &str) -> Child {
 }
 
 fn inside_of(entry: cgroup::Entry, script: &str) -> Child {
-    let mut files: Vec<std::fs::File> = entry.procs.into_iter().map(std::fs::File::from).collect();
+    let files = entry.procs.iter().map(|file| std::fs::File::from(file.try_clone().unwrap()));
+    let mut files: Vec<std::fs::File> = files.collect();
     if let Some(into) = entry.into {
         let procs = format!("/proc/self/fd/{}/cgroup.procs", into.as_raw_fd());
         files.push(std::fs::OpenOptions::new().write(true).open(procs).unwrap());

@@ -187,7 +187,7 @@ impl Container {
         let Entry { into, mut procs, hold } = entry;
         if let Some(directory) = into {
             let file = open_at(directory.as_fd(), c"cgroup.procs", libc::O_WRONLY, 0);
-            procs.push(file.context(|| "open(cgroup.procs)")?);
+            procs.push(file.context(|| "open(cgroup.procs)")?.into());
         }
         let cgroups: Vec<BorrowedFd<'_>> = procs.iter().map(|file| file.as_fd()).collect();
         let streams = ends
