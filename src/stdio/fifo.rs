@@ -5,6 +5,7 @@
 //! ends of an output for as long as the container lives. It never reads or writes them.
 
 use crate::sys::pipe::{self, Access};
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The pipe size: twice the kernel's default. If a program writes 64 KiB at once into a pipe of 64 KiB, writer and
@@ -54,6 +55,14 @@ impl Output {
 pub struct Ended(OwnedFd);
 
 impl Ended {
+    /// Whether everything has been read, and no process has it any more that could write, or keep it locked. Unlike the
+    /// other questions, this one does not wait for the pipe's lock.
+    pub fn is_over(&self) -> bool {
+        let mut poll_fd = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        poll(&mut poll_fd, PollTimeout::ZERO).is_ok()
+            && poll_fd.iter().all(|fd| fd.revents() == Some(PollFlags::POLLHUP))
+    }
+
     /// Returns how many bytes wait for a reader that is still there.
     pub fn unread(self) -> Option<(Self, u64)> {
         let bytes = pipe::unread(&self.0).ok().filter(|bytes| *bytes > 0)?;

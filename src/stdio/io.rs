@@ -7,7 +7,7 @@ use super::logger::Logger;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::console::{self, WindowSize};
-use crate::tasks::Looks;
+use crate::tasks::{Looks, News};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -126,7 +126,7 @@ impl Io {
             for mut output in outputs {
                 let after = state.lock().after.clone();
                 if output.has_reader() {
-                    after.lock().extend(output.end());
+                    after.lock().extend(output.end().filter(|ended| !ended.is_over()));
                 } else {
                     let mut state = state.lock();
                     if state.dropped {
@@ -172,20 +172,37 @@ impl Io {
         }
         let after = self.state().after.clone();
         let mut looks = Looks::new(FIRST_LOOK, LAST_LOOK);
-        loop {
-            // Clients stop reading when they are told that the process is deleted.
-            let unread: Vec<_> =
-                std::mem::take(&mut *after.lock()).into_iter().filter_map(Ended::unread).collect();
-            let bytes = unread.iter().map(|(_, bytes)| bytes).sum();
-            *after.lock() = unread.into_iter().map(|(ended, _)| ended).collect();
-            if bytes == 0 {
-                return Ok(());
+        // Clients stop reading when they are told that the process is deleted.
+        let mut lost = Lost::NotCopied;
+        while let Some(counted) = count(&after) {
+            match counted.within(left()).await {
+                Some(0) => return Ok(()),
+                Some(bytes) => lost = Lost::Unread(bytes),
+                None => return Err(lost),
             }
             if left().is_zero() || looks.again().await.is_err() {
-                return Err(Lost::Unread(bytes));
+                return Err(lost);
             }
         }
+        Ok(())
     }
+}
+
+/// Counts what is unread, and forgets the fifos of which everything has been read. None if there are none.
+fn count(after: &After) -> Option<News<u64>> {
+    let all = std::mem::take(&mut *after.lock());
+    if all.is_empty() {
+        return None;
+    }
+    let (counted, after) = (News::default(), After::clone(after));
+    let news = counted.clone();
+    apart(move || {
+        let unread: Vec<_> = all.into_iter().filter_map(Ended::unread).collect();
+        let bytes = unread.iter().map(|(_, bytes)| bytes).sum();
+        after.lock().extend(unread.into_iter().map(|(ended, _)| ended));
+        news.set(bytes);
+    });
+    Some(counted)
 }
 
 /// What a client does not get.
@@ -226,7 +243,7 @@ impl Drop for Io {
     }
 }
 
-/// Runs on a separate thread what opens or closes an end of a pipe shared with a container: a process that copies from
+/// Runs on a separate thread what looks into, opens or closes an end of a pipe shared with a container: a process that copies from
 /// or to memory whose page never arrives holds the pipe's lock, and close(2) waits for it like read(2), for as long as
 /// the container likes. Neither the watch thread nor a request may block there; a thread is lost until that process is
 /// gone.
