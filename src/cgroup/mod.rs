@@ -60,6 +60,10 @@ pub trait Cgroup: Send + Sync {
     /// cgroups, no process may be in their parent (v2), and if it has left the cgroup, that may be gone; then the entry
     /// is the cgroup of `beside`.
     fn entry(&self, beside: Option<u32>) -> Result<Entry>;
+    /// Whether it is one of the container's, and not that of the shim, for want of another.
+    fn is_own(&self) -> bool {
+        true
+    }
     /// The directory below each hierarchy's mount point: `(mount point, path below it)`; one pair on v2.
     fn directories(&self) -> Vec<(PathBuf, PathBuf)>;
     /// All processes in it and below, as pids in the shim's pid namespace.

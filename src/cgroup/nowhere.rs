@@ -69,6 +69,10 @@ impl Cgroup for Nowhere {
         Ok(Entry::default())
     }
 
+    fn is_own(&self) -> bool {
+        false
+    }
+
     fn directories(&self) -> Vec<(PathBuf, PathBuf)> {
         self.own.clone()
     }

@@ -57,6 +57,7 @@ fn refuse_own(file: BorrowedFd<'_>, kind: u64) -> Result<()> {
         libc::CLONE_NEWPID => [c"/proc/self/ns/pid", c"/proc/1/ns/pid"],
         libc::CLONE_NEWUTS => [c"/proc/self/ns/uts", c"/proc/1/ns/uts"],
         libc::CLONE_NEWUSER => [c"/proc/self/ns/user", c"/proc/1/ns/user"],
+        libc::CLONE_NEWCGROUP => [c"/proc/self/ns/cgroup", c"/proc/1/ns/cgroup"],
         _ => return Err(Errno::EINVAL),
     };
     let inode_of = |name| fd::open(name, libc::O_RDONLY, 0).and_then(|file| fd::stat(file.as_fd()));

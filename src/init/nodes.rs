@@ -40,12 +40,18 @@ pub(super) fn node<'a>(
 }
 
 /// Binds the host's node of the same name, as runc does, with the owner and mode it has: root of the shim's own user
-/// namespace cannot make devices. `/` is still the host's.
+/// namespace cannot make devices. Read-only: root of the container must not change the host's node, and a device can be
+/// written all the same. `/` is still the host's.
 fn bind(state: &mut State<'_>, path: &RootPath, kind: u32, device: (u32, u32)) -> Result<()> {
     let mut host = PathBuffer::new(b"/")?;
     host.push(path.as_c_str().to_bytes())?;
-    let node = host_paths::device(host.as_c_str(), kind, device).map_err(|_| Errno::EPERM)?;
-    mounts::attach_tree(state.root()?, node.as_fd(), path, Attributes::default(), &[])
+    let node = match host_paths::device(host.as_c_str(), kind, device) {
+        // The device that is wanted cannot be made.
+        Err(host_paths::OTHER_DEVICE) => return Err(Errno::EPERM),
+        node => node?,
+    };
+    let attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    mounts::attach_tree(state.root()?, node.as_fd(), path, attributes, &[])
 }
 
 /// Checks that an existing file of the image is the same device, and not e.g. a symlink to something else.

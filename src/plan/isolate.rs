@@ -194,6 +194,8 @@ pub(crate) fn private_for(spec: &Spec, name: &str) -> Option<&'static str> {
     match name {
         // Without a mount namespace of its own, its mounts and its new root would be the host's.
         "mount" => Some("the container's mounts"),
+        // A cgroup2 that is mounted there is all of the host's, and its mount options are everybody's.
+        "cgroup" => Some("the container's mount of cgroups"),
         "network" if !spec.net_devices.is_empty() => Some("linux.netDevices"),
         _ if spec.sysctls.iter().any(|sysctl| sysctl.namespace() == name) => Some("linux.sysctl"),
         "uts" if spec.hostname.is_some() => Some("hostname"),

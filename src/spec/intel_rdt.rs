@@ -18,10 +18,18 @@ pub struct IntelRdt {
 }
 
 impl IntelRdt {
-    /// The lines of the class's schemata, in the specification's order.
+    /// The lines of the class's schemata, in the specification's order. `memBwSchema` replaces the same lines of
+    /// `l3CacheSchema`, and `schemata` those of both.
     pub fn lines(&self) -> impl Iterator<Item = &str> {
-        let texts = self.l3_cache.iter().chain(&self.memory_bandwidth).chain(&self.schemata);
-        texts.flat_map(|text| text.lines()).filter(|line| !line.trim().is_empty())
+        let later = [true, false].map(|l3| {
+            let bandwidth = self.memory_bandwidth.iter().filter(move |_| l3);
+            bandwidth.chain(&self.schemata).flat_map(|text| text.lines()).map(resource).collect::<Vec<_>>()
+        });
+        let [after_l3, after_bandwidth] = later;
+        let l3 = lines(&self.l3_cache).filter(move |line| !after_l3.contains(&resource(line)));
+        let bandwidth = lines(&self.memory_bandwidth);
+        let bandwidth = bandwidth.filter(move |line| !after_bandwidth.contains(&resource(line)));
+        l3.chain(bandwidth).chain(lines(&self.schemata))
     }
 
     /// The group of the class, in the resctrl at `root`.
@@ -36,6 +44,15 @@ impl IntelRdt {
     pub fn monitor(&self, root: &Path, id: &str) -> Option<PathBuf> {
         self.monitoring.then(|| self.group(root, id).join("mon_groups").join(id))
     }
+}
+
+fn lines<'a>(texts: impl IntoIterator<Item = &'a String>) -> impl Iterator<Item = &'a str> {
+    texts.into_iter().flat_map(|text| text.lines()).filter(|line| !line.trim().is_empty())
+}
+
+/// What a line of schemata is about: `L3`, `MB`, …
+fn resource(line: &str) -> &str {
+    line.split_once(':').map_or(line, |(resource, _)| resource).trim()
 }
 
 pub(super) fn check(raw: raw::IntelRdt) -> Result<IntelRdt> {
@@ -53,4 +70,29 @@ pub(super) fn check(raw: raw::IntelRdt) -> Result<IntelRdt> {
         schemata: raw.schemata.unwrap_or_default(),
         monitoring: raw.enable_monitoring.unwrap_or(false),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_field_replaces_the_lines_of_the_same_resource() {
+        let rdt = |l3: &str, bandwidth: &str, schemata: &[&str]| IntelRdt {
+            l3_cache: Some(l3.to_owned()),
+            memory_bandwidth: Some(bandwidth.to_owned()),
+            schemata: schemata.iter().map(|line| (*line).to_owned()).collect(),
+            ..IntelRdt::default()
+        };
+        for (rdt, expected) in [
+            (rdt("L3:0=f\nMB:0=10", "MB:0=20", &[]), ["L3:0=f", "MB:0=20"]),
+            (rdt("L3:0=f", " MB: 0=20", &["MB:0=30"]), ["L3:0=f", "MB:0=30"]),
+            (rdt("L3:0=f", "MB:0=20", &["L3:0=1"]), ["MB:0=20", "L3:0=1"]),
+            (rdt("L3CODE:0=f\n\nL3DATA:0=f", "", &[]), ["L3CODE:0=f", "L3DATA:0=f"]),
+        ] {
+            assert_eq!(rdt.lines().collect::<Vec<_>>(), expected);
+        }
+        let alone = IntelRdt { l3_cache: Some("MB:0=10\n".into()), ..IntelRdt::default() };
+        assert_eq!(alone.lines().collect::<Vec<_>>(), ["MB:0=10"]);
+    }
 }

@@ -130,6 +130,12 @@ fn devices_are_the_hosts(case: &mut Case<'_>) {
         })
     };
     assert_eq!(run(229).ok(), "a:e5\n");
+    // Its root must not change the host's node.
+    if case.runtime == Runtime::Shoal {
+        let script = "grep ' /dev/null ' /proc/self/mountinfo | cut -d' ' -f6; chmod 600 /dev/null 2>&1";
+        let out = case.run(&flags(&[]), &["sh", "-c", script]);
+        assert!(out.stdout.starts_with("ro,") && out.stdout.contains("Read-only file system"), "{out}");
+    }
     // runc binds whatever has that name.
     match case.runtime {
         Runtime::Runc => drop(run(200).ok()),

@@ -152,7 +152,7 @@ impl Cpuset {
 
     fn entry(&self) -> Entry {
         let procs = std::fs::OpenOptions::new().write(true).open(self.0.join("cgroup.procs")).unwrap();
-        Entry { procs: vec![std::sync::Arc::new(procs.into())], ..Entry::default() }
+        Entry { procs: vec![std::sync::Arc::new(std::os::fd::OwnedFd::from(procs))], ..Entry::default() }
     }
 }
 

@@ -234,7 +234,9 @@ fn a_container_enters_its_cgroups() {
     std::fs::write(groups[1].0.join("pids.max"), "1").unwrap();
     for bundle in [Bundle::new, crate::users::bundle].map(|make| make(&["/probe", "report"])) {
         let procs = groups.iter().map(|group| {
-            std::fs::OpenOptions::new().write(true).open(group.0.join("cgroup.procs")).unwrap().into()
+            std::sync::Arc::new(std::os::fd::OwnedFd::from(
+                std::fs::OpenOptions::new().write(true).open(group.0.join("cgroup.procs")).unwrap(),
+            ))
         });
         let lines = cgroups(bundle.create_in(Entry { procs: procs.collect(), ..Entry::default() }).unwrap());
         for (controller, group) in ["freezer", "pids"].iter().zip(&groups) {

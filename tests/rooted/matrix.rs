@@ -234,6 +234,20 @@ fn the_mount_namespace_of_the_host_is_refused_by_path_too() {
     assert!(!mounts.contains(bundle.dir.path().to_str().unwrap()), "a mount on the host");
 }
 
+/// Otherwise it would see all of the host's cgroups, in a mount that is new.
+#[test]
+fn the_cgroup_namespace_of_the_host_is_refused_by_path() {
+    if !rooted("the_cgroup_namespace_of_the_host_is_refused_by_path") {
+        return;
+    }
+    let mut bundle = bundle();
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "cgroup");
+    namespaces.push(json!({"type": "cgroup", "path": "/proc/self/ns/cgroup"}));
+    let error = bundle.create().err().expect("refused").to_string();
+    assert!(error.ends_with("the host's, which the container's mount of cgroups would change"), "{error}");
+}
+
 #[test]
 fn a_cgroup_namespace_is_as_with_runc() {
     if !rooted("a_cgroup_namespace_is_as_with_runc") {

@@ -15,6 +15,7 @@ use crate::resctrl::Groups;
 use crate::sandbox::record::{self, Record};
 use crate::sandbox::request::Create;
 use crate::sandbox::{CgroupOrder, World};
+use crate::spec::mount::{Mount, Source};
 use crate::spec::{Ns, Spec};
 use crate::stdio::{Labels, Whose};
 use crate::sync::Mutex;
@@ -55,6 +56,16 @@ pub async fn create(
     let (annotations, options, id) = (&spec.annotations, &request.options, &request.id);
     let order = CgroupOrder { path, limits, annotations, options, id, asked: &asked };
     let cgroup = leash.bounds("its cgroup", &asked, (world.cgroups)(order)).await?;
+    if !cgroup.is_own() {
+        // It must not end or freeze the shim and what is beside it.
+        let is_cgroup = |mount: &&mut Mount| match &mount.source {
+            Source::Filesystem { fstype, .. } => [c"cgroup", c"cgroup2"].contains(&fstype.as_c_str()),
+            _ => false,
+        };
+        spec.mounts.iter_mut().filter(is_cgroup).for_each(|mount| {
+            mount.attributes.set |= libc::MOUNT_ATTR_RDONLY;
+        });
+    }
     let life = Life::making(Handle::Launch(leash.clone()), Facts::of(request.stdio.clone()));
     let container = Arc::new(Container {
         id: request.id.clone(),

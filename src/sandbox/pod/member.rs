@@ -134,7 +134,13 @@ fn namespaces(pod: &Pod, held: &Held, spec: &mut Spec) -> Result<()> {
 
 /// Whether the path means the pod's namespace: by the pid that its sandbox has told, or by one that means nothing here.
 fn stands_for(path: &Path, name: &str, pid: u32) -> bool {
-    [pid, 0, 1].iter().any(|pid| path == Path::new(&format!("/proc/{pid}/ns/{name}")))
+    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    let parts: Vec<&str> = parts.iter().map(|part| &**part).collect();
+    let (of, kind) = match parts.as_slice() {
+        ["/", "proc", of, "ns", kind] | ["/", "proc", of, "task", _, "ns", kind] => (of, kind),
+        _ => return false,
+    };
+    *kind == name && of.parse().is_ok_and(|of: u32| [pid, 0, 1].contains(&of))
 }
 
 /// Replaces the mounts of files that CRI 1.7 takes from a directory of its own, and a default /dev/shm, with the pod's
@@ -199,5 +205,34 @@ fn cgroup(world: &World, pod: &Pod, request: &Create, spec: &mut Spec) {
         .any(|path| path == chosen)
     {
         spec.cgroups_path = Some(format!("/{}/{id}", below.display()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_namespace_is_meant_by_its_pid_and_by_those_that_mean_nothing() {
+        let stands = |path: &str| stands_for(Path::new(path), "net", 7);
+        for path in [
+            "/proc/7/ns/net",
+            "/proc/0/ns/net",
+            "/proc/1/ns/net",
+            "/proc//7/./ns/net",
+            "/proc/7/task/9/ns/net",
+        ] {
+            assert!(stands(path), "{path}");
+        }
+        for path in [
+            "/proc/8/ns/net",
+            "/proc/7/ns/ipc",
+            "/proc/self/ns/net",
+            "/run/netns/x",
+            "proc/7/ns/net",
+            "/proc/7/ns",
+        ] {
+            assert!(!stands(path), "{path}");
+        }
     }
 }

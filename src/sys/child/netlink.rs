@@ -83,7 +83,8 @@ pub fn index(socket: BorrowedFd<'_>, name: &CStr) -> Result<i32> {
 }
 
 /// Moves a device from the namespace of `socket` into `namespace`, renamed to `name`: in one call, so its old name need
-/// not be free there. If the kernel refuses, the device is as it was.
+/// not be free there. If the kernel refuses the move, the device is as it was; if it only refuses the name, which another
+/// device has got meanwhile, the device is there under its old one.
 pub fn move_device(socket: BorrowedFd<'_>, index: i32, namespace: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let mut message = link(libc::RTM_NEWLINK, libc::NLM_F_ACK, index, 0)?;
     message.attribute(libc::IFLA_IFNAME, name.to_bytes_with_nul())?;
