@@ -4,6 +4,7 @@
 //! Every error begins with the JSON path of the field, e.g. `mounts[7].options[2]`. Anything in a spec that shoal does
 //! not support is refused by name (`Kind::Unsupported`), never dropped; what runc only warns about is in `warnings`.
 
+pub(crate) mod annotation;
 pub(crate) mod capability;
 mod device;
 pub(crate) mod hook;

@@ -8,6 +8,7 @@ mod container;
 mod cost;
 mod escapes;
 mod faults;
+mod features;
 mod handover;
 mod hooks;
 mod kernels;
