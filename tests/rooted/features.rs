@@ -40,6 +40,8 @@ fn what_runc_has_is_there_too() {
     assert!(document.remove("ociVersionMax").unwrap().as_str() <= ours["ociVersionMax"].as_str());
     let mut lacks = Vec::new();
     compare("", &ours, &theirs, &mut lacks);
+    // runc names all that libseccomp has a name for, also those of the other byte order, which it refuses to compile.
+    lacks.retain(|what| !what.starts_with("/linux/seccomp/archs: "));
     // An annotation that runc itself writes, and ours does not read.
     assert_eq!(lacks, ["/potentiallyUnsafeConfigAnnotations: \"bundle\""]);
 }

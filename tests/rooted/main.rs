@@ -4,6 +4,7 @@
 mod affinity;
 mod bench;
 mod capabilities;
+mod conditions;
 mod container;
 mod cost;
 mod escapes;
@@ -24,7 +25,9 @@ mod owners;
 mod pods;
 mod reports;
 mod resctrl;
+mod resources;
 mod roots;
+mod schedules;
 mod sources;
 mod times;
 mod users;
