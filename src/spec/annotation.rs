@@ -14,7 +14,9 @@ annotations! {
     SYSTEMD_PROPERTY = "org.systemd.property.";
     /// The file of an operator's settings for CRIU, or (empty) none.
     CRIU_CONFIG = "org.criu.config";
-    /// The pod of a container.
+    /// The shim that a container shares with others.
+    GROUP = "io.containerd.runc.v2.group";
+    /// The pod of a container, and so its shim.
     SANDBOX_ID = "io.kubernetes.cri.sandbox-id";
     /// Whoever sets it has named the pod's namespaces.
     CONTAINER_TYPE = "io.kubernetes.cri.container-type";
