@@ -35,7 +35,7 @@ check:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --test demo -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
-	$(CARGO) test --lib --test layering --test golden --test dependencies
+	$(CARGO) test --lib --test layering --test golden --test dependencies --test conformance
 
 # The same work by shoal, by the Go shim with runc, and by a program that does nothing else, in one run; then on cgroup v2
 # in a VM, with crun too. Into target/bench: bench.json, bench.md, bench.svg, and the same below v2. Best on a quiet machine.

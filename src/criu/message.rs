@@ -1,6 +1,7 @@
 //! What is wanted of CRIU, as its messages.
 
 use super::protos::rpc;
+use crate::spec::annotation;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 
@@ -8,8 +9,6 @@ use std::path::PathBuf;
 const LOG_LEVEL: i32 = 4;
 /// An operator's settings, which overrule what is said here: as with runc.
 const CONFIG: &str = "/etc/criu/runc.conf";
-/// The annotation that names another file, or (empty) none.
-const ANNOTATION: &str = "org.criu.config";
 
 /// What both have.
 pub struct Place<'a> {
@@ -77,7 +76,7 @@ pub struct Restore<'a> {
 
 /// For [`Place::config`].
 pub fn config(annotations: &std::collections::BTreeMap<String, String>) -> Option<&str> {
-    match annotations.get(ANNOTATION) {
+    match annotations.get(annotation::CRIU_CONFIG) {
         Some(named) => Some(named.as_str()).filter(|named| !named.is_empty()),
         None => Some(CONFIG),
     }

@@ -112,6 +112,8 @@ fn inside(program: Program, spec: &Spec, host: &Host, id: &str, filter: Option<F
         oom_score_adj: None,
         // The affinity is for execs, and a hook is not one.
         exec_cpu_affinity: Some(Affinity::default()),
+        // As an exec inherits it.
+        scheduler: None,
         warnings: Vec::new(),
         ..spec.process.clone()
     };

@@ -226,7 +226,13 @@ fn inherit(process: &Process, container: &Process) -> Process {
     }
     process.user.umask = process.user.umask.or(container.user.umask);
     process.oom_score_adj = process.oom_score_adj.or(container.oom_score_adj);
-    process.scheduler = process.scheduler.or(container.scheduler);
+    // What the container's own program asked for is no reason to refuse an exec.
+    if let (None, Some(scheduler)) = (process.scheduler, container.scheduler) {
+        process.scheduler = Some(scheduler.without_reset());
+        if scheduler.resets_on_fork() {
+            process.warnings.push("scheduler.flags: SCHED_FLAG_RESET_ON_FORK is not inherited".into());
+        }
+    }
     process.io_priority = process.io_priority.or(container.io_priority);
     let either = |own: &Option<_>, other: &Option<_>| own.clone().or_else(|| other.clone());
     process.exec_cpu_affinity = process.exec_cpu_affinity.or_else(|| container.exec_cpu_affinity.clone());

@@ -4,7 +4,7 @@ use super::builder::Builder;
 use super::host::{AppArmor, Host};
 use super::{Field, Step};
 use crate::error::{invalid, Result};
-use crate::spec::{MemoryPolicy, Process};
+use crate::spec::{unsupported, MemoryPolicy, Process};
 use crate::sys::keyring::Search;
 use std::ffi::CString;
 
@@ -103,6 +103,11 @@ pub(super) fn all(
         b.step("linux.personality", Step::Personality(personality));
     }
     if let Some(scheduler) = process.scheduler {
+        // It would be lost at its birth, and a policy for real time with it.
+        if scheduler.resets_on_fork() && b.pids.is_some() {
+            let what = "SCHED_FLAG_RESET_ON_FORK in a pid namespace that is joined";
+            return Err(unsupported(&format!("process.scheduler.flags: {what}")));
+        }
         b.step("process.scheduler", Step::Scheduler(scheduler));
     }
     if let Some(priority) = process.io_priority {

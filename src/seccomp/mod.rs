@@ -30,6 +30,11 @@ pub(crate) fn waits_killable() -> bool {
     kernel::knows(kernel::FLAG_NEW_LISTENER | kernel::FLAG_WAIT_KILLABLE_RECV)
 }
 
+/// Of the libseccomp in this program.
+pub(crate) fn version() -> Option<String> {
+    libseccomp::ScmpVersion::current().ok().map(|version| version.to_string())
+}
+
 /// A compiled profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compiled {

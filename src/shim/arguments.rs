@@ -10,9 +10,10 @@ containerd-shim-shoal-v2 is started by containerd, for containers and pods with 
 
   containerd-shim-shoal-v2 -namespace NS -address SOCKET -id ID [-debug] start
   containerd-shim-shoal-v2 -namespace NS -address SOCKET -id ID -bundle DIR [-debug] delete
+  containerd-shim-shoal-v2 features
   containerd-shim-shoal-v2 -info | -v | -version | -h
 
-The server runs itself with `open-path` for a path that may block.
+`features` prints the OCI features document, as JSON. The server runs itself with `open-path` for a path that may block.
 
   -address string          containerd's gRPC socket: in the name of the shim's own, and for the Store (else $GRPC_ADDRESS)
   -bundle string           the bundle directory (delete; else the working directory)
@@ -30,6 +31,7 @@ The server runs itself with `open-path` for a path that may block.
 pub enum Verb {
     Start,
     Delete,
+    Features,
     #[default]
     Serve,
     Info,
@@ -136,6 +138,7 @@ fn verb(word: &str) -> Result<Verb, String> {
     match word {
         "start" => Ok(Verb::Start),
         "delete" => Ok(Verb::Delete),
+        "features" => Ok(Verb::Features),
         _ => Err(format!("unknown command: {word}")),
     }
 }
@@ -190,6 +193,7 @@ mod tests {
         assert_eq!(parse("-v").unwrap().verb, Verb::Version);
         assert_eq!(parse("--version").unwrap().verb, Verb::Version);
         assert_eq!(parse("-info").unwrap().verb, Verb::Info);
+        assert_eq!(parse("features").unwrap().verb, Verb::Features);
         assert_eq!(parse("--help").unwrap().verb, Verb::Help);
     }
 

@@ -1,127 +1,66 @@
 //! The OCI features document of this runtime: runtime-spec, features.md and features-linux.md.
 //!
-//! Tests check its lists of words against the code that parses specs.
+//! Its words come from the tables that the parser reads.
 
+use super::names;
+use super::version::REVISION;
+use crate::error::{Context, Result};
 use crate::seccomp;
-use crate::spec::{self, memory_policy};
+use crate::spec::{annotation, capability, memory_policy, mount};
+use oci_spec::runtime::{
+    Hooks, LinuxNamespaceType, LinuxSeccompAction, LinuxSeccompFilterFlag as Flag, LinuxSeccompOperator,
+};
+use serde::de::DeserializeOwned;
 use serde_json::{json, Value};
+use std::io::Write;
 
-/// Options not passed to the filesystem; `r…` is the recursive form of mount_setattr(2).
-pub(super) const MOUNT_OPTIONS: &[&str] = &[
-    "async",
-    "atime",
-    "bind",
-    "defaults",
-    "dev",
-    "diratime",
-    "dirsync",
-    "exec",
-    "idmap",
-    "iversion",
-    "lazytime",
-    "loud",
-    "mand",
-    "noatime",
-    "nodev",
-    "nodiratime",
-    "noexec",
-    "nolazytime",
-    "nomand",
-    "norelatime",
-    "nostrictatime",
-    "nosuid",
-    "nosymfollow",
-    "private",
-    "ratime",
-    "rbind",
-    "rdev",
-    "rdiratime",
-    "relatime",
-    "remount",
-    "rexec",
-    "ridmap",
-    "rnoatime",
-    "rnodev",
-    "rnodiratime",
-    "rnoexec",
-    "rnorelatime",
-    "rnostrictatime",
-    "rnosuid",
-    "rnosymfollow",
-    "ro",
-    "rprivate",
-    "rrelatime",
-    "rro",
-    "rrw",
-    "rshared",
-    "rslave",
-    "rstrictatime",
-    "rsuid",
-    "rsymfollow",
-    "runbindable",
-    "rw",
-    "shared",
-    "silent",
-    "slave",
-    "strictatime",
-    "suid",
-    "symfollow",
-    "sync",
-    "tmpcopyup",
-    "unbindable",
-    "noiversion",
-];
+fn sorted<T: Ord>(words: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut words: Vec<T> = words.into_iter().collect();
+    words.sort();
+    words
+}
 
-const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
-
-const ACTIONS: [&str; 9] = [
-    "SCMP_ACT_ALLOW",
-    "SCMP_ACT_ERRNO",
-    "SCMP_ACT_KILL",
-    "SCMP_ACT_KILL_PROCESS",
-    "SCMP_ACT_KILL_THREAD",
-    "SCMP_ACT_LOG",
-    "SCMP_ACT_NOTIFY",
-    "SCMP_ACT_TRACE",
-    "SCMP_ACT_TRAP",
-];
-const OPERATORS: [&str; 7] = [
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_MASKED_EQ",
-    "SCMP_CMP_NE",
-];
-const FLAGS: [&str; 4] =
-    ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG", WAIT_KILLABLE];
-const WAIT_KILLABLE: &str = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
+fn names_of<T: DeserializeOwned>() -> Vec<&'static str> {
+    sorted(names::of::<T>().iter().copied())
+}
 
 /// Every kernel that can run the server knows the others.
 fn supported_flags() -> Vec<&'static str> {
-    let waits = seccomp::waits_killable();
-    FLAGS.into_iter().filter(|flag| waits || *flag != WAIT_KILLABLE).collect()
+    let (waits, newer) = (seccomp::waits_killable(), Flag::SeccompFilterFlagWaitKillableRecv.to_string());
+    names_of::<Flag>().into_iter().filter(|flag| waits || *flag != newer).collect()
 }
 
+/// The verb `features`, which is named as runc's.
+pub(super) fn print() -> Result<()> {
+    writeln!(std::io::stdout(), "{:#}", features()).context(|| "write the answer")
+}
+
+/// What the runtime implements, whatever the host has: so the document wants it, except for `supportedFlags`.
 pub(super) fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",
-        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
-        "mountOptions": MOUNT_OPTIONS,
-        // By the names that runc gives them. The program may be missing on the host, as with runc.
-        "annotations": { "org.opencontainers.runc.checkpoint.enabled": "true" },
+        "hooks": names::of::<Hooks>(),
+        // Recursive ones begin with an `r`.
+        "mountOptions": sorted(mount::words()),
+        "annotations": {
+            "io.containerd.shoal.version": env!("CARGO_PKG_VERSION"),
+            "io.containerd.shoal.revision": REVISION,
+            // By the names that runc gives them.
+            "io.github.seccomp.libseccomp.version": seccomp::version(),
+            "org.opencontainers.runc.checkpoint.enabled": "true",
+        },
+        "potentiallyUnsafeConfigAnnotations": annotation::ALL,
         "linux": {
-            "namespaces": NAMESPACES,
-            "capabilities": spec::capability::NAMES.as_slice(),
+            "namespaces": names_of::<LinuxNamespaceType>(),
+            "capabilities": capability::NAMES.as_slice(),
             "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
-                "actions": ACTIONS,
-                "operators": OPERATORS,
+                "actions": names_of::<LinuxSeccompAction>(),
+                "operators": names_of::<LinuxSeccompOperator>(),
                 "archs": seccomp::accepted(),
-                "knownFlags": FLAGS,
+                "knownFlags": names_of::<Flag>(),
                 "supportedFlags": supported_flags(),
             },
             "apparmor": { "enabled": true },
@@ -141,7 +80,7 @@ pub(super) fn features() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Spec;
+    use crate::spec::{self, Spec};
 
     fn parsed(namespaces: Value, options: Value) -> Result<Spec, crate::error::Error> {
         let mut spec = json!({
@@ -159,10 +98,21 @@ mod tests {
         Spec::parse(spec.to_string().as_bytes())
     }
 
+    /// A runtime must not tell of what the version of the document does not know.
+    #[test]
+    fn the_document_has_every_property_and_no_other() {
+        let typed: oci_spec::runtime::Features = serde_json::from_value(features()).expect("its own type");
+        assert_eq!(serde_json::to_value(typed).expect("JSON"), features());
+        for version in ["ociVersionMin", "ociVersionMax"] {
+            let version = features()[version].as_str().expect("a version").to_owned();
+            with("/ociVersion", version.into()).expect("taken");
+        }
+    }
+
     #[test]
     fn every_namespace_of_the_document_is_taken() {
         let mount = json!({ "type": "mount" });
-        for name in NAMESPACES.iter().filter(|name| **name != "mount") {
+        for name in words("/linux/namespaces").iter().filter(|name| *name != "mount") {
             parsed(json!([mount, { "type": name }]), json!(["bind"]))
                 .unwrap_or_else(|e| panic!("{name}: {e}"));
         }
@@ -170,23 +120,55 @@ mod tests {
 
     #[test]
     fn every_mount_option_of_the_document_is_taken_and_none_twice() {
-        for (i, word) in MOUNT_OPTIONS.iter().enumerate() {
-            assert!(!MOUNT_OPTIONS[..i].contains(word), "{word} is there twice");
+        let options = words("/mountOptions");
+        for (i, word) in options.iter().enumerate() {
+            assert!(!options[..i].contains(word), "{word} is there twice");
             // On a tmpfs an unknown word goes to the filesystem; on a bind mount it is refused.
-            let options = if *word == "tmpcopyup" { json!([word]) } else { json!(["bind", word]) };
+            let options = if word == "tmpcopyup" { json!([word]) } else { json!(["bind", word]) };
             parsed(json!([{ "type": "mount" }, { "type": "user" }]), options)
                 .unwrap_or_else(|e| panic!("{word}: {e}"));
         }
         assert!(parsed(json!([{ "type": "mount" }]), json!(["bind", "size=1"])).is_err());
     }
 
+    #[test]
+    fn every_policy_of_the_document_is_taken() {
+        for mode in words("/linux/memoryPolicy/modes") {
+            let nodes = if matches!(mode.as_str(), "MPOL_DEFAULT" | "MPOL_LOCAL") { "" } else { "0" };
+            let policy = json!({ "mode": mode, "nodes": nodes, "flags": features()["linux"]["memoryPolicy"]["flags"] });
+            with("/linux/memoryPolicy", policy).unwrap_or_else(|e| panic!("{mode}: {e}"));
+        }
+    }
+
+    /// What is `true` in the document is not lost between the spec and the plan.
+    #[test]
+    fn what_is_enabled_is_read() {
+        let map = json!([{ "containerID": 0, "hostID": 1, "size": 1 }]);
+        let bind = json!([{ "destination": "/x", "source": "/y", "options": ["bind"], "uidMappings": map, "gidMappings": map }]);
+        let rdt = json!({ "closID": "a", "schemata": ["L3:0=1"], "enableMonitoring": true });
+        let read = |field: &str, value: Value, is_there: fn(Spec) -> bool| {
+            assert!(is_there(with(field, value).unwrap_or_else(|e| panic!("{e}"))), "{field}");
+        };
+        read("/mounts", bind, |spec| spec.mounts.iter().any(|mount| mount.idmap.is_some()));
+        read("/process/apparmorProfile", json!("a"), |spec| spec.process.apparmor_profile.is_some());
+        read("/process/selinuxLabel", json!("a"), |spec| spec.process.selinux_label.is_some());
+        read("/linux/netDevices", json!({ "eth0": {} }), |spec| spec.net_devices.len() == 1);
+        read("/linux/intelRdt", rdt, |spec| {
+            spec.intel_rdt.is_some_and(|r| r.monitoring && r.schemata.len() == 1)
+        });
+        let rdma = json!({ "rdma": { "mlx5_1": { "hcaHandles": 3 } } });
+        read("/linux/resources", rdma, |spec| spec.resources.rdma.len() == 1);
+    }
+
     fn words(at: &str) -> Vec<String> {
-        serde_json::from_value(features().pointer(at).expect(at).clone()).expect(at)
+        let words: Vec<String> = serde_json::from_value(features().pointer(at).expect(at).clone()).expect(at);
+        assert!(!words.is_empty(), "{at}");
+        words
     }
 
     fn with(field: &str, value: Value) -> Result<Spec, crate::error::Error> {
         let mut spec = json!({
-            "ociVersion": "1.2.1",
+            "ociVersion": "1.3.0",
             "root": { "path": "rootfs" },
             "process": { "cwd": "/", "args": ["sh"], "user": { "uid": 0, "gid": 0 } },
             "linux": { "namespaces": [{ "type": "mount" }] },

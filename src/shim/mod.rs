@@ -10,6 +10,7 @@ mod delete;
 mod features;
 mod info;
 mod log;
+mod names;
 #[cfg(test)]
 mod reference;
 mod serve;
@@ -55,6 +56,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
         Verb::Version => version::print(),
         Verb::Info => info::print(),
+        Verb::Features => features::print(),
         Verb::Start => start::start(&arguments),
         Verb::Delete => delete::delete(&arguments),
         Verb::Serve => serve::serve(&arguments),

@@ -10,7 +10,7 @@ use super::socket::{self, Socket};
 use crate::error::{Context, Error, Kind, Result};
 use crate::service::about::{self, Peer};
 use crate::service::options::Reading;
-use crate::spec;
+use crate::spec::{self, annotation};
 use crate::sys::seal::{self, Sealed};
 use crate::sys::{process, spawn};
 use crate::tasks::block_on;
@@ -26,7 +26,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// In the Go shim's order.
-const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+const GROUPS: [&str; 2] = [annotation::GROUP, annotation::SANDBOX_ID];
 
 /// The file in the bundle with the server's address.
 pub(super) const ADDRESS: &str = "address";
@@ -105,7 +105,7 @@ fn group(bundle: &Path) -> Result<Option<String>> {
     };
     let config: Config = spec::parse_json(&text, spec::CONFIG)?;
     let annotations = config.annotations.unwrap_or_default();
-    Ok(GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name)).filter(|id| !id.is_empty()).cloned())
+    Ok(GROUPS.iter().find_map(|name| annotations.get(*name)).filter(|id| !id.is_empty()).cloned())
 }
 
 /// containerd 1.7 finds the server again through this file.

@@ -55,7 +55,13 @@ fn resource(line: &str) -> &str {
     line.split_once(':').map_or(line, |(resource, _)| resource).trim()
 }
 
-pub(super) fn check(raw: raw::IntelRdt) -> Result<IntelRdt> {
+pub(super) fn check(raw: raw::IntelRdt, warnings: &mut Vec<String>) -> Result<IntelRdt> {
+    for (name, wanted) in [("enableCMT", raw.enable_cmt), ("enableMBM", raw.enable_mbm)] {
+        if wanted == Some(true) {
+            let why = "enableMonitoring has taken its place in 1.3; ignored";
+            warnings.push(format!("linux.intelRdt.{name}: {why}"));
+        }
+    }
     let class = raw.clos_id.filter(|class| !class.is_empty());
     if let Some(class) = class.as_deref().filter(|class| *class != DEFAULT)
         && (matches!(class, "." | "..") || class.contains(['/', '\0', '\n']))

@@ -4,6 +4,7 @@
 //! Every error begins with the JSON path of the field, e.g. `mounts[7].options[2]`. Anything in a spec that shoal does
 //! not support is refused by name (`Kind::Unsupported`), never dropped; what runc only warns about is in `warnings`.
 
+pub(crate) mod annotation;
 pub(crate) mod capability;
 mod device;
 pub(crate) mod hook;
@@ -137,7 +138,7 @@ impl Spec {
             masked_paths: paths("linux.maskedPaths", linux.masked_paths)?,
             readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths)?,
             mount_label: json::text("linux.mountLabel", linux.mount_label)?,
-            intel_rdt: linux.intel_rdt.map(intel_rdt::check).transpose()?,
+            intel_rdt: linux.intel_rdt.map(|rdt| intel_rdt::check(rdt, &mut warnings)).transpose()?,
             memory_policy: linux.memory_policy.map(memory_policy::check).transpose()?,
             personality: linux.personality.map(|p| personality(p, &mut warnings)).transpose()?,
             warnings: [warnings, process.warnings.clone(), resources.warnings.clone()].concat(),

@@ -10,6 +10,7 @@ mod option_list;
 use super::{json, mapping, Mappings, Namespaces, Ns};
 use crate::error::{invalid, Result};
 use oci_spec::runtime as oci;
+pub(crate) use option::words;
 use option::Options;
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -38,30 +39,27 @@ pub struct Propagation {
     pub recursive: bool,
 }
 
+/// The recursive form of each has an `r` before it.
+const PROPAGATIONS: [(&str, u64); 4] = [
+    ("private", libc::MS_PRIVATE),
+    ("shared", libc::MS_SHARED),
+    ("slave", libc::MS_SLAVE),
+    ("unbindable", libc::MS_UNBINDABLE),
+];
+
 impl Propagation {
     pub fn parse(word: &str) -> Option<Self> {
-        let (flag, recursive) = match word {
-            "private" => (libc::MS_PRIVATE, false),
-            "rprivate" => (libc::MS_PRIVATE, true),
-            "shared" => (libc::MS_SHARED, false),
-            "rshared" => (libc::MS_SHARED, true),
-            "slave" => (libc::MS_SLAVE, false),
-            "rslave" => (libc::MS_SLAVE, true),
-            "unbindable" => (libc::MS_UNBINDABLE, false),
-            "runbindable" => (libc::MS_UNBINDABLE, true),
-            _ => return None,
+        let one = |word: &str, recursive| {
+            let (_, flag) = PROPAGATIONS.into_iter().find(|(known, _)| *known == word)?;
+            Some(Propagation { flag, recursive })
         };
-        Some(Propagation { flag, recursive })
+        one(word, false).or_else(|| one(word.strip_prefix('r')?, true))
     }
 
     /// The spec's name for it.
     pub(crate) fn word(self) -> String {
-        let word = match self.flag {
-            libc::MS_PRIVATE => "private",
-            libc::MS_SHARED => "shared",
-            libc::MS_SLAVE => "slave",
-            _ => "unbindable",
-        };
+        let word =
+            PROPAGATIONS.into_iter().find(|(_, flag)| *flag == self.flag).map_or("?", |(word, _)| word);
         format!("{}{word}", if self.recursive { "r" } else { "" })
     }
 }

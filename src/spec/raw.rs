@@ -72,6 +72,10 @@ pub(super) struct IntelRdt {
     pub mem_bw_schema: Option<String>,
     pub schemata: Option<Vec<String>>,
     pub enable_monitoring: Option<bool>,
+    #[serde(rename = "enableCMT")]
+    pub enable_cmt: Option<bool>,
+    #[serde(rename = "enableMBM")]
+    pub enable_mbm: Option<bool>,
 }
 
 #[derive(Deserialize)]

@@ -5,6 +5,7 @@
 mod frozen;
 mod nested;
 mod systemd;
+mod usage;
 mod version;
 
 use std::collections::BTreeMap;

@@ -3,10 +3,11 @@
 use serde_json::{json, Value};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use testbed::{run, Case};
+use testbed::{run, Case, Runtime};
 
 cases! {
     a_start_container_hook_without_env_has_the_programs, a_poststart_hook_that_fails_fails_the_start,
+    every_kind_of_hook_has_the_state_and_what_it_asks_for,
 }
 
 /// Makes a rootfs with the host's busybox as `/bin/sh`.
@@ -34,6 +35,7 @@ fn command(case: &Case<'_>, root: &Path, script: &str, hooks: &Value) -> Command
             "namespaces": [{ "type": "mount" }, { "type": "pid" }],
         },
         "hooks": hooks,
+        "annotations": { "org.example.word": "kept" },
     });
     let file = root.join("config.json");
     std::fs::write(&file, config.to_string()).unwrap();
@@ -81,6 +83,48 @@ fn a_poststart_hook_that_fails_fails_the_start(case: &mut Case<'_>) {
     assert_eq!(case.state(), "", "it is gone");
     for (name, there) in [("second", false), ("stopped", true)] {
         assert_eq!(root.join("tmp").join(name).exists(), there, "{name}");
+    }
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+/// The name of a hook, the status that it is told, and whether there is a process then.
+const MOMENTS: [(&str, &str, bool); 6] = [
+    ("prestart", "creating", true),
+    ("createRuntime", "creating", true),
+    ("createContainer", "creating", true),
+    ("startContainer", "created", true),
+    ("poststart", "running", true),
+    ("poststop", "stopped", false),
+];
+
+fn every_kind_of_hook_has_the_state_and_what_it_asks_for(case: &mut Case<'_>) {
+    let root = rootfs(case);
+    // The shell's own words: no other program is in the container.
+    let hook = |(kind, ..): (&str, &str, bool)| {
+        // This one sees the container's root.
+        let folder = if kind == "startContainer" { "/tmp".into() } else { root.join("tmp") };
+        let script = format!("read -r state; echo \"$0 $OF $OTHER $state\" >{}", folder.join(kind).display());
+        let hook = json!({
+            "path": "/bin/sh", "args": ["sh", "-c", script, kind], "env": ["OF=hook", "OTHER=too"], "timeout": 20,
+        });
+        (kind.to_owned(), json!([hook]))
+    };
+    let hooks = Value::Object(MOMENTS.into_iter().map(hook).collect());
+    run(&mut command(case, &root, "true", &hooks)).ok();
+    for (kind, status, has_process) in MOMENTS {
+        let text =
+            std::fs::read_to_string(root.join("tmp").join(kind)).unwrap_or_else(|e| panic!("{kind}: {e}"));
+        let words: Vec<&str> = text.splitn(4, ' ').collect();
+        assert_eq!(words[..3], [kind, "hook", "too"]);
+        let state: Value = serde_json::from_str(words[3]).unwrap();
+        assert_eq!(state["id"], case.id.as_str(), "{kind}");
+        // runc runs this one during the create.
+        let early = kind == "poststart" && case.runtime == Runtime::Runc;
+        assert_eq!(state["status"], if early { "created" } else { status }, "{kind}");
+        assert_eq!(state["annotations"]["org.example.word"], "kept", "{kind}");
+        assert!(state["bundle"].as_str().unwrap().ends_with(&case.id), "{kind}: {state}");
+        assert!(state["ociVersion"].as_str().unwrap().starts_with("1."), "{kind}: {state}");
+        assert_eq!(state["pid"].as_u64().unwrap_or(0) > 0, has_process, "{kind}: {state}");
     }
     std::fs::remove_dir_all(root).unwrap();
 }

@@ -380,4 +380,11 @@ fn what_the_binary_says_about_itself() {
     let features: Value = serde_json::from_slice(&features.value).unwrap();
     assert!(features["linux"]["mountExtensions"]["idmap"]["enabled"].is_boolean(), "containerd reads it");
     assert!(features["mountOptions"].as_array().unwrap().contains(&"rro".into()));
+    let annotations = &features["annotations"];
+    assert_eq!(annotations["io.containerd.shoal.version"], env!("CARGO_PKG_VERSION"));
+    assert!(annotations["io.github.seccomp.libseccomp.version"].as_str().unwrap().starts_with("2."));
+    // The same for whoever asks as runc is asked.
+    let output = Command::new(SHIM).arg("features").output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty());
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), features);
 }

@@ -279,6 +279,15 @@ const INVALID: &[Bad] = &[
 
 const UNSUPPORTED: &[Bad] = &[
     (|s| s["ociVersion"] = json!("2.0.0"), "ociVersion: \"2.0.0\" is not a version 1"),
+    (
+        |s| {
+            host(s, "pid");
+            namespace(s, json!({"type": "pid", "path": "/proc/1/ns/pid"}));
+            let flags = ["SCHED_FLAG_RESET_ON_FORK"];
+            s["process"]["scheduler"] = json!({"policy": "SCHED_RR", "priority": 1, "flags": flags});
+        },
+        "process.scheduler.flags: SCHED_FLAG_RESET_ON_FORK in a pid namespace that is joined: not supported",
+    ),
     (|s| host(s, "mount"), "linux.namespaces: a container in the host's mount namespace: not supported"),
 ];
 

@@ -8,10 +8,12 @@ mod case;
 mod error;
 mod hook;
 mod image;
+mod label;
 mod mapping;
 mod mutation;
 mod pod;
 mod property;
+mod warning;
 
 use case::{Case, Hosts};
 use std::collections::BTreeMap;

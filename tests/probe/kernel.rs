@@ -30,6 +30,31 @@ pub fn keyring() -> Value {
     })
 }
 
+/// Returns `struct sched_attr` of this thread, and what ioprio_get(2) says: class << 13 | level.
+pub fn schedule() -> Value {
+    let mut all = libc::sched_attr {
+        size: 0,
+        sched_policy: 0,
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: the kernel writes at most the given size into `all`, which is ours alone.
+    let told = unsafe { libc::syscall(libc::SYS_sched_getattr, 0i64, &raw mut all, size_of_val(&all), 0i64) };
+    if told < 0 {
+        return json!({ "error": super::errno(Error::last_os_error()) });
+    }
+    // SAFETY: takes integers only: IOPRIO_WHO_PROCESS, this one.
+    let io = unsafe { libc::syscall(libc::SYS_ioprio_get, 1i64, 0i64) };
+    json!({
+        "policy": all.sched_policy, "flags": all.sched_flags, "nice": all.sched_nice, "priority": all.sched_priority,
+        "runtime": all.sched_runtime, "deadline": all.sched_deadline, "period": all.sched_period, "io": io,
+    })
+}
+
 /// Makes each system call with zeros as arguments, and returns `ok` or an errno for each.
 pub fn calls(numbers: &[&str]) -> Value {
     let each = |number: &&str| {

@@ -36,6 +36,7 @@ pub fn all() -> Value {
         "cwd": read_link("/proc/self/cwd").ok(),
         "exe": read_link("/proc/self/exe").ok(),
         "oom_score_adj": lines("/proc/self/oom_score_adj"),
+        "schedule": super::kernel::schedule(),
         "personality": lines("/proc/self/personality"),
         "hostname": name(|uname| uname.nodename()),
         "domainname": name(|uname| uname.domainname()),

@@ -5,17 +5,19 @@
 use super::basic::Basic;
 use super::wire::Value;
 use crate::error::{invalid, Result};
+use crate::spec::annotation;
 use std::collections::BTreeMap;
 
 /// With its name.
 pub(super) type Named = (String, Value);
 
-const PREFIX: &str = "org.systemd.property.";
 /// What makes the scope the container's. With another value it would take other processes, or lose its own.
 const OWN: [&str; 4] = ["Controller", "Delegate", "PIDs", "Slice"];
 
 pub(super) fn properties(annotations: &BTreeMap<String, String>) -> Result<Vec<Named>> {
-    let named = annotations.iter().filter_map(|(key, text)| Some((key, key.strip_prefix(PREFIX)?, text)));
+    let named = annotations
+        .iter()
+        .filter_map(|(key, text)| Some((key, key.strip_prefix(annotation::SYSTEMD_PROPERTY)?, text)));
     named
         .map(|(key, name, text)| {
             property(name, text).map_err(|why| invalid(format!("annotations[{key:?}]: {why}")))

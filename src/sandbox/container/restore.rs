@@ -17,7 +17,7 @@ use crate::mountinfo::mounts;
 use crate::paths::Purpose;
 use crate::plan;
 use crate::sandbox::record::{self, Record};
-use crate::spec::Ns;
+use crate::spec::{annotation, Ns};
 use crate::stdio::StdioFds;
 use crate::sys::fd::{filesystem, open_at, AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::sys::namespace::NSFS_MAGIC;
@@ -27,9 +27,6 @@ use std::time::Instant;
 
 /// [`DESCRIPTORS`] is three short strings.
 const DESCRIPTORS_MAX: u64 = 64 << 10;
-/// Of a container that CRI creates. containerd 2.1 to 2.3 unpacks the changes of its root filesystem into the bundle after
-/// the create, where the root is mounted with runc: without them, files would be other ones than its processes had.
-const OF_CRI: &str = "io.kubernetes.cri.container-type";
 /// CRIU's descriptors before ours: its streams and the socket.
 const FIRST: i32 = 4;
 
@@ -53,7 +50,9 @@ impl Container {
     /// Everything that can fail before the start does.
     pub(super) async fn prepare_restore(&self, images: &Path, leash: &Leash) -> Result<Restoring> {
         let criu = self.criu(leash).await?;
-        if self.spec.annotations.contains_key(OF_CRI) {
+        // containerd 2.1 to 2.3 unpacks the changes of CRI's root filesystem into the bundle after the create, where the
+        // root is mounted with runc: without them, files would be other ones than its processes had.
+        if self.spec.annotations.contains_key(annotation::CONTAINER_TYPE) {
             let what = "checkpoint: a container of CRI, whose root filesystem follows later";
             return Err(Error::new(Kind::Unsupported, what));
         }

@@ -15,15 +15,13 @@ use crate::paths::Paths;
 use crate::sandbox::container::Records;
 use crate::sandbox::{record, Create, World};
 use crate::spec::mount::{Attributes, Mount, Source};
-use crate::spec::{Ns, Spec};
+use crate::spec::{annotation, Ns, Spec};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 /// Of an id, in bytes.
 const ID_MAX: u64 = 4096;
-const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 
 /// Keeps what the specification now refers to alive until the container is created.
 pub(in crate::sandbox) struct Membership {
@@ -79,14 +77,16 @@ pub(in crate::sandbox) async fn join(
 async fn sandbox_of(paths: &Paths, bundle: &Path, spec: &Spec, deadline: Instant) -> Result<Option<String>> {
     match paths.read(&bundle.join("sandbox"), ID_MAX, deadline).await {
         Ok(id) => Ok(Some(String::from_utf8_lossy(&id).trim().to_owned())),
-        Err(e) if e.errno() == Some(libc::ENOENT) => Ok(spec.annotations.get(SANDBOX_ID).cloned()),
+        Err(e) if e.errno() == Some(libc::ENOENT) => {
+            Ok(spec.annotations.get(annotation::SANDBOX_ID).cloned())
+        }
         Err(e) => Err(e),
     }
 }
 
 fn namespaces(pod: &Pod, held: &Held, spec: &mut Spec) -> Result<()> {
     // CRI specifies the path of each namespace; other clients know nothing about the pod's.
-    let silent = !spec.annotations.contains_key(CONTAINER_TYPE);
+    let silent = !spec.annotations.contains_key(annotation::CONTAINER_TYPE);
     let shared_pid = pod.config.pid == PodPid::Pod;
     let ns = &mut spec.namespaces;
     for (kind, name, place, shared) in [

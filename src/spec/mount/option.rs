@@ -1,6 +1,6 @@
 //! The option words of `mounts[].options`.
 
-use super::{Attributes, Propagation};
+use super::{Attributes, Propagation, PROPAGATIONS};
 use libc::{
     MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
@@ -78,29 +78,80 @@ impl Changes {
     }
 }
 
-fn change(word: &str) -> Option<Change> {
+/// What a word of the tables below does.
+#[derive(Clone, Copy)]
+enum Effect {
+    Bind { recursive: bool },
+    Remount,
+    CopyUp,
+    Idmap { recursive: bool },
+    Superblock(&'static str, bool),
+    Nothing,
+}
+
+/// Each has a recursive form, with an `r` before it: `rro`.
+const ATTRIBUTES: [(&str, Change); 18] = {
     use Change::{Atime, Clear, NotAtime, Set};
-    Some(match word {
-        "ro" => Set(MOUNT_ATTR_RDONLY),
-        "rw" => Clear(MOUNT_ATTR_RDONLY),
-        "nosuid" => Set(MOUNT_ATTR_NOSUID),
-        "suid" => Clear(MOUNT_ATTR_NOSUID),
-        "nodev" => Set(MOUNT_ATTR_NODEV),
-        "dev" => Clear(MOUNT_ATTR_NODEV),
-        "noexec" => Set(MOUNT_ATTR_NOEXEC),
-        "exec" => Clear(MOUNT_ATTR_NOEXEC),
-        "nodiratime" => Set(MOUNT_ATTR_NODIRATIME),
-        "diratime" => Clear(MOUNT_ATTR_NODIRATIME),
-        "nosymfollow" => Set(MOUNT_ATTR_NOSYMFOLLOW),
-        "symfollow" => Clear(MOUNT_ATTR_NOSYMFOLLOW),
-        "noatime" => Atime(MOUNT_ATTR_NOATIME),
-        "atime" => NotAtime(MOUNT_ATTR_NOATIME),
-        "relatime" => Atime(MOUNT_ATTR_RELATIME),
-        "norelatime" => NotAtime(MOUNT_ATTR_RELATIME),
-        "strictatime" => Atime(MOUNT_ATTR_STRICTATIME),
-        "nostrictatime" => NotAtime(MOUNT_ATTR_STRICTATIME),
-        _ => return None,
-    })
+    [
+        ("ro", Set(MOUNT_ATTR_RDONLY)),
+        ("rw", Clear(MOUNT_ATTR_RDONLY)),
+        ("nosuid", Set(MOUNT_ATTR_NOSUID)),
+        ("suid", Clear(MOUNT_ATTR_NOSUID)),
+        ("nodev", Set(MOUNT_ATTR_NODEV)),
+        ("dev", Clear(MOUNT_ATTR_NODEV)),
+        ("noexec", Set(MOUNT_ATTR_NOEXEC)),
+        ("exec", Clear(MOUNT_ATTR_NOEXEC)),
+        ("nodiratime", Set(MOUNT_ATTR_NODIRATIME)),
+        ("diratime", Clear(MOUNT_ATTR_NODIRATIME)),
+        ("nosymfollow", Set(MOUNT_ATTR_NOSYMFOLLOW)),
+        ("symfollow", Clear(MOUNT_ATTR_NOSYMFOLLOW)),
+        ("noatime", Atime(MOUNT_ATTR_NOATIME)),
+        ("atime", NotAtime(MOUNT_ATTR_NOATIME)),
+        ("relatime", Atime(MOUNT_ATTR_RELATIME)),
+        ("norelatime", NotAtime(MOUNT_ATTR_RELATIME)),
+        ("strictatime", Atime(MOUNT_ATTR_STRICTATIME)),
+        ("nostrictatime", NotAtime(MOUNT_ATTR_STRICTATIME)),
+    ]
+};
+
+const OTHERS: [(&str, Effect); 18] = {
+    use Effect::{Bind, CopyUp, Idmap, Nothing, Remount, Superblock};
+    [
+        ("bind", Bind { recursive: false }),
+        ("rbind", Bind { recursive: true }),
+        ("remount", Remount),
+        ("tmpcopyup", CopyUp),
+        ("sync", Superblock("sync", true)),
+        ("async", Superblock("sync", false)),
+        ("dirsync", Superblock("dirsync", true)),
+        ("lazytime", Superblock("lazytime", true)),
+        ("nolazytime", Superblock("lazytime", false)),
+        ("mand", Superblock("mand", true)),
+        ("nomand", Superblock("mand", false)),
+        ("iversion", Superblock("iversion", true)),
+        ("noiversion", Superblock("iversion", false)),
+        ("defaults", Nothing),
+        // They are about a line in the kernel's log that fsopen(2) never writes.
+        ("silent", Nothing),
+        ("loud", Nothing),
+        ("idmap", Idmap { recursive: false }),
+        ("ridmap", Idmap { recursive: true }),
+    ]
+};
+
+/// Every word that is not left to the filesystem.
+pub(crate) fn words() -> impl Iterator<Item = String> {
+    let both = |word: &str| [word.to_owned(), format!("r{word}")];
+    let twice = PROPAGATIONS.map(|(word, _)| word).into_iter().chain(ATTRIBUTES.map(|(word, _)| word));
+    twice.flat_map(both).chain(OTHERS.map(|(word, _)| word.to_owned()))
+}
+
+fn look_up<T: Copy>(table: &[(&str, T)], word: &str) -> Option<T> {
+    table.iter().find(|(known, _)| *known == word).map(|(_, effect)| *effect)
+}
+
+fn change(word: &str) -> Option<Change> {
+    look_up(&ATTRIBUTES, word)
 }
 
 impl<'a> Options<'a> {
@@ -116,30 +167,20 @@ impl<'a> Options<'a> {
                 own.apply(change);
                 continue;
             }
-            // `rro` is the recursive `ro`, and likewise for the others.
             if let Some(change) = word.strip_prefix('r').and_then(change) {
                 recursive.apply(change);
                 continue;
             }
-            match word.as_str() {
-                "bind" => all.bind = all.bind.or(Some(false)),
-                "rbind" => all.bind = Some(true),
-                "remount" => all.remount = true,
-                "tmpcopyup" => all.copy_up = Some(i),
-                "sync" => all.superblock("sync", true),
-                "async" => all.superblock("sync", false),
-                "dirsync" => all.superblock("dirsync", true),
-                "lazytime" => all.superblock("lazytime", true),
-                "nolazytime" => all.superblock("lazytime", false),
-                "mand" => all.superblock("mand", true),
-                "nomand" => all.superblock("mand", false),
-                // `silent` suppresses a line in the kernel's log that fsopen(2) never writes.
-                "" | "defaults" | "silent" | "loud" => {}
-                "iversion" => all.superblock("iversion", true),
-                "noiversion" => all.superblock("iversion", false),
-                "idmap" => all.idmap = Some(IdmapWord { index: i, recursive: false }),
-                "ridmap" => all.idmap = Some(IdmapWord { index: i, recursive: true }),
-                _ => all.data.push((i, word)),
+            match look_up(&OTHERS, word) {
+                Some(Effect::Bind { recursive: true }) => all.bind = Some(true),
+                Some(Effect::Bind { recursive: false }) => all.bind = all.bind.or(Some(false)),
+                Some(Effect::Remount) => all.remount = true,
+                Some(Effect::CopyUp) => all.copy_up = Some(i),
+                Some(Effect::Idmap { recursive }) => all.idmap = Some(IdmapWord { index: i, recursive }),
+                Some(Effect::Superblock(flag, on)) => all.superblock(flag, on),
+                Some(Effect::Nothing) => {}
+                None if word.is_empty() => {}
+                None => all.data.push((i, word)),
             }
         }
         let (set, clear) = own.finish();

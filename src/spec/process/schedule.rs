@@ -33,7 +33,19 @@ const FLAGS: [&str; 7] = [
     "SCHED_FLAG_UTIL_CLAMP_MAX",
 ];
 
+/// linux/sched.h: of [`FLAGS`], the first.
+const RESET_ON_FORK: u64 = 1;
+
 impl SchedAttr {
+    /// Whether a child has another policy and not this flag.
+    pub(crate) fn resets_on_fork(&self) -> bool {
+        self.flags & RESET_ON_FORK != 0
+    }
+
+    pub(crate) fn without_reset(self) -> Self {
+        SchedAttr { flags: self.flags & !RESET_ON_FORK, ..self }
+    }
+
     pub(crate) fn policy_name(&self) -> &'static str {
         POLICIES.get(self.policy as usize).copied().unwrap_or("SCHED_?")
     }
