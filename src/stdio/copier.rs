@@ -226,7 +226,8 @@ impl<'a> Copier<'a> {
                     forget(edges, &copy);
                     if let Sink::Fifo(mut output) = copy.to {
                         if output.has_reader() {
-                            line.after.lock().extend(output.end());
+                            let ended = output.end();
+                            line.after.lock().extend(ended);
                         } else {
                             lingers = Some((output, line.after.clone()));
                         }
@@ -264,7 +265,8 @@ impl<'a> Copier<'a> {
         for mut lingering in std::mem::take(&mut self.lingering) {
             if now >= lingering.next {
                 if lingering.output.has_reader() {
-                    lingering.after.lock().extend(lingering.output.end());
+                    let ended = lingering.output.end();
+                    lingering.after.lock().extend(ended);
                     continue;
                 }
                 if now >= lingering.until {

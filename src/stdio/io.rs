@@ -126,7 +126,9 @@ impl Io {
             for mut output in outputs {
                 let after = state.lock().after.clone();
                 if output.has_reader() {
-                    after.lock().extend(output.end().filter(|ended| !ended.is_over()));
+                    // Before the lock, which a Delete takes: to end it closes a descriptor.
+                    let ended = output.end().filter(|ended| !ended.is_over());
+                    after.lock().extend(ended);
                 } else {
                     let mut state = state.lock();
                     if state.dropped {
@@ -176,7 +178,8 @@ impl Io {
         let mut lost = Lost::NotCopied;
         while let Some(counted) = count(&after) {
             match counted.within(left()).await {
-                Some(0) => return Ok(()),
+                // What has been added meanwhile is counted next.
+                Some(0) => continue,
                 Some(bytes) => lost = Lost::Unread(bytes),
                 None => return Err(lost),
             }
@@ -243,10 +246,10 @@ impl Drop for Io {
     }
 }
 
-/// Runs on a separate thread what looks into, opens or closes an end of a pipe shared with a container: a process that copies from
-/// or to memory whose page never arrives holds the pipe's lock, and close(2) waits for it like read(2), for as long as
-/// the container likes. Neither the watch thread nor a request may block there; a thread is lost until that process is
-/// gone.
+/// Runs on a separate thread what looks into, opens or closes an end of a pipe shared with a container: a process that
+/// copies from or to memory whose page never arrives holds the pipe's lock, and close(2) waits for it like read(2), for
+/// as long as the container likes. Neither the watch thread nor a request may block there; a thread is lost until that
+/// process is gone.
 fn apart(close: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().name("streams".into()).stack_size(STACK).spawn(close);
     if let Err(e) = thread {
