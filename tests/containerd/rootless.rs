@@ -21,7 +21,7 @@ macro_rules! rootless {
 rootless! {
     a_user_runs_a_container, a_container_lives_and_ends, devices_are_the_hosts, the_lost_shim_is_cleaned_up,
     what_needs_a_cgroup_is_refused_without_one, what_only_root_may_is_refused_or_left_out,
-    limits_hold_where_a_cgroup_is_delegated, a_further_user_namespace_has_ids_of_the_users, everything_else_is_as_for_root,
+    the_cgroup_of_the_shim_cannot_be_written, limits_hold_where_a_cgroup_is_delegated, a_further_user_namespace_has_ids_of_the_users, everything_else_is_as_for_root,
 }
 
 /// ctr asks for a cgroup and CPU shares by default, which the user cannot have.
@@ -145,6 +145,23 @@ fn devices_are_the_hosts(case: &mut Case<'_>) {
         spec["linux"]["devices"] = json!([{ "path": "/dev/none", "type": "c", "major": 10, "minor": 229 }]);
     });
     missing.fails_with(if case.runtime == Runtime::Runc { "/dev/none" } else { "mknod(\"/dev/none\"" });
+}
+
+/// It is what a container without a cgroup of its own is in.
+fn the_cgroup_of_the_shim_cannot_be_written(case: &mut Case<'_>) {
+    let out = run_spec(case, |spec| {
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
+        namespaces.push(json!({ "type": "cgroup" }));
+        let mounts = spec["mounts"].as_array_mut().expect("a list");
+        let (to, options) = ("/sys/fs/cgroup", ["nosuid", "noexec", "nodev", "rw"]);
+        mounts.push(json!({ "destination": to, "type": "cgroup", "source": "cgroup", "options": options }));
+        shell(spec, "grep ' cgroup2* cgroup' /proc/self/mountinfo | grep ' /sys/fs/cgroup' | cut -d' ' -f6");
+    });
+    let ways: Vec<&str> = out.ok().lines().collect();
+    assert!(!ways.is_empty(), "it has no cgroups");
+    if case.runtime == Runtime::Shoal {
+        assert!(ways.iter().all(|way| way.starts_with("ro,")), "{ways:?}");
+    }
 }
 
 fn the_lost_shim_is_cleaned_up(case: &mut Case<'_>) {
