@@ -199,6 +199,21 @@ impl Case {
     }
 }
 
+/// What else a create has, where that does not matter.
+pub fn input<'a>(spec: &'a Spec, host: &'a Host, cgroup_dirs: &'a [(PathBuf, PathBuf)]) -> plan::Input<'a> {
+    plan::Input {
+        spec,
+        host,
+        id: "c1",
+        bundle: Path::new("/b"),
+        rootfs: &[],
+        filter: None,
+        cgroup_dirs,
+        no_pivot_root: None,
+        no_new_keyring: false,
+    }
+}
+
 pub fn read(spec: &str) -> String {
     let path = super::folder("specs").join(format!("{spec}.json"));
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"))

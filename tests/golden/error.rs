@@ -1,12 +1,11 @@
 //! Bad specs, and the exact sentence for each: it begins with the JSON path of the field.
 
-use super::case::{directories, read, Hosts};
+use super::case::{directories, input, read, Hosts};
 use super::mapping::USERS;
 use serde_json::{json, Value};
 use shoal::error::Kind;
 use shoal::plan::{self, Host, RootfsMount};
 use shoal::spec::{Process, Spec};
-use std::path::Path;
 
 /// A change to ctr's default spec, and what comes of it.
 pub(super) type Bad = (fn(&mut Value), &'static str);
@@ -294,17 +293,7 @@ const UNSUPPORTED: &[Bad] = &[
 fn sentence(spec: &Value, host: &Host) -> Option<(Kind, String)> {
     let compile = || {
         let spec = Spec::parse(spec.to_string().as_bytes())?;
-        plan::create(&plan::Input {
-            spec: &spec,
-            host,
-            id: "c1",
-            bundle: Path::new("/b"),
-            rootfs: &[],
-            filter: None,
-            cgroup_dirs: &directories(host),
-            no_pivot_root: None,
-            no_new_keyring: false,
-        })
+        plan::create(&input(&spec, host, &directories(host)))
     };
     compile().err().map(|e| (e.kind(), e.to_string()))
 }
@@ -392,17 +381,7 @@ fn what_only_the_request_can_get_wrong() {
             "linux.namespaces: a mount namespace by path is not safe without pivot_root",
         ),
     ] {
-        let input = plan::Input {
-            spec,
-            host: &host,
-            id: "c1",
-            bundle: Path::new("/b"),
-            rootfs: &[mount],
-            filter: None,
-            cgroup_dirs: &[],
-            no_pivot_root: Some(&[]),
-            no_new_keyring: false,
-        };
+        let input = plan::Input { rootfs: &[mount], no_pivot_root: Some(&[]), ..input(spec, &host, &[]) };
         assert_eq!(plan::create(&input).expect_err(expected).to_string(), expected);
     }
 }

@@ -1,10 +1,9 @@
 //! `linux.mountLabel`: only a host with SELinux mounts with one.
 
-use super::case::{directories, read, Hosts};
+use super::case::{directories, input, read, Hosts};
 use serde_json::{json, Value};
 use shoal::plan;
 use shoal::spec::Spec;
-use std::path::Path;
 
 const LABEL: &str = "system_u:object_r:container_file_t:s0:c1,c2";
 
@@ -19,17 +18,7 @@ fn every_filesystem_but_the_kernels_has_the_label_of_the_mounts() {
         .push(json!({"destination": "/b", "source": "/b", "options": ["bind"]}));
     let spec = Spec::parse(spec.to_string().as_bytes()).expect("taken");
     let host = Hosts::v2();
-    let plan = plan::create(&plan::Input {
-        spec: &spec,
-        host: &host,
-        id: "c1",
-        bundle: Path::new("/b"),
-        rootfs: &[],
-        filter: None,
-        cgroup_dirs: &directories(&host),
-        no_pivot_root: None,
-        no_new_keyring: false,
-    });
+    let plan = plan::create(&input(&spec, &host, &directories(&host)));
     let plan = plan.expect("compiled");
     let labelled = |field: &str| {
         let of_mount = plan.steps.iter().filter(|(_, of)| of.as_ref() == field);

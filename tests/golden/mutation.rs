@@ -1,13 +1,12 @@
 //! Every value of a spec is replaced by every other kind of value: what comes of it is a plan, or an error that
 //! names a field, and never a panic.
 
-use super::case::{directories, read, Hosts};
+use super::case::{directories, input, read, Hosts};
 use super::property;
 use serde_json::{json, Value};
 use shoal::error::{Kind, Result};
 use shoal::plan::{self, Plan};
 use shoal::spec::Spec;
-use std::path::Path;
 
 /// JSON pointers to everything in it.
 fn pointers(value: &Value, at: &str, all: &mut Vec<String>) {
@@ -30,17 +29,7 @@ fn pointers(value: &Value, at: &str, all: &mut Vec<String>) {
 fn compile(spec: &Value) -> Result<Plan> {
     let spec = Spec::parse(spec.to_string().as_bytes())?;
     let host = Hosts::v1();
-    plan::create(&plan::Input {
-        spec: &spec,
-        host: &host,
-        id: "c1",
-        bundle: Path::new("/b"),
-        rootfs: &[],
-        filter: None,
-        cgroup_dirs: &directories(&host),
-        no_pivot_root: None,
-        no_new_keyring: false,
-    })
+    plan::create(&input(&spec, &host, &directories(&host)))
 }
 
 const FIELDS: [&str; 9] =

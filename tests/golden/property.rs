@@ -1,11 +1,10 @@
 //! What holds for every plan.
 
-use super::case::{directories, read, Case, Hosts};
+use super::case::{directories, input, read, Case, Hosts};
 use serde_json::{json, Value};
 use shoal::plan::{self, Host, Open, Plan, Slot, Step};
 use shoal::spec::Spec;
 use shoal::sys::seccomp::{Filter, SockFilter};
-use std::path::Path;
 
 fn uses(step: &Step) -> Vec<Slot> {
     match step {
@@ -173,15 +172,8 @@ const TOGGLES: [Toggle; 11] = [
 fn compile(spec: &Value, host: &Host) -> Plan {
     let spec = Spec::parse(spec.to_string().as_bytes()).expect("a good spec");
     plan::create(&plan::Input {
-        spec: &spec,
-        host,
-        id: "c1",
-        bundle: Path::new("/b"),
-        rootfs: &[],
         filter: Some(Filter { program: [SockFilter { code: 6, jt: 0, jf: 0, k: 0 }].into(), flags: 0 }),
-        cgroup_dirs: &directories(host),
-        no_pivot_root: None,
-        no_new_keyring: false,
+        ..input(&spec, host, &directories(host))
     })
     .expect("compiles")
 }
@@ -228,17 +220,7 @@ fn a_label_of_selinux_is_the_session_keyrings_too() {
     let host = Host { selinux: true, ..Hosts::v2() };
     let spec = Spec::parse(spec.to_string().as_bytes()).expect("it is taken");
     let compile = |no_new_keyring| {
-        let plan = plan::create(&plan::Input {
-            spec: &spec,
-            host: &host,
-            id: "c1",
-            bundle: Path::new("/b"),
-            rootfs: &[],
-            filter: None,
-            cgroup_dirs: &directories(&host),
-            no_pivot_root: None,
-            no_new_keyring,
-        });
+        let plan = plan::create(&plan::Input { no_new_keyring, ..input(&spec, &host, &directories(&host)) });
         let plan = plan.expect("compiled");
         plan.steps.iter().map(|(step, _)| step.to_string()).collect::<Vec<_>>()
     };
